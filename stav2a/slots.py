@@ -1,0 +1,155 @@
+"""The slots: what can be swapped, what each slot promises, and what the assembly supplies.
+
+A component fills one slot. Its constructor arguments are the recipe's to set, but for the *wired*
+ones: `assemble` and the stages supply those from the neighbouring components, so that no width is
+written twice and no recipe may bind them.
+
+Letters used in all shapes:
+    B batch, L video frames, T latent frames, F latent bins, C latent channels,
+    M mel bins, S audio samples, D width, K tokens
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+@runtime_checkable
+class FeatureEncoder(Protocol):
+    """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size."""
+
+    dim: int
+    frame_rate_hz: float
+    frame_size: int
+
+    def forward(self, video: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """B captions -> e_text (B, K0, D_c) and its mask (B, K0), True where a token counts."""
+
+    dim: int
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class LocalHead(Protocol):
+    """e_v (B, L, D_v) -> e_lv (B, T, D_l): video features on the latent's time axis (sec. II-B1)."""
+
+    dim: int
+
+    def forward(self, e_v: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class GlobalPooler(Protocol):
+    """e_v (B, L, D_v) -> e_gv (B, K, D_c): a clip's meaning in a few tokens (sec. II-B2)."""
+
+    def forward(self, e_v: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class ConditionFuser(Protocol):
+    """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, K0+K, D_c) and its mask (eq. 5)."""
+
+    def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> prediction (B, C, T, F)."""
+
+    def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation."""
+
+    latent_channels: int
+    downsampling: int
+
+    def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Vocoder(Protocol):
+    """log-mel (B, 1, Tm, M) -> waveform (B, S)."""
+
+    def forward(self, mel: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A list of clips: files with sound, captions and splits."""
+
+    def clips(self, folder: Path) -> Sequence[Any]: ...
+
+
+@runtime_checkable
+class DataFilter(Protocol):
+    """One decoded clip -> keep it or not, and why."""
+
+    def __call__(self, clip: Any) -> Any: ...
+
+
+@runtime_checkable
+class OnsetDetector(Protocol):
+    """audio (S,) at `sample_rate` Hz -> onset times in seconds, ascending."""
+
+    def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """An evaluation set -> one score, with its definition, its interval and, where it has them, values per clip."""
+
+    def __call__(self, samples: Any) -> Any: ...
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """A diffusers scheduler: noise levels, and the step from z_t to z_{t-1}."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None: ...
+    def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any: ...
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One training stage: what it trains, on what, with which loss."""
+
+    def run(self, work: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot's contract, and the constructor arguments that `assemble` supplies."""
+
+    contract: type
+    wired: tuple[str, ...] = ()
+
+
+SLOTS: dict[str, Slot] = {
+    "feature_encoder": Slot(FeatureEncoder),
+    "text_encoder": Slot(TextEncoder),
+    "local_head": Slot(LocalHead, wired=("in_dim", "length")),
+    "global_pooler": Slot(GlobalPooler, wired=("in_dim", "cond_dim")),
+    "condition_fuser": Slot(ConditionFuser),
+    "backbone": Slot(Backbone, wired=("latent_channels", "cond_dim", "local_dim")),
+    "autoencoder": Slot(Autoencoder),
+    "vocoder": Slot(Vocoder),
+    "dataset": Slot(Dataset),
+    "data_filter": Slot(DataFilter),
+    "onset_detector": Slot(OnsetDetector),
+    "metric": Slot(Metric),
+    "scheduler": Slot(Scheduler),
+    "stage": Slot(Stage),
+}
