@@ -1,0 +1,60 @@
+# Every target does its own set-up: a virtual environment, and the pinned packages of constraints.txt.
+# Set-up is done once, and again when pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+GIN ?= recipes/cn_onset_gvf.gin
+ARGS ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+define CHECK_PYTHON
+import sys
+version = sys.version_info[:2]
+if not (3, 11) <= version < (3, 14):
+    sys.exit("error: Python 3.11, 3.12 or 3.13 is needed; %s is %d.%d. "
+             "For another one: make clean-env setup PYTHON=python3.12" % (sys.argv[1], *version))
+endef
+export CHECK_PYTHON
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test check bench clean clean-env
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  Variables: PYTHON=python3.12 (for a new environment), GIN=recipes/cn.gin, ARGS='--bind ...', WORKERS=4"
+
+setup: $(READY) ## Make the virtual environment and install the pinned packages
+
+run: $(READY) ## Train, sample, evaluate and track the recipe GIN
+	$(BIN)/python -m stav2a.run --gin $(GIN) $(ARGS)
+
+# One thread for each worker of the fast tests; the slow ones train, one after another, on all cores.
+test: $(READY) ## Run the tests: fast ones and doctests first, then the slow ones
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS)
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(READY) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## Run the benchmarks
+	$(BIN)/python -m pytest -q tests/benchmarks --benchmark-only
+
+clean: ## Remove caches and built packages (not runs/, not the environment)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find stav2a tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-env: ## Remove the virtual environment
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	@python="$(BIN)/python"; test -x "$$python" || python="$(PYTHON)"; "$$python" -c "$$CHECK_PYTHON" "$$python"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,8 @@
+"""`python -m stav2a` is `stav2a`."""
+
+import sys
+
+from stav2a.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
