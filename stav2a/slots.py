@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -62,9 +62,21 @@ class ConditionFuser(Protocol):
 
 
 @runtime_checkable
+class UNet(Protocol):
+    """The text-to-audio denoiser that a backbone builds on: a diffusers `UNet2DConditionModel`, whatever its size."""
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Any: ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> prediction (B, C, T, F)."""
 
+    unet: nn.Module
+
+    def start_from_t2a(self) -> None: ...
     def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor: ...
 
 
@@ -143,13 +155,14 @@ SLOTS: dict[str, Slot] = {
     "local_head": Slot(LocalHead, wired=("in_dim", "length")),
     "global_pooler": Slot(GlobalPooler, wired=("in_dim", "cond_dim")),
     "condition_fuser": Slot(ConditionFuser),
-    "backbone": Slot(Backbone, wired=("latent_channels", "cond_dim", "local_dim")),
+    "unet": Slot(UNet, wired=("latent_channels", "cond_dim")),
+    "backbone": Slot(Backbone, wired=("unet", "local_dim")),
     "autoencoder": Slot(Autoencoder),
     "vocoder": Slot(Vocoder),
     "dataset": Slot(Dataset),
     "data_filter": Slot(DataFilter),
     "onset_detector": Slot(OnsetDetector),
     "metric": Slot(Metric),
-    "scheduler": Slot(Scheduler),
+    "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "stage": Slot(Stage),
 }

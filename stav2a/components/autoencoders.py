@@ -1,0 +1,93 @@
+"""Autoencoders: log-mel spectrogram <-> latent (sec. II-A)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stav2a.registry import register
+
+
+@register("autoencoder", "kl")
+class MelVAE(nn.Module):
+    """Stock `AutoencoderKL` on log-mels, its latents whitened per channel (sec. II-A; VAE [19]).
+
+    With `patch` above 1 the spectrogram is folded into channels first (space to depth), which makes
+    a small autoencoder several times cheaper.
+
+    Args:
+        block_out_channels: Channels at each resolution; every further one halves time and frequency.
+        latent_channels: Channels of the latent, C.
+        layers_per_block: Residual blocks at each resolution.
+        patch: Side of the squares folded into channels, in frames and bins.
+        mel_mean: Subtracted from the log-mel before encoding.
+        mel_std: Divides it; the pair brings log-mels to about zero mean and unit deviation.
+
+    Shapes:
+        mel (B, 1, Tm, M) <-> z (B, C, Tm / downsampling, M / downsampling)
+
+    Example:
+        >>> vae = MelVAE(block_out_channels=(8, 16), latent_channels=4, layers_per_block=1, patch=2)
+        >>> vae.encode(torch.zeros(1, 1, 32, 16))[0].shape
+        torch.Size([1, 4, 8, 4])
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        *,
+        block_out_channels: tuple[int, ...] = (128, 256, 512),
+        latent_channels: int = 8,
+        layers_per_block: int = 2,
+        patch: int = 1,
+        mel_mean: float = 0.0,
+        mel_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL
+
+        levels = len(block_out_channels)
+        self.vae: Any = AutoencoderKL(
+            in_channels=patch**2,
+            out_channels=patch**2,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=block_out_channels,
+            latent_channels=latent_channels,
+            layers_per_block=layers_per_block,
+            norm_num_groups=min(32, block_out_channels[0] // 2),
+        )
+        self.latent_channels, self.patch = latent_channels, patch
+        self.downsampling = patch * 2 ** (levels - 1)
+        self.mel_mean, self.mel_std = mel_mean, mel_std
+        self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
+        self.register_buffer("scale", torch.ones(latent_channels, 1, 1))
+
+    def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the whitened posterior, each (B, C, T, F)."""
+        posterior = self.posterior(mel)
+        return (posterior.mean - self.shift) / self.scale, posterior.std / self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        """A whitened latent (B, C, T, F) -> log-mel (B, 1, Tm, M)."""
+        return self.decode_raw(z * self.scale + self.shift)
+
+    def posterior(self, mel: Tensor) -> Any:
+        """The encoder's Gaussian over latents, before whitening."""
+        x = (mel - self.mel_mean) / self.mel_std
+        return self.vae.encode(functional.pixel_unshuffle(x, self.patch)).latent_dist
+
+    def decode_raw(self, z: Tensor) -> Tensor:
+        """An unwhitened latent -> log-mel: what training compares with its input."""
+        x = functional.pixel_shuffle(self.vae.decode(z).sample, self.patch)
+        return x * self.mel_std + self.mel_mean
+
+    @torch.no_grad()
+    def whiten(self, mel: Tensor) -> None:
+        """Set shift and scale from the latents of some spectrograms (B, 1, Tm, M)."""
+        mean = self.posterior(mel).mean
+        self.shift.copy_(mean.mean(dim=(0, 2, 3)).view(-1, 1, 1))
+        self.scale.copy_(mean.std(dim=(0, 2, 3)).view(-1, 1, 1))

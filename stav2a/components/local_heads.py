@@ -1,0 +1,118 @@
+"""Local heads: video features on the latent's time axis, the temporal condition (sec. II-B1)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stav2a.registry import register
+
+
+@register("local_head", "none")
+class NoLocalHead(nn.Module):
+    """No temporal condition: zero channels for every latent frame.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, 0)
+    """
+
+    dim = 0
+
+    def __init__(self, in_dim: int, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        return e_v.new_zeros(e_v.shape[0], self.length, 0)
+
+
+@register("local_head", "linear")
+class LinearHead(nn.Module):
+    """The encoder's features themselves, resampled and projected: the plain "CN" of Table III.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+        dim: Width of the local features, D_l.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, D_l)
+
+    Example:
+        >>> LinearHead(in_dim=8, length=10, dim=4)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 10, 4])
+    """
+
+    def __init__(self, in_dim: int, length: int, *, dim: int = 128) -> None:
+        super().__init__()
+        self.dim, self.length = dim, length
+        self.project = nn.Linear(in_dim, dim)
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        return self.project(resample(e_v, self.length))
+
+
+@register("local_head", "onset")
+class OnsetHead(nn.Module):
+    """Local features learnt by predicting the sound's onsets from the picture (sec. II-B1, eq. 1).
+
+    The features are brought to the latent's length, narrowed, and joined by their means over
+    expanding context windows; one linear layer on top gives the onset logits of the pretext task.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+        dim_per_window: Width of the narrowed features and of each window's mean.
+        windows: Half-widths w of the context windows, in latent frames: mean of x[i-w : i+w].
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, D_l) with D_l = dim_per_window * (1 + len(windows))
+
+    Example:
+        >>> OnsetHead(in_dim=8, length=10, dim_per_window=4)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 10, 20])
+    """
+
+    def __init__(
+        self, in_dim: int, length: int, *, dim_per_window: int = 128, windows: tuple[int, ...] = (1, 2, 4, 8)
+    ) -> None:
+        super().__init__()
+        if any(w < 1 for w in windows):
+            raise ValueError(f"local_head.onset.windows = {windows}: a half-width must be 1 or more.")
+        self.length, self.windows = length, windows
+        self.dim = dim_per_window * (1 + len(windows))
+        self.narrow = nn.Sequential(
+            nn.Linear(in_dim, 2 * dim_per_window),
+            nn.GELU(),
+            nn.Linear(2 * dim_per_window, dim_per_window),
+            nn.GELU(),
+        )
+        self.onset = nn.Linear(self.dim, 1)
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        x = self.narrow(resample(e_v, self.length))
+        return torch.cat([x, *(window_mean(x, w) for w in self.windows)], dim=-1)
+
+    def onset_logits(self, e_v: Tensor) -> Tensor:
+        """e_v (B, L, D_v) -> logits (B, T) of an onset in each latent frame."""
+        return self.onset(self(e_v)).squeeze(-1)
+
+
+def resample(x: Tensor, length: int) -> Tensor:
+    """(B, L, D) -> (B, length, D), linear in time; the same length passes unchanged."""
+    if x.shape[1] == length:
+        return x
+    y = functional.interpolate(rearrange(x, "b l d -> b d l"), size=length, mode="linear")
+    return rearrange(y, "b d t -> b t d")
+
+
+def window_mean(x: Tensor, w: int) -> Tensor:
+    """Mean of x[max(i - w, 0) : min(i + w, T)] for every frame i of x (B, T, D)."""
+    total = functional.pad(x.cumsum(dim=1), (0, 0, 1, 0))  # total[i] = x[0] + … + x[i - 1]
+    i = torch.arange(x.shape[1], device=x.device)
+    start, end = (i - w).clamp(min=0), (i + w).clamp(max=x.shape[1])
+    return (total[:, end] - total[:, start]) / (end - start).unsqueeze(-1)

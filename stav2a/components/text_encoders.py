@@ -1,0 +1,105 @@
+"""Text encoders: captions become the tokens of cross attention. The null text is the caption ""."""
+
+import re
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stav2a.registry import register
+
+PAD, END, FIRST_WORD = 0, 1, 2
+
+
+@register("text_encoder", "tiny_mt5")
+class TinyMT5(nn.Module):
+    """An mT5 encoder of any size, trained from nothing, whose vocabulary is whole words.
+
+    Words are hashed into a fixed table, so there is no vocabulary file and no unknown word. Every
+    caption is padded to `max_length`, so that a clip's result does not depend on its batch.
+
+    Args:
+        dim: Width of a token, D_c.
+        layers: Transformer layers.
+        heads: Attention heads; `dim` must be a multiple.
+        vocabulary: Size of the word table.
+        max_length: Tokens a caption, the end token included; longer captions are cut.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0)
+
+    Example:
+        >>> e_text, mask = TinyMT5(dim=16)(["a drum", ""])
+        >>> e_text.shape, mask.sum(dim=1).tolist()
+        (torch.Size([2, 12, 16]), [3, 1])
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        vocabulary: int = 2048,
+        max_length: int = 12,
+    ) -> None:
+        super().__init__()
+        from transformers import MT5Config, MT5EncoderModel
+
+        config = MT5Config(
+            vocab_size=vocabulary,
+            d_model=dim,
+            d_kv=dim // heads,
+            d_ff=2 * dim,
+            num_layers=layers,
+            num_heads=heads,
+            dropout_rate=0.0,
+        )
+        self.dim, self.vocabulary, self.max_length = dim, vocabulary, max_length
+        self.encoder = MT5EncoderModel(config)
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        ids = torch.tensor([self._ids(caption) for caption in captions], device=self.encoder.device)
+        return _encode(self.encoder, ids, ids != PAD)
+
+    def _ids(self, caption: str) -> list[int]:
+        words = re.findall(r"\w+", caption.lower())[: self.max_length - 1]
+        table = self.vocabulary - FIRST_WORD
+        ids = [FIRST_WORD + zlib.crc32(word.encode()) % table for word in words] + [END]
+        return ids + [PAD] * (self.max_length - len(ids))
+
+
+@register("text_encoder", "mt5")
+class MT5(nn.Module):
+    """A pretrained mT5 encoder, frozen (sec. III-A: mt5-large [30]).
+
+    Args:
+        checkpoint: Folder or hub name of the model and its tokenizer.
+        max_length: Tokens a caption at most; longer captions are cut.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 that of the longest
+
+    Raises:
+        OSError: The checkpoint is neither a folder nor to be had from the hub.
+    """
+
+    def __init__(self, *, checkpoint: str = "google/mt5-large", max_length: int = 200) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer, MT5EncoderModel
+
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self.encoder = MT5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32).requires_grad_(False)
+        self.dim, self.max_length = self.encoder.config.d_model, max_length
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        batch = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.encoder.device)
+        return _encode(self.encoder, batch.input_ids, batch.attention_mask.bool())
+
+
+def _encode(encoder: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return hidden * mask.unsqueeze(-1), mask  # ControlNet takes no mask: padding must carry nothing

@@ -1,0 +1,80 @@
+"""Vocoders: log-mel spectrogram -> waveform (sec. II-A)."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stav2a.data import mel as front_end
+from stav2a.registry import register
+
+
+@register("vocoder", "griffin_lim")
+class GriffinLim(nn.Module):
+    """Phase by Griffin and Lim's iteration, with librosa: no weights, nothing to train.
+
+    Args:
+        iterations: Of the phase; 32 is librosa's own choice.
+
+    Shapes:
+        mel (B, 1, Tm, M), natural log of magnitudes -> waveform (B, Tm * hop), at the front end's rate
+    """
+
+    def __init__(self, *, iterations: int = 32) -> None:
+        super().__init__()
+        self.iterations = iterations
+
+    def forward(self, mel: Tensor) -> Tensor:
+        import librosa
+
+        basis = front_end.filterbank().astype(np.float64)  # (M, 1 + N_FFT // 2)
+        magnitudes = np.exp(mel[:, 0].detach().cpu().double().numpy())  # (B, Tm, M)
+        linear = np.maximum(magnitudes @ np.linalg.pinv(basis).T, 0)  # (B, Tm, bins)
+        wave = librosa.griffinlim(
+            linear.transpose(0, 2, 1).astype(np.float32),
+            n_iter=self.iterations,
+            hop_length=front_end.HOP,
+            n_fft=front_end.N_FFT,
+            center=False,
+            random_state=0,
+        )
+        edge = (front_end.N_FFT - front_end.HOP) // 2
+        samples = mel.shape[2] * front_end.HOP
+        return torch.from_numpy(wave[:, edge : edge + samples]).to(mel.device)
+
+
+@register("vocoder", "hifigan")
+class HiFiGAN(nn.Module):
+    """AudioLDM's HiFi-GAN in stock transformers (HiFi-GAN [20]).
+
+    Args:
+        checkpoint: Folder of a converted vocoder; None leaves random weights, to be loaded with the model's.
+        upsample_initial_channel: Channels after the first convolution.
+
+    Shapes:
+        mel (B, 1, Tm, M), natural log of magnitudes -> waveform (B, Tm * hop), in [-1, 1]
+
+    Raises:
+        OSError: The checkpoint is not a folder with a vocoder's config and weights.
+    """
+
+    def __init__(self, *, checkpoint: str | None = None, upsample_initial_channel: int = 1024) -> None:
+        super().__init__()
+        from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+        if checkpoint is not None:
+            self.generator = SpeechT5HifiGan.from_pretrained(checkpoint, dtype=torch.float32)
+            return
+        config = SpeechT5HifiGanConfig(
+            model_in_dim=front_end.N_MELS,
+            sampling_rate=front_end.SAMPLE_RATE,
+            upsample_initial_channel=upsample_initial_channel,
+            upsample_rates=[5, 4, 2, 2, 2],
+            upsample_kernel_sizes=[16, 16, 8, 4, 4],
+            resblock_kernel_sizes=[3, 7, 11],
+            resblock_dilation_sizes=[[1, 3, 5]] * 3,
+            normalize_before=False,
+        )
+        self.generator = SpeechT5HifiGan(config)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.generator(mel[:, 0])[:, : mel.shape[2] * front_end.HOP]

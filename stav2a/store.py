@@ -1,0 +1,77 @@
+"""The store: finished results under the signature of all they depend on, and unfinished ones beside them."""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of results. An entry is there whole or not at all.
+
+    Args:
+        root: The folder; made when first written to.
+    """
+
+    root: Path
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where the entry is, or would be."""
+        return self.root / f"{kind}-{key[:16]}"
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the entry is finished."""
+        return self.path(kind, key).is_dir()
+
+    def partial(self, kind: str, key: str) -> Path:
+        """A folder for an unfinished entry's own checkpoints, kept until the entry is finished."""
+        folder = self.root / "partial" / f"{kind}-{key[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextlib.contextmanager
+    def create(self, kind: str, key: str) -> Iterator[Path]:
+        """A new folder to fill, renamed into place when the block ends without an error."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = self.root / f".{kind}-{uuid.uuid4().hex}"
+        folder.mkdir()
+        try:
+            yield folder
+            if not self.has(kind, key):  # another process may have finished it first
+                os.replace(folder, self.path(kind, key))
+            shutil.rmtree(self.root / "partial" / f"{kind}-{key[:16]}", ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file."""
+    return load_file(path)

@@ -1,0 +1,77 @@
+"""The autoencoder stage: a mel VAE from nothing, its latents then whitened."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stav2a.registry import register
+from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.work import Work, generator
+
+
+@register("stage", "autoencoder")
+class AutoencoderStage:
+    """Train the mel VAE on random crops: reconstruction and a little KL (sec. II-A; VAE [19]).
+
+    Args:
+        data_filter: Which clips to train on; sound alone counts, so usually `@data_filter.none`.
+        steps: Optimizer steps.
+        batch_size: Crops a step.
+        learning_rate: AdamW's, at its peak.
+        crop: Mel frames a crop; a multiple of the autoencoder's downsampling.
+        kl_weight: Weight of the KL term, a latent element, against the absolute error, a mel bin.
+    """
+
+    uses = ("autoencoder",)
+    trains = ("autoencoder",)
+
+    def __init__(
+        self,
+        *,
+        data_filter: Callable[..., Any],
+        steps: int = 300,
+        batch_size: int = 32,
+        learning_rate: float = 2e-3,
+        crop: int = 64,
+        kl_weight: float = 1e-3,
+    ) -> None:
+        self.data_filter, self.steps, self.batch_size = data_filter, steps, batch_size
+        self.learning_rate, self.crop, self.kl_weight = learning_rate, crop, kl_weight
+
+    def run(self, work: Work) -> dict[str, Any]:
+        vae: Any = work.model.autoencoder
+        rows = work.corpus.rows("train", self.data_filter)
+        held_out = work.corpus.mel[work.corpus.rows("validation", self.data_filter)[:64]]
+
+        def loss(rng: torch.Generator) -> Tensor:
+            return self._loss(vae, self._crops(work.corpus.mel, rows, rng), rng)
+
+        def validate() -> float:
+            return self._loss(vae, held_out, generator(work.seed, "validation", 0)).item()
+
+        history = fit(
+            Plan(
+                "autoencoder",
+                self.steps,
+                loss,
+                [Group(work.train_only("autoencoder"), self.learning_rate)],
+                validate=validate,
+            ),
+            work,
+        )
+        vae.whiten(work.corpus.mel[rows[:256]])
+        return history
+
+    def _crops(self, mel: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
+        chosen = rows[torch.randint(len(rows), (self.batch_size,), generator=rng)]
+        starts = torch.randint(mel.shape[2] - self.crop + 1, (self.batch_size,), generator=rng).tolist()
+        return torch.stack([mel[i, :, s : s + self.crop] for i, s in zip(chosen.tolist(), starts, strict=True)])
+
+    def _loss(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Tensor:
+        posterior = vae.posterior(mel)
+        noise = torch.randn(posterior.mean.shape, generator=rng)
+        error = functional.l1_loss(vae.decode_raw(posterior.mean + posterior.std * noise), mel)
+        return error + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()

@@ -1,0 +1,101 @@
+"""The joint stage: ControlNet, pooler and U-Net together on video, text and sound (sec. II-C2)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stav2a.registry import register
+from stav2a.training.diffusion import DiffusionLoss, dropped
+from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.work import Work
+
+
+@register("stage", "joint")
+class JointStage:
+    """Train all that carries the video into the denoiser, together with the denoiser.
+
+    A local head that the onset stage has trained stays as it is.
+
+    Args:
+        data_filter: Which clips to train on ("CN w/o Filter" takes all).
+        steps: Optimizer steps.
+        batch_size: Clips a step.
+        learning_rate: AdamW's at its peak, of ControlNet, pooler and head.
+        unet_learning_rate: The same of the U-Net, which has been trained before.
+        ema_decay: Of the averaged weights.
+    """
+
+    uses = (
+        "feature_encoder",
+        "text_encoder",
+        "local_head",
+        "global_pooler",
+        "condition_fuser",
+        "unet",
+        "backbone",
+        "autoencoder",
+    )
+    trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
+    text_dropout = 0.1
+
+    def __init__(
+        self,
+        *,
+        data_filter: Callable[..., Any],
+        steps: int = 400,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        unet_learning_rate: float = 3e-4,
+        ema_decay: float = 0.99,
+    ) -> None:
+        self.data_filter, self.steps, self.batch_size = data_filter, steps, batch_size
+        self.learning_rate, self.unet_learning_rate = learning_rate, unet_learning_rate
+        self.ema_decay = ema_decay
+
+    def run(self, work: Work) -> dict[str, Any]:
+        model: Any = work.model
+        new = work.train_only(*self.trains)
+        model.backbone.start_from_t2a()
+        e_v = work.corpus.features()
+        texts = _Texts(model, work.corpus.captions)
+
+        def predict(z_t: Tensor, t: Tensor, rows: Tensor, rng: torch.Generator | None) -> Tensor:
+            drop = dropped(len(rows), self.text_dropout, rng)
+            return model(z_t, t, e_v[rows], *texts(rows, drop))
+
+        loss = DiffusionLoss(
+            work,
+            predict,
+            work.corpus.rows("train", self.data_filter),
+            self.batch_size,
+            work.corpus.rows("validation", self.data_filter),
+        )
+        unet = model.backbone.unet
+        fresh = [part for block in new for part in _without(block, unet)]
+        groups = [Group(fresh, self.learning_rate), Group([unet], self.unet_learning_rate)]
+        return fit(
+            Plan("joint", self.steps, loss, groups, validate=loss.validate, ema_decay=self.ema_decay), work
+        )
+
+
+class _Texts:
+    """Captions and the null text, encoded once: the text encoder is frozen here."""
+
+    def __init__(self, model: Any, captions: Any) -> None:
+        distinct = ["", *sorted(set(captions) - {""})]
+        with torch.no_grad():
+            self.e_text, self.mask = model.text_encoder(distinct)
+        place = {caption: i for i, caption in enumerate(distinct)}
+        self.index = torch.tensor([place[caption] for caption in captions])
+
+    def __call__(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = self.index[rows].masked_fill(drop, 0)  # row 0 is the null text
+        return self.e_text[chosen], self.mask[chosen]
+
+
+def _without(block: Any, inner: Any) -> list[Any]:
+    """The children of a block but for one, or the block itself where it holds none."""
+    children = list(block.children())
+    return [child for child in children if child is not inner] if inner in children else [block]

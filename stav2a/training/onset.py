@@ -1,0 +1,62 @@
+"""The onset pretext task: predict from the picture where the sound begins (sec. II-B1)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stav2a.registry import RegistryError, register
+from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.work import Work
+
+
+@register("stage", "onset")
+class OnsetStage:
+    """Binary cross entropy between the local head's logits and the pseudo-labels (eq. 1).
+
+    Args:
+        data_filter: Which clips to train on.
+        steps: Optimizer steps.
+        batch_size: Clips a step.
+        learning_rate: AdamW's, at its peak.
+
+    Raises:
+        RegistryError: The local head has no onset logits.
+    """
+
+    uses = ("feature_encoder", "local_head")
+    trains = ("local_head",)
+
+    def __init__(
+        self,
+        *,
+        data_filter: Callable[..., Any],
+        steps: int = 300,
+        batch_size: int = 64,
+        learning_rate: float = 3e-3,
+    ) -> None:
+        self.data_filter, self.steps = data_filter, steps
+        self.batch_size, self.learning_rate = batch_size, learning_rate
+
+    def run(self, work: Work) -> dict[str, Any]:
+        head: Any = work.model.local_head
+        if not hasattr(head, "onset_logits"):
+            raise RegistryError(
+                f"stage.onset needs a local head with an onset pretext task; {type(head).__name__} has no "
+                "method onset_logits. Bind run.local_head = @local_head.onset, or leave the stage out."
+            )
+        e_v, onsets = work.corpus.features(), work.corpus.onsets
+        rows = work.corpus.rows("train", self.data_filter)
+        held_out = work.corpus.rows("validation", self.data_filter)
+
+        def cross_entropy(chosen: Tensor) -> Tensor:
+            return functional.binary_cross_entropy_with_logits(head.onset_logits(e_v[chosen]), onsets[chosen])
+
+        def loss(rng: torch.Generator) -> Tensor:
+            return cross_entropy(rows[torch.randint(len(rows), (self.batch_size,), generator=rng)])
+
+        groups = [Group(work.train_only("local_head"), self.learning_rate)]
+        validate = lambda: cross_entropy(held_out).item()  # noqa: E731 - a name for one line
+        return fit(Plan("onset", self.steps, loss, groups, validate=validate, validations=10), work)
