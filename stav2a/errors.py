@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # By name, so that telling an error imports nothing.
-USAGE_ERRORS = frozenset(
-    {"stav2a.errors.UsageError", "stav2a.recipe.RecipeError", "stav2a.registry.RegistryError"}
-)
+USAGE_ERRORS = frozenset({"UsageError", "RecipeError", "RegistryError"})
 
 Main = Callable[..., int]  # main(argv: Sequence[str] | None = None) -> exit code
 
@@ -34,11 +32,11 @@ def exit_code(error: BaseException) -> int | None:
     own = getattr(error, "exit_code", None)
     if isinstance(own, int):
         return own
-    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
-    if USAGE_ERRORS.intersection(names):
+    ours = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("stav2a.")}
+    if ours & USAGE_ERRORS:
         return USAGE
-    ours = isinstance(error, ValueError) and any(name.startswith("stav2a.") for name in names)
-    return FAILURE if ours or isinstance(error, OSError) else None
+    told = isinstance(error, OSError) or (isinstance(error, ValueError) and ours)
+    return FAILURE if told else None
 
 
 def guarded(main: Main) -> Main:
