@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from stav2a.cli import COMMANDS
@@ -63,8 +64,10 @@ def check(words: list[str]) -> None:
         else:
             assert module in {"pytest", "pip", "venv"}, f"unknown module {module}"
     elif program == "mlflow":
-        click_command = importlib.import_module("mlflow.cli").cli.commands[arguments[0]]
-        click_command.make_context(arguments[0], arguments[1:])
+        group = importlib.import_module("mlflow.cli").cli
+        command = group.get_command(click.Context(group), arguments[0])
+        assert command, f"mlflow has no command {arguments[0]}"
+        command.make_context(arguments[0], arguments[1:])
     elif program.startswith("."):
         assert (ROOT / program).exists(), f"{program} is not there"
     else:
