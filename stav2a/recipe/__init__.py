@@ -1,0 +1,151 @@
+"""Recipes: gin files that say which component fills which slot, and with which parameters.
+
+`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to
+gin, which supplies them to the components as they are called. gin's state is the process's: one recipe at a
+time, and loading another replaces it.
+"""
+
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from stav2a import registry
+from stav2a.recipe import describing, reading
+from stav2a.recipe.checking import Binding, check
+from stav2a.recipe.describing import describe, describe_root, diff, flatten, signature
+from stav2a.recipe.errors import Place, RecipeError, shown
+from stav2a.recipe.reading import Reference, lineage, recipes_root
+
+__all__ = [
+    "Binding", "Place", "Recipe", "RecipeError", "describe", "describe_root", "diff", "flatten", "lineage",
+    "load", "recipes_root", "shown", "signature",
+]  # fmt: skip
+
+ROOT, ROOT_MODULE = "run", "stav2a.experiment"
+SCALES = "scale"  # the folder of the recipes that set sizes, for components in use or not
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A loaded recipe.
+
+    Args:
+        named: The files asked for.
+        files: The same and all that they include, in the order read.
+        written: Every binding, in the order read, also those that a later one replaces.
+        bindings: The binding in force for each complete name.
+        imports: The modules that the files import.
+        root: The name of what is run.
+    """
+
+    named: tuple[Path, ...]
+    files: tuple[Path, ...]
+    written: tuple[Binding, ...]
+    bindings: Mapping[str, Binding]
+    imports: tuple[str, ...]
+    root: str = ROOT
+
+    def unused(self) -> list[Binding]:
+        """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.
+
+        Included files and those of a folder `scale` don't count: they offer settings for what may be used.
+        """
+        reached = describing.reach(self.root)
+        asked = {None, *(path for path in self.named if path.parent.name != SCALES)}
+        return [
+            binding
+            for binding in self.bindings.values()
+            if binding.entry.selector not in reached and binding.place.file in asked
+        ]
+
+    def described(self) -> Any:
+        """The whole configuration, as `describe_root` gives it."""
+        return describe_root(self.root)
+
+    def signature(self) -> str:
+        """The signature of the whole configuration."""
+        return signature(self.described())
+
+    def snapshot(self) -> str:
+        """A recipe that alone makes the same configuration, with every parameter by its complete name."""
+        return describing.snapshot(self.root, self.imports)
+
+
+def load(
+    recipes: Sequence[str | Path] | str | Path,
+    bindings: Sequence[str] = (),
+    *,
+    strict: bool = False,
+    trust: bool = False,
+    root: str = ROOT,
+) -> Recipe:
+    """Load recipes, each laid over the one before, then bindings by hand.
+
+    Args:
+        recipes: Files, from the current folder or from the recipes that come with the package.
+        bindings: Lines such as `local_head.onset.windows = (1, 2)`.
+        strict: Refuse settings without effect, instead of warning of them.
+        trust: Let the recipes import any module.
+        root: The configurable that is run.
+
+    Raises:
+        RecipeError: Something doesn't fit; nothing is loaded then.
+    """
+    registry.load()
+    if root == ROOT:
+        importlib.import_module(ROOT_MODULE)
+    gin.clear_config()
+    names = [recipes] if isinstance(recipes, str | Path) else recipes
+    read = reading.read(names, bindings, trust=trust)
+    written = check(read.written, describing.root_entry(root))
+    in_force = {binding.key: binding for binding in written}
+    recipe = Recipe(
+        tuple(read.named),
+        tuple(read.files),
+        tuple(written),
+        in_force,
+        tuple(dict.fromkeys(read.imports)),
+        root,
+    )
+    try:
+        _hand_to_gin(recipe)
+        describing.describe_root(root)  # all parts have their values
+        _tell_unused(recipe, strict=strict)
+    except RecipeError:
+        gin.clear_config()
+        raise
+    return recipe
+
+
+def _hand_to_gin(recipe: Recipe) -> None:
+    root = describing.root_selector(recipe.root)
+    for binding in recipe.bindings.values():
+        selector = binding.entry.selector if binding.entry.slot else root
+        gin.bind_parameter(f"{selector}.{binding.parameter}", _for_gin(binding.value))
+    gin.finalize()
+
+
+def _for_gin(value: Any) -> Any:
+    if isinstance(value, Reference):
+        return gin.config.ConfigurableReference(value.selector, evaluate=False)
+    if isinstance(value, dict):
+        return {_for_gin(key): _for_gin(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_for_gin(inner) for inner in value)
+    return value
+
+
+def _tell_unused(recipe: Recipe, *, strict: bool) -> None:
+    unused = recipe.unused()
+    for binding in unused:
+        message = f"{binding.key} has no effect: {binding.entry.selector} is not in use."
+        if strict:
+            raise RecipeError(message, binding.place, f"Use @{binding.entry.selector} or leave the line out.")
+        logger.warning("warning: %s\n  %s", message, binding.place)

@@ -1,0 +1,282 @@
+"""What a recipe's words mean: each component, parameter and value, checked before anything is bound."""
+
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stav2a import registry
+from stav2a.recipe.errors import Place, RecipeError
+from stav2a.recipe.reading import Macro, Reference, Written
+from stav2a.registry import Entry, RegistryError, did_you_mean
+from stav2a.slots import SLOTS
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One checked binding: the parameter of a component, or of the root, and its value."""
+
+    entry: Entry
+    parameter: str
+    value: Any
+    place: Place
+
+    @property
+    def key(self) -> str:
+        """Its complete name: `local_head.onset.windows`."""
+        return f"{self.entry.selector}.{self.parameter}"
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}"
+
+
+def check(written: Sequence[Written], root: Entry) -> list[Binding]:
+    """All bindings with their macros filled in, in the order written.
+
+    Raises:
+        RecipeError: The first thing that doesn't fit.
+    """
+    macros = {_name(each): each for each in written if not each.parameter}
+    used: set[str] = set()
+    bindings = [_bind(each, root, macros, used) for each in written if each.parameter]
+    for name, definition in macros.items():
+        if name not in used:
+            advice = f"To set a parameter write slot.name.{name}; to use a macro write %{name}."
+            raise RecipeError(f"Macro {name!r} is never used.", definition.place, advice)
+    _refuse_repeats(bindings)
+    return bindings
+
+
+def _name(macro: Written) -> str:
+    return f"{macro.scope}/{macro.selector}" if macro.scope else macro.selector
+
+
+def _bind(each: Written, root: Entry, macros: Mapping[str, Written], used: set[str]) -> Binding:
+    if each.scope:
+        raise RecipeError(
+            f"'{each.scope}/{each.selector}' has a scope, which recipes here don't have.",
+            each.place,
+            f"Write {each.selector}.{each.parameter}; for a second variant register a second component.",
+        )
+    entry = root if each.selector == root.name else _component(each, root)
+    _check_parameter(entry, each)
+    value = _resolve(each.value, macros, used, each.place)
+    for reference in _references(value):
+        _check_reference(reference, root, each.place)
+    value = _conform(entry, each.parameter, value, each.place)
+    _check_slots(entry, each.parameter, value, each.place)
+    return Binding(entry, each.parameter, value, each.place)
+
+
+def _component(each: Written, root: Entry) -> Entry:
+    if each.selector in SLOTS:
+        names = ", ".join(entry.name for entry in registry.available(each.selector))
+        advice = f"Write {each.selector}.NAME.{each.parameter} with one of: {names}."
+        raise RecipeError(f"'{each.selector}' is a slot, not a component.", each.place, advice)
+    return _find(each.selector, root, each.place)
+
+
+def _find(selector: str, root: Entry, place: Place) -> Entry:
+    """The component of a complete name."""
+    slot, _, name = selector.rpartition(".")
+    if slot in SLOTS:
+        try:
+            return registry.get(slot, name)
+        except RegistryError as error:
+            message, advice = str(error).split(". ", 1)
+            raise RecipeError(
+                f"No configurable matching '{selector}': {_lower(message)}.", place, advice
+            ) from None
+    message = f"No configurable matching '{selector}'."
+    same = [entry.selector for entry in registry.available() if entry.name == selector]
+    if same:
+        raise RecipeError(message, place, f"Write it in full: {' or '.join(same)}.")
+    if slot:
+        raise RecipeError(message, place, f"No slot is named {slot!r}. {did_you_mean(slot, SLOTS)}")
+    raise RecipeError(message, place, did_you_mean(selector, [root.name, *SLOTS]))
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _check_parameter(entry: Entry, each: Written) -> None:
+    parameter = entry.parameters.get(each.parameter)
+    if parameter is None:
+        raise RecipeError(
+            f"Configurable '{entry.selector}' doesn't have a parameter named '{each.parameter}'.",
+            each.place,
+            did_you_mean(each.parameter, entry.settable),
+        )
+    if parameter.wired:
+        raise RecipeError(
+            f"'{entry.selector}.{each.parameter}' is not for a recipe to set.",
+            each.place,
+            "It is supplied from the neighbouring components. Leave the line out.",
+        )
+
+
+def _resolve(value: Any, macros: Mapping[str, Written], used: set[str], place: Place, depth: int = 0) -> Any:
+    """The value with every macro's value in its place."""
+    if isinstance(value, Macro):
+        if value.name not in macros:
+            raise RecipeError(f"No macro named '{value.name}'.", place, did_you_mean(value.name, macros))
+        if depth > len(macros):
+            raise RecipeError(f"Macro '{value.name}' leads back to itself.", place)
+        used.add(value.name)
+        return _resolve(macros[value.name].value, macros, used, place, depth + 1)
+    return _map(lambda inner: _resolve(inner, macros, used, place, depth), value)
+
+
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    """The function on each item of a container; anything else as it is."""
+    if isinstance(value, dict):
+        return {function(key): function(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(function(inner) for inner in value)
+    return value
+
+
+def _references(value: Any) -> Iterator[Reference]:
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _references(inner)
+
+
+def _check_reference(reference: Reference, root: Entry, place: Place) -> None:
+    if reference.scope:
+        advice = f"Write @{reference.selector}; for a second variant register a second component."
+        raise RecipeError(f"'{reference!r}' has a scope, which recipes here don't have.", place, advice)
+    if reference.selector in SLOTS:
+        raise RecipeError(f"'{reference!r}' is a slot.", place, registry.advise(reference.selector))
+    _find(reference.selector, root, place)
+    if reference.called:
+        advice = f"Write @{reference.selector} without parentheses."
+        raise RecipeError(f"'{reference!r}' would be built too early, before its neighbours.", place, advice)
+
+
+def _check_slots(entry: Entry, parameter: str, value: Any, place: Place) -> None:
+    """A parameter named after a slot, or its plural, takes components of that slot."""
+    slot = next((each for each in (parameter, parameter.removesuffix("s")) if each in SLOTS), None)
+    for reference in _references(value):
+        if slot and not reference.selector.startswith(f"{slot}."):
+            message = f"{entry.selector}.{parameter} was given {reference.selector}."
+            raise RecipeError(message, place, registry.advise(slot))
+
+
+def _refuse_repeats(bindings: Sequence[Binding]) -> None:
+    """A file that binds a parameter twice: the first of the lines would have no effect."""
+    lines: dict[tuple[Any, str], Place] = {}
+    for binding in bindings:
+        where = (binding.place.file, binding.key)
+        if binding.place.file is not None and where in lines:
+            first = lines[where].line
+            message = f"'{binding.key}' is bound twice; first in line {first}."
+            raise RecipeError(message, binding.place, "Keep one of the two.")
+        lines[where] = binding.place
+
+
+def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
+    """The value as its annotation has it.
+
+    Raises:
+        RecipeError: It is of another type.
+    """
+    try:
+        return conform(value, entry.hints().get(parameter, Any))
+    except _Mismatch:
+        expected = entry.parameters[parameter].annotation
+        message = f"{entry.selector}.{parameter} expects {expected}, but was given {_shown(value)}."
+        raise RecipeError(message, place, _advice(parameter, value, expected)) from None
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, Reference) else f"{value!r} ({type(value).__name__})"
+
+
+def _advice(parameter: str, value: Any, expected: str) -> str:
+    singular = parameter.removesuffix("s")
+    if parameter in SLOTS:
+        return registry.advise(parameter)
+    if singular in SLOTS:
+        names = ", ".join(entry.name for entry in registry.available(singular))
+        return f"Write a list: [@{singular}.NAME, …] with any of: {names}."
+    if "tuple[" in expected and isinstance(value, list):
+        return f"Write {tuple(value)!r}."
+    if "tuple[" in expected and not isinstance(value, str | tuple):
+        return f"Write ({value!r},): a tuple of one needs its comma."
+    return ""
+
+
+class _Mismatch(Exception):
+    """A value is not of the type."""
+
+
+def conform(value: Any, hint: Any) -> Any:
+    """The value, if it is of the type that the annotation names; text becomes a Path where one is meant.
+
+    Raises:
+        _Mismatch: It isn't.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _conform_any(value, arguments)
+    if origin is typing.Annotated:
+        return conform(value, arguments[0])
+    if origin is Literal:
+        return _require(any(value == each and type(value) is type(each) for each in arguments), value)
+    if hint in (Callable, typing.Callable, type) or origin in (Callable, type):
+        return _require(isinstance(value, Reference) or registry.entry_of(value) is not None, value)
+    if isinstance(value, Reference):
+        raise _Mismatch
+    if origin is not None or hint in (tuple, list, dict):
+        return _conform_container(value, origin or hint, arguments)
+    return _conform_scalar(value, hint)
+
+
+def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
+    for hint in hints:
+        try:
+            return conform(value, hint)
+        except _Mismatch:
+            continue
+    raise _Mismatch
+
+
+def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
+    if issubclass(kind, Mapping):
+        key, inner = arguments or (Any, Any)
+        _require(isinstance(value, dict), value)
+        return {conform(k, key): conform(v, inner) for k, v in value.items()}
+    _require(isinstance(value, list | tuple) and isinstance(value, kind), value)
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        _require(len(value) == len(arguments), value)
+        return tuple(conform(inner, hint) for inner, hint in zip(value, arguments, strict=True))
+    return type(value)(conform(inner, arguments[0] if arguments else Any) for inner in value)
+
+
+def _conform_scalar(value: Any, hint: Any) -> Any:
+    if hint is type(None):
+        return _require(value is None, value)
+    if hint is float:
+        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
+    if hint is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    return _require(isinstance(value, hint), value)
+
+
+def _require(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise _Mismatch
+    return value

@@ -1,0 +1,191 @@
+"""What is loaded, told without building anything: descriptions, signatures, snapshots, differences.
+
+All of it is read from gin, so it holds inside `run` as well as before it.
+"""
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from stav2a import registry
+from stav2a.recipe.errors import RecipeError
+from stav2a.registry import Entry
+
+Described = Any  # what JSON can hold: a component is {"component": name, "parameters": {...}}
+
+
+def root_entry(root: str) -> Entry:
+    """The root as an entry without a slot. What gin denies to recipes counts as wired."""
+    found = gin.config._REGISTRY[root_selector(root)]
+    parameters = registry.parameters_of(found.wrapped, found.denylist or ())
+    return Entry("", root, found.wrapped, parameters, inspect.getfile(found.wrapped), 0)
+
+
+def root_selector(root: str) -> str:
+    """The root's complete name in gin: its module and itself."""
+    matches = gin.config._REGISTRY.matching_selectors(root)
+    roots = [each for each in matches if each not in {entry.selector for entry in registry.available()}]
+    assert len(roots) == 1, f"Expected one gin.configurable named {root}, found {roots}."
+    return roots[0]
+
+
+def values(entry: Entry) -> dict[str, Any]:
+    """Every settable parameter with the value it will have: the bound one, else the default.
+
+    Raises:
+        RecipeError: A parameter has neither.
+    """
+    bound = gin.get_bindings(entry.selector if entry.slot else root_selector(entry.name))
+    found = {name: bound.get(name, parameter.default) for name, parameter in entry.settable.items()}
+    for name, value in found.items():
+        if value is registry.REQUIRED:
+            slot = name if name in registry.SLOTS else ""
+            advice = registry.advise(slot) if slot else f"Write {entry.selector}.{name} = VALUE"
+            raise RecipeError(f"{entry.selector}.{name} has no value.", None, advice)
+    return found
+
+
+def reach(root: str) -> dict[str, tuple[Entry, dict[str, Any]]]:
+    """The root and every component that it leads to, each with its values."""
+    found: dict[str, tuple[Entry, dict[str, Any]]] = {}
+
+    def visit(entry: Entry, path: tuple[str, ...]) -> None:
+        if entry.selector in path:
+            raise RecipeError(f"A component is part of itself: {' -> '.join([*path, entry.selector])}.")
+        found[entry.selector] = entry, values(entry)
+        for value in found[entry.selector][1].values():
+            for inner in _components(value):
+                visit(inner, (*path, entry.selector))
+
+    visit(root_entry(root), ())
+    return found
+
+
+def describe(value: Any) -> Described:
+    """A value as JSON can hold it; a component with all its parameters, and so on down.
+
+    Raises:
+        RecipeError: The value is nothing that a recipe can write.
+    """
+    entry = registry.entry_of(value)
+    if entry is not None:
+        return _describe_entry(entry)
+    if isinstance(value, Mapping):
+        return {str(key): describe(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    if _is_scalar(value):
+        return value
+    raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
+
+
+def describe_root(root: str = "run") -> Described:
+    """The whole of what is loaded: the root's parameters, described."""
+    return _describe_entry(root_entry(root))
+
+
+def signature(described: Described) -> str:
+    """A key for a description: equal for equal descriptions, on every machine. 1 and 1.0 are equal."""
+    text = json.dumps(_canonical(described), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def flatten(described: Described) -> dict[str, Described]:
+    """A description as one table, such as `{"run.local_head": "@local_head.onset", …}`."""
+    table: dict[str, Described] = {}
+
+    def visit(value: Described) -> Described:
+        if isinstance(value, list):
+            return [visit(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        if set(value) != {"component", "parameters"}:
+            return {key: visit(inner) for key, inner in value.items()}
+        for name, inner in value["parameters"].items():
+            table[f"{value['component']}.{name}"] = None  # keeps its place before what it leads to
+            table[f"{value['component']}.{name}"] = visit(inner)
+        return f"@{value['component']}"
+
+    visit(described)
+    return table
+
+
+def diff(a: Described, b: Described) -> str:
+    """What differs between two descriptions: `-` before a's lines, `+` before b's; empty if nothing."""
+    old, new = flatten(a), flatten(b)
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        if key in old and key in new and _canonical(old[key]) == _canonical(new[key]):
+            continue
+        lines += [f"{sign} {key} = {table[key]}" for sign, table in (("-", old), ("+", new)) if key in table]
+    return "\n".join(lines)
+
+
+def snapshot(root: str, imports: tuple[str, ...] = ()) -> str:
+    """A recipe that alone makes the same configuration: every parameter in use, by its complete name."""
+    lines = [f"import {module}" for module in imports]
+    for selector, (_, found) in reach(root).items():
+        lines += [f"{selector}.{name} = {written(value)}" for name, value in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def written(value: Any) -> str:
+    """A value as a recipe writes it.
+
+    Example:
+        >>> written((1, "a", Path("b")))
+        "(1, 'a', 'b')"
+    """
+    entry = registry.entry_of(value)
+    if entry is not None:
+        return f"@{entry.selector}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{written(key)}: {written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(written, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, Path):
+        return repr(str(value))
+    if _is_scalar(value):
+        return repr(value)
+    raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
+
+
+def _describe_entry(entry: Entry) -> Described:
+    parameters = {name: describe(value) for name, value in values(entry).items()}
+    return {"component": entry.selector, "parameters": parameters}
+
+
+def _components(value: Any) -> list[Entry]:
+    """The components in a value, however deep."""
+    entry = registry.entry_of(value)
+    if entry is not None:
+        return [entry]
+    inner = value.values() if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping | list | tuple):
+        return [found for each in inner for found in _components(each)]
+    return []
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
+
+
+def _canonical(value: Described) -> Described:
+    """The same value with whole floats as integers: a recipe may write either where a float is meant."""
+    if isinstance(value, dict):
+        return {key: _canonical(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_canonical(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
