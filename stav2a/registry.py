@@ -31,7 +31,6 @@ BUILT_IN = (
     "stav2a.components.global_poolers",
     "stav2a.components.condition_fusers",
     "stav2a.components.unets",
-    "stav2a.components.unets",
     "stav2a.components.backbones",
     "stav2a.components.autoencoders",
     "stav2a.components.vocoders",

@@ -17,13 +17,14 @@ import gin
 from stav2a import registry
 from stav2a.recipe import describing, reading
 from stav2a.recipe.checking import Binding, check
-from stav2a.recipe.describing import describe, describe_root, diff, flatten, signature
+from stav2a.recipe.describing import describe, describe_root, diff, flatten, format_value, signature
 from stav2a.recipe.errors import Place, RecipeError, shown
 from stav2a.recipe.reading import Reference, lineage, recipes_root
+from stav2a.registry import Entry
 
 __all__ = [
-    "Binding", "Place", "Recipe", "RecipeError", "describe", "describe_root", "diff", "flatten", "lineage",
-    "load", "recipes_root", "shown", "signature",
+    "Binding", "Place", "Recipe", "RecipeError", "describe", "describe_root", "diff", "flatten",
+    "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
 ]  # fmt: skip
 
 ROOT, ROOT_MODULE = "run", "stav2a.experiment"
@@ -99,12 +100,11 @@ def load(
         RecipeError: Something doesn't fit; nothing is loaded then.
     """
     registry.load()
-    if root == ROOT:
-        importlib.import_module(ROOT_MODULE)
+    top = root_entry(root)
     gin.clear_config()
     names = [recipes] if isinstance(recipes, str | Path) else recipes
     read = reading.read(names, bindings, trust=trust)
-    written = check(read.written, describing.root_entry(root))
+    written = check(read.written, top)
     in_force = {binding.key: binding for binding in written}
     recipe = Recipe(
         tuple(read.named),
@@ -122,6 +122,13 @@ def load(
         gin.clear_config()
         raise
     return recipe
+
+
+def root_entry(root: str = ROOT) -> Entry:
+    """What is known of the root, as of a component; it has no slot."""
+    if root == ROOT:
+        importlib.import_module(ROOT_MODULE)  # by name: it stands above this module
+    return describing.root_entry(root)
 
 
 def _hand_to_gin(recipe: Recipe) -> None:

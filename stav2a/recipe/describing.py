@@ -133,26 +133,30 @@ def snapshot(root: str, imports: tuple[str, ...] = ()) -> str:
     """A recipe that alone makes the same configuration: every parameter in use, by its complete name."""
     lines = [f"import {module}" for module in imports]
     for selector, (_, found) in reach(root).items():
-        lines += [f"{selector}.{name} = {written(value)}" for name, value in found.items()]
+        lines += [f"{selector}.{name} = {format_value(value)}" for name, value in found.items()]
     return "\n".join(lines) + "\n"
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a recipe writes it.
 
     Example:
-        >>> written((1, "a", Path("b")))
+        >>> format_value((1, "a", Path("b")))
         "(1, 'a', 'b')"
     """
     entry = registry.entry_of(value)
     if entry is not None:
         return f"@{entry.selector}"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{written(key)}: {written(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{format_value(key)}: {format_value(inner)}" for key, inner in value.items())
+            + "}"
+        )
     if isinstance(value, list):
-        return "[" + ", ".join(map(written, value)) + "]"
+        return "[" + ", ".join(map(format_value, value)) + "]"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(written, value)) + ("," if len(value) == 1 else "") + ")"
+        return "(" + ", ".join(map(format_value, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, Path):
         return repr(str(value))
     if _is_scalar(value):
