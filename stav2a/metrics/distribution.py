@@ -1,0 +1,163 @@
+"""Distances between sets of sounds, from embeddings and logits. Arrays in, numbers out, in float64."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stav2a.metrics.errors import MetricError
+
+Array = NDArray[np.float64]
+
+
+class InceptionScore(NamedTuple):
+    """Mean and deviation (ddof 0) over the splits."""
+
+    mean: float
+    std: float
+
+
+def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
+    """Fréchet distance of two Gaussians fitted to the sets (covariance ddof 1); not square-rooted.
+
+    With the centred sets A / sqrt(n - 1) and B / sqrt(m - 1), tr sqrt(S_a S_b) is the nuclear norm of A B^T:
+    exact for fewer samples than dimensions too, where a matrix square root needs an epsilon.
+
+    Args:
+        generated: Embeddings of the generated sounds.
+        reference: Embeddings of the real sounds.
+
+    Shapes:
+        (N, D), (M, D) -> a distance, 0 or more
+
+    Raises:
+        MetricError: Fewer than two samples, different widths, numbers that are not finite.
+
+    Example:
+        >>> round(frechet_distance([[0.0], [2.0]], [[1.0], [5.0]]), 9)  # (1 - 3)^2 + (sqrt(2) - sqrt(8))^2
+        6.0
+    """
+    x, y = _matrix(generated, "generated embeddings"), _matrix(reference, "reference embeddings")
+    if min(len(x), len(y)) < 2:
+        raise MetricError(f"the Fréchet distance needs 2 clips or more a side; got {len(x)} and {len(y)}.")
+    if x.shape[1] != y.shape[1]:
+        raise MetricError(
+            f"embeddings of widths {x.shape[1]} and {y.shape[1]} can't be compared. Use one classifier."
+        )
+    offset = x.mean(axis=0) - y.mean(axis=0)
+    a, b = _factor(x), _factor(y)
+    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    distance = offset @ offset + (a * a).sum() + (b * b).sum() - 2 * overlap
+    return max(0.0, float(distance))  # equal sets give 0 but for rounding
+
+
+def frechet_floor(reference: ArrayLike, n: int, *, draws: int = 20, seed: int = 0) -> float:
+    """The distance to expect of a perfect generator: between two samples of the references' own distribution.
+
+    With few clips the Fréchet distance is inflated about in proportion to 1/n; this is by how much. Both
+    samples are drawn with replacement, one of n clips and one of as many as the references.
+
+    Args:
+        reference: Embeddings of the real sounds.
+        n: How many generated clips there are.
+        draws: How many pairs of samples to average.
+        seed: Of the draws.
+
+    Shapes:
+        (M, D) -> a distance
+    """
+    embeddings = _matrix(reference, "reference embeddings")
+    rng = np.random.default_rng(seed)
+    m = len(embeddings)
+    pairs = [(rng.integers(m, size=n), rng.integers(m, size=m)) for _ in range(draws)]
+    return float(np.mean([frechet_distance(embeddings[i], embeddings[j]) for i, j in pairs]))
+
+
+def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, eps: float = 0.0) -> Array:
+    """KL(reference || generated) of each pair of clips, in nats, between softmax distributions.
+
+    Args:
+        generated_logits: Row i belongs to the same clip as the reference's row i.
+        reference_logits: Of the real sounds.
+        eps: Added to the generated probabilities after softmax; the released code has 1e-6.
+
+    Shapes:
+        (N, C), (N, C) -> (N,)
+
+    Raises:
+        MetricError: Sets of different shapes, numbers that are not finite, a negative eps.
+
+    Example:
+        >>> kl_divergences([[0.0, 0.0]], [[np.log(3.0), 0.0]]).round(4)  # 3/4 log(3/2) + 1/4 log(1/2)
+        array([0.1308])
+    """
+    q, p = _matrix(generated_logits, "generated logits"), _matrix(reference_logits, "reference logits")
+    if p.shape != q.shape:
+        raise MetricError(
+            f"logits of shapes {q.shape} and {p.shape} don't pair up. Give one row a clip, on both sides."
+        )
+    if eps < 0:
+        raise MetricError(f"eps was {eps}. Give 0 (exact) or a small positive number (1e-6 as released).")
+    log_p, log_q = log_softmax(p), log_softmax(q)
+    if eps:
+        log_q = np.log(np.exp(log_q) + eps)
+    return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+
+
+def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) -> InceptionScore:
+    """exp of the mean KL(p || mean p): mean and deviation over the parts of a fixed shuffle.
+
+    Args:
+        logits: Of the generated sounds.
+        splits: How many parts; split i is rows [i*N//splits : (i+1)*N//splits].
+        seed: Of the shuffle, `RandomState(seed).permutation(N)`.
+
+    Shapes:
+        (N, C) -> two numbers; the score lies within 1 and C
+
+    Raises:
+        MetricError: Fewer than two clips a split, where the score would be 1 whatever the sounds.
+
+    Example:
+        >>> inception_score(np.zeros((20, 5)))
+        InceptionScore(mean=1.0, std=0.0)
+    """
+    rows = _matrix(logits, "logits")
+    n = len(rows)
+    if n < 2 * splits:
+        raise MetricError(
+            f"the inception score in {splits} splits needs {2 * splits} clips or more; got {n}."
+        )
+    log_p = log_softmax(rows)[np.random.RandomState(seed).permutation(n)]
+    parts = [_exp_mutual_information(log_p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
+    return InceptionScore(float(np.mean(parts)), float(np.std(parts)))
+
+
+def log_softmax(logits: Array) -> Array:
+    """log softmax over the last axis, in float64."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _exp_mutual_information(log_p: Array) -> float:
+    p = np.exp(log_p)
+    mean = p.mean(axis=0)
+    log_mean = np.log(mean, out=np.zeros_like(mean), where=mean > 0)  # a class of no mass adds nothing
+    return float(np.exp((p * (log_p - log_mean)).sum(axis=1).mean()))
+
+
+def _factor(samples: Array) -> Array:
+    """F with F^T F the covariance: the centred samples, or their triangle where it is smaller."""
+    centred = (samples - samples.mean(axis=0)) / np.sqrt(len(samples) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r")) if centred.shape[0] > centred.shape[1] else centred
+
+
+def _matrix(values: ArrayLike, name: str) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 2 or not array.size:
+        raise MetricError(f"the {name} were of shape {array.shape}. Give one row a clip, and at least one.")
+    if not np.isfinite(array).all():
+        raise MetricError(
+            f"the {name} are not all finite: row {np.argwhere(~np.isfinite(array))[0][0]} is not."
+        )
+    return array

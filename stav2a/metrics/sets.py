@@ -1,0 +1,193 @@
+"""What a metric is given, and what it gives back."""
+
+import math
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+
+import numpy as np
+
+from stav2a.metrics.errors import MetricError
+
+Detector = Callable[[np.ndarray, int], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """What one classifier says of the generated and of the real sounds.
+
+    Shapes:
+        logits (N, C); embeddings (N, D); row i belongs to clip i on both sides
+    """
+
+    name: str
+    generated_logits: np.ndarray
+    reference_logits: np.ndarray
+    generated_embeddings: np.ndarray
+    reference_embeddings: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = {name: np.shape(values) for name, values in vars(self).items() if name != "name"}
+        if len({shape[:1] for shape in shapes.values()}) != 1 or any(
+            len(shape) != 2 for shape in shapes.values()
+        ):
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise MetricError(f"{self.name} gave {given}. Give one row a clip in each.")
+
+    def __len__(self) -> int:
+        return len(self.generated_logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Generated sounds beside the real ones, clip by clip, and what else is known of the clips.
+
+    Args:
+        ids: One name a clip, all different.
+        generated: Generated sounds, (S_i,) each, in [-1, 1].
+        references: The clips' real sounds, (S_i,) each.
+        sample_rate: Of both, in Hz.
+        flows: Mean flow magnitude a frame of each clip's video (L_i,), or None for a clip without.
+        frame_rate_hz: Of each clip's video; needed with `flows`.
+        flow_definition: How the flow was computed, for the definition of AV-Align.
+        true_onsets_s: The exactly known onsets of each clip, in seconds.
+        labels: The true classes (N,), as the classifier counts them.
+        vague: Which captions (N,) don't tell the class.
+        captions: What the sounds were generated from.
+        classifier: See `Classified`.
+
+    Raises:
+        MetricError: Lists of different lengths, equal ids, a sound that is empty or not finite.
+    """
+
+    ids: Sequence[str]
+    generated: Sequence[np.ndarray]
+    references: Sequence[np.ndarray]
+    sample_rate: int
+    flows: Sequence[np.ndarray | None] | None = None
+    frame_rate_hz: Sequence[float] | None = None
+    flow_definition: str = "as given"
+    true_onsets_s: Sequence[np.ndarray] | None = None
+    labels: np.ndarray | None = None
+    vague: np.ndarray | None = None
+    captions: Sequence[str] | None = None
+    classifier: Classified | None = None
+    _onsets: dict[object, tuple[list[np.ndarray], list[np.ndarray]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise MetricError("there is no clip to evaluate. Give at least one.")
+        if len(set(self.ids)) != len(self.ids):
+            twice = sorted(i for i in set(self.ids) if list(self.ids).count(i) > 1)
+            raise MetricError(
+                f"clip ids occur twice: {', '.join(twice[:5])}. Give each clip a name of its own."
+            )
+        if self.flows is not None and self.frame_rate_hz is None:
+            raise MetricError("flows came without frame_rate_hz. Give each video's frame rate.")
+        for name in _PER_CLIP:
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.ids):
+                raise MetricError(f"{len(self.ids)} ids but {len(values)} {name}. Give one of each a clip.")
+        for side in ("generated", "references"):
+            for clip, sound in zip(self.ids, getattr(self, side), strict=True):
+                _check_sound(sound, f"{side} sound of clip {clip!r}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def onsets(self, detector: Detector) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Onsets in seconds of the generated and of the real sounds, cropped to their common length.
+
+        Detected once for equal detectors, however many metrics ask.
+        """
+        key = _key(detector)
+        if key not in self._onsets:
+            self._onsets[key] = self._detect(detector)
+        return self._onsets[key]
+
+    def common_duration_s(self, clip: int) -> float:
+        """How long both sounds of a clip are, in seconds."""
+        return min(len(self.generated[clip]), len(self.references[clip])) / self.sample_rate
+
+    def _detect(self, detector: Detector) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        generated, references = [], []
+        for ours, theirs in zip(self.generated, self.references, strict=True):
+            samples = min(len(ours), len(theirs))
+            generated.append(np.asarray(detector(ours[:samples], self.sample_rate), dtype=np.float64))
+            references.append(np.asarray(detector(theirs[:samples], self.sample_rate), dtype=np.float64))
+        return generated, references
+
+
+_PER_CLIP = (
+    "generated", "references", "flows", "frame_rate_hz", "true_onsets_s", "labels", "vague", "captions",
+    "classifier",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One figure, and all that is needed to read it.
+
+    Args:
+        name: Short and stable, as in a metric store. Other ways of counting have another name.
+        label: As in a table.
+        definition: What was computed, exactly. Figures of different definitions must not be compared.
+        higher_is_better: Its direction.
+        value: The figure; NaN where there is none.
+        n: How many clips it rests on.
+        low: Lower end of its 95 % interval over clips.
+        high: Upper end.
+        chance: What it would be were the clips' references shuffled.
+        corrected: (value - chance) / (1 - chance).
+        corrected_low: Lower end of the corrected value's interval.
+        corrected_high: Upper end.
+        per_clip: Value by clip id, of the clips that have one.
+        left_out: Reason by clip id, of the clips that have none.
+        details: Further figures beside it.
+        unavailable: Why there is no figure at all.
+    """
+
+    name: str
+    label: str
+    definition: str
+    higher_is_better: bool
+    value: float = math.nan
+    n: int = 0
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    corrected: float | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
+    per_clip: Mapping[str, float] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, float] = field(default_factory=dict)
+    unavailable: str | None = None
+
+
+def describe(detector: Detector) -> str:
+    """A detector in words, for definitions: its own `definition`, or its name and public settings."""
+    if definition := getattr(detector, "definition", None):
+        return str(definition)
+    if isinstance(detector, FunctionType):
+        return detector.__name__
+    settings = ", ".join(f"{k}={v!r}" for k, v in vars(detector).items() if not k.startswith("_"))
+    return f"{type(detector).__name__}({settings})"
+
+
+def _key(detector: Detector) -> object:
+    """Equal for detectors of equal class and settings; the detector itself where that can't be told."""
+    try:
+        return pickle.dumps(detector)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return detector
+
+
+def _check_sound(sound: np.ndarray, what: str) -> None:
+    if np.ndim(sound) != 1 or not np.size(sound):
+        raise MetricError(f"the {what} is of shape {np.shape(sound)}. Give mono samples (S,), at least one.")
+    if not np.isfinite(sound).all():
+        raise MetricError(f"the {what} holds samples that are not finite.")
