@@ -1,0 +1,32 @@
+"""Reading and writing of video and sound files, by PyAV. Bad files give a one-line `MediaError`."""
+
+from stav2a.data.io.errors import MediaError
+from stav2a.data.io.reading import (
+    Decoded,
+    VideoInfo,
+    decode,
+    fit_audio,
+    probe,
+    read_audio,
+    read_video,
+    resample_audio,
+    resample_frames,
+)
+from stav2a.data.io.writing import atomic, mux, write_clip, write_wav
+
+__all__ = [
+    "Decoded",
+    "MediaError",
+    "VideoInfo",
+    "atomic",
+    "decode",
+    "fit_audio",
+    "mux",
+    "probe",
+    "read_audio",
+    "read_video",
+    "resample_audio",
+    "resample_frames",
+    "write_clip",
+    "write_wav",
+]

@@ -1,0 +1,70 @@
+"""The same function over many items in worker processes, with a progress bar."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int | None = None,
+    description: str,
+    progress: bool = True,
+) -> Iterator[Result]:
+    """`map` in order. The results do not depend on the number of workers.
+
+    Args:
+        function: Picklable; must not use torch, whose threads workers would fight over.
+        items: Picklable.
+        workers: Processes; by default one a core. 1 stays in this process, as do few items.
+        description: What the progress bar says.
+        progress: Show the bar.
+    """
+    workers = min(workers or os.cpu_count() or 1, len(items))
+    bar = tqdm(total=len(items), desc=description, unit="clip", disable=None if progress else True)
+    with bar:
+        if workers <= 1 or len(items) < 16:
+            for item in items:
+                yield function(item)
+                bar.update()
+            return
+        # Not fork, which copies torch's locked threads; a fork server imports this package once for all workers.
+        servable = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if servable else "spawn")
+        if servable:
+            context.set_forkserver_preload(["stav2a.data.prepare", "stav2a.data.struck_objects"])
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+            try:
+                for result in pool.map(function, items, chunksize=max(1, min(8, len(items) // workers // 4))):
+                    yield result
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, end with it, and use one thread."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,8 @@
+"""The embedded benchmark: a world of struck objects, rendered as real video files.
+
+docs/benchmark.md is its data card.
+"""
+
+from stav2a.data.struck_objects.dataset import VERSION, StruckObjects
+
+__all__ = ["VERSION", "StruckObjects"]

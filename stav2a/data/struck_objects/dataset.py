@@ -1,0 +1,121 @@
+"""The data set: which clips there are, their files, their manifest."""
+
+import csv
+import hashlib
+from functools import partial
+from pathlib import Path
+
+from stav2a.data.clip import SPLITS, Clip
+from stav2a.data.io import atomic, write_clip
+from stav2a.data.pool import parallel
+from stav2a.data.struck_objects.performance import SAMPLE_RATE, Performance, plan
+from stav2a.data.struck_objects.picture import FRAME_RATE_HZ, render_picture
+from stav2a.data.struck_objects.sound import render_sound
+from stav2a.registry import register
+
+VERSION = "1"  # raise it with every change to what a clip looks or sounds like
+COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
+
+
+@register("dataset", "struck_objects")
+class StruckObjects:
+    """Struck objects: a mallet strikes one of six objects at exactly known times (docs/benchmark.md).
+
+    Clips of 2.56 s, 128×128 pixels at 25 frames a second, sound at 16 kHz. A clip depends on the seed,
+    its split and its number alone: other counts only add or leave out clips.
+
+    Args:
+        train_clips: How many clips to train on.
+        validation_clips: How many to choose checkpoints by.
+        test_clips: How many to score on; never flawed.
+        seed: Another seed is another world of the same kind.
+        flawed_fraction: Of train and validation: half of them still pictures, half with the sound of
+            other strikes.
+        vague_fraction: How many captions hide what is struck.
+
+    Example:
+        >>> StruckObjects(train_clips=0, validation_clips=0, test_clips=2).performances()[0].label
+        'wood'
+    """
+
+    def __init__(
+        self,
+        *,
+        train_clips: int = 1200,
+        validation_clips: int = 96,
+        test_clips: int = 192,
+        seed: int = 0,
+        flawed_fraction: float = 0.4,
+        vague_fraction: float = 0.6,
+    ) -> None:
+        self.counts = dict(zip(SPLITS, (train_clips, validation_clips, test_clips), strict=True))
+        if min(self.counts.values()) < 0:
+            raise ValueError(f"struck_objects was given {self.counts} clips. Give 0 or more for each split.")
+        for name, fraction in (("flawed_fraction", flawed_fraction), ("vague_fraction", vague_fraction)):
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"struck_objects.{name} was given {fraction}. Give a number from 0 to 1.")
+        self.seed, self.flawed_fraction, self.vague_fraction = seed, flawed_fraction, vague_fraction
+
+    def performances(self) -> list[Performance]:
+        """The scripts of all clips, by split and number."""
+        fractions = (self.flawed_fraction, self.vague_fraction)
+        return [
+            plan(self.seed, split, index, *fractions) for split in SPLITS for index in range(self.counts[split])
+        ]
+
+    def clips(self, folder: Path) -> list[Clip]:
+        """All clips; renders those that are missing under `folder`, and writes the manifest.
+
+        Raises:
+            MediaError: If the folder can't be written to.
+        """
+        settings = f"{VERSION} {self.seed} {self.flawed_fraction} {self.vague_fraction}"
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        root = Path(folder) / f"struck_objects-{VERSION}-{digest}"
+        performances = self.performances()
+        clips = [_clip(performance, root) for performance in performances]
+        missing = [p for p, clip in zip(performances, clips, strict=True) if not clip.video.exists()]
+        for _ in parallel(partial(_render, root=root), missing, description="rendering clips"):
+            pass
+        _write_manifest(root, performances, clips)
+        return clips
+
+
+def _id(performance: Performance) -> str:
+    _, split, index = performance.key
+    return f"{SPLITS[split]}_{index:05d}"
+
+
+def _clip(performance: Performance, root: Path) -> Clip:
+    split = SPLITS[performance.key[1]]
+    return Clip(
+        id=_id(performance),
+        video=root / split / f"{_id(performance)}.mp4",
+        caption=performance.caption,
+        split=split,
+        label=performance.label,
+        onsets_s=performance.heard_s,
+        flaw=performance.flaw,
+        vague=performance.vague,
+    )
+
+
+def _render(performance: Performance, root: Path) -> None:
+    """Write one clip's file: worker processes run this."""
+    frames, audio = render_picture(performance), render_sound(performance)
+    write_clip(_clip(performance, root).video, frames, FRAME_RATE_HZ, audio, SAMPLE_RATE)
+
+
+def _write_manifest(root: Path, performances: list[Performance], clips: list[Clip]) -> None:
+    """VGGSound's columns (id, start, caption, split), then the truth; times are separated by blanks."""
+    with atomic(root / "manifest.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow((*COLUMNS, "version"))
+        for performance, clip in zip(performances, clips, strict=True):
+            onsets, strikes = (
+                " ".join(f"{time:.4f}" for time in times) for times in (performance.heard_s, performance.strikes_s)
+            )
+            table.writerow(
+                (clip.id, 0, clip.caption, clip.split, clip.label, int(performance.vague), clip.flaw or "")
+                + (onsets, strikes, clip.video.relative_to(root).as_posix(), VERSION)
+            )

@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+
+from stav2a.data import mel
+
+
+def noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (2, samples))
+
+
+def plain_log_mel(audio: np.ndarray) -> np.ndarray:
+    """The same by the book, in float64."""
+    padded = np.pad(audio, ((0, 0), (432, 432)), mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    frames = [padded[:, 160 * i : 160 * i + 1024] * window for i in range(audio.shape[1] // 160)]
+    magnitudes = np.abs(np.fft.rfft(np.stack(frames, axis=1), axis=-1))
+    return np.log(np.maximum(magnitudes @ mel.mel_filters(), 1e-5))
+
+
+def test_log_mel_equals_plain_computation():
+    audio = noise(8000)
+    computed = mel.log_mel(torch.from_numpy(audio).float())
+    assert computed.shape == (2, 1, 50, 64)
+    np.testing.assert_allclose(computed[:, 0].numpy(), plain_log_mel(audio), atol=1e-4)
+
+
+def test_filters_equal_librosa():
+    import librosa
+
+    expected = librosa.filters.mel(sr=16000, n_fft=1024, n_mels=64, fmin=0, fmax=8000)
+    np.testing.assert_allclose(mel.mel_filters(), expected.T, atol=1e-7)
+
+
+def test_silence_lies_on_the_floor():
+    assert torch.all(mel.log_mel(torch.zeros(1, 1600)) == torch.tensor(1e-5).log())
+
+
+def test_a_length_that_is_no_multiple_of_the_hop_loses_the_rest():
+    assert mel.log_mel(torch.zeros(1, 1759)).shape[2] == 10
