@@ -70,8 +70,9 @@ def statistic_interval(
     """Bootstrap interval of a statistic of the whole set (FD, IS), centred on the set's own value.
 
     Drawing with replacement adds to such a statistic the same bias again that n clips gave it already: the
-    plain percentiles of FD lie wholly above FD. The spread is right, so the percentiles are moved by
-    the mean's excess. The interval is of the statistic *at this n*; its bias is not removed.
+    plain percentiles of FD lie wholly above FD. So they are moved by the mean's excess. What is left is an
+    interval of the statistic *at this n*, its bias not removed; with few clips for the dimensions it is wider
+    than it need be, by half in the worst case simulated.
 
     Args:
         statistic: From the indices of the clips drawn to the statistic.

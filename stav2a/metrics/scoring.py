@@ -122,7 +122,7 @@ class Sheet:
         return replace(self, label=label)
 
     def _interval_in_words(self) -> str:
-        confidence = f"{bootstrap.CONFIDENCE:.0%} bootstrap interval over clips"
+        confidence = f"{100 * bootstrap.CONFIDENCE:g} % bootstrap interval over clips"
         return f"{confidence} ({self.resamples} draws, seed {self.seed})"
 
     def _against_chance(self, values: NDArray[np.float64], pair: Pair) -> "_Chance":

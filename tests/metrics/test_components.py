@@ -177,7 +177,7 @@ def test_fd(many):
     assert score.label == "FD (toy classifier)"
     assert score.value == frechet_distance(toy.generated_embeddings, toy.reference_embeddings)
     assert score.low < score.value < score.high
-    assert list(score.details) == ["bias floor, between two samples of the real sounds' distribution"]
+    assert list(score.details) == ["bias floor (a perfect generator at this n)"]
     assert not score.higher_is_better
 
 

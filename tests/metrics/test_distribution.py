@@ -63,12 +63,26 @@ def test_frechet_is_symmetric_and_zero_for_equals(rng):
     assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
 
 
-def test_the_floor_is_what_equal_distributions_reach(rng):
-    """Against fresh pairs of samples; the floor sees one sample only."""
-    n, d = 200, 8
-    fresh = np.mean([frechet_distance(rng.normal(size=(n, d)), rng.normal(size=(n, d))) for _ in range(40)])
-    assert frechet_floor(rng.normal(size=(n, d)), n, draws=40) == pytest.approx(fresh, rel=0.2)
-    assert frechet_floor(rng.normal(size=(n, d)), 50) > 1.5 * fresh  # about as 1/n + 1/m
+@pytest.mark.parametrize(("n", "d"), [(200, 8), (128, 64), (60, 100)])
+def test_the_floor_is_what_equal_distributions_reach(rng, n, d):
+    """Against fresh pairs of samples; the floor sees one sample alone."""
+    mix = rng.normal(size=(d, d)) / np.sqrt(d)
+
+    def sample():
+        return np.maximum(rng.normal(size=(n, d)) @ mix, 0)
+
+    fresh = np.mean([frechet_distance(sample(), sample()) for _ in range(20)])
+    seen = np.mean([frechet_floor(sample(), n) for _ in range(4)])
+    assert seen == pytest.approx(fresh, rel=0.25)
+
+
+def test_the_floor_of_a_few_of_many_clips_needs_no_extrapolation(rng):
+    many = rng.normal(size=(2000, 5))
+    fresh = np.mean([frechet_distance(*rng.normal(size=(2, 50, 5))) for _ in range(100)])
+    assert frechet_floor(many, 50, draws=100) == pytest.approx(fresh, rel=0.1)
+    assert frechet_floor(np.ones((40, 3)), 40) == 0
+    with pytest.raises(MetricError, match="needs 8 real clips or more; got 7"):
+        frechet_floor(np.ones((7, 3)), 7)
 
 
 def test_frechet_refuses_what_it_cannot_measure(rng):

@@ -17,7 +17,7 @@ class FrechetDistance:
 
     Args:
         resamples: Bootstrap draws of the clips.
-        draws: Pairs of samples for the bias floor, which a perfect generator would reach.
+        draws: Pairs of parts of the real sounds, for the bias floor that a perfect generator would reach.
         seed: Of both.
 
     Shapes:
@@ -36,15 +36,20 @@ class FrechetDistance:
         ours, theirs = classifier.generated_embeddings, classifier.reference_embeddings
         definition = f"{definition} of embeddings of width {ours.shape[1]} by the {classifier.name}"
         try:
-            floor = distribution.frechet_floor(theirs, len(ours), draws=self.draws, seed=sheet.seed)
             return sheet.statistic(
                 lambda clips: distribution.frechet_distance(ours[clips], theirs[clips]),
                 len(samples),
                 definition,
-                details={"bias floor, between two samples of the real sounds' distribution": floor},
+                details=self._floor(theirs, sheet.seed),
             )
         except MetricError as error:
             return sheet.absent(str(error), definition)
+
+    def _floor(self, embeddings: np.ndarray, seed: int) -> dict[str, float]:
+        if len(embeddings) < 8:
+            return {}
+        floor = distribution.frechet_floor(embeddings, len(embeddings), draws=self.draws, seed=seed)
+        return {"bias floor (a perfect generator at this n)": floor}
 
 
 @register("metric", "kl")
