@@ -8,14 +8,14 @@ function, since that takes a second or two.
 from collections.abc import Mapping
 from pathlib import Path
 
-from stav2a.tracking.address import Store, TrackingError, resolve
+from stav2a.tracking.address import AddressError, TrackingError, resolve
 from stav2a.tracking.environment import environment, git_state
 from stav2a.tracking.tracker import MlflowTracker, NullTracker, Tracker
 
 __all__ = [
+    "AddressError",
     "MlflowTracker",
     "NullTracker",
-    "Store",
     "Tracker",
     "TrackingError",
     "connect",
@@ -45,7 +45,8 @@ def connect(
         run_id: The run to go on with. When the store does not hold it a new run begins, with a warning.
 
     Raises:
-        TrackingError: The address is misspelt, nothing answers there, or it can't be written.
+        AddressError: The address is misspelt.
+        TrackingError: Nothing answers there, or it can't be written.
 
     Example:
         >>> with connect("none", Path("runs"), experiment="table3", run_name="cn") as tracker:

@@ -27,8 +27,14 @@ class TrackingError(ValueError):
     """The tracking store can't be used: what came, what was expected, what to do."""
 
 
+class AddressError(TrackingError):
+    """What was written is no address of a store: a mistake of usage."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True)
-class Store:
+class Address:
     """A place MLflow can keep runs in.
 
     Attributes:
@@ -72,11 +78,11 @@ class Store:
         )
 
 
-def resolve(uri: str | None, root: Path) -> Store | None:
+def resolve(uri: str | None, root: Path) -> Address | None:
     """The store that is meant, or None for "none".
 
     Raises:
-        TrackingError: The address is none that MLflow knows.
+        AddressError: It is none that MLflow knows.
     """
     origin = "--tracking-uri"
     if uri is None:
@@ -92,15 +98,15 @@ def resolve(uri: str | None, root: Path) -> Store | None:
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
         return _sqlite(Path(path).expanduser().resolve(), mark + query, origin)
     artifacts = (root.resolve() / "mlartifacts").as_uri() if _scheme(uri) in DATABASES else None
-    return Store(uri.rstrip("/"), origin, artifacts)
+    return Address(uri.rstrip("/"), origin, artifacts)
 
 
 def _scheme(uri: str) -> str:
     return uri.partition(":")[0].partition("+")[0].lower()
 
 
-def _sqlite(database: Path, query: str, origin: str) -> Store:
-    return Store(f"sqlite:///{database}{query}", origin, (database.parent / "mlartifacts").as_uri())
+def _sqlite(database: Path, query: str, origin: str) -> Address:
+    return Address(f"sqlite:///{database}{query}", origin, (database.parent / "mlartifacts").as_uri())
 
 
 def _check_spelling(uri: str, origin: str) -> None:
@@ -109,7 +115,7 @@ def _check_spelling(uri: str, origin: str) -> None:
     if known and has_slashes and (urlsplit(uri).hostname or scheme in ("sqlite", "databricks")):
         if scheme != "sqlite" or re.match(r"sqlite:///(?!:memory:)[^?]", uri):
             return
-    raise TrackingError(f'{origin} was given "{Store(uri, origin)}"; expected {EXPECTED}.\n  {_advice(uri)}')
+    raise AddressError(f'{origin} was given "{Address(uri, origin)}"; expected {EXPECTED}.\n  {_advice(uri)}')
 
 
 def _advice(uri: str) -> str:
@@ -125,13 +131,13 @@ def _advice(uri: str) -> str:
         return f"Did you mean http://{uri}?"
     if uri.endswith((".db", ".sqlite")) and not has_slashes:
         return f"Did you mean sqlite:///{uri}?"
-    if scheme == "file" or not has_slashes:
+    if scheme == "file" or (uri and not has_slashes):
         folder = uri.removeprefix("file:").removeprefix("//").rstrip("/")
         return f"MLflow no longer keeps runs in plain folders. Write sqlite:///{folder}/mlflow.db."
     return "See docs/tracking.md."
 
 
-def _check_file(store: Store, database: Path) -> None:
+def _check_file(store: Address, database: Path) -> None:
     folder = database.parent
     if re.search("[?%]", str(database)):
         raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
@@ -164,7 +170,7 @@ def _is_mlflow(database: Path) -> bool:
     return not tables or "alembic_version" in tables
 
 
-def _check_host(store: Store) -> None:
+def _check_host(store: Address) -> None:
     parts = urlsplit(store.uri)
     host = parts.hostname or ""
     try:

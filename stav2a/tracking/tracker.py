@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from stav2a.tracking.address import DATABASES, SERVERS, Store, TrackingError
+from stav2a.tracking.address import DATABASES, SERVERS, Address, TrackingError
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class MlflowTracker(Tracker):
     """A run in an MLflow store; see `connect`."""
 
     def __init__(
-        self, store: Store, *, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None
+        self, store: Address, *, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None
     ) -> None:
         self.store = store
         self.lost: list[str] = []
@@ -274,7 +274,7 @@ class MlflowTracker(Tracker):
                 time.sleep(pause_s)
 
 
-def _import_mlflow(store: Store) -> Any:
+def _import_mlflow(store: Address) -> Any:
     """Import mlflow quietly, with no telemetry and no minutes of retries.
 
     In the caller's thread: two threads importing large packages at once can meet half-made modules.

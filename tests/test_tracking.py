@@ -1,0 +1,318 @@
+import logging
+import math
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from stav2a.tracking import AddressError, NullTracker, TrackingError, connect, environment, git_state, tracker
+from stav2a.tracking.address import Address, resolve
+
+
+@pytest.fixture(autouse=True)
+def no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for the whole file: making a database takes seconds."""
+    return tmp_path_factory.mktemp("runs of Zoë #1")
+
+
+@pytest.fixture(scope="module")
+def tracked(root: Path) -> str:
+    """A finished run that logged one of everything; its id."""
+    (root / "clip.wav").write_bytes(b"RIFF")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with connect(None, root, experiment="spine", run_name="cn", tags={"seed": "0"}) as run:
+            for step in range(1500):
+                run.log_metrics({"joint/loss": 1 / (step + 1), "IS @ 8 s": step}, step=step)
+            run.log_metrics({"nothing": math.nan})
+            run.log_params({f"local_head.onset.p{i}": i for i in range(150)} | {"long": "x" * 9000})
+            run.log_artifact(root / "clip.wav", "samples")
+            run.log_text("run.seed = 0\n", "snapshot.gin")
+            run.set_tags({"git.commit": "abc"})
+            return str(run.run_id)
+
+
+def client(root: Path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{root}/mlflow.db")
+
+
+def test_a_run_is_read_back_as_it_was_logged(root: Path, tracked: str):
+    run = client(root).get_run(tracked)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "cn"
+    assert run.data.tags.items() >= {"seed": "0", "git.commit": "abc"}.items()
+    assert len(run.data.params) == 151
+    assert run.data.params["local_head.onset.p149"] == "149"
+    assert run.data.metrics["IS _ 8 s"] == 1499  # a name MLflow refuses is made one it takes
+    assert math.isnan(run.data.metrics["nothing"])
+    assert [m.step for m in client(root).get_metric_history(tracked, "joint/loss")] == list(range(1500))
+
+
+def test_artifacts_lie_beside_the_database(root: Path, tracked: str):
+    assert {file.path for file in client(root).list_artifacts(tracked)} == {"samples", "snapshot.gin"}
+    (sound,) = (root / "mlartifacts").rglob("samples/clip.wav")
+    assert sound.read_bytes() == b"RIFF"
+
+
+def test_a_long_parameter_is_cut_and_says_so(root: Path, tracked: str):
+    value = client(root).get_run(tracked).data.params["long"]
+    assert len(value) == 6000
+    assert value.endswith("x … (cut, 9000 characters)")
+
+
+def test_the_same_run_goes_on(root: Path, tracked: str, caplog: pytest.LogCaptureFixture):
+    with connect(None, root, experiment="spine", run_name="cn", tags={"again": "1"}, run_id=tracked) as run:
+        assert run.run_id == tracked
+        assert client(root).get_run(tracked).info.status == "RUNNING"
+        run.log_params({"local_head.onset.p3": 3, "local_head.onset.p4": 5})
+        run.log_metrics({"joint/loss": 0.5}, step=1500)
+    resumed = client(root).get_run(tracked)
+    assert resumed.data.metrics["joint/loss"] == 0.5
+    assert resumed.data.tags["again"] == "1"
+    assert resumed.data.params["local_head.onset.p4"] == "4"
+    assert "keeps the first value of local_head.onset.p4." in caplog.text
+
+
+def test_a_run_the_store_does_not_hold_begins_anew_with_a_warning(
+    root: Path, tracked: str, caplog: pytest.LogCaptureFixture
+):
+    with connect(None, root, experiment="spine", run_name="cn", run_id="0" * 32) as run:
+        assert run.run_id not in (tracked, "0" * 32)
+    assert f"does not hold the tracked run {'0' * 32} any more: a new one begins" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (None, "FINISHED")]
+)
+def test_the_status_says_how_a_run_ended(root: Path, tracked: str, error: type[BaseException], status: str):
+    run = connect(None, root, experiment="spine", run_name=status)
+    try:
+        with run:
+            run.log_metrics({"loss": 1.0})
+            if error:
+                raise error()
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    ended = client(root).get_run(run.run_id)
+    assert ended.info.status == status
+    assert ended.data.metrics == {"loss": 1.0}
+
+
+def test_a_child_run_names_its_parent(root: Path, tracked: str):
+    with connect(None, root, experiment="spine", run_name="row", tags={"mlflow.parentRunId": tracked}) as run:
+        pass
+    assert client(root).get_run(run.run_id).data.tags["mlflow.parentRunId"] == tracked
+
+
+def test_logging_does_not_wait_for_the_store(root: Path, tracked: str):
+    with connect(None, root, experiment="spine", run_name="quick") as run:
+        began = time.perf_counter()
+        for step in range(1000):
+            run.log_metrics({"loss": 1.0}, step=step)
+        assert time.perf_counter() - began < 1.0  # 10 s by log_metric
+
+
+def test_a_store_that_fails_later_does_not_stop_the_training(
+    root: Path, tracked: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(tracker, "RETRY_AFTER_S", (0.0, 0.0))
+    run = connect(None, root, experiment="spine", run_name="unlucky")
+    run.wait()
+    monkeypatch.setattr(run._client, "log_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    run.log_text("x", "a.txt")
+    run.log_text("x", "b.txt")
+    run.finish()
+    assert run.lost == ["a.txt", "b.txt"]
+    assert "did not take a.txt (disk full). Training goes on." in caplog.text
+    assert "lacks: a.txt, b.txt. The run folder has it all." in caplog.text
+
+
+def test_finish_can_be_called_twice(root: Path, tracked: str):
+    run = connect(None, root, experiment="spine", run_name="twice")
+    run.finish()
+    run.finish("FAILED")
+    assert client(root).get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_missing_artifact_is_told_at_once(root: Path, tracked: str):
+    with connect(None, root, experiment="spine", run_name="hasty") as run:
+        with pytest.raises(TrackingError, match="nowhere.wav is not a file; write it before it is tracked"):
+            run.log_artifact(Path("nowhere.wav"))
+
+
+def test_where_is_a_command_for_a_shell(root: Path, tracked: str):
+    with connect(None, root, experiment="spine", run_name="x") as run:
+        assert run.where() == f"mlflow ui --backend-store-uri 'sqlite:///{root}/mlflow.db'"
+
+
+def test_mlflow_is_silent_and_reports_to_nobody(root: Path, tracked: str):
+    from mlflow.telemetry import get_telemetry_client
+
+    assert get_telemetry_client() is None
+    assert logging.getLogger("alembic").level >= logging.ERROR
+
+
+def test_none_tracks_nothing(tmp_path: Path):
+    with connect("none", tmp_path, experiment="spine", run_name="cn") as run:
+        assert isinstance(run, NullTracker)
+        run.wait()
+        run.log_params({"a": 1})
+        run.log_metrics({"a": 1.0}, step=1)
+        run.log_artifact(tmp_path / "nowhere", "samples")
+        run.log_text("a", "b")
+        run.set_tags({"a": 1})
+        assert run.run_id is None
+        assert run.where() == "not tracked (--tracking-uri none)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_module_imports_neither_mlflow_nor_torch():
+    code = "import sys, stav2a.tracking; print({'mlflow', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        ("mlflow.db", "Did you mean sqlite:///mlflow.db?"),
+        ("sqllite:///mlflow.db", "Did you mean sqlite:?"),
+        ("sqlite://mlflow.db", "Name the file after three slashes, four for an absolute path"),
+        ("sqlite:///:memory:", "Name the file after three slashes"),
+        ("localhost:5000", "Did you mean http://localhost:5000?"),
+        ("http:/localhost:5000", "Write it with two slashes and a host: http://HOST."),
+        ("htp://localhost:5000", "Did you mean http:?"),
+        ("./mlruns", "MLflow no longer keeps runs in plain folders. Write sqlite:///./mlruns/mlflow.db."),
+        ("file:///data/mlruns", "Write sqlite:////data/mlruns/mlflow.db."),
+        ("s3://bucket", "See docs/tracking.md"),
+        ("", "See docs/tracking.md"),
+    ],
+)
+def test_a_misspelt_address_is_told_with_advice(uri: str, advice: str, tmp_path: Path):
+    with pytest.raises(AddressError) as told:
+        connect(uri, tmp_path, experiment="spine", run_name="cn")
+    assert str(told.value).startswith(f'--tracking-uri was given "{uri}"; expected none, sqlite:///FILE.db, ')
+    assert advice in str(told.value)
+    assert told.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_names_a_store_and_is_named_in_its_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlit:///x.db")
+    with pytest.raises(AddressError, match='MLFLOW_TRACKING_URI was given "sqlit:///x.db"'):
+        connect(None, tmp_path, experiment="spine", run_name="cn")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    assert isinstance(connect(None, tmp_path, experiment="spine", run_name="cn"), NullTracker)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert resolve(None, tmp_path) == Address(
+        f"sqlite:///{tmp_path}/mlflow.db", "the default store", (tmp_path / "mlartifacts").as_uri()
+    )
+
+
+def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    address = resolve("sqlite:///m.db", Path("elsewhere"))
+    assert address and address.database == tmp_path / "m.db"
+
+
+def refused(uri: str, root: Path) -> str:
+    began = time.perf_counter()
+    with pytest.raises(TrackingError) as told:
+        with connect(uri, root, experiment="spine", run_name="cn") as run:
+            run.wait()
+    assert time.perf_counter() - began < 30
+    assert str(told.value).endswith("--tracking-uri none tracks nothing.")
+    return str(told.value)
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for uri in (f"http://127.0.0.1:{port}", f"postgresql://me:secret@127.0.0.1:{port}/mlflow"):
+        message = refused(uri, tmp_path)
+        assert f"nothing answers at 127.0.0.1:{port} (Connection refused)." in message
+        assert "Start the server, or correct the address." in message
+        assert "secret" not in message
+    assert "nothing answers at mlflow.invalid:80" in refused("http://mlflow.invalid", tmp_path)
+
+
+@pytest.fixture
+def another_server() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_is_not_mlflow_is_told(another_server: str, tmp_path: Path):
+    message = refused(another_server, tmp_path)
+    assert message.startswith(f"--tracking-uri is {another_server}: MLflow can't use it: ")
+    assert "404" in message
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path):
+    (tmp_path / "text.db").write_text("my notes, of more than sixteen bytes")
+    assert "the file is not an SQLite database." in refused(f"sqlite:///{tmp_path}/text.db", tmp_path)
+    assert (tmp_path / "text.db").read_text() == "my notes, of more than sixteen bytes"
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE songs (name TEXT)")
+    other.close()
+    assert "the database belongs to another program." in refused(f"sqlite:///{tmp_path}/other.db", tmp_path)
+
+
+def test_places_that_cannot_hold_a_store_are_refused(tmp_path: Path):
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "100%").mkdir()
+    assert "that is a folder; expected a file." in refused(f"sqlite:///{tmp_path}/folder.db", tmp_path)
+    assert "does not exist." in refused(f"sqlite:///{tmp_path}/no/mlflow.db", tmp_path)
+    assert "it can't be written" in refused("sqlite:////proc/mlflow.db", tmp_path)
+    assert "a path with ? or %" in refused(f"sqlite:///{tmp_path}/100%/mlflow.db", tmp_path)
+
+
+def test_the_environment_tells_versions_and_machine():
+    found = environment()
+    assert found.keys() >= {"python", "torch", "diffusers", "transformers", "av", "platform", "cpu_count"}
+    assert int(found["cpu_count"]) >= 1
+
+
+def test_git_state_tells_the_commit_and_uncommitted_changes(tmp_path: Path):
+    def git(*arguments: str) -> None:
+        named = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    assert git_state(tmp_path) == {}
+    git("init", "-b", "main")
+    (tmp_path / ".gitignore").write_text(".venv/\n")
+    (tmp_path / ".venv").mkdir()
+    git("add", ".")
+    git("commit", "-m", "first")
+    state = git_state(tmp_path)
+    assert len(state["commit"]) == 40
+    assert (state["branch"], state["dirty"]) == ("main", "no")
+    (tmp_path / "new").touch()
+    assert git_state(tmp_path)["dirty"] == "yes"
+    assert git_state(tmp_path / ".venv") == {}  # an installed package is not the checkout around it
