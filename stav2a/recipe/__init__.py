@@ -116,8 +116,8 @@ def load(
     )
     try:
         _hand_to_gin(recipe)
-        describing.describe_root(root)  # all parts have their values
-        _tell_unused(recipe, strict=strict)
+        _tell_unused(recipe, strict=strict)  # refuses a part without its values on the way
+        describing.describe_root(root)  # and what can't be described
     except RecipeError:
         gin.clear_config()
         raise

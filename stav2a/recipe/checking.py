@@ -118,16 +118,18 @@ def _check_parameter(entry: Entry, each: Written) -> None:
         )
 
 
-def _resolve(value: Any, macros: Mapping[str, Written], used: set[str], place: Place, depth: int = 0) -> Any:
+def _resolve(
+    value: Any, macros: Mapping[str, Written], used: set[str], place: Place, path: tuple[str, ...] = ()
+) -> Any:
     """The value with every macro's value in its place."""
     if isinstance(value, Macro):
         if value.name not in macros:
             raise RecipeError(f"No macro named '{value.name}'.", place, did_you_mean(value.name, macros))
-        if depth > len(macros):
+        if value.name in path:
             raise RecipeError(f"Macro '{value.name}' leads back to itself.", place)
         used.add(value.name)
-        return _resolve(macros[value.name].value, macros, used, place, depth + 1)
-    return _map(lambda inner: _resolve(inner, macros, used, place, depth), value)
+        return _resolve(macros[value.name].value, macros, used, place, (*path, value.name))
+    return _map(lambda inner: _resolve(inner, macros, used, place, path), value)
 
 
 def _map(function: Callable[[Any], Any], value: Any) -> Any:
@@ -176,7 +178,7 @@ def _refuse_repeats(bindings: Sequence[Binding]) -> None:
     lines: dict[tuple[Any, str], Place] = {}
     for binding in bindings:
         where = (binding.place.file, binding.key)
-        if binding.place.file is not None and where in lines:
+        if binding.place.file is not None and lines.get(where, binding.place) != binding.place:
             first = lines[where].line
             message = f"'{binding.key}' is bound twice; first in line {first}."
             raise RecipeError(message, binding.place, "Keep one of the two.")

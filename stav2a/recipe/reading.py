@@ -56,18 +56,22 @@ class Written:
 class Reading:
     """All that was read, in order. `named` are the files asked for, `files` also those they include.
 
-    `opened` are the files begun; `files` those read to their end.
+    `opened` are the files begun, `files` those read to their end.
     """
 
     named: list[Path] = field(default_factory=list)
-    opened: set[Path] = field(default_factory=set)
+    opened: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
 
 
 def read(recipes: Sequence[str | Path], bindings: Sequence[str], *, trust: bool) -> Reading:
-    """Read recipes one over another, then bindings by hand."""
+    """Read recipes one over another, then bindings by hand.
+
+    A file that is named is laid over all before it; one that is included is read once, so that a scale laid
+    over a recipe doesn't bring back the settings that both began with.
+    """
     reading = Reading()
     for name in recipes:
         path = find(name, Path.cwd())
@@ -122,17 +126,18 @@ def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:
 
 def _read_file(reading: Reading, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
     if path in reading.opened:
-        message = f'"{shown(path)}" is read a second time, which would undo what was laid over it.'
-        raise RecipeError(message, place, "Name or include it once.")
-    reading.opened.add(path)
+        raise RecipeError(f'"{shown(path)}" leads back to itself.', place, "Leave this include out.")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RecipeError(f'"{shown(path)}" is no recipe: it holds no text.', place) from None
     except OSError as error:
         raise RecipeError(f'Can\'t read "{shown(path)}": {error.strerror}.', place) from None
+    reading.opened.append(path)
     _read_text(reading, text, path, trust=trust)
-    reading.files.append(path)
+    reading.opened.remove(path)
+    if path not in reading.files:
+        reading.files.append(path)
 
 
 def _read_text(reading: Reading, text: str, path: Path | None, *, trust: bool | None) -> None:
@@ -141,7 +146,9 @@ def _read_text(reading: Reading, text: str, path: Path | None, *, trust: bool | 
     for statement in _statements(text, path):
         place = Place(path, statement.location.line_num, text if path is None else "")
         if isinstance(statement, config_parser.IncludeStatement):
-            _read_file(reading, find(statement.filename, folder, place), trust=trust, place=place)
+            included = find(statement.filename, folder, place)
+            if included not in reading.files:
+                _read_file(reading, included, trust=trust, place=place)
         elif isinstance(statement, config_parser.ImportStatement) and trust is not None:
             _import(statement.module, place, trust=trust)
             reading.imports.append(statement.module)

@@ -1,0 +1,38 @@
+"""What every test may use."""
+
+from pathlib import Path
+
+import gin
+import pytest
+
+from stav2a import registry
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_recipe_is_left_behind():
+    """gin's state is the process's, so each test starts and ends without a recipe."""
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+@pytest.fixture
+def recipes() -> Path:
+    """The folder of the recipes in this clone."""
+    return ROOT / "recipes"
+
+
+@pytest.fixture
+def scratch_registry():
+    """Components that a test registers are gone when it ends."""
+    before = dict(registry._ENTRIES), dict(registry._BY_FACTORY)
+    yield registry
+    gin.clear_config()
+    for entry in [entry for key, entry in registry._ENTRIES.items() if key not in before[0]]:
+        gin.config._REGISTRY.pop(entry.selector)
+        gin.config._INVERSE_REGISTRY.pop(entry.factory)
+    for table, kept in zip((registry._ENTRIES, registry._BY_FACTORY), before, strict=True):
+        table.clear()
+        table.update(kept)

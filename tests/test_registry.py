@@ -1,0 +1,362 @@
+"""Registering, finding and listing components."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import gin
+import pytest
+import torch
+from torch import nn
+
+from stav2a import registry
+from stav2a.components.__main__ import main
+from stav2a.registry import RegistryError, register
+
+pytestmark = pytest.mark.usefixtures("scratch_registry")
+
+
+class Halving:
+    """Keep every second frame.
+
+    Args:
+        in_dim: Width. Wired.
+        length: Frames. Wired.
+        gain: Multiplies the features.
+    """
+
+    def __init__(self, in_dim: int, length: int, *, gain: float = 1.0) -> None:
+        self.dim, self.gain = in_dim, gain
+
+    def forward(self, e_v: torch.Tensor) -> torch.Tensor:
+        return self.gain * e_v[:, ::2]
+
+
+def test_registering_leaves_a_class_as_it_is():
+    assert register("local_head", "halving")(Halving) is Halving
+    made = pickle.loads(pickle.dumps(Halving(2, 3, gain=2.0)))
+    assert type(made) is Halving and made.gain == 2.0
+
+
+def test_what_gin_hands_out_makes_plain_objects_with_the_bound_values():
+    register("local_head", "halving")(Halving)
+    gin.parse_config("local_head.halving.gain = 3.0")
+    made = gin.get_configurable("local_head.halving")(in_dim=1, length=1)
+    assert type(made) is Halving and made.gain == 3.0
+
+
+def test_an_entry_tells_what_it_is_and_where():
+    register("local_head", "halving")(Halving)
+    entry = registry.get("local_head", "halving")
+    assert entry.selector == "local_head.halving"
+    assert entry.summary == "Keep every second frame."
+    assert list(entry.settable) == ["gain"] and list(entry.parameters) == ["in_dim", "length", "gain"]
+    assert entry.parameters["gain"].default == 1.0 and entry.parameters["gain"].annotation == "float"
+    assert entry.hints()["gain"] is float
+    assert Path(entry.file) == Path(__file__) and entry.line > 0
+
+
+def test_a_function_that_builds_the_component_may_be_registered():
+    @register("onset_detector", "never")
+    def never(threshold: float = 0.5):
+        """Find nothing."""
+        return lambda audio, sample_rate: []
+
+    assert registry.entry_of(never).selector == "onset_detector.never"
+
+
+def test_a_module_without_a_constructor_of_its_own_has_no_parameters():
+    @register("vocoder", "silent")
+    class Silent(nn.Module):
+        """Silence."""
+
+        def forward(self, mel):
+            return mel.new_zeros(mel.shape[0], 1)
+
+    assert registry.get("vocoder", "silent").parameters == {}
+
+
+class Fine:
+    """Fine."""
+
+    def __init__(self, in_dim, length):
+        self.dim = 1
+
+    def forward(self, e_v):
+        return e_v
+
+
+class NoDocstring(Fine):
+    pass
+
+
+@dataclass
+class OnlyDataclassDocstring:
+    in_dim: int
+    length: int
+
+    def forward(self, e_v):
+        return e_v
+
+
+class Starred(Fine):
+    """Starred."""
+
+    def __init__(self, in_dim, length, *sizes):
+        pass
+
+
+class DoubleStarred(Fine):
+    """Double starred."""
+
+    def __init__(self, in_dim, length, **options):
+        pass
+
+
+class Unwired(Fine):
+    """Unwired."""
+
+    def __init__(self, in_dim):
+        pass
+
+
+class NoForward:
+    """No forward."""
+
+    def __init__(self, in_dim, length):
+        pass
+
+
+class NoForwardModule(nn.Module):
+    """No forward either."""
+
+    def __init__(self, in_dim, length):
+        super().__init__()
+
+
+class OtherForward(Fine):
+    """Another forward."""
+
+    def forward(self, features):
+        return features
+
+
+class DemandingForward(Fine):
+    """A forward that wants more."""
+
+    def forward(self, e_v, scale):
+        return e_v
+
+
+FAULTS = {
+    "unknown slot": ("locl_head", "it", Fine, "No slot named 'locl_head'. Did you mean local_head? Known: "),
+    "a name with a capital": ("local_head", "Fine", Fine, "local_head.Fine is no name for a recipe. "),
+    "a name with a dash": ("local_head", "fi-ne", Fine, "local_head.fi-ne is no name for a recipe. "),
+    "no docstring": ("local_head", "it", NoDocstring, "local_head.it has no docstring of its own. "),
+    "dataclass": ("local_head", "it", OnlyDataclassDocstring, "local_head.it has no docstring of its own. "),
+    "*args": ("local_head", "it", Starred, "local_head.it takes *sizes, which lets typos through. "),
+    "**kwargs": ("local_head", "it", DoubleStarred, "local_head.it takes **options, which lets typos "),
+    "not wired": (
+        "local_head", "it", Unwired,
+        "local_head.it lacks the arguments that the assembly supplies. Add: length.",
+    ),
+    "no forward": (
+        "local_head", "it", NoForward,
+        "local_head.it has no method forward(e_v), which its slot promises. Add it.",
+    ),
+    "no forward in a module": ("local_head", "it", NoForwardModule, "local_head.it has no method forward("),
+    "other forward": (
+        "local_head", "it", OtherForward,
+        "local_head.it has forward(features), but its slot promises forward(e_v). ",
+    ),
+    "demanding forward": (
+        "local_head", "it", DemandingForward,
+        "local_head.it has forward(e_v, scale), but its slot promises forward(e_v). ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("slot", "name", "component", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_faulty_component_is_refused_at_its_definition(slot, name, component, message):
+    with pytest.raises(RegistryError) as caught:
+        register(slot, name)(component)
+    assert str(caught.value).startswith(message)
+    assert (slot, name) not in registry._ENTRIES
+
+
+def test_a_taken_name_shows_both_places():
+    register("local_head", "fine")(Fine)
+    with pytest.raises(RegistryError) as caught:
+        register("local_head", "fine")(Halving)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f'local_head.fine is taken by file "{__file__}", line ')
+    assert second.startswith(f'  In file "{__file__}", line ')
+    assert first.split("line ")[1] != second.split("line ")[1]
+
+
+def test_registering_after_a_recipe_was_loaded_is_refused():
+    gin.finalize()
+    with pytest.raises(RegistryError, match="comes after a recipe was loaded. Import it earlier"):
+        register("local_head", "late")(Fine)
+
+
+def test_an_unknown_name_gets_the_nearest():
+    register("local_head", "fine")(Fine)
+    with pytest.raises(
+        RegistryError, match=r"^No local_head named 'fien'. Did you mean fine\? Known: .*fine"
+    ):
+        registry.get("local_head", "fien")
+    with pytest.raises(
+        RegistryError, match=r"^No slot named 'local_heads'. Did you mean local_head\? Known: "
+    ):
+        registry.available("local_heads")
+
+
+def test_available_is_in_the_order_of_slots_and_names():
+    register("local_head", "zz")(Fine)
+    register("local_head", "aa")(Halving)
+    names = [entry.name for entry in registry.available("local_head")]
+    assert names == sorted(names) and {"aa", "zz"} <= set(names)
+    slots = [entry.slot for entry in registry.available()]
+    assert slots == sorted(slots, key=list(registry.SLOTS).index)
+
+
+def test_expect_passes_what_fits_and_what_nobody_registered():
+    register("local_head", "fine")(Fine)
+    for factory in (Fine, gin.get_configurable("local_head.fine"), partial(Fine, length=2), Halving):
+        assert registry.expect("local_head", factory) is factory
+
+
+def test_expect_refuses_another_slot_and_what_is_no_factory():
+    register("local_head", "fine")(Fine)
+    with pytest.raises(
+        RegistryError, match=r"^vocoder was given local_head.fine. Write @vocoder.NAME with one"
+    ):
+        registry.expect("vocoder", Fine)
+    with pytest.raises(
+        RegistryError, match=r"^local_head was given <.*Fine.*>, which is no factory. Write @"
+    ):
+        registry.expect("local_head", Fine(1, 2))
+    with pytest.raises(RegistryError, match=r"^local_head was given 'fine', which is no factory. "):
+        registry.expect("local_head", "fine")
+
+
+class Distribution:
+    name = "somebodys-parts"
+
+
+def test_a_broken_plugin_is_named_with_its_distribution(monkeypatch):
+    broken = EntryPoint("parts", "no_such_module_of_theirs", registry.PLUGINS)._for(Distribution())
+    monkeypatch.setattr(registry, "plugins", lambda: [broken])
+    with pytest.raises(RegistryError) as caught:
+        registry.load.__wrapped__()
+    assert str(caught.value) == (
+        "The plugin 'parts' (no_such_module_of_theirs) of somebodys-parts can't be imported: "
+        "ModuleNotFoundError: No module named 'no_such_module_of_theirs'\n"
+        "  Repair somebodys-parts or uninstall it."
+    )
+
+
+PLUGIN = '''
+from torch import nn
+from stav2a.registry import register
+
+
+@register("global_pooler", "mean")
+class Mean(nn.Module):
+    """The mean over time, as one token.
+
+    Args:
+        in_dim: Width of the video features. Wired.
+        cond_dim: Width of the text tokens. Wired.
+
+    Shapes:
+        e_v (B, L, D_v) -> (B, 1, D_c)
+    """
+
+    def __init__(self, in_dim: int, cond_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(in_dim, cond_dim)
+
+    def forward(self, e_v):
+        return self.project(e_v.mean(dim=1, keepdim=True))
+'''
+USE = """
+from stav2a import recipe
+loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.mean"])
+assert "run.global_pooler = @global_pooler.mean" in loaded.snapshot()
+from stav2a.components.__main__ import main
+main(["global_pooler"])
+"""
+
+
+def test_an_installed_plugin_is_listed_and_runs_by_recipe(tmp_path):
+    """One file, one decorator, one entry point: nothing of ours is edited."""
+    (tmp_path / "their_parts.py").write_text(PLUGIN)
+    info = tmp_path / "their_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[stav2a.components]\nparts = their_parts\n")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])]),
+    }
+    result = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "global_pooler.mean\n  The mean over time, as one token.\n" in result.stdout
+
+
+def test_all_slots_are_listed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for slot in registry.SLOTS:
+        assert f"\n{slot}: " in f"\n{shown}"
+    assert "  onset " in shown
+
+
+def test_a_component_is_explained(capsys):
+    assert main(["local_head.onset"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("local_head.onset\n\n  Local features learnt")
+    assert (
+        "  in_dim: int  (supplied by the assembly)\n      Width of the video features, D_v. Wired." in shown
+    )
+    assert "  windows: tuple[int, ...] = (1, 2, 4, 8)" in shown
+    assert "Shapes:\n  e_v (B, L, D_v) -> e_lv (B, T, D_l)" in shown
+    assert "  run.local_head = @local_head.onset" in shown
+    assert 'local_heads.py", line ' in shown
+
+
+def test_the_example_of_a_stage_is_a_list(capsys):
+    main(["metric.aa_align"])
+    assert "  run.metrics = [@metric.aa_align]" in capsys.readouterr().out
+
+
+def test_json_is_for_programs(capsys):
+    assert main(["--json"]) == 0
+    slots = json.loads(capsys.readouterr().out)["slots"]
+    assert [slot["slot"] for slot in slots] == list(registry.SLOTS)
+    assert main(["local_head.onset", "--json"]) == 0
+    onset = json.loads(capsys.readouterr().out)
+    windows = next(each for each in onset["parameters"] if each["name"] == "windows")
+    assert windows["default"] == "(1, 2, 4, 8)" and windows["type"] == "tuple[int, ...]"
+    assert onset["file"].endswith("local_heads.py") and onset["line"] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    {
+        "local_heda": "error: No slot named 'local_heda'. Did you mean local_head? Known: ",
+        "local_head.onst": "error: No local_head named 'onst'. Did you mean onset? Known: ",
+        "local_head.onset.windows": "error: No local_head named 'onset.windows'. Did you mean onset? Known: ",
+    }.items(),
+)
+def test_an_unknown_slot_or_component_exits_with_2(capsys, asked, told):
+    assert main([asked]) == 2
+    assert capsys.readouterr().err.startswith(told)
