@@ -222,7 +222,7 @@ class _Sound:
         return np.clip(audio, -1, 1).astype(np.float32)
 
 
-def decode(path: Path | str) -> Decoded:
+def decode(path: Path | str, caption: str = "") -> Decoded:
     """Everything in a clip with picture and sound, in one pass.
 
     Raises:
@@ -251,6 +251,7 @@ def decode(path: Path | str) -> Decoded:
         duration_s=float(pts_s[-1]) + 1 / rate,
         audio=sound.since(times[0]),
         sample_rate=sound.sample_rate,
+        caption=caption,
     )
 
 

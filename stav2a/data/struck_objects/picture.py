@@ -11,7 +11,7 @@ from stav2a.data.struck_objects.performance import DURATION_S, Performance
 SIZE = 128
 FRAME_RATE_HZ = 25
 FRAMES = round(DURATION_S * FRAME_RATE_HZ)
-SENSOR_NOISE = 2.5  # grey levels
+SENSOR_NOISE = 1.2  # grey levels
 HORIZON, FOOT = 97, 113  # rows where the table begins, and where objects stand
 OBJECT_TOP = 58  # no object reaches above this row
 
@@ -113,7 +113,7 @@ class Distractor:
         self.present = rng.random() < 0.7
         self.ball, self.radius = colour(rng, rng.random(), 0.6, 0.8), rng.uniform(5, 8)
         self.x, self.length = rng.choice([rng.uniform(12, 32), rng.uniform(96, 116)]), rng.uniform(28, 48)
-        self.swing, self.period_s = rng.uniform(0.15, 0.4), rng.uniform(1.1, 1.9)
+        self.swing, self.period_s = rng.uniform(0.1, 0.3), rng.uniform(1.8, 3.0)
         self.phase = rng.uniform(0, 2 * np.pi)
 
     def draw(self, pen: Pen, time: float) -> None:
