@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stav2a.tracking.address import AddressError, TrackingError, resolve
+from stav2a.tracking.base import NullTracker, Tracker
 from stav2a.tracking.environment import environment, git_state
-from stav2a.tracking.tracker import MlflowTracker, NullTracker, Tracker
+from stav2a.tracking.tracker import MlflowTracker
 
 __all__ = [
     "AddressError",
