@@ -27,6 +27,7 @@ def recipes() -> Path:
 @pytest.fixture
 def scratch_registry():
     """Components that a test registers are gone when it ends."""
+    registry.load()  # first, so that ours stay
     before = dict(registry._ENTRIES), dict(registry._BY_FACTORY)
     yield registry
     gin.clear_config()

@@ -1,0 +1,78 @@
+"""The code of the two authoring guides does what they say."""
+
+import doctest
+import importlib.util
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from stav2a import recipe, registry
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), flags=re.M | re.S)
+    return [text for kind, text in found if kind == language]
+
+
+@pytest.fixture
+def my_parts(tmp_path, monkeypatch, scratch_registry):
+    """The guide's component, as a module of somebody's own."""
+    (code,) = blocks("components.md", "python")
+    path = tmp_path / "my_parts.py"
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location("my_parts", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_parts", module)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def test_the_guides_component_works(my_parts):
+    assert doctest.testmod(my_parts) == (0, 1)
+    with pytest.raises(ValueError, match="local_head.smooth.window = 4: take an odd number."):
+        my_parts.SmoothHead(in_dim=8, length=10, window=4)
+
+
+def test_the_guides_recipe_uses_it(my_parts, tmp_path):
+    whole, part = blocks("components.md", "gin")
+    (tmp_path / "smooth.gin").write_text(whole)
+    loaded = recipe.load("smooth.gin", [part], strict=True)
+    assert "local_head.smooth.window = 5\n" in loaded.snapshot()
+
+
+def test_the_guides_entry_point_is_in_our_group():
+    (text,) = blocks("components.md", "toml")
+    assert tomllib.loads(text)["project"]["entry-points"] == {registry.PLUGINS: {"my_parts": "my_parts"}}
+
+
+def test_the_primers_recipe_loads(tmp_path, monkeypatch):
+    (text,) = blocks("recipes.md", "gin")
+    (tmp_path / "mine.gin").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    loaded = recipe.load("mine.gin", strict=True)
+    assert loaded.bindings["stage.joint.data_filter"].value.selector == "data_filter.none"
+
+
+def test_the_primers_mistake_is_told_as_shown(tmp_path, monkeypatch):
+    (text,) = blocks("recipes.md", "gin")
+    (shown,) = blocks("recipes.md", "")
+    (tmp_path / "mine.gin").write_text(text.replace("onset.windows", "onset.windws"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(recipe.RecipeError) as caught:
+        recipe.load("mine.gin")
+    assert str(caught.value) == shown.strip()
+
+
+@pytest.mark.parametrize("page", ["components.md", "recipes.md"])
+def test_the_examples_from_python_hold(page):
+    for text in blocks(page, "pycon"):
+        test = doctest.DocTestParser().get_doctest(text, {}, page, None, 0)
+        told: list[str] = []
+        assert doctest.DocTestRunner().run(test, out=told.append).failed == 0, "".join(told)
