@@ -8,8 +8,8 @@ import pytest
 
 from stav2a import listing, recipe, registry
 from stav2a.assembly import BLOCKS
-from stav2a.recipe.checking import conform
-from stav2a.recipe.describing import format_value
+from stav2a.recipe import format_value
+from stav2a.recipe.fitting import conform
 from stav2a.recipe.reading import Reference, _statements
 from stav2a.registry import REQUIRED, Entry
 from stav2a.slots import SLOTS

@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from stav2a import recipe, registry
-from stav2a.recipe.checking import _Mismatch, conform
+from stav2a.recipe.fitting import Mismatch, conform
 from stav2a.recipe.reading import Reference
 
 ROOT = Path(__file__).parents[1]
@@ -314,7 +314,7 @@ def test_a_value_of_the_annotated_type_fits(value, hint, expected):
 
 @pytest.mark.parametrize(("value", "hint"), OTHER, ids=str)
 def test_a_value_of_another_type_does_not(value, hint):
-    with pytest.raises(_Mismatch):
+    with pytest.raises(Mismatch):
         conform(value, hint)
 
 

@@ -73,7 +73,7 @@ MISTAKES = {
     ),
     "text for a component": (
         "run.local_head = 'onset'",
-        "run.local_head expects Callable[..., typing.Any], but was given 'onset' (str).",
+        "run.local_head expects Callable[..., Any], but was given 'onset' (str).",
         FILE,
         "Write @local_head.NAME with one of: linear, none, onset.",
     ),
@@ -126,7 +126,7 @@ MISTAKES = {
     ),
     "one component for a list": (
         "run.metrics = @metric.aa_align",
-        "run.metrics expects Sequence[Callable[..., typing.Any]], but was given @metric.aa_align.",
+        "run.metrics expects Sequence[Callable[..., Any]], but was given @metric.aa_align.",
         FILE,
         "Write a list: [@metric.NAME, …] with any of: …",
     ),

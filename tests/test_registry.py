@@ -360,3 +360,16 @@ def test_json_is_for_programs(capsys):
 def test_an_unknown_slot_or_component_exits_with_2(capsys, asked, told):
     assert main([asked]) == 2
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_module_imported_under_two_names_is_told():
+    def define(module):
+        @register("local_head", "twice")
+        class Twice(Fine):
+            """Twice."""
+
+            __module__ = module
+
+    define("parts")
+    with pytest.raises(RegistryError, match="^local_head.twice was imported twice, as parts and __main__. "):
+        define("__main__")

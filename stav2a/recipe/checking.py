@@ -1,14 +1,12 @@
 """What a recipe's words mean: each component, parameter and value, checked before anything is bound."""
 
-import types
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stav2a import registry
 from stav2a.recipe.errors import Place, RecipeError
+from stav2a.recipe.fitting import Mismatch, conform
 from stav2a.recipe.reading import Macro, Reference, Written
 from stav2a.registry import Entry, RegistryError, did_you_mean
 from stav2a.slots import SLOTS
@@ -193,7 +191,7 @@ def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
     """
     try:
         return conform(value, entry.hints().get(parameter, Any))
-    except _Mismatch:
+    except Mismatch:
         expected = entry.parameters[parameter].annotation
         message = f"{entry.selector}.{parameter} expects {expected}, but was given {_shown(value)}."
         raise RecipeError(message, place, _advice(parameter, value, expected)) from None
@@ -215,70 +213,3 @@ def _advice(parameter: str, value: Any, expected: str) -> str:
     if "tuple[" in expected and not isinstance(value, str | tuple):
         return f"Write ({value!r},): a tuple of one needs its comma."
     return ""
-
-
-class _Mismatch(Exception):
-    """A value is not of the type."""
-
-
-def conform(value: Any, hint: Any) -> Any:
-    """The value, if it is of the type that the annotation names; text becomes a Path where one is meant.
-
-    Raises:
-        _Mismatch: It isn't.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _conform_any(value, arguments)
-    if origin is typing.Annotated:
-        return conform(value, arguments[0])
-    if origin is Literal:
-        return _require(any(value == each and type(value) is type(each) for each in arguments), value)
-    if hint in (Callable, typing.Callable, type) or origin in (Callable, type):
-        return _require(isinstance(value, Reference) or registry.entry_of(value) is not None, value)
-    if isinstance(value, Reference):
-        raise _Mismatch
-    if origin is not None or hint in (tuple, list, dict):
-        return _conform_container(value, origin or hint, arguments)
-    return _conform_scalar(value, hint)
-
-
-def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return conform(value, hint)
-        except _Mismatch:
-            continue
-    raise _Mismatch
-
-
-def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
-    if issubclass(kind, Mapping):
-        key, inner = arguments or (Any, Any)
-        _require(isinstance(value, dict), value)
-        return {conform(k, key): conform(v, inner) for k, v in value.items()}
-    _require(isinstance(value, list | tuple) and isinstance(value, kind), value)
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        _require(len(value) == len(arguments), value)
-        return tuple(conform(inner, hint) for inner, hint in zip(value, arguments, strict=True))
-    return type(value)(conform(inner, arguments[0] if arguments else Any) for inner in value)
-
-
-def _conform_scalar(value: Any, hint: Any) -> Any:
-    if hint is type(None):
-        return _require(value is None, value)
-    if hint is float:
-        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
-    if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    return _require(isinstance(value, hint), value)
-
-
-def _require(fits: bool, value: Any) -> Any:
-    if not fits:
-        raise _Mismatch
-    return value

@@ -8,18 +8,21 @@ here and in gin, where the slot is the module and the name the name: `local_head
 import difflib
 import functools
 import importlib
-import inspect
 import sys
-import typing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any, TypeVar
 
 import gin
-from torch import nn
 
+from stav2a.registry.entries import REQUIRED, Entry, Parameter, parameters_of
+from stav2a.registry.faults import faults_of
 from stav2a.slots import SLOTS
+
+__all__ = [
+    "BUILT_IN", "PLUGINS", "REQUIRED", "Entry", "Parameter", "RegistryError", "advise", "available",
+    "did_you_mean", "entry_of", "expect", "get", "load", "parameters_of", "plugins", "register",
+]  # fmt: skip
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -42,58 +45,12 @@ BUILT_IN = (
     "stav2a.training.stages",
 )
 PLUGINS = "stav2a.components"  # the entry-point group of other packages
-REQUIRED: Any = inspect.Parameter.empty
 
 
 class RegistryError(ValueError):
     """A component that can't be registered, or can't be found."""
 
     exit_code = 2
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One constructor argument; `default` is `REQUIRED` where there is none."""
-
-    name: str
-    annotation: str
-    default: Any
-    wired: bool
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known of one component without calling it."""
-
-    slot: str
-    name: str
-    factory: Callable[..., Any] = field(repr=False)
-    parameters: dict[str, Parameter] = field(repr=False)
-    file: str
-    line: int
-
-    @property
-    def selector(self) -> str:
-        """Its name in recipes: `local_head.onset`."""
-        return f"{self.slot}.{self.name}" if self.slot else self.name
-
-    @property
-    def doc(self) -> str:
-        return inspect.getdoc(self.factory) or ""
-
-    @property
-    def summary(self) -> str:
-        """The docstring's first paragraph, on one line."""
-        return " ".join(self.doc.split("\n\n")[0].split())
-
-    @property
-    def settable(self) -> dict[str, Parameter]:
-        """The parameters that a recipe may bind."""
-        return {name: parameter for name, parameter in self.parameters.items() if not parameter.wired}
-
-    def hints(self) -> dict[str, Any]:
-        """The parameters' annotations as types."""
-        return typing.get_type_hints(_constructor(self.factory))
 
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
@@ -116,8 +73,10 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
     file, line = caller.f_code.co_filename, caller.f_lineno
 
     def decorate(factory: Factory) -> Factory:
-        entry = _inspect(slot, name, factory, file, line)
-        _check(entry)
+        _check_slot(slot)
+        entry = Entry(slot, name, factory, parameters_of(factory, SLOTS[slot].wired), file, line)
+        for fault in faults_of(entry, _ENTRIES.get((slot, name))):
+            raise RegistryError(f'{entry.selector} {fault}\n  In file "{file}", line {line}')
         gin.register(name, module=slot, denylist=list(SLOTS[slot].wired))(factory)
         _ENTRIES[slot, name] = entry
         _BY_FACTORY[factory] = _BY_FACTORY[gin.get_configurable(entry.selector)] = entry
@@ -221,90 +180,6 @@ def _names(slot: str) -> list[str]:
     return sorted(name for each, name in _ENTRIES if each == slot)
 
 
-def _constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
-    return factory.__init__ if inspect.isclass(factory) else factory
-
-
-def _inspect(slot: str, name: str, factory: Callable[..., Any], file: str, line: int) -> Entry:
-    _check_slot(slot)
-    wired = SLOTS[slot].wired
-    return Entry(slot, name, factory, parameters_of(factory, wired), file, line)
-
-
-def parameters_of(factory: Callable[..., Any], wired: Iterable[str] = ()) -> dict[str, Parameter]:
-    """The named arguments of a class or function, in order."""
-    return {
-        name: Parameter(name, _annotation(parameter), parameter.default, name in wired)
-        for name, parameter in _arguments(factory).items()
-    }
-
-
-def _arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    if inspect.isclass(factory) and _constructor(factory) is nn.Module.__init__:
-        return {}  # its *args, **kwargs take nothing
-    return dict(inspect.signature(factory).parameters)
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is inspect.Parameter.empty:
-        return ""
-    return inspect.formatannotation(parameter.annotation).replace("collections.abc.", "")
-
-
 def _check_slot(slot: str) -> None:
     if slot not in SLOTS:
         raise RegistryError(f"No slot named {slot!r}. {did_you_mean(slot, SLOTS)}")
-
-
-def _check(entry: Entry) -> None:
-    """Refuse a component with the first of its faults."""
-    place = f'\n  In file "{entry.file}", line {entry.line}'
-    for fault in _faults(entry):
-        raise RegistryError(f"{entry.selector} {fault}{place}")
-
-
-def _faults(entry: Entry) -> Iterator[str]:
-    """What is wrong with a component, told in words that follow its name."""
-    taken = _ENTRIES.get((entry.slot, entry.name))
-    if not (entry.name.isidentifier() and entry.name == entry.name.lower()):
-        yield "is no name for a recipe. Take lower-case letters, digits and underscores."
-    if taken is not None:
-        yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
-    if gin.config_is_locked():
-        yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
-    if not _own_docstring(entry.factory):
-        yield "has no docstring of its own. Say what it does, its Args and its Shapes."
-    for argument in _arguments(entry.factory).values():
-        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            stars = "*" if argument.kind is argument.VAR_POSITIONAL else "**"
-            yield f"takes {stars}{argument.name}, which lets typos through. Name every argument."
-    missing = [name for name in SLOTS[entry.slot].wired if name not in entry.parameters]
-    if missing:
-        yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
-    if inspect.isclass(entry.factory):
-        yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
-
-
-def _own_docstring(factory: Callable[..., Any]) -> bool:
-    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
-    made_by_dataclass = doc.startswith(f"{factory.__name__}(")
-    return bool(doc.strip()) and not made_by_dataclass
-
-
-def _contract_faults(component: type, contract: type) -> Iterator[str]:
-    """The methods of the contract that are missing, or take other arguments."""
-    for name, promised in vars(contract).items():
-        if not inspect.isfunction(promised) or (name.startswith("_") and name != "__call__"):
-            continue
-        method = getattr(component, name, None)
-        wanted = list(inspect.signature(promised).parameters)[1:]
-        if method is None or method is getattr(nn.Module, name, None):
-            yield f"has no method {name}({', '.join(wanted)}), which its slot promises. Add it."
-            continue
-        given = list(inspect.signature(method).parameters.values())[1:]
-        names = [argument.name for argument in given]
-        if names[: len(wanted)] != wanted or any(a.default is a.empty for a in given[len(wanted) :]):
-            yield (
-                f"has {name}({', '.join(names)}), but its slot promises {name}({', '.join(wanted)}). "
-                "Take the slot's names, in its order; further arguments need defaults."
-            )
