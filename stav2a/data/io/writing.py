@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from stav2a.data.io.errors import MediaError, explained
 from stav2a.data.io.reading import _opened, _timeline, _video_stream, fit_audio
@@ -74,10 +74,9 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         sound = _add_aac(container, sample_rate, coder="fast")
-        converter = VideoReformatter()
         for picture in frames:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(converter.reformat(frame, format="yuv420p")))
+            planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode(None))
         container.mux(list(_aac_packets(sound, audio, sample_rate)))
 

@@ -7,6 +7,7 @@ import numpy as np
 from stav2a.data.struck_objects.performance import DURATION_S, SAMPLE_RATE, Performance
 
 NOISE_FLOOR = 1e-3  # -60 dB
+FADE = 800  # samples at the end, else a ringing bar cut off sounds like an onset
 Struck = tuple[np.ndarray, np.ndarray]  # what rings, and the attack that grows faster with strength
 
 
@@ -20,6 +21,7 @@ def render_sound(performance: Performance) -> np.ndarray:
         start = round(time_s * SAMPLE_RATE)
         burst = 0.7 * strength * (ringing + strength * attack) / loudest
         audio[start : start + len(burst)] += burst[: len(audio) - start]
+    audio[-FADE:] *= np.linspace(1, 0, FADE)
     return np.tanh(audio).astype(np.float32)
 
 
