@@ -13,7 +13,7 @@ LAYERS = [
     ["__main__", "cli", "components.__main__"],
     ["run", "generate", "ablation", "listing"],
     ["pipeline", "gallery"],
-    ["preparation", "results", "soundtrack"],
+    ["preparation", "results"],
     ["experiment"],
     ["report", "plots", "training"],
     ["sampling", "evaluation", "tracking", "run_folder"],

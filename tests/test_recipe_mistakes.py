@@ -238,6 +238,10 @@ MISTAKES = {
         "The line is: run.prediction_type = epsilon",
         "Write: slot.name.parameter = value",
     ),
+    "a dictionary with lists for keys": (
+        "run.seed = {[1]: 2}",
+        'A dictionary in "mine.gin" has a list or a dictionary as its key.',
+    ),
     "a bracket left open": (
         "local_head.onset.windows = (1, 2",
         "A bracket or a quote is not closed.",

@@ -195,6 +195,10 @@ def _statements(text: str, path: Path | None) -> Iterable[Any]:
         message, (line, _) = error.args
         what = "A bracket or a quote is not closed" if "EOF" in message else message.capitalize()
         raise RecipeError(f"{what}.", Place(path, line, text)) from None
+    except TypeError:  # dict([...]) inside the parser, which doesn't say where
+        raise RecipeError(
+            f'A dictionary in "{shown(path) if path else text}" has a list or a dictionary as its key.'
+        ) from None
 
 
 def _complaint(message: str) -> str:
