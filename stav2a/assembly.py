@@ -132,3 +132,8 @@ def encode_captions(model: STAV2A, captions: Sequence[str]) -> tuple[Tensor, Ten
     e_text, mask = model.text_encoder(distinct)
     rows = torch.tensor([distinct.index(caption) for caption in captions], device=e_text.device)
     return e_text[rows], mask[rows]
+
+
+def as_video(frames: Tensor) -> Tensor:
+    """uint8 frames (B, L, 3, H, W) -> video in [0, 1], as feature encoders take it."""
+    return frames.to(torch.float32) / 255

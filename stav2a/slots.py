@@ -141,6 +141,14 @@ class Stage(Protocol):
     def run(self, work: Any) -> Any: ...
 
 
+@runtime_checkable
+class Classifier(Protocol):
+    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D): the judge of FD, KL, IS and class accuracy."""
+
+    def fit(self, work: Any) -> Any: ...
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Slot:
     """A slot's contract, and the constructor arguments that `assemble` supplies."""
@@ -165,4 +173,5 @@ SLOTS: dict[str, Slot] = {
     "metric": Slot(Metric),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "stage": Slot(Stage),
+    "classifier": Slot(Classifier, wired=("classes",)),
 }

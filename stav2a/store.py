@@ -1,6 +1,7 @@
 """The store: finished results under the signature of all they depend on, and unfinished ones beside them."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ class Store:
 
     def path(self, kind: str, key: str) -> Path:
         """Where the entry is, or would be."""
-        return self.root / f"{kind}-{key[:16]}"
+        return self.root / _name(kind, key)
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the entry is finished."""
@@ -34,7 +35,7 @@ class Store:
 
     def partial(self, kind: str, key: str) -> Path:
         """A folder for an unfinished entry's own checkpoints, kept until the entry is finished."""
-        folder = self.root / "partial" / f"{kind}-{key[:16]}"
+        folder = self.root / "partial" / _name(kind, key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -48,16 +49,25 @@ class Store:
             yield folder
             if not self.has(kind, key):  # another process may have finished it first
                 os.replace(folder, self.path(kind, key))
-            shutil.rmtree(self.root / "partial" / f"{kind}-{key[:16]}", ignore_errors=True)
+            shutil.rmtree(self.root / "partial" / _name(kind, key), ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def _name(kind: str, key: str) -> str:
+    return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or none of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or none of it."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,5 @@
 """Feature encoders: a silent video becomes one vector a frame."""
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
@@ -108,8 +107,3 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
-
-
-def as_video(frames: Tensor) -> Tensor:
-    """uint8 frames (B, L, 3, H, W) -> float video in [0, 1]."""
-    return frames.to(torch.float32) / 255

@@ -26,9 +26,9 @@ class GriffinLim(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         import librosa
 
-        basis = front_end.filterbank().astype(np.float64)  # (M, 1 + N_FFT // 2)
+        basis = front_end.mel_filters().astype(np.float64)  # (bins, M)
         magnitudes = np.exp(mel[:, 0].detach().cpu().double().numpy())  # (B, Tm, M)
-        linear = np.maximum(magnitudes @ np.linalg.pinv(basis).T, 0)  # (B, Tm, bins)
+        linear = np.maximum(magnitudes @ np.linalg.pinv(basis), 0)  # (B, Tm, bins)
         wave = librosa.griffinlim(
             linear.transpose(0, 2, 1).astype(np.float32),
             n_iter=self.iterations,

@@ -22,7 +22,7 @@ class AutoencoderStage:
         batch_size: Crops a step.
         learning_rate: AdamW's, at its peak.
         crop: Mel frames a crop; a multiple of the autoencoder's downsampling.
-        kl_weight: Weight of the KL term, a latent element, against the absolute error, a mel bin.
+        kl_weight: Weight of the KL term, a latent element, against the squared error, a mel bin.
     """
 
     uses = ("autoencoder",)
@@ -73,5 +73,5 @@ class AutoencoderStage:
     def _loss(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Tensor:
         posterior = vae.posterior(mel)
         noise = torch.randn(posterior.mean.shape, generator=rng)
-        error = functional.l1_loss(vae.decode_raw(posterior.mean + posterior.std * noise), mel)
-        return error + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+        error = functional.mse_loss(vae.decode_raw(posterior.mean + posterior.std * noise), mel)
+        return error / vae.mel_std**2 + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()

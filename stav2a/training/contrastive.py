@@ -8,7 +8,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.components.feature_encoders import as_video
+from stav2a.assembly import as_video
 from stav2a.registry import register
 from stav2a.training.loop import Group, Plan, fit
 from stav2a.training.work import Work

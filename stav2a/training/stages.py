@@ -1,6 +1,7 @@
-"""All training stages, so that one import registers them."""
+"""All training stages, and the classifier that is trained like one: one import registers them."""
 
 from stav2a.training.autoencoder import AutoencoderStage
+from stav2a.training.classifier import MelCNN
 from stav2a.training.contrastive import ContrastiveStage
 from stav2a.training.joint import JointStage
 from stav2a.training.onset import OnsetStage
@@ -10,6 +11,7 @@ __all__ = [
     "AutoencoderStage",
     "ContrastiveStage",
     "JointStage",
+    "MelCNN",
     "OnsetStage",
     "T2AFinetune",
     "T2APretrain",

@@ -1,0 +1,62 @@
+"""Samples of a run to hear and to see: wav, mp4, spectrograms, and the report that shows them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stav2a.data import mel as front_end
+from stav2a.data.io import mux, write_wav
+from stav2a.metrics.sets import Score
+from stav2a.plots import compare_png
+from stav2a.report import Media, ReportClip
+from stav2a.results import Generated, log_mels
+from stav2a.store import write_bytes
+
+SHOWN = ("aa_align", "av_align", "onset_f1")
+
+
+def write_samples(made: Generated, folder: Path, *, count: int) -> list[str]:
+    """Write the first clips' sounds, alone and with their pictures.
+
+    Returns:
+        The clips' ids.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
+        write_wav(folder / f"{clip.id}.wav", audio, front_end.SAMPLE_RATE)
+        write_wav(folder / f"{clip.id}.reference.wav", reference, front_end.SAMPLE_RATE)
+        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4")
+        write_bytes(folder / f"{clip.id}.png", _picture(clip, audio, reference))
+    return [clip.id for clip in made.clips[:count]]
+
+
+def report_clips(made: Generated, folder: Path, scores: Sequence[Score], *, count: int) -> list[ReportClip]:
+    """The written samples, as the report shows them."""
+    return [
+        ReportClip(
+            id=clip.id,
+            caption=clip.caption,
+            tags=[tag for tag in (clip.label, "vague caption" if clip.vague else None) if tag],
+            facts=_own_scores(clip.id, scores),
+            media=[
+                Media("generated", folder / f"{clip.id}.mp4", "video/mp4"),
+                Media("reference", folder / f"{clip.id}.reference.wav", "audio/wav"),
+                Media("spectrograms", folder / f"{clip.id}.png", "image/png"),
+            ],
+        )
+        for clip in made.clips[:count]
+    ]
+
+
+def _own_scores(clip: str, scores: Sequence[Score]) -> Mapping[str, str]:
+    return {
+        score.label: f"{score.per_clip[clip]:.2f}"
+        for score in scores
+        if score.name in SHOWN and score.per_clip and clip in score.per_clip
+    }
+
+
+def _picture(clip: Any, audio: Any, reference: Any) -> bytes:
+    ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
+    seconds = len(audio) / front_end.SAMPLE_RATE
+    return compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)

@@ -1,0 +1,204 @@
+"""One run from the recipe to the report: prepare, train, sample, measure, write down."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stav2a import preparation, recipe, results
+from stav2a.assembly import BLOCKS, STAV2A
+from stav2a.data.clip import Clip
+from stav2a.data.prepare import Prepared
+from stav2a.evaluation import evaluate
+from stav2a.experiment import STORE_FORMAT, Experiment
+from stav2a.metrics.sets import Score
+from stav2a.store import Store, load_tensors, save_tensors, write_json
+from stav2a.training.plan import Planned, block_keys, plan_stages, train_stages
+from stav2a.training.work import Corpus, Work
+
+Tell = Callable[[str], None]
+Log = Callable[[str, float, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with.
+
+    Args:
+        model: Trained.
+        made: The generated sounds beside the real ones.
+        scores: One a metric.
+        histories: Losses of every stage, by name.
+    """
+
+    model: STAV2A
+    made: results.Generated
+    scores: Sequence[Score]
+    histories: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps of one run, each taken from the store where it is there.
+
+    Args:
+        experiment: What the recipe says.
+        store: Finished parts, shared by all runs.
+        log: Takes losses: a name, a value, a step.
+        tell: Takes a line for people.
+    """
+
+    experiment: Experiment
+    store: Store
+    log: Log
+    tell: Tell
+
+    def run(self) -> Outcome:
+        """Carry out all of it."""
+        model = self.experiment.model()
+        data = self._prepare(model)
+        corpus = preparation.corpus(data, model, self._filter_key, store=self.store, keys=self._keys)
+        self._tell_data(data)
+        histories = self._train(model, corpus)
+        classifier = self._classifier(model, corpus, data)
+        made = self._sample(model, corpus, data)
+        self.tell("measuring")
+        scores = self._measure(made, data, classifier)
+        return Outcome(model, made, scores, histories)
+
+    @cached_property
+    def _stages(self) -> list[tuple[str, Any, Any]]:
+        """Name, description and instance of every stage of the model."""
+        described = [recipe.describe(factory) for factory in self.experiment.stages]
+        names = [each["component"].split(".")[1] for each in described]
+        made = [factory() for factory in self.experiment.stages]
+        return list(zip(names, described, made, strict=True))
+
+    @cached_property
+    def _filters(self) -> dict[str, Any]:
+        """Every distinct data filter that a stage asks for, by the signature of its description."""
+        stages = [stage for _, _, stage in self._stages]
+        if self.experiment.classifier:
+            stages.append(self.experiment.classifier(classes=1))
+        factories = [stage.data_filter for stage in stages]
+        return {self._filter_key(factory): factory() for factory in factories}
+
+    def _filter_key(self, factory: Any) -> str:
+        return recipe.signature(recipe.describe(factory))
+
+    @cached_property
+    def _blocks(self) -> dict[str, Any]:
+        return {slot: self.experiment.described(slot) for slot in BLOCKS}
+
+    @cached_property
+    def _planned(self) -> list[Planned]:
+        given = {
+            "data": self._data_key,
+            "seed": self.experiment.seed,
+            "prediction_type": self.experiment.prediction_type,
+            "format": STORE_FORMAT,
+        }
+        return plan_stages(self._stages, self._blocks, given=given, signature=recipe.signature)
+
+    @cached_property
+    def _dataset_key(self) -> str:
+        return recipe.signature([self.experiment.described("dataset"), STORE_FORMAT])
+
+    @cached_property
+    def _data_key(self) -> str:
+        wanted = [self.experiment.described(slot) for slot in ("dataset", "onset_detector")]
+        encoder = self._blocks["feature_encoder"]["parameters"]
+        seen = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
+        return recipe.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return block_keys(self._planned, self._blocks, given=self._data_key, signature=recipe.signature)
+
+    @cached_property
+    def _clips(self) -> list[Clip]:
+        folder = self.store.root / f"dataset-{self._dataset_key[:16]}"
+        return list(self.experiment.dataset().clips(folder))
+
+    def _prepare(self, model: STAV2A) -> Prepared:
+        self.tell("data")
+        return preparation.prepared(
+            self._clips,
+            model,
+            self.experiment.onset_detector(),
+            self._filters,
+            store=self.store,
+            key=self._data_key,
+        )
+
+    def _tell_data(self, data: Prepared) -> None:
+        for name, decisions in data.decisions.items():
+            kept = sum(decision.keep for decision in decisions)
+            self.tell(f"  {type(self._filters[name]).__name__} keeps {kept} of {len(decisions)} clips")
+        for clip, reason in data.failed.items():
+            self.tell(f"  left out: {clip}: {reason}")
+
+    def _train(self, model: STAV2A, corpus: Corpus) -> dict[str, Any]:
+        return train_stages(
+            self._planned,
+            model,
+            corpus,
+            store=self.store,
+            seed=self.experiment.seed,
+            prediction_type=self.experiment.prediction_type,
+            log=self.log,
+            tell=self.tell,
+        )
+
+    def _classifier(self, model: STAV2A, corpus: Corpus, data: Prepared) -> Any | None:
+        if self.experiment.classifier is None:
+            return None
+        torch.manual_seed(0)  # the judge is the same for every seed of the variants
+        classifier = self.experiment.classifier(classes=len(preparation.class_names(data.clips)))
+        key = recipe.signature([self.experiment.described("classifier"), self._data_key])
+        if not self.store.has("classifier", key):
+            self.tell("classifier of FD, KL, IS and class accuracy: training")
+            folder = self.store.partial("classifier", key)
+            history = classifier.fit(Work(model, corpus, folder, 0, "", frozenset(), self.log))
+            with self.store.create("classifier", key) as made:
+                save_tensors(made / "model.safetensors", classifier.state_dict())
+                write_json(made / "history.json", history)
+        classifier.load_state_dict(load_tensors(self.store.path("classifier", key) / "model.safetensors"))
+        return classifier
+
+    def _sample(self, model: STAV2A, corpus: Corpus, data: Prepared) -> results.Generated:
+        self.tell("sampling the test clips")
+        rows = [i for i, clip in enumerate(data.clips) if clip.split == "test"]
+        clips = [data.clips[i] for i in rows]
+        audio = results.generate(
+            model,
+            corpus.features()[rows],
+            [clip.caption for clip in clips],
+            scheduler=self.experiment.scheduler(prediction_type=self.experiment.prediction_type),
+            num_inference_steps=self.experiment.num_inference_steps,
+            guidance_scale=self.experiment.guidance_scale,
+            seed=self.experiment.seed,
+        )
+        return results.Generated(clips, audio, data.audio[rows])
+
+    def _measure(
+        self, made: results.Generated, data: Prepared, classifier: Any | None
+    ) -> Sequence[Score]:
+        flows, rates = preparation.mean_flows(made.clips, store=self.store, key=self._dataset_key)
+        heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
+        classes = preparation.class_names(data.clips)
+        samples = results.evaluation_set(made, flows, rates, heard, classes)
+        return evaluate(samples, [metric() for metric in self.experiment.metrics])
+
+    @property
+    def _classifier_name(self) -> str:
+        dataset = self.experiment.described("dataset")["component"].split(".")[1]
+        return f"{dataset} classifier"
+
+
+def store_of(output: Path) -> Store:
+    """The store beside the run folders."""
+    return Store(output / "store")

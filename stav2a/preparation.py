@@ -1,0 +1,172 @@
+"""From a dataset to tensors: clips decoded once, filtered, labelled, and kept in the store."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stav2a.assembly import STAV2A, as_video
+from stav2a.data import mel as front_end
+from stav2a.data.clip import Clip
+from stav2a.data.filters import Decision
+from stav2a.data.flow import motion
+from stav2a.data.io import decode
+from stav2a.data.pool import parallel
+from stav2a.data.onsets import onset_frames
+from stav2a.data.prepare import Prepared, prepare
+from stav2a.store import Store, load_tensors, save_tensors, write_json
+from stav2a.training.work import Corpus
+
+AT_ONCE = 64  # clips encoded together
+
+
+def prepared(
+    clips: Sequence[Clip],
+    model: STAV2A,
+    detector: Any,
+    filters: Mapping[str, Any],
+    *,
+    store: Store,
+    key: str,
+) -> Prepared:
+    """The clips as arrays, with every filter's decisions, from the store or decoded now.
+
+    Args:
+        clips: What to decode.
+        model: Says the frame rate, the frame size and the duration.
+        detector: Finds the onsets' pseudo-labels.
+        filters: Filters to ask about every clip, each by the signature of its description.
+        store: Where the result is kept.
+        key: Signature of the dataset, the detector, and the model's demands.
+    """
+    unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
+    if unasked or not store.has("clips", key):
+        encoder = model.feature_encoder
+        made = prepare(
+            clips,
+            frame_rate_hz=encoder.frame_rate_hz,
+            frame_size=encoder.frame_size,
+            duration_s=model.duration_s,
+            detector=detector,
+            filters=unasked,
+        )
+        for name, decisions in made.decisions.items():
+            with store.create("filter", key + name) as folder:
+                write_json(folder / "decisions.json", [asdict(decision) for decision in decisions])
+        with store.create("clips", key) as folder:
+            replace(made, decisions={}).save(folder)
+    found = Prepared.load(store.path("clips", key))
+    decided = {name: store.path("filter", key + name) / "decisions.json" for name in filters}
+    return replace(
+        found,
+        decisions={
+            name: [Decision(**each) for each in json.loads(path.read_text())] for name, path in decided.items()
+        },
+    )
+
+
+def corpus(
+    data: Prepared,
+    model: STAV2A,
+    filter_key: Callable[[Any], str],
+    *,
+    store: Store,
+    keys: Mapping[str, str],
+) -> Corpus:
+    """Tensors for the training stages; features and latents are computed when first asked for.
+
+    Args:
+        data: The decoded clips.
+        model: Its encoders make features and latents, once they are trained.
+        filter_key: The signature of a filter's factory, as `prepared` knows it.
+        store: Where features and latents are kept.
+        keys: Signature of what each block makes of the data.
+    """
+    mel = torch.cat([front_end.log_mel(part) for part in torch.from_numpy(data.audio).split(AT_ONCE)])
+    length, rate = model.latent_shape[1], model.latent_rate_hz
+    onsets = np.stack([onset_frames(times, length, rate) for times in data.pseudo_onsets])
+    classes = class_names(data.clips)
+    frames = torch.from_numpy(data.frames)
+
+    def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
+        decisions = data.decisions[filter_key(data_filter)]
+        kept = [i for i, clip in enumerate(data.clips) if clip.split == split and decisions[i].keep]
+        if not kept:
+            raise ValueError(_nothing_left(split, decisions))
+        return torch.tensor(kept)
+
+    def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        key = keys[block]
+        if not store.has(kind, key):
+            with store.create(kind, key) as folder:
+                save_tensors(folder / "tensors.safetensors", compute())
+        return load_tensors(store.path(kind, key) / "tensors.safetensors")
+
+    def features() -> Tensor:
+        return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, frames)})["e_v"]
+
+    def latents() -> tuple[Tensor, Tensor]:
+        found = derived("latents", "autoencoder", lambda: encode_mels(model, mel))
+        return found["mean"], found["std"]
+
+    return Corpus(
+        frames=frames,
+        mel=mel,
+        onsets=torch.from_numpy(onsets).float(),
+        captions=[clip.caption for clip in data.clips],
+        labels=torch.tensor([classes.index(c.label) if c.label else -1 for c in data.clips]),
+        rows=rows,
+        features=features,
+        latents=latents,
+    )
+
+
+def class_names(clips: Sequence[Clip]) -> list[str]:
+    """The classes of the clips, in alphabetical order; empty where none are known."""
+    return sorted({clip.label for clip in clips if clip.label})
+
+
+@torch.no_grad()
+def encode_frames(model: STAV2A, frames: Tensor) -> Tensor:
+    """uint8 frames (N, L, 3, H, W) -> e_v (N, L, D_v)."""
+    model.feature_encoder.eval()
+    return torch.cat([model.feature_encoder(as_video(part)) for part in frames.split(AT_ONCE)])
+
+
+@torch.no_grad()
+def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
+    """Log-mels (N, 1, Tm, M) -> mean and std of their latents, each (N, C, T, F)."""
+    model.autoencoder.eval()
+    pairs = [model.autoencoder.encode(part) for part in mel.split(AT_ONCE)]
+    means, stds = zip(*pairs, strict=True)
+    return {"mean": torch.cat(means), "std": torch.cat(stds)}
+
+
+def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> list[np.ndarray]:
+    """Mean optical flow of every clip's own frames, as AV-Align defines it; kept in the store."""
+    if not store.has("flows", key):
+        flows = list(parallel(_flow, clips, description="optical flow of the test clips"))
+        with store.create("flows", key) as folder:
+            tensors = {str(i): torch.from_numpy(flow) for i, flow in enumerate(flows)}
+            save_tensors(folder / "tensors.safetensors", tensors)
+    found = load_tensors(store.path("flows", key) / "tensors.safetensors")
+    return [found[str(i)].numpy() for i in range(len(clips))]
+
+
+def _flow(clip: Clip) -> np.ndarray:
+    """What worker processes run."""
+    return motion(decode(clip.video).frames)
+
+
+def _nothing_left(split: str, decisions: Sequence[Decision]) -> str:
+    reasons = [decision.reason for decision in decisions if not decision.keep]
+    common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
+    return (
+        f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "
+        "Give more clips, or lower the filter's threshold."
+    )
+

@@ -1,0 +1,98 @@
+"""A run's folder: what is in it, and how to tell whose it is."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stav2a.store import write_json, write_text
+
+FORMAT = 1
+
+
+class RunFolderError(ValueError):
+    """A folder that is not a run's, or is another's."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def snapshot(self) -> Path:
+        return self.path / "snapshot.gin"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def finished(self) -> bool:
+        """The report is written last."""
+        return self.report.is_file() and self.scores.is_file()
+
+    def facts(self) -> dict[str, Any]:
+        """What `begin` wrote, and what was added since."""
+        return json.loads((self.path / "run.json").read_text())
+
+    def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            RunFolderError: It holds a run of another configuration.
+            OSError: It can't be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / "run.json").exists():
+            found = self.check()
+            if found["signature"] != signature:
+                raise RunFolderError(
+                    f"{self.path} holds a run of another configuration "
+                    f"({found['signature'][:8]}, this one is {signature[:8]}). Choose another --output."
+                )
+            facts = {**found, **facts}
+        write_text(self.snapshot, snapshot)
+        write_json(self.path / "run.json", {**facts, "signature": signature, "format": FORMAT})
+
+    def add(self, **facts: Any) -> None:
+        """Write down something more."""
+        write_json(self.path / "run.json", {**self.facts(), **facts})
+
+    def check(self) -> dict[str, Any]:
+        """The run's facts.
+
+        Raises:
+            RunFolderError: There is no run in the folder, or one of another version.
+        """
+        try:
+            facts = self.facts()
+        except (OSError, ValueError):
+            raise RunFolderError(
+                f"{self.path} is not a run folder: it has no readable run.json. "
+                "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
+            ) from None
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            found = facts.get("format") if isinstance(facts, dict) else None
+            raise RunFolderError(
+                f"{self.path} was written in format {found}, this version reads {FORMAT}. "
+                "Run its recipe again: python -m stav2a.run --gin " + str(self.path / "snapshot.gin")
+            )
+        return facts

@@ -1,0 +1,118 @@
+"""Which stages there are to train, and which of them the store already holds."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from stav2a.assembly import BLOCKS, STAV2A
+from stav2a.store import Store, load_tensors, save_tensors, write_json
+from stav2a.training.work import Corpus, Work
+
+Log = Callable[[str, float, int], None]
+Signature = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage, and the signature of all that its result depends on."""
+
+    name: str
+    stage: Any
+    key: str
+
+
+def plan_stages(
+    stages: Sequence[tuple[str, Any, Any]],
+    blocks: Mapping[str, Any],
+    *,
+    given: Mapping[str, Any],
+    signature: Signature,
+) -> list[Planned]:
+    """Give every stage its key: its settings, the blocks it uses, and the stages that trained them.
+
+    Args:
+        stages: Name, description and instance of every stage, in order.
+        blocks: Description of every block, by slot.
+        given: What all stages depend on: data, seed, format.
+        signature: Turns a description into a key.
+    """
+    planned: list[Planned] = []
+    for name, described, stage in stages:
+        if not stage.steps:  # its blocks come with their weights
+            continue
+        inputs = [each.key for each in planned if set(each.stage.trains) & set(stage.uses)]
+        used = {slot: blocks[slot] for slot in stage.uses}
+        key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": dict(given)})
+        planned.append(Planned(name, stage, key))
+    return planned
+
+
+def block_keys(
+    planned: Sequence[Planned], blocks: Mapping[str, Any], *, given: Any, signature: Signature
+) -> dict[str, str]:
+    """A key for what each block makes of the data: its description, and the stages that train it."""
+    keys = {}
+    for slot in BLOCKS:
+        trained_by = [each.key for each in planned if slot in each.stage.trains]
+        keys[slot] = signature([blocks[slot], trained_by, given])
+    return keys
+
+
+def train_stages(
+    planned: Sequence[Planned],
+    model: STAV2A,
+    corpus: Corpus,
+    *,
+    store: Store,
+    seed: int,
+    prediction_type: str,
+    log: Log,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Run the stages in order, or take their results from the store; the model ends up trained.
+
+    Returns:
+        The losses of every stage, by its name.
+    """
+    frozen = frozenset(_pretrained(model))
+    histories = {}
+    for number, each in enumerate(planned, start=1):
+        found = store.has("stage", each.key)
+        tell(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
+        if not found:
+            folder = store.partial("stage", each.key)
+            history = each.stage.run(Work(model, corpus, folder, seed, prediction_type, frozen, log))
+            with store.create("stage", each.key) as made:
+                save_tensors(made / "model.safetensors", _weights(model, each.stage.trains))
+                write_json(made / "history.json", history)
+        folder = store.path("stage", each.key)
+        load_part(model, load_tensors(folder / "model.safetensors"))
+        histories[each.name] = json.loads((folder / "history.json").read_text())
+        frozen |= set(each.stage.trains) - {"unet", "backbone"}
+    return histories
+
+
+def _pretrained(model: STAV2A) -> list[str]:
+    """Blocks that came with their weights, and froze them."""
+    return [
+        slot
+        for slot in BLOCKS
+        if (parameters := list(model.block(slot).parameters()))
+        and not any(p.requires_grad for p in parameters)
+    ]
+
+
+def _weights(model: STAV2A, slots: Sequence[str]) -> dict[str, Tensor]:
+    prefixes = tuple("backbone.unet." if slot == "unet" else f"{slot}." for slot in slots)
+    return {name: t.clone() for name, t in model.state_dict().items() if name.startswith(prefixes)}
+
+
+
+def load_part(model: STAV2A, weights: Mapping[str, Tensor]) -> None:
+    """Put some of a model's weights in place; a name that the model lacks is an error."""
+    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"The weights hold {len(unknown)} tensors that this model lacks, first {unknown[0]}.")
