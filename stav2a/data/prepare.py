@@ -10,8 +10,16 @@ import numpy as np
 
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
-from stav2a.data.io import MediaError, atomic, decode, fit_audio, resample_audio, resample_frames
-from stav2a.data.io.reading import Decoded, frame_count
+from stav2a.data.io import (
+    Decoded,
+    MediaError,
+    atomic,
+    decode,
+    fit_audio,
+    frame_count,
+    resample_audio,
+    resample_frames,
+)
 from stav2a.data.pool import parallel
 from stav2a.slots import OnsetDetector
 
@@ -43,7 +51,9 @@ class Prepared:
     def rows(self, split: str, kept_by: str | None = None) -> np.ndarray:
         """The row numbers of a split, or of those of its clips that a filter keeps."""
         keep = [True] * len(self.clips) if kept_by is None else [d.keep for d in self.decisions[kept_by]]
-        return np.array([i for i, clip in enumerate(self.clips) if clip.split == split and keep[i]], dtype=int)
+        return np.array(
+            [i for i, clip in enumerate(self.clips) if clip.split == split and keep[i]], dtype=int
+        )
 
     def save(self, folder: Path) -> None:
         """Write to a folder. The table comes last: a folder with a table is whole.
@@ -114,7 +124,9 @@ def prepare(
         MediaError: If not one clip can be read.
     """
     length, samples = frame_count(duration_s, frame_rate_hz), round(duration_s * SAMPLE_RATE)
-    work = partial(_prepare_one, frame_rate_hz, (frame_size, frame_size), length, samples, detector, dict(filters))
+    work = partial(
+        _prepare_one, frame_rate_hz, (frame_size, frame_size), length, samples, detector, dict(filters)
+    )
     frames = np.zeros((len(clips), length, 3, frame_size, frame_size), np.uint8)
     audio = np.zeros((len(clips), samples), np.float32)
     whole: list[Clip] = []

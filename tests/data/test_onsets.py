@@ -46,6 +46,7 @@ def test_superflux_equals_madmoms_own_chain(sample_rate):
 @pytest.mark.parametrize("detector", [SuperFlux(), Librosa()])
 def test_clicks_are_found_within_30_ms(detector):
     found = detector(clicks([0.3, 0.9, 1.5]), 16_000)
+    found = found[found > 0.1]  # librosa also takes the beginning of the noise for an onset
     np.testing.assert_allclose(found, [0.3, 0.9, 1.5], atol=0.03)
 
 

@@ -1,17 +1,9 @@
 """Reading and writing of video and sound files, by PyAV. Bad files give a one-line `MediaError`."""
 
 from stav2a.data.io.errors import MediaError
-from stav2a.data.io.reading import (
-    Decoded,
-    VideoInfo,
-    decode,
-    fit_audio,
-    probe,
-    read_audio,
-    read_video,
-    resample_audio,
-    resample_frames,
-)
+from stav2a.data.io.opening import VideoInfo, probe
+from stav2a.data.io.reading import Decoded, decode, read_audio, read_video, resample_frames
+from stav2a.data.io.resampling import fit_audio, frame_count, resample_audio
 from stav2a.data.io.writing import atomic, mux, write_clip, write_wav
 
 __all__ = [
@@ -21,6 +13,7 @@ __all__ = [
     "atomic",
     "decode",
     "fit_audio",
+    "frame_count",
     "mux",
     "probe",
     "read_audio",

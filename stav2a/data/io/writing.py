@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from stav2a.data.io.errors import MediaError, explained
-from stav2a.data.io.reading import _opened, _timeline, _video_stream, fit_audio
+from stav2a.data.io.opening import opened, timeline, video_stream
+from stav2a.data.io.resampling import fit_audio
 
 # What an mp4 may hold and players show.
 MP4_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4")
@@ -68,7 +69,10 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
     Raises:
         MediaError: If the file can't be written.
     """
-    with atomic(path) as temporary, av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container:
+    with (
+        atomic(path) as temporary,
+        av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container,
+    ):
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -105,23 +109,24 @@ def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Pat
         audio (S,) in [-1, 1]
 
     Raises:
-        MediaError: If the video can't be read or has a codec that mp4 does not hold, or the output can't be written.
+        MediaError: If the video can't be read or has a codec that mp4 does not hold, or the output
+            can't be written.
     """
     video_path, output = Path(video_path), Path(output)
     if output.suffix.lower() != ".mp4":
         raise MediaError(f"{output}: an mp4 is written. Name it {output.with_suffix('.mp4').name}.")
-    with _opened(video_path) as container:
-        stream = _video_stream(container, video_path)
-        codec = stream.codec_context.name.removeprefix("lib").removesuffix("dav1d") or "av1"
+    with opened(video_path) as container:
+        stream = video_stream(container, video_path)
+        codec = stream.codec_context.codec.canonical_name
         if codec not in MP4_CODECS:
             raise MediaError(
                 f"{video_path}: its picture is {codec}, which can't be copied into an mp4 "
                 f"(only {', '.join(MP4_CODECS)}). Convert it first."
             )
-        stamps, end = _timeline(container, stream, video_path)
+        stamps, end = timeline(container, stream, video_path)
         start = round(stamps[0] * stream.time_base * sample_rate)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
-    with atomic(output) as temporary, _opened(video_path) as source:
+    with atomic(output) as temporary, opened(video_path) as source:
         _copy_with_sound(source, temporary, fit_audio(np.asarray(audio), samples), sample_rate, start)
 
 
@@ -130,13 +135,11 @@ def _copy_with_sound(source: Any, output: Path, audio: np.ndarray, sample_rate: 
     # mp4 scales up time bases below 1/10000 unless it is told one: keep the picture's own.
     options = {"video_track_timescale": str(stream.time_base.denominator), "fflags": "+bitexact"}
     with av.open(str(output), "w", options=options) as container:
-        copy = container.add_stream_from_template(stream)
+        copy = container.add_stream_from_template(stream, opaque=True)  # copied, so no encoder is asked for
         sound = _add_aac(container, sample_rate)
         encoded = _aac_packets(sound, audio, sample_rate, start)
         pending = next(encoded, None)
-        for packet in source.demux(stream):
-            if packet.size == 0:  # the end of the stream
-                continue
+        for packet in _with_decoding_times(source, stream):
             while pending is not None and pending.dts * pending.time_base <= packet.dts * packet.time_base:
                 container.mux(pending)
                 pending = next(encoded, None)
@@ -145,3 +148,20 @@ def _copy_with_sound(source: Any, output: Path, audio: np.ndarray, sample_rate: 
         while pending is not None:
             container.mux(pending)
             pending = next(encoded, None)
+
+
+def _with_decoding_times(source: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream. Matroska leaves out the first decoding times; mp4 needs them: count back."""
+    early = []
+    for packet in source.demux(stream):
+        if packet.size == 0:  # the end of the stream
+            continue
+        if packet.dts is None:
+            early.append(packet)
+            continue
+        step = packet.duration or round(1 / stream.average_rate / stream.time_base)
+        for back, waiting in enumerate(reversed(early), start=1):
+            waiting.dts = packet.dts - back * step
+        yield from early
+        early = []
+        yield packet

@@ -60,7 +60,9 @@ class StruckObjects:
         """The scripts of all clips, by split and number."""
         fractions = (self.flawed_fraction, self.vague_fraction)
         return [
-            plan(self.seed, split, index, *fractions) for split in SPLITS for index in range(self.counts[split])
+            plan(self.seed, split, index, *fractions)
+            for split in SPLITS
+            for index in range(self.counts[split])
         ]
 
     def clips(self, folder: Path) -> list[Clip]:
@@ -108,12 +110,16 @@ def _render(performance: Performance, root: Path) -> None:
 
 def _write_manifest(root: Path, performances: list[Performance], clips: list[Clip]) -> None:
     """VGGSound's columns (id, start, caption, split), then the truth; times are separated by blanks."""
-    with atomic(root / "manifest.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        atomic(root / "manifest.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         table = csv.writer(file)
         table.writerow((*COLUMNS, "version"))
         for performance, clip in zip(performances, clips, strict=True):
             onsets, strikes = (
-                " ".join(f"{time:.4f}" for time in times) for times in (performance.heard_s, performance.strikes_s)
+                " ".join(f"{time:.4f}" for time in times)
+                for times in (performance.heard_s, performance.strikes_s)
             )
             table.writerow(
                 (clip.id, 0, clip.caption, clip.split, clip.label, int(performance.vague), clip.flaw or "")

@@ -14,7 +14,10 @@ from stav2a.data.struck_objects.pen import Pen, colour, shade
 def _wood(pen: Pen, rng: np.random.Generator) -> float:
     base, width, height = colour(rng, 0.075, 0.62, 0.68), rng.uniform(24, 29), rng.uniform(22, 27)
     pen.box(-width, -height, width, 0, base)
-    pen.polygon([(-width, -height), (-width + 5, -height - 5), (width + 5, -height - 5), (width, -height)], shade(base, 1.3))
+    pen.polygon(
+        [(-width, -height), (-width + 5, -height - 5), (width + 5, -height - 5), (width, -height)],
+        shade(base, 1.3),
+    )
     pen.polygon([(width, -height), (width + 5, -height - 5), (width + 5, -4), (width, 0)], shade(base, 0.7))
     for y in np.linspace(-height + 4, -4, 4) + rng.uniform(-1, 1, 4):
         pen.line((-width + 2, y), (width - 2, y + rng.uniform(-1.5, 1.5)), shade(base, 0.8), 1)

@@ -32,7 +32,10 @@ class Pen:
 
     def disc(self, centre: Point, radius_x: float, radius_y: float, colour: Colour, width: float = 0) -> None:
         """A filled ellipse, or with a width its outline."""
-        axes = (round(radius_x * self.scale * 2**FRACTION_BITS), round(radius_y * self.scale * 2**FRACTION_BITS))
+        axes = (
+            round(radius_x * self.scale * 2**FRACTION_BITS),
+            round(radius_y * self.scale * 2**FRACTION_BITS),
+        )
         thickness = self._width(width) if width else -1
         cv2.ellipse(
             self.canvas, self._at(centre), axes, 0, 0, 360, colour, thickness, cv2.LINE_AA, FRACTION_BITS
@@ -50,12 +53,12 @@ class Pen:
     def line(self, start: Point, end: Point, colour: Colour, width: float) -> None:
         """A line with round ends."""
         thickness = self._width(width)
-        cv2.line(
-            self.canvas, self._at(start), self._at(end), colour, thickness, cv2.LINE_AA, FRACTION_BITS
-        )
+        cv2.line(self.canvas, self._at(start), self._at(end), colour, thickness, cv2.LINE_AA, FRACTION_BITS)
 
 
-def colour(rng: np.random.Generator, hue: float, saturation: float, value: float, spread: float = 0.02) -> Colour:
+def colour(
+    rng: np.random.Generator, hue: float, saturation: float, value: float, spread: float = 0.02
+) -> Colour:
     """A colour near the given one; hue in turns, the rest 0..1."""
     wobbled = np.clip(np.array([saturation, value]) * rng.uniform(0.85, 1.15, 2), 0, 1)
     red, green, blue = colorsys.hsv_to_rgb((hue + rng.uniform(-spread, spread)) % 1, *wobbled)

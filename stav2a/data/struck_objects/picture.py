@@ -38,8 +38,8 @@ def render_picture(performance: Performance) -> np.ndarray:
 
 def _with_sensor_noise(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Every frame gets another cut-out of one noise picture: far cheaper than new noise, and as unlike."""
-    noise = np.random.default_rng(0).normal(0, SENSOR_NOISE, (2 * SIZE, 2 * SIZE)).astype(np.float32)
-    noise = cv2.merge([noise.round().astype(np.int16)] * 3)
+    noise = np.random.default_rng(0).normal(0, SENSOR_NOISE, (2 * SIZE, 2 * SIZE, 1)).round().astype(np.int16)
+    noise = noise.repeat(3, axis=2)
     for frame, (y, x) in zip(frames, rng.integers(0, SIZE, (len(frames), 2)), strict=True):
         cv2.add(frame, noise[y : y + SIZE, x : x + SIZE], dst=frame, dtype=cv2.CV_8U)
     return frames
@@ -53,15 +53,15 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     canvas *= np.linspace(0.75, 1.15, SIZE, dtype=np.float32)[:, None, None]
     blotches = rng.uniform(0.88, 1.12, (5, 5)).astype(np.float32)
     canvas *= cv2.resize(blotches, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)[..., None]
-    grain = rng.uniform(0.85, 1.15, (12, 3)).astype(np.float32)
-    grain = cv2.resize(grain, (SIZE, SIZE - HORIZON), interpolation=cv2.INTER_LINEAR)
+    rough = rng.uniform(0.85, 1.15, (12, 3)).astype(np.float32)
+    grain = cv2.resize(rough, (SIZE, SIZE - HORIZON), interpolation=cv2.INTER_LINEAR)
     canvas[HORIZON:] = np.array(table[:3], np.float32) * grain[..., None]
     canvas[HORIZON : HORIZON + 2] *= 1.3
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
 def _object(label: str, rng: np.random.Generator) -> tuple[np.ndarray, Point]:
-    """The object and its shadow, (SIZE, SIZE, 4) float32, colours premultiplied by alpha (the last, 0..1); where it is struck."""
+    """The object and its shadow, (SIZE, SIZE, 4) float32: colours times alpha, alpha 0..1; its top."""
     x, scale = rng.uniform(50, 78), rng.uniform(0.9, 1.1)
     large = np.zeros((2 * SIZE, 2 * SIZE, 4), np.uint8)  # drawn at twice the size, for smooth edges
     height = DRAWINGS[label](Pen(large, (2 * x, 2 * FOOT), 2 * scale), rng)

@@ -29,7 +29,9 @@ def _time(duration_s: float) -> np.ndarray:
     return np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
 
 
-def _modes(rng: np.random.Generator, f0: float, ratios: tuple[float, ...], decay_s: float, damping: float) -> np.ndarray:
+def _modes(
+    rng: np.random.Generator, f0: float, ratios: tuple[float, ...], decay_s: float, damping: float
+) -> np.ndarray:
     """Damped sines; a mode decays the faster, and is the weaker, the higher it is."""
     t = _time(min(6 * decay_s, DURATION_S))
     total = np.zeros_like(t)
@@ -41,7 +43,9 @@ def _modes(rng: np.random.Generator, f0: float, ratios: tuple[float, ...], decay
     return total * np.minimum(1, t / 0.0005)
 
 
-def _noise(rng: np.random.Generator, low_hz: float, high_hz: float, decay_s: float, length: int) -> np.ndarray:
+def _noise(
+    rng: np.random.Generator, low_hz: float, high_hz: float, decay_s: float, length: int
+) -> np.ndarray:
     """A burst of noise in a band, decaying, of peak about 1."""
     spectrum = np.fft.rfft(rng.normal(size=length))
     hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)

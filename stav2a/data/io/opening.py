@@ -1,0 +1,138 @@
+"""Opening video files safely, and finding out what is in them without decoding."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from stav2a.data.io.errors import MediaError, explained
+
+MAX_PIXELS = 8192 * 4320
+# Files only, and no playlist formats: a file can't make the reader follow an address.
+SAFE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,wav,flac,mp3,aac",
+}
+COMPLETE = "Give a complete video file (mp4, mov, webm, mkv, …)."
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds, without decoding it.
+
+    Args:
+        width: Of the picture as displayed, in pixels.
+        height: Of the picture as displayed, in pixels.
+        frame_rate_hz: Average frames a second.
+        frames: Number of frames.
+        duration_s: From the start of the first frame to the end of the last.
+        has_audio: Whether there is a sound stream.
+        codec: Of the video, e.g. "h264".
+    """
+
+    width: int
+    height: int
+    frame_rate_hz: float
+    frames: int
+    duration_s: float
+    has_audio: bool
+    codec: str
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    if not path.exists():
+        raise MediaError(f"{path}: no such file. Give the path of a video file (mp4, mov, webm, mkv, …).")
+    if path.is_dir():
+        raise MediaError(f"{path}: a folder, where a video file was expected. Name the files in it.")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path}: an empty file (0 bytes). {COMPLETE}")
+    with explained(path, "not a readable video, or cut off", COMPLETE):
+        with av.open(f"file:{path}", options=SAFE, metadata_errors="ignore") as container:
+            yield container
+
+
+def video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise MediaError(f"{path}: no video stream with frames in it: it holds {kinds}. {COMPLETE}")
+    stream = container.streams.video[0]
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height == 0:
+        raise MediaError(f"{path}: the video has no frames. {COMPLETE}")
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: {width}×{height} pixels; at most {MAX_PIXELS} are read. Scale it down first."
+        )
+    if not stream.average_rate:
+        raise MediaError(f"{path}: the video has no frame rate. Re-encode it with one, e.g. ffmpeg -r 25.")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    # Small pictures decode faster on one thread; worker processes fill the cores anyway.
+    stream.codec_context.thread_count = 1 if width * height < 400_000 else 0
+    stream.codec_context.thread_type = "AUTO"
+    return stream
+
+
+def check_complete(path: Path, container: Any, stream: Any, frames: int, found_s: float) -> None:
+    """A file cut off behind its index still opens: compare what came with what its header promised."""
+    if frames == 0:
+        raise MediaError(f"{path}: the video has no frames. {COMPLETE}")
+    declared_s = _declared_s(container, stream)
+    if found_s < 0.9 * declared_s - 2 / stream.average_rate:
+        raise MediaError(f"{path}: cut off: {found_s:.2f} s of {declared_s:.2f} s are there. {COMPLETE}")
+
+
+def _declared_s(container: Any, stream: Any) -> float:
+    """How long the picture lasts by the header; 0 if it does not say."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if "DURATION" in stream.metadata:  # Matroska and WebM: 00:00:02.560000000
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else 0.0
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """What is in a video file. Reads every packet, decodes none.
+
+    Raises:
+        MediaError: If this is not a video file with frames and a frame rate.
+    """
+    path = Path(path)
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        stamps, end = timeline(container, stream, path)
+        size = (stream.codec_context.width, stream.codec_context.height)
+        rate, duration = float(stream.average_rate), float((end - stamps[0]) * stream.time_base)
+        codec, has_audio = stream.codec_context.codec.canonical_name, bool(container.streams.audio)
+    with opened(path) as container:  # the turn of the picture is only known from a frame
+        turned = next(container.decode(video=0)).rotation % 180 != 0
+    return VideoInfo(
+        width=size[turned],
+        height=size[not turned],
+        frame_rate_hz=rate,
+        frames=len(stamps),
+        duration_s=duration,
+        has_audio=has_audio,
+        codec=codec,
+    )
+
+
+def stamp(packet_or_frame: Any) -> Any:
+    return packet_or_frame.pts if packet_or_frame.pts is not None else packet_or_frame.dts
+
+
+def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
+    """The presentation times of all frames, ascending, and the end of the last; read from the packets."""
+    packets = [p for p in container.demux(stream) if p.size and stamp(p) is not None and not p.is_discard]
+    stamps, end = sorted(stamp(p) for p in packets), max((end_of(p, stream) for p in packets), default=0)
+    found_s = float((end - stamps[0]) * stream.time_base) if stamps else 0.0
+    check_complete(path, container, stream, len(packets), found_s)
+    return stamps, end
+
+
+def end_of(packet: Any, stream: Any) -> int:
+    return stamp(packet) + (packet.duration or round(1 / stream.average_rate / stream.time_base))

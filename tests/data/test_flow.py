@@ -1,0 +1,97 @@
+import math
+
+import numpy as np
+import pytest
+
+from stav2a.data.filters import AVAlignFilter, KeepAll
+from stav2a.data.flow import av_align, motion, motion_peaks
+from stav2a.data.io import Decoded
+from stav2a.data.onsets import SuperFlux
+
+
+def moving(shifts: list[int]) -> np.ndarray:
+    """A random texture that has moved this many pixels to the right, a frame."""
+    coarse = np.random.default_rng(0).uniform(0, 255, (24, 24)).repeat(4, axis=0).repeat(4, axis=1)
+    texture = ((coarse + np.roll(coarse, 1, 0) + np.roll(coarse, 1, 1)) / 3).astype(np.uint8)
+    return np.stack([np.roll(texture, shift, axis=1) for shift in shifts])
+
+
+def test_motion_is_in_pixels_a_frame_and_repeats_its_first_value():
+    trajectory = motion(moving([0, 0, 2, 2, 3]))
+    assert trajectory.shape == (5,)
+    np.testing.assert_allclose(trajectory, [0, 0, 2, 0, 1], atol=0.3)
+
+
+def test_a_reduced_size_gives_native_pixels():
+    np.testing.assert_allclose(motion(moving([0, 0, 2, 2]), size=48), [0, 0, 2, 0], atol=0.5)
+
+
+def test_rgb_and_grey_have_the_same_motion():
+    grey = moving([0, 1, 3])
+    np.testing.assert_allclose(motion(np.repeat(grey[..., None], 3, axis=3)), motion(grey), atol=0.02)
+
+
+def test_two_frames_have_no_peaks():
+    with pytest.raises(ValueError, match="AV-Align was given 2 frames; motion has peaks from 3 on"):
+        motion(moving([0, 1]))
+
+
+def test_peaks_are_strict_inner_maxima_above_the_threshold():
+    trajectory = np.array([9, 0, 1, 0, 0.1, 0, 2, 2, 0, 0.11, 0, 5])
+    np.testing.assert_allclose(motion_peaks(trajectory, 10), [0.2, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("onsets", "peaks", "expected"),
+    [
+        ([0.5], [0.53], 1.0),
+        ([0.5], [0.54], 0.0),  # the tolerance is exclusive
+        ([0.5, 0.51], [0.5], 2.0),  # as released, many may hit one
+        ([0.5, 1.0], [0.5, 2.0], 1 / 3),
+        ([0.5], [], 0.0),
+        ([], [0.5], 0.0),
+    ],
+)
+def test_av_align_as_released(onsets, peaks, expected):
+    assert av_align(np.array(onsets), np.array(peaks), 0.04) == pytest.approx(expected)
+
+
+def test_av_align_of_nothing_is_not_a_number():
+    assert math.isnan(av_align(np.array([]), np.array([]), 0.04))
+
+
+def clip(shifts: list[int], onset_s: float | None) -> Decoded:
+    audio = np.zeros(16_000, np.float32)
+    if onset_s is not None:
+        start = round(onset_s * 16_000)
+        audio[start : start + 800] = np.random.default_rng(0).uniform(-0.5, 0.5, 800)
+    frames = moving(shifts)
+    return Decoded(frames, np.arange(len(frames)) / 25, 25.0, len(frames) / 25, audio, 16_000)
+
+
+JERK_AT_10 = [0] * 10 + [3] * 15
+
+
+def test_the_filter_keeps_sound_that_begins_with_motion_and_says_why():
+    decision = AVAlignFilter(detector=SuperFlux)(clip(JERK_AT_10, 0.4))
+    assert (decision.keep, decision.score) == (True, 1.0)
+    assert decision.reason == "kept: 1.00 ≥ 0.2 (1 onsets, 1 peaks of motion)"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (clip(JERK_AT_10, 0.7), "rejected: 0.00 < 0.2 (1 onsets, 1 peaks of motion)"),
+        (clip([0] * 25, 0.4), "rejected: 0.00 < 0.2 (1 onsets, 0 peaks of motion)"),
+        (clip([0] * 25, None), "rejected: no onset and no motion"),
+        (clip([0, 1], 0.4), "rejected: 2 frames, too few for motion"),
+    ],
+)
+def test_the_filter_rejects_the_rest_and_says_why(given, reason):
+    decision = AVAlignFilter(detector=SuperFlux)(given)
+    assert not decision.keep
+    assert decision.reason == reason
+
+
+def test_no_filter_keeps_all():
+    assert KeepAll()(clip([0, 1], None)).keep
