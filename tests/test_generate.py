@@ -1,0 +1,357 @@
+"""`stav2a generate`: sound for videos of any length, their picture untouched; every bad input explained."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from stav2a import recipe
+from stav2a.data.io import probe, read_audio, write_clip, write_wav
+from stav2a.data.mel import SAMPLE_RATE
+from stav2a.experiment import Experiment
+from stav2a.generate import build_parser, main
+from stav2a.generate import soundtrack as subject
+from stav2a.run_folder import RunFolder
+from stav2a.store import save_tensors
+
+RECIPES = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
+DURATION_S = 2.56  # of the model
+FPS = 25
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run whose model has learnt nothing."""
+    loaded = recipe.load(RECIPES)
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "untrained")
+    folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts={"recipe": "cn_onset_gvf"})
+    save_tensors(folder.weights, Experiment().model().state_dict())
+    return folder.path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """long, short and exact, as long as 2.5, 0.4 and 1 times the model's clips."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name, times in (("long", 2.5), ("short", 0.4), ("exact", 1.0)):
+        write_video(folder / f"{name}.mp4", round(times * DURATION_S * FPS))
+    return folder
+
+
+def write_video(path: Path, frames: int) -> None:
+    """A bar that moves; frame i is 2 i bright beside it."""
+    brightness = (2 * np.arange(frames) % 256).astype(np.uint8)
+    pictures = np.tile(brightness[:, None, None, None], (1, 32, 48, 3))
+    for index, picture in enumerate(pictures):
+        picture[:, index % 48] = 255
+    rng = np.random.default_rng(0)
+    write_clip(path, pictures, FPS, rng.uniform(-0.1, 0.1, frames * SAMPLE_RATE // FPS), SAMPLE_RATE)
+
+
+@pytest.fixture(scope="module")
+def made(run, videos, tmp_path_factory) -> tuple[Path, int]:
+    """One call for two good videos with a bad one between them; its output folder and exit code."""
+    bad = tmp_path_factory.mktemp("bad") / "broken.mp4"
+    bad.write_bytes((videos / "long.mp4").read_bytes()[:4000])
+    output = tmp_path_factory.mktemp("made") / "new" / "folder"
+    files = [videos / "long.mp4", bad, videos / "short.mp4", videos / "exact.mp4"]
+    return output, main([*map(str, files), "--run", str(run), "--output", str(output)])
+
+
+def packets(path: Path) -> list[tuple[bytes, Fraction]]:
+    with av.open(str(path)) as container:
+        return [(bytes(p), p.pts * p.time_base) for p in container.demux(video=0) if p.size]
+
+
+def durations_s(path: Path) -> tuple[float, float]:
+    """Of the picture and of the sound."""
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        return float(video.duration * video.time_base), float(audio.duration * audio.time_base)
+
+
+def call(run: Path, output: Path, *arguments: object) -> int:
+    return main([*map(str, arguments), "--run", str(run), "--output", str(output)])
+
+
+@pytest.mark.parametrize("name", ["long", "short", "exact"])
+def test_the_picture_is_copied_packet_by_packet(made, videos, name):
+    assert packets(made[0] / f"{name}.mp4") == packets(videos / f"{name}.mp4")
+
+
+@pytest.mark.parametrize("name", ["long", "short", "exact"])
+def test_the_sound_is_as_long_as_the_picture(made, videos, name):
+    picture_s, sound_s = durations_s(made[0] / f"{name}.mp4")
+    assert abs(sound_s - picture_s) <= 1 / FPS
+    samples = len(read_audio(made[0] / f"{name}.wav", SAMPLE_RATE))
+    assert samples == round(probe(videos / f"{name}.mp4").duration_s * SAMPLE_RATE)
+
+
+def test_the_mp4_holds_the_sound_of_the_wav(made):
+    wav, mp4 = (read_audio(made[0] / f"short.{kind}", SAMPLE_RATE) for kind in ("wav", "mp4"))
+    assert np.abs(wav).max() > 0
+    length = min(len(wav), len(mp4))
+    assert np.corrcoef(wav[:length], mp4[:length])[0, 1] > 0.7  # untrained models make noise, hard for AAC
+
+
+def test_one_bad_file_does_not_stop_the_rest(made):
+    assert made[1] == 1
+    assert sorted(path.name for path in made[0].iterdir()) == [
+        f"{name}.{kind}" for name in ("exact", "long", "short") for kind in ("mp4", "wav")
+    ]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(run, videos, made, tmp_path, capsys):
+    assert call(run, tmp_path / "same", videos / "short.mp4") == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'same' / 'short.mp4'}\n"
+    assert captured.err == f"1 of 1 videos have their sound, in {tmp_path / 'same'}\n"
+    assert call(run, tmp_path / "other", videos / "short.mp4", "--seed", 1) == 0
+    first, same, other = (
+        (folder / "short.wav").read_bytes() for folder in (made[0], tmp_path / "same", tmp_path / "other")
+    )
+    assert first == same != other
+
+
+def test_a_prompt_is_heard_and_steps_are_taken(run, videos, made, tmp_path):
+    prompted = tmp_path / "prompted"
+    assert call(run, prompted, videos / "short.mp4", "--prompt", "a dog", "--guidance", 2, "--steps", 1) == 0
+    assert (prompted / "short.wav").read_bytes() != (made[0] / "short.wav").read_bytes()
+
+
+def test_guidance_without_a_prompt_warns_and_is_not_computed(run, videos, tmp_path, capsys, made):
+    assert call(run, tmp_path, videos / "short.mp4", "--guidance", 5) == 0
+    assert "warning: --guidance has no effect without a --prompt." in capsys.readouterr().err
+    assert (tmp_path / "short.wav").read_bytes() == (made[0] / "short.wav").read_bytes()
+
+
+# Windows
+
+
+@pytest.mark.parametrize("rate_hz", [4.0, 12.5, 25.0])
+@pytest.mark.parametrize("duration_s", [0.04, 1.0, 2.56, 2.57, 4.5, 6.4, 7.77, 61.3])
+def test_windows_cover_the_video_and_share_a_quarter(duration_s, rate_hz):
+    starts = subject.window_starts(duration_s, DURATION_S, rate_hz)
+    strides = [after - before for before, after in pairwise(starts)]
+    assert starts[0] == 0
+    assert all(0 < stride <= 0.75 * DURATION_S * rate_hz + 1e-6 for stride in strides)
+    assert starts[-1] / rate_hz + DURATION_S >= duration_s - 1e-6
+    assert starts[-1] == 0 or starts[-1] / rate_hz + DURATION_S < duration_s + 1 / rate_hz
+
+
+def test_a_clip_no_longer_than_the_model_is_one_window():
+    assert subject.window_starts(DURATION_S, DURATION_S, 12.5) == [0]
+
+
+def test_each_window_sees_its_own_time_and_the_last_frame_is_held(videos):
+    class Encoder:
+        frame_rate_hz, frame_size = 12.5, 32
+
+    long = subject.read_windows(videos / "long.mp4", [0, 24, 48], DURATION_S, Encoder)
+    assert long.shape == (3, 32, 3, 32, 32) and long.dtype == torch.uint8
+    assert torch.equal(long[0, 24:], long[1, :8])
+    brightness = long[:, :, 0].float().flatten(2).median(2).values
+    assert brightness[1, 0] == pytest.approx(2 * 48, abs=4)  # frame 48 of 25 a second: 24 of 12.5
+    short = subject.read_windows(videos / "short.mp4", [0], DURATION_S, Encoder)
+    assert torch.equal(short[0, 13:], short[0, 13:14].expand(19, -1, -1, -1))  # its end is at 1.04 s
+    assert not torch.equal(short[0, 12], short[0, 13])
+
+
+def test_a_cross_fade_keeps_the_loudness_of_noise():
+    rng = np.random.default_rng(0)
+    parts = list(rng.normal(size=(3, 40_000)).astype(np.float32))
+    joined = subject.cross_fade(parts, [0, 30_000, 60_000], 10_000)
+    assert joined.shape == (100_000,)
+    assert np.array_equal(joined[:30_000], parts[0][:30_000])
+    assert np.array_equal(joined[40_000:60_000], parts[1][10_000:30_000])
+    assert np.array_equal(joined[70_000:], parts[2][10_000:])
+    assert joined[30_000:40_000].std() == pytest.approx(1, abs=0.03)
+
+
+def test_a_large_overlap_fades_in_its_middle():
+    joined = subject.cross_fade([np.ones(100), np.zeros(100)], [0, 20], 10)
+    assert np.array_equal(joined[:55], np.ones(55)) and np.array_equal(joined[65:], np.zeros(55))
+    assert (np.diff(joined[54:66]) < 0).all()
+
+
+def test_windows_have_noise_of_their_own():
+    seeds = [subject.window_seed(seed, number) for seed in range(3) for number in range(100)]
+    assert len({*seeds, *(seed + 1 for seed in seeds)}) == 600  # with the scheduler's
+
+
+# Bad videos
+
+
+def header_only(path: Path, **options: str) -> None:
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+
+
+def sound_only(path: Path) -> None:
+    write_wav(path.with_suffix(".wav"), np.zeros(1600), SAMPLE_RATE)
+    path.with_suffix(".wav").rename(path)
+
+
+BAD = {
+    "missing.mp4": (lambda path, _: None, "no such file"),
+    "empty.mp4": (lambda path, _: path.write_bytes(b""), "an empty file (0 bytes)"),
+    "text.mp4": (lambda path, _: path.write_text("no video\n" * 50), "not a readable video"),
+    "folder.mp4": (lambda path, _: path.mkdir(), "a folder"),
+    "truncated.mp4": (lambda path, good: path.write_bytes(good.read_bytes()[:3000]), "cut off"),
+    "sound.mp4": (lambda path, _: sound_only(path), "no video stream"),
+    "frameless.mp4": (lambda path, _: header_only(path), "no video stream with frames"),
+    "rateless.mp4": (
+        lambda path, _: header_only(path, movflags="empty_moov+frag_keyframe"),
+        "no frame rate",
+    ),
+}
+
+
+def test_bad_videos_are_told_on_one_line_each_and_leave_nothing(run, videos, tmp_path, capsys):
+    paths = [tmp_path / name for name in BAD]
+    for path in paths:
+        BAD[path.name][0](path, videos / "short.mp4")
+    output = tmp_path / "output"
+    assert call(run, output, *paths) == 1
+    captured = capsys.readouterr()
+    *errors, summary = captured.err.splitlines()
+    for path, line in zip(paths, errors, strict=True):
+        assert line.startswith(f"error: {path}: ") and line.count(str(path)) == 1
+        assert BAD[path.name][1] in line
+    assert summary == f"0 of {len(BAD)} videos have their sound, in {output}"
+    assert captured.out == "" and list(output.iterdir()) == []
+
+
+# Bad commands
+
+
+def test_two_videos_of_one_name_are_refused(run, tmp_path, capsys):
+    assert call(run, tmp_path / "out", tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mov") == 2
+    error = capsys.readouterr().err
+    assert (
+        f"error: {tmp_path}/a/x.mp4 and {tmp_path}/b/x.mov would both become {tmp_path}/out/x.mp4." in error
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_is_never_written_over(run, tmp_path, capsys):
+    video = tmp_path / "clip.mp4"
+    write_video(video, 10)
+    before = video.read_bytes()
+    assert call(run, tmp_path / "." / "sub" / "..", video) == 2
+    assert (
+        "is one of the videos and would be written over. Choose another --output." in capsys.readouterr().err
+    )
+    assert video.read_bytes() == before
+
+
+def test_an_output_that_is_no_folder_is_refused(run, videos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert call(run, tmp_path / "file" / "out", videos / "short.mp4") == 2
+    assert (
+        f"error: --output {tmp_path}/file/out can't be written (Not a directory)." in capsys.readouterr().err
+    )
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> RunFolder:
+    """A copy of the run, to be spoilt."""
+    folder = RunFolder(tmp_path / "copy")
+    folder.path.mkdir()
+    for path in run.iterdir():
+        (folder.path / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def refused(folder: RunFolder, videos: Path, tmp_path: Path, capsys) -> tuple[int, str]:
+    code = call(folder.path, tmp_path / "out", videos / "short.mp4")
+    assert not (tmp_path / "out").exists()
+    return code, capsys.readouterr().err
+
+
+def test_a_missing_run_folder(videos, tmp_path, capsys):
+    code, error = refused(RunFolder(tmp_path / "nowhere"), videos, tmp_path, capsys)
+    assert code == 1
+    assert error.startswith(f"error: {tmp_path}/nowhere is not a run folder") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "snapshot.gin"])
+def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
+    (copy.path / name).unlink()
+    code, error = refused(copy, videos, tmp_path, capsys)
+    assert code == 1
+    assert error == (
+        f"error: {copy.path} holds no finished run: {name} is missing. "
+        "Give the `stav2a run` command that began it again; it goes on where it stopped.\n"
+    )
+
+
+def test_a_run_of_another_format(copy, videos, tmp_path, capsys):
+    (copy.path / "run.json").write_text(json.dumps({**copy.facts(), "format": 99}))
+    code, error = refused(copy, videos, tmp_path, capsys)
+    assert code == 1 and "was written in format 99, this version reads 1." in error
+
+
+@pytest.mark.parametrize("weights", ["another model's", "cut off"])
+def test_weights_of_another_model(copy, videos, tmp_path, capsys, weights):
+    if weights == "cut off":
+        copy.weights.write_bytes(copy.weights.read_bytes()[:5000])
+    else:
+        save_tensors(copy.weights, {"weight": torch.zeros(3)})
+    code, error = refused(copy, videos, tmp_path, capsys)
+    assert code == 1
+    assert f"error: {copy.weights} does not fit snapshot.gin beside it" in error and error.count("\n") == 1
+
+
+def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
+    state = subject.load(copy.path).model.state_dict()
+    next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
+    save_tensors(copy.weights, state)
+    assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1
+    assert "short.mp4: the run's model makes NaN of it" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_edited_snapshot_warns(copy, caplog):
+    text = copy.snapshot.read_text()
+    assert "run.guidance_scale = 3.0" in text
+    copy.snapshot.write_text(text.replace("run.guidance_scale = 3.0", "run.guidance_scale = 7.0"))
+    subject.load(copy.path)
+    assert f"{copy.snapshot} was edited, or made by another version of its components" in caplog.text
+
+
+def test_a_run_s_own_snapshot_does_not_warn(run, caplog):
+    subject.load(run)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", "-1", "argument --seed: '-1' is no whole number from 0 to 4294967295"),
+        ("--steps", "0", "argument --steps: '0' is no whole number from 1 to 999"),
+        ("--steps", "many", "argument --steps: 'many' is no whole number from 1 to 999"),
+        ("--guidance", "nan", "argument --guidance: 'nan' is no number of 0 or more"),
+    ],
+)
+def test_a_bad_value_is_told_before_anything_is_loaded(option, value, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["x.mp4", "--run", "r", "--output", "o", option, value])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_help_comes_without_torch():
+    code = (
+        "import sys, stav2a.generate as g; g.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
