@@ -61,7 +61,7 @@ def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
     padded = np.pad(audio, (size // 2, size))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts]
     magnitudes = np.abs(rfft(frames * window, axis=1))[:, : size // 2]
-    bands = np.log10(1 + magnitudes @ _bands(size // 2, sample_rate))
+    bands = np.log10(1 + (_bands(size // 2, sample_rate) @ magnitudes.T).T)
     wide = np.pad(bands, ((0, 0), (1, 1)), mode="edge")
     highest = np.maximum(np.maximum(wide[:, :-2], wide[:, 2:]), bands)
     # The distance at which two windows overlap by half their height.
@@ -71,14 +71,19 @@ def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
 
 
 @functools.cache
-def _bands(bins: int, sample_rate: int) -> np.ndarray:
-    """madmom's filterbank of 24 bands an octave, (bins, bands)."""
+def _bands(bins: int, sample_rate: int) -> Any:
+    """madmom's filterbank of 24 bands an octave, (bands, bins).
+
+    Sparse, as nearly all of it is zero; and a dense product would start threads in every worker process.
+    """
     with _madmom_found():
         from madmom.audio.filters import LogarithmicFilterbank
         from madmom.audio.stft import fft_frequencies
-    return np.asarray(
-        LogarithmicFilterbank(fft_frequencies(bins, sample_rate), num_bands=24, fmin=30, fmax=17_000)
-    )
+    from scipy.sparse import csr_array
+
+    frequencies = fft_frequencies(bins, sample_rate)
+    bank = LogarithmicFilterbank(frequencies, num_bands=24, fmin=30, fmax=17_000)
+    return csr_array(np.asarray(bank).T)
 
 
 @register("onset_detector", "librosa")
