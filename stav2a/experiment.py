@@ -8,8 +8,10 @@ import gin
 
 from stav2a import recipe
 from stav2a.assembly import BLOCKS, STAV2A, assemble
+from stav2a.errors import UsageError
 from stav2a.registry import expect
 
+MOST_STEPS = 999
 STORE_FORMAT = 1  # raise it when the same settings give another result
 
 
@@ -63,6 +65,13 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 1 <= self.num_inference_steps <= MOST_STEPS:
+            raise UsageError(
+                f"run.num_inference_steps = {self.num_inference_steps}: expected 1 to {MOST_STEPS}, "
+                "one fewer than the noise levels that the model is trained on."
+            )
+        if self.duration_s <= 0:
+            raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in SINGLE and value is not None:

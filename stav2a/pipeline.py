@@ -184,9 +184,7 @@ class Pipeline:
         )
         return results.Generated(clips, audio, data.audio[rows])
 
-    def _measure(
-        self, made: results.Generated, data: Prepared, classifier: Any | None
-    ) -> Sequence[Score]:
+    def _measure(self, made: results.Generated, data: Prepared, classifier: Any | None) -> Sequence[Score]:
         flows, rates = preparation.mean_flows(made.clips, store=self.store, key=self._dataset_key)
         heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
         classes = preparation.class_names(data.clips)

@@ -15,8 +15,8 @@ from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
 from stav2a.data.flow import motion
 from stav2a.data.io import decode
-from stav2a.data.pool import parallel
 from stav2a.data.onsets import onset_frames
+from stav2a.data.pool import parallel
 from stav2a.data.prepare import Prepared, prepare
 from stav2a.store import Store, load_tensors, save_tensors, write_json
 from stav2a.training.work import Corpus
@@ -64,7 +64,8 @@ def prepared(
     return replace(
         found,
         decisions={
-            name: [Decision(**each) for each in json.loads(path.read_text())] for name, path in decided.items()
+            name: [Decision(**each) for each in json.loads(path.read_text())]
+            for name, path in decided.items()
         },
     )
 
@@ -146,20 +147,24 @@ def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
     return {"mean": torch.cat(means), "std": torch.cat(stds)}
 
 
-def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> list[np.ndarray]:
-    """Mean optical flow of every clip's own frames, as AV-Align defines it; kept in the store."""
+def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> tuple[list[np.ndarray], list[float]]:
+    """Mean flow of every clip's own frames, as AV-Align defines it, and its frame rate; kept in the store."""
     if not store.has("flows", key):
-        flows = list(parallel(_flow, clips, description="optical flow of the test clips"))
+        found = list(parallel(_flow, clips, description="optical flow of the test clips"))
         with store.create("flows", key) as folder:
-            tensors = {str(i): torch.from_numpy(flow) for i, flow in enumerate(flows)}
-            save_tensors(folder / "tensors.safetensors", tensors)
-    found = load_tensors(store.path("flows", key) / "tensors.safetensors")
-    return [found[str(i)].numpy() for i in range(len(clips))]
+            save_tensors(
+                folder / "flows.safetensors", {str(i): torch.from_numpy(f) for i, (f, _) in enumerate(found)}
+            )
+            write_json(folder / "rates.json", [rate for _, rate in found])
+    folder = store.path("flows", key)
+    flows = load_tensors(folder / "flows.safetensors")
+    return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
 
 
-def _flow(clip: Clip) -> np.ndarray:
+def _flow(clip: Clip) -> tuple[np.ndarray, float]:
     """What worker processes run."""
-    return motion(decode(clip.video).frames)
+    decoded = decode(clip.video)
+    return motion(decoded.frames), decoded.frame_rate_hz
 
 
 def _nothing_left(split: str, decisions: Sequence[Decision]) -> str:
@@ -169,4 +174,3 @@ def _nothing_left(split: str, decisions: Sequence[Decision]) -> str:
         f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "
         "Give more clips, or lower the filter's threshold."
     )
-

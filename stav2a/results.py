@@ -88,7 +88,10 @@ def log_mels(audio: np.ndarray) -> Tensor:
 
 
 def evaluation_set(
-    made: Generated, flows: Sequence[np.ndarray], rates_hz: Sequence[float], classifier: Classified | None,
+    made: Generated,
+    flows: Sequence[np.ndarray],
+    rates_hz: Sequence[float],
+    classifier: Classified | None,
     classes: Sequence[str],
 ) -> EvaluationSet:
     """All that metrics may ask about the held-out clips."""

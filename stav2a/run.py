@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stav2a import recipe
-from stav2a.errors import UsageError, guarded
+from stav2a.errors import guarded
 
 SAMPLES = 8
 EXAMPLES = """examples:
@@ -28,12 +28,38 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--gin", action="append", required=True, metavar="RECIPE", help="a recipe; several are laid over one another")
-    parser.add_argument("--bind", action="append", default=[], metavar="'X.Y = 1'", help="override one parameter; may be repeated")
-    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="run folders, store and tracking (default: runs)")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db); none tracks nothing")
-    parser.add_argument("--check", action="store_true", help="validate the recipe and print it whole; run nothing")
-    parser.add_argument("--strict", action="store_true", help="refuse settings that have no effect, instead of warning")
+    parser.add_argument(
+        "--gin",
+        action="append",
+        required=True,
+        metavar="RECIPE",
+        help="a recipe; several are laid over one another",
+    )
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="'X.Y = 1'",
+        help="override one parameter; may be repeated",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="run folders, store and tracking (default: runs)",
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db); none tracks nothing",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="validate the recipe and print it whole; run nothing"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse settings that have no effect, instead of warning"
+    )
     parser.add_argument("--trust-recipe", action="store_true", help="let the recipe import any module")
     return parser
 
@@ -41,9 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    loaded = recipe.load(
-        arguments.gin, arguments.bind, strict=arguments.strict, trust=arguments.trust_recipe
-    )
+    loaded = recipe.load(arguments.gin, arguments.bind, strict=arguments.strict, trust=arguments.trust_recipe)
     if arguments.check:
         print(_explain(loaded))
         return 0
@@ -59,17 +83,17 @@ def _explain(loaded: recipe.Recipe) -> str:
 
 
 def _run(loaded: recipe.Recipe, output: Path, uri: str | None) -> int:
-    from stav2a.run_folder import RunFolder
+    from stav2a.run_folder import RunFolder, check_writable
     from stav2a.tracking import connect, environment, git_state
 
     name = _name(loaded)
     folder = RunFolder(output / f"{name}-{loaded.signature()[:8]}")
-    _check_writable(output)
+    check_writable(output)
     if folder.finished:
         return _answer(folder)
     known = folder.facts() if (folder.path / "run.json").exists() else {}
     tracker = connect(uri, output, experiment="stav2a", run_name=name, run_id=known.get("mlflow_run"))
-    facts = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
+    facts: dict[str, Any] = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
     with tracker:
         folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=facts)
         tracker.set_tags({"recipe": name, "signature": loaded.signature(), **_prefixed("git", facts["git"])})
@@ -112,12 +136,18 @@ def _report(loaded: recipe.Recipe, folder: Any, outcome: Any) -> None:
 
     facts = folder.facts()
     losses = {
-        f"{stage}/{name}": points for stage, history in outcome.histories.items() for name, points in history.items()
+        f"{stage}/{name}": points
+        for stage, history in outcome.histories.items()
+        for name, points in history.items()
     }
     write_report(
         folder.report,
         title=f"STA-V2A: {facts['recipe']}",
-        facts={"recipe": facts["recipe"], "signature": facts["signature"][:16], "seconds": str(facts["seconds"])},
+        facts={
+            "recipe": facts["recipe"],
+            "signature": facts["signature"][:16],
+            "seconds": str(facts["seconds"]),
+        },
         scores=outcome.scores,
         clips=gallery.report_clips(outcome.made, folder.samples, outcome.scores, count=SAMPLES),
         curves=curves_png(losses) if losses else None,
@@ -135,7 +165,11 @@ def _track(tracker: Any, folder: Any, outcome: Any) -> None:
         parts = {"": score.value, "_low": score.low, "_high": score.high, "_chance": score.chance}
         parts["_corrected"] = score.corrected
         figures.update(
-            {f"{score.name}{part}": v for part, v in parts.items() if v is not None and score.unavailable is None}
+            {
+                f"{score.name}{part}": v
+                for part, v in parts.items()
+                if v is not None and score.unavailable is None
+            }
         )
     tracker.log_metrics(figures)
     tracker.log_artifact(folder.scores)
@@ -151,18 +185,6 @@ def _answer(folder: Any) -> int:
     print(evaluation.table(scores))
     print(f"report   {folder.report}\nsamples  {folder.samples}")
     return 0
-
-
-def _check_writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
-        ) from None
 
 
 def _name(loaded: recipe.Recipe) -> str:

@@ -1,10 +1,12 @@
 """A run's folder: what is in it, and how to tell whose it is."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stav2a.errors import UsageError
 from stav2a.store import write_json, write_text
 
 FORMAT = 1
@@ -12,6 +14,25 @@ FORMAT = 1
 
 class RunFolderError(ValueError):
     """A folder that is not a run's, or is another's."""
+
+    exit_code = 2
+
+
+def check_writable(output: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        UsageError: It can't be made, or can't be written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
+        ) from None
 
 
 @dataclass(frozen=True)

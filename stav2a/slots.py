@@ -63,7 +63,7 @@ class ConditionFuser(Protocol):
 
 @runtime_checkable
 class UNet(Protocol):
-    """The text-to-audio denoiser that a backbone builds on: a diffusers `UNet2DConditionModel`, whatever its size."""
+    """The text-to-audio denoiser that a backbone builds on: a diffusers `UNet2DConditionModel`."""
 
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
@@ -121,7 +121,7 @@ class OnsetDetector(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """An evaluation set -> one score, with its definition, its interval and, where it has them, values per clip."""
+    """An evaluation set -> one score, with its definition, its interval and its values per clip."""
 
     def __call__(self, samples: Any) -> Any: ...
 
@@ -143,7 +143,7 @@ class Stage(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D): the judge of FD, KL, IS and class accuracy."""
+    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D): the judge of sounds."""
 
     def fit(self, work: Any) -> Any: ...
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...

@@ -78,7 +78,8 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+    # .clone(): tied weights share memory, which safetensors refuses
+    save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()}, temporary)
     os.replace(temporary, path)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.checkpoints import load_weights
 from stav2a.registry import register
 
 
@@ -23,6 +24,7 @@ class MelVAE(nn.Module):
         patch: Side of the squares folded into channels, in frames and bins.
         mel_mean: Subtracted from the log-mel before encoding.
         mel_std: Divides it; the pair brings log-mels to about zero mean and unit deviation.
+        checkpoint: Folder of weights, whitening included, which are then frozen; None trains from nothing.
 
     Shapes:
         mel (B, 1, Tm, M) <-> z (B, C, Tm / downsampling, M / downsampling)
@@ -45,6 +47,7 @@ class MelVAE(nn.Module):
         patch: int = 1,
         mel_mean: float = 0.0,
         mel_std: float = 1.0,
+        checkpoint: str | None = None,
     ) -> None:
         super().__init__()
         from diffusers import AutoencoderKL
@@ -65,6 +68,8 @@ class MelVAE(nn.Module):
         self.mel_mean, self.mel_std = mel_mean, mel_std
         self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("scale", torch.ones(latent_channels, 1, 1))
+        load_weights(self, checkpoint, parameter="autoencoder.kl.checkpoint")
+        self.requires_grad_(checkpoint is None)
 
     def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the whitened posterior, each (B, C, T, F)."""

@@ -4,6 +4,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.checkpoints import load_weights
 from stav2a.registry import register
 
 
@@ -20,6 +21,7 @@ class CAVP(nn.Module):
         dim: Width of a frame's feature, D_v.
         frame_rate_hz: Frames a second the encoder expects.
         frame_size: Side of the square frames, in pixels.
+        checkpoint: Folder of weights, which are then frozen; None trains from nothing.
 
     Shapes:
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
@@ -37,11 +39,14 @@ class CAVP(nn.Module):
         dim: int = 512,
         frame_rate_hz: float = 4.0,
         frame_size: int = 224,
+        checkpoint: str | None = None,
     ) -> None:
         super().__init__()
         self.dim, self.frame_rate_hz, self.frame_size = dim, frame_rate_hz, frame_size
         self.video_encoder = SlowOnly(width, blocks)
         self.video_project_head = nn.Linear(self.video_encoder.out_dim, dim)
+        load_weights(self, checkpoint, parameter="feature_encoder.cavp.checkpoint")
+        self.requires_grad_(checkpoint is None)
 
     def forward(self, video: Tensor) -> Tensor:
         x = self.video_encoder(rearrange(video, "b l c h w -> b c l h w"))  # (B, D, L)
@@ -101,7 +106,7 @@ class ConvNorm(nn.Module):
 
     def __init__(self, channels: int, out: int, kernel: tuple[int, int, int], stride: int = 1) -> None:
         super().__init__()
-        padding = tuple(k // 2 for k in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(channels, out, kernel, (1, stride, stride), padding, bias=False)
         self.bn = nn.BatchNorm3d(out)
 

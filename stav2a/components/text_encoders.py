@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stav2a.checkpoints import CheckpointError
 from stav2a.registry import register
 
 PAD, END, FIRST_WORD = 0, 1, 2
@@ -82,15 +83,22 @@ class MT5(nn.Module):
         B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 that of the longest
 
     Raises:
-        OSError: The checkpoint is neither a folder nor to be had from the hub.
+        CheckpointError: The checkpoint is neither a folder nor to be had from the hub.
     """
 
     def __init__(self, *, checkpoint: str = "google/mt5-large", max_length: int = 200) -> None:
         super().__init__()
         from transformers import AutoTokenizer, MT5EncoderModel
 
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self.encoder = MT5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32).requires_grad_(False)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.encoder = MT5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"text_encoder.mt5.checkpoint = {checkpoint!r} can't be loaded: {str(error).splitlines()[0]} "
+                "Give a folder with the model and its tokenizer, or a name that the hub knows."
+            ) from error
+        self.encoder.requires_grad_(False)
         self.dim, self.max_length = self.encoder.config.d_model, max_length
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from stav2a.checkpoints import load_weights
 from stav2a.registry import register
 
 
@@ -16,6 +17,7 @@ def stable_diffusion(
     layers_per_block: int = 2,
     use_linear_projection: bool = True,
     norm_num_groups: int = 32,
+    checkpoint: str | None = None,
 ) -> Any:
     """Stable Diffusion's U-Net on latents of any width (sec. III-A); the defaults are Tango's.
 
@@ -28,6 +30,7 @@ def stable_diffusion(
         layers_per_block: Residual blocks at each resolution.
         use_linear_projection: Linear layers, not 1x1 convolutions, around attention.
         norm_num_groups: Groups of every group normalisation.
+        checkpoint: Folder of text-to-audio weights to start from; None trains from nothing.
 
     Shapes:
         z_t (B, C, T, F), t (B,), c (B, K, D_c) -> prediction (B, C, T, F)
@@ -36,7 +39,7 @@ def stable_diffusion(
 
     down = tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in attention_levels)
     up = tuple("CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attention_levels))
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         in_channels=latent_channels,
         out_channels=latent_channels,
         down_block_types=down,
@@ -48,3 +51,5 @@ def stable_diffusion(
         use_linear_projection=use_linear_projection,
         norm_num_groups=norm_num_groups,
     )
+    load_weights(unet, checkpoint, parameter="unet.stable_diffusion.checkpoint")
+    return unet

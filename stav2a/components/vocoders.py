@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stav2a.checkpoints import load_weights
 from stav2a.data import mel as front_end
 from stav2a.registry import register
 
@@ -47,23 +48,20 @@ class HiFiGAN(nn.Module):
     """AudioLDM's HiFi-GAN in stock transformers (HiFi-GAN [20]).
 
     Args:
-        checkpoint: Folder of a converted vocoder; None leaves random weights, to be loaded with the model's.
+        checkpoint: Folder of weights; None leaves random ones, to be loaded with the model's.
         upsample_initial_channel: Channels after the first convolution.
 
     Shapes:
         mel (B, 1, Tm, M), natural log of magnitudes -> waveform (B, Tm * hop), in [-1, 1]
 
     Raises:
-        OSError: The checkpoint is not a folder with a vocoder's config and weights.
+        CheckpointError: The folder holds no weights, or those of another vocoder.
     """
 
     def __init__(self, *, checkpoint: str | None = None, upsample_initial_channel: int = 1024) -> None:
         super().__init__()
         from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-        if checkpoint is not None:
-            self.generator = SpeechT5HifiGan.from_pretrained(checkpoint, dtype=torch.float32)
-            return
         config = SpeechT5HifiGanConfig(
             model_in_dim=front_end.N_MELS,
             sampling_rate=front_end.SAMPLE_RATE,
@@ -75,6 +73,8 @@ class HiFiGAN(nn.Module):
             normalize_before=False,
         )
         self.generator = SpeechT5HifiGan(config)
+        load_weights(self.generator, checkpoint, parameter="vocoder.hifigan.checkpoint")
+        self.requires_grad_(False)
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.generator(mel[:, 0])[:, : mel.shape[2] * front_end.HOP]

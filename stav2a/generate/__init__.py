@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     _check_names(arguments.videos, arguments.output)
     from stav2a.generate import soundtrack
+    from stav2a.run_folder import check_writable
 
     trained = soundtrack.load(arguments.run, trust=arguments.trust_recipe)
-    _check_writable(arguments.output)
+    check_writable(arguments.output)
     settings = _settings(arguments, trained.experiment)
     failed = 0
     for video in arguments.videos:
@@ -131,18 +132,6 @@ def _check_names(videos: Sequence[Path], output: Path) -> None:
             raise UsageError(
                 f"{target} is one of the videos and would be written over. Choose another --output."
             )
-
-
-def _check_writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
-        ) from None
 
 
 def _told(video: Path, error: Exception) -> str:

@@ -68,7 +68,9 @@ class AutoencoderStage:
     def _crops(self, mel: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
         chosen = rows[torch.randint(len(rows), (self.batch_size,), generator=rng)]
         starts = torch.randint(mel.shape[2] - self.crop + 1, (self.batch_size,), generator=rng).tolist()
-        return torch.stack([mel[i, :, s : s + self.crop] for i, s in zip(chosen.tolist(), starts, strict=True)])
+        return torch.stack(
+            [mel[i, :, s : s + self.crop] for i, s in zip(chosen.tolist(), starts, strict=True)]
+        )
 
     def _loss(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Tensor:
         posterior = vae.posterior(mel)

@@ -103,5 +103,3 @@ class AudioTower(nn.Module):
     def forward(self, mel: Tensor, frames: int) -> Tensor:
         x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
         return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
-
-

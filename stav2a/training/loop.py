@@ -1,4 +1,4 @@
-"""One training loop for every stage: AdamW, warm-up and cosine, EMA, best validation, resumable to the bit."""
+"""One training loop for every stage: AdamW, EMA, best validation, resumable to the bit."""
 
 import json
 import math
@@ -227,7 +227,11 @@ class _Run:
 
     def _fresh_state(self, p: Tensor) -> dict[str, Any]:
         zeros = torch.zeros_like(p)
-        return {"step": torch.tensor(float(self.progress.step)), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+        return {
+            "step": torch.tensor(float(self.progress.step)),
+            "exp_avg": zeros,
+            "exp_avg_sq": zeros.clone(),
+        }
 
 
 def _check_all_trained(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
@@ -235,4 +239,3 @@ def _check_all_trained(model: nn.Module, parameters: Sequence[nn.Parameter]) -> 
     lost = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
     if lost:
         raise AssertionError(f"Parameters that require a gradient but are not in the optimizer: {lost}")
-

@@ -107,12 +107,13 @@ def _pretrained(model: STAV2A) -> list[str]:
 
 def _weights(model: STAV2A, slots: Sequence[str]) -> dict[str, Tensor]:
     prefixes = tuple("backbone.unet." if slot == "unet" else f"{slot}." for slot in slots)
-    return {name: t.clone() for name, t in model.state_dict().items() if name.startswith(prefixes)}
-
+    return {name: t for name, t in model.state_dict().items() if name.startswith(prefixes)}
 
 
 def load_part(model: STAV2A, weights: Mapping[str, Tensor]) -> None:
     """Put some of a model's weights in place; a name that the model lacks is an error."""
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     if unknown:
-        raise ValueError(f"The weights hold {len(unknown)} tensors that this model lacks, first {unknown[0]}.")
+        raise ValueError(
+            f"The weights hold {len(unknown)} tensors that this model lacks, first {unknown[0]}."
+        )
