@@ -7,6 +7,7 @@ of its own (for plugins), and every `OSError`. All else is a bug, and keeps its 
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,16 @@ def exit_code(error: BaseException) -> int | None:
     return FAILURE if told else None
 
 
+def told(error: BaseException) -> str:
+    """The error's own words, without those that gin adds of where a component was called.
+
+    Example:
+        >>> told(UsageError("no such run\\n  In call to configurable 'cavp' (<class 'CAVP'>)"))
+        'no such run'
+    """
+    return re.sub(r"\n  In call to configurable .*", "", str(error))
+
+
 def guarded(main: Main) -> Main:
     """Turn expected errors of a command's `main` into one `error: …` on stderr, and an exit code.
 
@@ -59,7 +70,7 @@ def guarded(main: Main) -> Main:
             code = exit_code(error)
             if code is None or os.environ.get("STAV2A_TRACEBACK") == "1":
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {told(error)}", file=sys.stderr)
             return code
 
     return run

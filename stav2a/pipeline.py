@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +57,7 @@ class Pipeline:
 
     def run(self) -> Outcome:
         """Carry out all of it."""
+        metrics = [metric() for metric in self.experiment.metrics]  # now: what is wrong shows before training
         model = self.experiment.model()
         data = self._prepare(model)
         corpus = preparation.corpus(data, model, self._filter_key, store=self.store, keys=self._keys)
@@ -66,7 +66,7 @@ class Pipeline:
         classifier = self._classifier(model, corpus, data)
         made = self._sample(model, corpus, data)
         self.tell("measuring")
-        scores = self._measure(made, data, classifier)
+        scores = self._measure(made, data, classifier, metrics)
         return Outcome(model, made, scores, histories)
 
     @cached_property
@@ -184,19 +184,16 @@ class Pipeline:
         )
         return results.Generated(clips, audio, data.audio[rows])
 
-    def _measure(self, made: results.Generated, data: Prepared, classifier: Any | None) -> Sequence[Score]:
+    def _measure(
+        self, made: results.Generated, data: Prepared, classifier: Any | None, metrics: Sequence[Any]
+    ) -> Sequence[Score]:
         flows, rates = preparation.mean_flows(made.clips, store=self.store, key=self._dataset_key)
         heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
         classes = preparation.class_names(data.clips)
         samples = results.evaluation_set(made, flows, rates, heard, classes)
-        return evaluate(samples, [metric() for metric in self.experiment.metrics])
+        return evaluate(samples, metrics)
 
     @property
     def _classifier_name(self) -> str:
         dataset = self.experiment.described("dataset")["component"].split(".")[1]
         return f"{dataset} classifier"
-
-
-def store_of(output: Path) -> Store:
-    """The store beside the run folders."""
-    return Store(output / "store")

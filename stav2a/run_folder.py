@@ -66,9 +66,14 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a run in the folder."""
+        return (self.path / "run.json").is_file()
+
+    @property
     def finished(self) -> bool:
-        """The report is written last."""
-        return self.report.is_file() and self.scores.is_file()
+        """Whether its run came to its end."""
+        return self.begun and bool(self.check().get("finished"))
 
     def facts(self) -> dict[str, Any]:
         """What `begin` wrote, and what was added since."""
@@ -82,7 +87,7 @@ class RunFolder:
             OSError: It can't be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if (self.path / "run.json").exists():
+        if self.begun:
             found = self.check()
             if found["signature"] != signature:
                 raise RunFolderError(

@@ -281,7 +281,7 @@ def refused(folder: RunFolder, videos: Path, tmp_path: Path, capsys) -> tuple[in
 
 def test_a_missing_run_folder(videos, tmp_path, capsys):
     code, error = refused(RunFolder(tmp_path / "nowhere"), videos, tmp_path, capsys)
-    assert code == 1
+    assert code == 2
     assert error.startswith(f"error: {tmp_path}/nowhere is not a run folder") and error.count("\n") == 1
 
 
@@ -299,7 +299,7 @@ def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
 def test_a_run_of_another_format(copy, videos, tmp_path, capsys):
     (copy.path / "run.json").write_text(json.dumps({**copy.facts(), "format": 99}))
     code, error = refused(copy, videos, tmp_path, capsys)
-    assert code == 1 and "was written in format 99, this version reads 1." in error
+    assert code == 2 and "was written in format 99, this version reads 1." in error
 
 
 @pytest.mark.parametrize("weights", ["another model's", "cut off"])

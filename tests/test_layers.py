@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 LAYERS = [
     ["__main__", "cli", "components.__main__"],
     ["run", "generate", "ablation", "listing"],
+    ["session"],
     ["pipeline", "gallery"],
     ["preparation", "results"],
     ["experiment"],
@@ -21,13 +22,13 @@ LAYERS = [
     ["components", "data", "metrics"],
     ["recipe"],
     ["registry"],
-    ["slots", "store", "errors", ""],
+    ["slots", "store", "checkpoints", "errors", ""],
 ]
 GIN = {"registry", "recipe", "assembly", "experiment"}
 ONLY_IN = {"gin": GIN, "mlflow": {"tracking"}}
 WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional
 APART = {
-    "components": {"data", "registry", "slots"},  # and no other component
+    "components": {"checkpoints", "data", "registry", "slots"},  # and no other component
     "metrics": {"metrics", "registry"},  # arrays in, numbers out
     "training": {"training", "assembly", "data", "registry", "sampling", "store"},  # no component by name
     "sampling": {"assembly", "registry"},

@@ -63,9 +63,12 @@ class Manifest:
     def _clip(self, row: dict[str, str], line: int) -> Clip:
         if row["split"] not in SPLITS:
             raise ManifestError(
-                f"{self.file}, line {line}: the split is {row['split']!r}; expected one of {', '.join(SPLITS)}."
+                f"{self.file}, line {line}: the split is {row['split']!r}; "
+                f"expected one of {', '.join(SPLITS)}."
             )
         video = self.videos / row["file"]
         if not video.is_file():
-            raise ManifestError(f"{self.file}, line {line}: there is no file {video}. Check dataset.manifest.videos.")
+            raise ManifestError(
+                f"{self.file}, line {line}: there is no file {video}. Check dataset.manifest.videos."
+            )
         return Clip(row["id"], video, row["caption"], row["split"], label=row.get("label") or None)
