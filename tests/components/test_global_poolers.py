@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from stav2a.components.global_poolers import AttentivePooler, NoPooler
+
+
+@pytest.fixture
+def pooler() -> AttentivePooler:
+    torch.manual_seed(0)
+    return AttentivePooler(in_dim=6, cond_dim=5, tokens=3, dropout=0.5).double().eval()
+
+
+@pytest.fixture
+def e_v() -> Tensor:
+    return torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_attention_is_a_distribution_over_the_frames(pooler, e_v):
+    weights = pooler.attention(pooler.project(3 * e_v))
+    assert weights.shape == (2, 7)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, dtype=torch.float64))
+    assert weights.std() > 1e-3  # it is no plain mean
+
+
+def test_attention_is_that_of_equations_3_and_4(pooler, e_v):
+    def linear(layer, x):
+        rows = [sum(w * v for w, v in zip(row, x, strict=True)) for row in layer.weight.tolist()]
+        bias = [0.0] * len(rows) if layer.bias is None else layer.bias.tolist()
+        return [row + b for row, b in zip(rows, bias, strict=True)]
+
+    def cosine(a, b):
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(x * x for x in b))
+
+    e = pooler.project(e_v)
+    for clip, found in zip(e.tolist(), pooler.attention(e).tolist(), strict=True):
+        scores = []
+        for frame in clip:
+            hidden = [max(0.0, h) for h in linear(pooler.unary, frame)]
+            local = linear(pooler.unary_score, hidden)[0]
+            u = linear(pooler.embed_u, frame)
+            cross = sum(cosine(u, linear(pooler.embed_i, other)) for other in clip)
+            scores.append(linear(pooler.mix, [local, cross])[0])
+        total = sum(math.exp(score) for score in scores)
+        assert found == pytest.approx([math.exp(score) / total for score in scores], rel=1e-9)
+
+
+def test_the_tokens_are_made_of_the_attended_mean(pooler, e_v):
+    e = pooler.project(e_v)
+    pooled = torch.stack([p @ frames for p, frames in zip(pooler.attention(e), e, strict=True)])
+    torch.testing.assert_close(pooler(e_v), pooler.expand(pooled[:, None]))
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("frames", [1, 9])
+def test_there_are_k_tokens_whatever_the_length(tokens, frames):
+    assert AttentivePooler(in_dim=6, cond_dim=5, tokens=tokens)(torch.rand(2, frames, 6)).shape == (
+        2,
+        tokens,
+        5,
+    )
+
+
+def test_the_order_of_frames_does_not_matter(pooler, e_v):
+    torch.testing.assert_close(pooler(e_v.flip(1)), pooler(e_v))
+
+
+def test_dropout_works_in_training_alone(pooler, e_v):
+    assert torch.equal(pooler(e_v), pooler(e_v))
+    without = AttentivePooler(in_dim=6, cond_dim=5, tokens=3).double().train()
+    without.load_state_dict(pooler.state_dict())
+    torch.testing.assert_close(pooler(e_v), without(e_v))
+    pooler.train()
+    assert not torch.allclose(pooler(e_v), pooler(e_v))
+
+
+def test_none_gives_no_tokens_of_the_right_width():
+    assert NoPooler(in_dim=6, cond_dim=5)(torch.rand(2, 7, 6)).shape == (2, 0, 5)

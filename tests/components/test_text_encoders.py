@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from stav2a.checkpoints import CheckpointError
+from stav2a.components.text_encoders import MT5, TinyMT5
+
+CAPTIONS = ["a wooden bowl is struck", "a bell", ""]
+
+
+@pytest.fixture
+def tiny() -> TinyMT5:
+    torch.manual_seed(0)
+    return TinyMT5(dim=16, layers=1, heads=2, vocabulary=512, max_length=8).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A folder with a tiny random mT5 encoder and a word tokenizer, as the hub's are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import MT5Config, MT5EncoderModel, PreTrainedTokenizerFast
+
+    words = ["<pad>", "</s>", "<unk>", *sorted({word for caption in CAPTIONS for word in caption.split()})]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder = tmp_path_factory.mktemp("mt5")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = MT5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    MT5EncoderModel(config).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_padding_carries_nothing(tiny):
+    e_text, mask = tiny(CAPTIONS)
+    assert (e_text.shape, mask.shape, mask.dtype) == ((3, 8, 16), (3, 8), torch.bool)
+    assert (e_text[~mask] == 0).all()
+    assert (e_text[mask].abs().amax(dim=-1) > 0).all()
+
+
+def test_the_mask_covers_the_words_and_an_end_token(tiny):
+    _, mask = tiny(CAPTIONS)
+    assert mask.sum(dim=1).tolist() == [6, 3, 1]
+    assert mask[0].tolist() == [True] * 6 + [False] * 2
+
+
+def test_the_null_text_is_one_token(tiny):
+    _, mask = tiny([""])
+    assert mask.tolist() == [[True] + [False] * 7]
+
+
+@torch.no_grad()
+def test_a_caption_does_not_depend_on_its_batch(tiny):
+    together, mask = tiny(CAPTIONS)
+    for i, caption in enumerate(CAPTIONS):
+        alone, own = tiny([caption])
+        assert torch.equal(own, mask[i : i + 1])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_long_caption_is_cut_and_still_ends(tiny):
+    long, mask = tiny(["one two three four five six seven eight nine"])
+    assert mask.all()
+    torch.testing.assert_close(long, tiny(["one two three four five six seven something else"])[0])
+
+
+@torch.no_grad()
+def test_words_count_and_their_case_and_punctuation_do_not(tiny):
+    torch.testing.assert_close(tiny(["A bell."])[0], tiny(["a bell"])[0])
+    assert (tiny(["a bell"])[0] - tiny(["a drum"])[0]).abs().max() > 1e-3
+    assert (tiny(["dog bites man"])[0] - tiny(["man bites dog"])[0]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_words_mean_the_same_in_every_process(tiny):
+    assert tiny._ids("bell") == [25, 1] + [0] * 6  # Python's own hash would differ
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_loaded_as_it_is_and_frozen(checkpoint):
+    from transformers import MT5EncoderModel
+
+    encoder = MT5(checkpoint=str(checkpoint))
+    assert encoder.dim == 16
+    assert not any(p.requires_grad for p in encoder.parameters())
+    e_text, mask = encoder(CAPTIONS)
+    assert mask.sum(dim=1).tolist() == [6, 3, 1]
+    assert (e_text[~mask] == 0).all()
+    ids = encoder.tokenizer([CAPTIONS[1]], return_tensors="pt").input_ids
+    alone = MT5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32)(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(e_text[1:2, :3], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_checkpoint_cuts_long_captions(checkpoint):
+    _, mask = MT5(checkpoint=str(checkpoint), max_length=4)(CAPTIONS)
+    assert mask.sum(dim=1).tolist() == [4, 3, 1]
+
+
+def test_a_folder_without_a_checkpoint_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r"text_encoder\.mt5\.checkpoint = .* can't be loaded"):
+        MT5(checkpoint=str(tmp_path))

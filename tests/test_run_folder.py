@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from stav2a.errors import UsageError, exit_code
+from stav2a.run_folder import RunFolder, RunFolderError, check_writable
+
+SIGNATURE, OTHER = "1a2b3c4d" * 8, "9f8e7d6c" * 8
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    made = RunFolder(tmp_path / "cn-1a2b3c4d")
+    made.begin(signature=SIGNATURE, snapshot="run.seed = 1\n", facts={"recipe": "cn"})
+    return made
+
+
+def test_a_run_writes_down_whose_it_is(folder):
+    assert folder.begun and not folder.finished
+    assert folder.check() == folder.facts() == {"recipe": "cn", "signature": SIGNATURE, "format": 1}
+    assert folder.snapshot.read_text() == "run.seed = 1\n"
+
+
+def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
+    folder.add(mlflow_run="abc")
+    folder.begin(signature=SIGNATURE, snapshot="run.seed = 1\n", facts={"recipe": "cn", "host": "here"})
+    assert folder.facts() == {
+        "recipe": "cn", "signature": SIGNATURE, "format": 1, "mlflow_run": "abc", "host": "here"
+    }  # fmt: skip
+
+
+def test_a_run_is_finished_when_it_says_so(folder):
+    folder.add(finished=True)
+    assert folder.finished and RunFolder(folder.path).finished
+
+
+def test_a_folder_that_is_not_there_is_neither_begun_nor_finished(tmp_path):
+    nothing = RunFolder(tmp_path / "nothing")
+    assert not nothing.begun and not nothing.finished
+    assert not nothing.path.exists()
+
+
+def test_a_run_of_another_configuration_is_refused_and_left_as_it_is(folder):
+    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    with pytest.raises(RunFolderError) as error:
+        folder.begin(signature=OTHER, snapshot="run.seed = 2\n", facts={})
+    assert str(error.value) == (
+        f"{folder.path} holds a run of another configuration (1a2b3c4d, this one is 9f8e7d6c). "
+        "Choose another --output."
+    )
+    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+    assert exit_code(error.value) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{", b"\xff\x00".decode("latin-1")])
+def test_what_is_no_run_folder_is_told(tmp_path, content):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunFolderError) as error:
+        RunFolder(tmp_path).check()
+    assert str(error.value) == (
+        f"{tmp_path} is not a run folder: it has no readable run.json. "
+        "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
+    )
+
+
+@pytest.mark.parametrize(("content", "found"), [({"format": 0}, "0"), ({}, "None"), ([1], "None")])
+def test_a_folder_of_another_version_is_told_with_the_way_out(tmp_path, content, found):
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(RunFolderError) as error:
+        RunFolder(tmp_path).check()
+    assert str(error.value) == (
+        f"{tmp_path} was written in format {found}, this version reads 1. "
+        f"Run its recipe again: python -m stav2a.run --gin {tmp_path / 'snapshot.gin'}"
+    )
+
+
+def test_a_folder_for_results_is_made_and_nothing_is_left_in_it(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("inside", [".", "deeper"])
+def test_a_folder_that_can_not_be_written_is_told(tmp_path, inside):
+    (tmp_path / "file").write_text("kept")
+    output: Path = tmp_path / "file" / inside
+    with pytest.raises(
+        UsageError, match=rf"--output {output} can't be written \(.+\)\. Choose a folder of your"
+    ):
+        check_writable(output)
+    assert (tmp_path / "file").read_text() == "kept"

@@ -1,0 +1,257 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stav2a.training import loop
+from stav2a.training.loop import DivergedError, Group, Plan, fit
+from stav2a.training.work import Work, generator
+
+
+class Net(nn.Module):
+    """Whatever may go wrong when resuming: batch statistics, dropout, and a part that gets no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.idle = nn.Linear(2, 2)
+
+    def loss(self, rng: torch.Generator) -> Tensor:
+        x = torch.randn(16, 3, generator=rng)
+        return (self.layers(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+
+class Logged(list[tuple[str, float, int]]):
+    def __call__(self, name: str, value: float, step: int) -> None:
+        self.append((name, value, step))
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().train()
+
+
+def work(model: Any, folder: Path, log: Any = lambda name, value, step: None, seed: int = 0) -> Work:
+    return Work(model, None, folder, seed, "epsilon", frozenset(), log)  # type: ignore[arg-type]
+
+
+def plan(model: Net, steps: int = 12, **changes: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "loss": model.loss,
+        "groups": [Group([model.layers], 1e-2), Group([model.idle], 1e-3)],
+        "validate": lambda: model.loss(generator(9, "validation", 0)).item(),
+        "ema_decay": 0.9,
+        **changes,
+    }
+    return Plan("toy", steps, **settings)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t.clone() for name, t in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(t, b[name]) for name, t in a.items())
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step: int, model: Net) -> Any:
+    """The model's loss, until the process is stopped in some step."""
+    calls = iter(range(step))
+
+    def loss(rng: torch.Generator) -> Tensor:
+        if next(calls, None) is None:
+            raise Killed
+        return model.loss(rng)
+
+    return loss
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("stops", [(1,), (7,), (4, 5), (11,)])
+def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, monkeypatch, stops, ema_decay):
+    unbroken, log = net(), Logged()
+    (tmp_path / "whole").mkdir()
+    history = fit(plan(unbroken, ema_decay=ema_decay), work(unbroken, tmp_path / "whole", log))
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    for stop in stops:
+        model = net()
+        with pytest.raises(Killed):
+            fit(plan(model, loss=killed_at(stop, model), ema_decay=ema_decay), work(model, tmp_path))
+    model, again = net(), Logged()
+    resumed = fit(plan(model, ema_decay=ema_decay), work(model, tmp_path, again))
+    assert same(state(model), state(unbroken))
+    assert json.dumps(resumed) == json.dumps(history)
+    assert again == log  # a tracker gets the whole curve, whatever came before
+
+
+def test_a_resumed_run_does_not_repeat_what_was_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    model = net()
+    with pytest.raises(Killed):
+        fit(plan(model, loss=killed_at(8, model)), work(model, tmp_path))
+    model = net()
+    with pytest.raises(Killed):  # 4 of 12 steps are left, and no more
+        fit(plan(model, loss=killed_at(3, model)), work(model, tmp_path))
+    model = net()
+    fit(plan(model, loss=killed_at(1, model)), work(model, tmp_path))
+
+
+def test_a_torn_checkpoint_is_never_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    seen: list[set[str]] = []
+    model = net()
+
+    def loss(rng: torch.Generator) -> Tensor:
+        seen.append({path.name for path in tmp_path.iterdir()})
+        return model.loss(rng)
+
+    fit(plan(model, loss=loss), work(model, tmp_path))
+    assert seen[0] == set() and all(names == {"toy.safetensors"} for names in seen[1:])
+
+
+def test_the_seed_decides_all_randomness(tmp_path):
+    ends = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)
+        model, folder = net(), tmp_path / str(number)
+        torch.manual_seed(number)  # dropout must not depend on what ran before
+        fit(plan(model), work(model, folder, seed=seed))
+        ends.append(state(model))
+    assert same(ends[0], ends[1]) and not same(ends[0], ends[2])
+
+
+class Point(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.zeros(1))
+
+
+def test_the_best_validated_weights_are_kept(tmp_path):
+    point, seen = Point(), []
+
+    def validate() -> float:
+        seen.append(point.x.item())
+        return abs(point.x.item() - 0.3)
+
+    groups = [Group([point], 0.05)]
+    fit(Plan("toy", 20, lambda rng: -point.x.sum(), groups, validate, validations=10), work(point, tmp_path))
+    assert len(seen) == 10 and seen == sorted(seen)
+    best = min(seen, key=lambda x: abs(x - 0.3))
+    assert best not in (seen[0], seen[-1])
+    assert point.x.item() == best
+
+
+def test_without_validation_the_averaged_weights_are_kept(tmp_path):
+    point, seen = Point(), []
+
+    def loss(rng: torch.Generator) -> Tensor:
+        seen.append(point.x.item())
+        return -point.x.sum()
+
+    fit(Plan("toy", 30, loss, [Group([point], 0.05)], ema_decay=0.8), work(point, tmp_path / "ema"))
+    ends, averaged = point.x.item(), 0.0
+    last = Point()
+    fit(Plan("toy", 30, lambda rng: -last.x.sum(), [Group([last], 0.05)]), work(last, tmp_path / "last"))
+    for step, x in enumerate([*seen[1:], last.x.item()]):
+        decay = min(0.8, (1 + step) / (10 + step))
+        averaged = decay * averaged + (1 - decay) * x
+    assert ends == pytest.approx(averaged, rel=1e-5)
+    assert 0 < ends < last.x.item()
+
+
+def test_validation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path):
+    def trace(validate: Any, folder: Path) -> tuple[list[float], list[float]]:
+        point, trained, validated = Point(), [], []
+
+        def loss(rng: torch.Generator) -> Tensor:
+            trained.append(point.x.item())
+            return -point.x.sum()
+
+        def noting() -> float:
+            validated.append(point.x.item())
+            assert not point.training
+            return 0.0
+
+        point.train()
+        groups = [Group([point], 0.05)]
+        fit(Plan("toy", 12, loss, groups, noting if validate else None, ema_decay=0.9), work(point, folder))
+        return trained, validated
+
+    with_it, validated = trace(True, tmp_path / "a")
+    without, _ = trace(False, tmp_path / "b")
+    assert with_it == without
+    assert len(validated) == 4 and all(0 < v < x for v, x in zip(validated, with_it[3::3], strict=False))
+
+
+def test_a_trainable_parameter_outside_the_optimizer_is_an_error(tmp_path):
+    model = net()
+    with pytest.raises(AssertionError, match=r"not in the optimizer: \['idle.weight', 'idle.bias'\]"):
+        fit(plan(model, groups=[Group([model.layers], 1e-2)]), work(model, tmp_path))
+
+
+def test_frozen_parameters_stay_as_they_are(tmp_path):
+    model = net()
+    model.layers[0].requires_grad_(False)
+    before = state(model)
+    fit(plan(model), work(model, tmp_path))
+    after = state(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "layers.3.weight" in changed
+    assert not any(name.startswith(("layers.0.", "idle.")) for name in changed)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_stage_with_advice(tmp_path, wrong):
+    model = net()
+    calls = iter(range(100))
+
+    def loss(rng: torch.Generator) -> Tensor:
+        return model.loss(rng) * (wrong if next(calls) == 4 else 1.0)
+
+    with pytest.raises(
+        DivergedError, match=rf"toy: the loss became {wrong} at step 5\. Lower stage\.toy\.learning_rate"
+    ):
+        fit(plan(model, loss=loss), work(model, tmp_path))
+
+
+def test_losses_are_noted_with_their_steps_and_logged(tmp_path):
+    model, log = net(), Logged()
+    history = fit(plan(model, steps=40), work(model, tmp_path, log))
+    assert [step for step, _ in history["loss"]] == [10, 20, 30, 40]
+    assert [step for step, _ in history["validation_loss"]] == [10, 20, 30, 40]
+    noted = {(f"toy/{name}", value, step) for name, points in history.items() for step, value in points}
+    assert set(log) == noted and len(log) == 8
+
+
+def test_the_loss_goes_down_and_the_model_is_left_ready_for_use(tmp_path):
+    model = net()
+    history = fit(plan(model, steps=200, validations=10), work(model, tmp_path))
+    values = [value for _, value in history["validation_loss"]]
+    assert values[-1] < 0.3 * values[0]
+    assert not any(m.training for m in model.modules() if m is not model)
+
+
+def test_every_group_has_its_own_rate(tmp_path):
+    slow, fast = Point(), Point()
+    both = nn.ModuleList([slow, fast])
+    groups = [Group([slow], 0.01), Group([fast], 0.1)]
+    fit(Plan("toy", 10, lambda rng: -(slow.x + fast.x).sum(), groups, weight_decay=0.0), work(both, tmp_path))
+    assert fast.x.item() == pytest.approx(10 * slow.x.item(), rel=1e-4)
+
+
+def test_each_step_has_its_own_randomness():
+    draws = [
+        torch.rand(1, generator=generator(*key)).item()
+        for key in [(0, "a", 0), (0, "a", 1), (0, "b", 0), (1, "a", 0)]
+    ]
+    assert len(set(draws)) == 4
+    assert torch.rand(1, generator=generator(0, "a", 0)).item() == draws[0]

@@ -1,0 +1,151 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from stav2a import recipe
+from stav2a.data.filters import KeepAll
+from stav2a.experiment import Experiment
+from stav2a.pipeline import Pipeline
+from stav2a.store import Store
+from stav2a.training.plan import load_part, train_stages
+from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
+from tests import tiny
+
+Keys = dict[str, str]
+STAGES = {"autoencoder", "contrastive", "t2a_pretrain", "t2a_finetune", "onset", "joint"}
+LATENT_STAGES = {"autoencoder", "t2a_pretrain", "t2a_finetune", "joint"}
+
+
+@pytest.fixture
+def planned(recipes: Path, tmp_path: Path) -> Callable[..., Pipeline]:
+    def plan(*bindings: str, variant: str = "cn_onset_gvf") -> Pipeline:
+        recipe.load(recipes / f"{variant}.gin", bindings)
+        experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+        return Pipeline(experiment, Store(tmp_path), lambda name, value, step: None, lambda line: None)
+
+    return plan
+
+
+def keys(pipeline: Pipeline) -> Keys:
+    return {each.name: each.key for each in pipeline._planned}
+
+
+@pytest.mark.parametrize(
+    ("binding", "changed"),
+    [
+        ("run.global_pooler = @global_pooler.none", {"joint"}),
+        ("global_pooler.attentive.tokens = 6", {"joint"}),
+        ("stage.joint.data_filter = @data_filter.none", {"joint"}),
+        ("stage.onset.steps = 7", {"onset", "joint"}),
+        ("local_head.onset.windows = (1,)", {"onset", "joint"}),
+        ("feature_encoder.cavp.dim = 32", {"contrastive", "onset", "joint"}),
+        ("stage.contrastive.steps = 7", {"contrastive", "onset", "joint"}),
+        ("autoencoder.kl.latent_channels = 4", LATENT_STAGES),
+        ("stage.autoencoder.steps = 7", LATENT_STAGES),
+        ("text_encoder.tiny_mt5.layers = 1", {"t2a_pretrain", "t2a_finetune", "joint"}),
+        ("stage.t2a_finetune.steps = 7", {"t2a_finetune", "joint"}),
+        ("unet.stable_diffusion.layers_per_block = 2", {"t2a_pretrain", "t2a_finetune", "joint"}),
+        ("backbone.unet_controlnet.freeze_unet = True", {"joint"}),
+        ("run.seed = 1", STAGES),
+        ("dataset.struck_objects.seed = 1", STAGES),
+        ("run.duration_s = 1.28", STAGES),
+        ("run.num_inference_steps = 10", set()),
+        ("run.guidance_scale = 1.0", set()),
+        ("run.scheduler = @scheduler.dpm_solver", set()),
+        ("run.vocoder = @vocoder.hifigan", set()),
+        ("run.metrics = []", set()),
+        ("classifier.mel_cnn.steps = 7", set()),
+    ],
+)
+def test_a_setting_changes_the_keys_of_the_stages_that_depend_on_it(planned, binding, changed):
+    before, after = keys(planned()), keys(planned(binding))
+    assert set(before) == set(after) == STAGES
+    assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_variants_share_all_but_what_they_differ_in(planned):
+    ours = keys(planned(variant="cn_onset_gvf"))
+    for variant in ("pretrained_t2a", "finetuned_t2a", "cn", "cn_onset"):
+        theirs = keys(planned(variant=variant))
+        own = {name for name, key in theirs.items() if ours[name] != key}
+        assert own == {"joint"} & set(theirs), variant
+
+
+def test_keys_do_not_depend_on_the_process(planned):
+    assert keys(planned()) == keys(planned())
+
+
+def test_a_stage_of_no_steps_is_left_out(planned):
+    assert set(keys(planned("stage.contrastive.steps = 0"))) == STAGES - {"contrastive"}
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a stage that uses the U-Net does not see that the joint stage trains it"
+)
+def test_a_stage_after_the_joint_one_depends_on_it(planned):
+    order = "run.stages = [@stage.autoencoder, @stage.t2a_pretrain, @stage.joint, @stage.t2a_finetune]"
+    before, after = keys(planned(order)), keys(planned(order, "stage.joint.steps = 7"))
+    assert before["t2a_finetune"] != after["t2a_finetune"]
+
+
+def test_what_a_block_makes_of_the_data_depends_on_the_stages_that_train_it(planned):
+    before = planned()._keys
+    after = planned("stage.contrastive.steps = 7")._keys
+    assert before["feature_encoder"] != after["feature_encoder"]
+    assert before["autoencoder"] == after["autoencoder"]
+    assert before["feature_encoder"] != planned("dataset.struck_objects.seed = 1")._keys["feature_encoder"]
+
+
+@pytest.mark.xfail(strict=True, reason="the features of an untrained encoder are stored without the seed")
+def test_what_an_untrained_block_makes_of_the_data_depends_on_the_seed(planned):
+    keys = [planned("stage.contrastive.steps = 0", f"run.seed = {seed}")._keys for seed in (0, 1)]
+    assert keys[0]["feature_encoder"] != keys[1]["feature_encoder"]
+
+
+def test_part_of_the_weights_leaves_the_rest_alone():
+    source, model = tiny.model(seed=1), tiny.model(seed=2)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    part = {name: t for name, t in source.state_dict().items() if name.startswith("local_head.")}
+    load_part(model, part)
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, part.get(name, before[name]))
+
+
+def test_weights_that_the_model_lacks_are_refused():
+    with pytest.raises(ValueError, match=r"hold 1 tensors that this model lacks, first local_head\.extra"):
+        load_part(tiny.model(), {"local_head.extra": torch.zeros(1)})
+
+
+class Told(list[str]):
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+
+def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
+    from stav2a.training.plan import Planned
+
+    stages = {
+        "autoencoder": AutoencoderStage(data_filter=KeepAll, steps=2, batch_size=4, crop=32),
+        "onset": OnsetStage(data_filter=KeepAll, steps=2),
+        "joint": JointStage(data_filter=KeepAll, steps=2, batch_size=4),
+    }
+    planned = [Planned(name, stage, f"key of {name}") for name, stage in stages.items()]
+    ends, histories, told = [], [], []
+    for _ in range(2):
+        model, lines = tiny.model(), Told()
+        histories.append(
+            train_stages(
+                planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, prediction_type="epsilon",
+                log=lambda name, value, step: None, tell=lines,
+            )
+        )  # fmt: skip
+        ends.append({name: t.clone() for name, t in model.state_dict().items()})
+        told.append(lines)
+    assert told[0] == [f"stage {i}/3  {name}: training" for i, name in enumerate(stages, start=1)]
+    assert told[1] == [f"stage {i}/3  {name}: from the store" for i, name in enumerate(stages, start=1)]
+    assert all(torch.equal(t, ends[1][name]) for name, t in ends[0].items())
+    assert any(not torch.equal(t, tiny.model().state_dict()[name]) for name, t in ends[0].items())
+    assert histories[0] == histories[1]
+    assert set(histories[0]) == set(stages)

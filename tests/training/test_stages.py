@@ -1,0 +1,232 @@
+"""Every stage on real, tiny parts and clips made by hand."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stav2a.assembly import STAV2A
+from stav2a.components.backbones import UNetBackbone, UNetControlNet
+from stav2a.components.global_poolers import NoPooler
+from stav2a.components.local_heads import LinearHead
+from stav2a.data.filters import KeepAll
+from stav2a.registry import RegistryError
+from stav2a.training import loop
+from stav2a.training.classifier import MelCNN
+from stav2a.training.contrastive import AudioTower
+from stav2a.training.diffusion import DiffusionLoss, dropped
+from stav2a.training.stages import (
+    AutoencoderStage,
+    ContrastiveStage,
+    JointStage,
+    OnsetStage,
+    T2AFinetune,
+    T2APretrain,
+)
+from stav2a.training.work import generator
+from tests import tiny
+
+STAGES: dict[str, Any] = {
+    "autoencoder": partial(AutoencoderStage, data_filter=KeepAll, steps=30, batch_size=8, crop=32),
+    "contrastive": partial(ContrastiveStage, data_filter=KeepAll, steps=24, batch_size=6, segment_frames=2),
+    "t2a_pretrain": partial(T2APretrain, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
+    "t2a_finetune": partial(T2AFinetune, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
+    "onset": partial(OnsetStage, data_filter=KeepAll, steps=30, batch_size=8),
+    "joint": partial(JointStage, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
+}
+BY_HEART = {"contrastive"}  # so few clips are learnt by heart
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: t.clone() for name, t in module.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
+    return {name for name, t in module.state_dict().items() if not torch.equal(t, before[name])}
+
+
+def blocks_changed(before: dict[str, Tensor], model: STAV2A) -> set[str]:
+    names = changed(before, model)
+    inner = {name for name in names if name.startswith("backbone.unet.")}
+    return ({"unet"} if inner else set()) | {name.split(".")[0] for name in names - inner}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("autoencoder", {"autoencoder"}),
+        ("contrastive", {"feature_encoder"}),
+        ("t2a_pretrain", {"text_encoder", "unet"}),
+        ("t2a_finetune", {"unet"}),
+        ("onset", {"local_head"}),
+        ("joint", {"local_head", "global_pooler", "unet", "backbone"}),
+    ],
+)
+def test_a_stage_learns_and_changes_its_own_blocks_alone(name, expected, tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    history = STAGES[name]().run(tiny.work(model, tmp_path))
+    losses = [value for _, value in history["loss" if name in BY_HEART else "validation_loss"]]
+    assert losses[-1] < 0.97 * losses[0], losses
+    assert blocks_changed(before, model) == expected
+    assert not any(leaf.training for leaf in model.modules() if not list(leaf.children()))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_gives_the_same_bits_again_also_when_it_was_stopped(name, tmp_path, monkeypatch):
+    ends = []
+    for number in range(2):
+        torch.manual_seed(number)  # what ran before must not matter
+        model = tiny.model()
+        torch.manual_seed(number)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if number:  # stopped after three steps
+            monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+            stopped = tiny.model()
+            steps = iter(range(3))
+            _stop_when_done(monkeypatch, steps)
+            with pytest.raises(KeyboardInterrupt):
+                STAGES[name](steps=8).run(tiny.work(stopped, folder))
+            monkeypatch.undo()
+            assert (folder / f"{name}.safetensors").is_file()
+        STAGES[name](steps=8).run(tiny.work(model, folder))
+        ends.append(weights(model))
+    assert all(torch.equal(t, ends[1][key]) for key, t in ends[0].items())
+
+
+def _stop_when_done(monkeypatch, steps) -> None:
+    """Ctrl-C at the start of the step after the last of `steps`."""
+
+    def step(run: Any) -> float:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return taken(run)
+
+    taken = loop._Run.step
+    monkeypatch.setattr(loop._Run, "step", step)
+
+
+def test_the_autoencoder_ends_whitened(tmp_path):
+    model = tiny.model()
+    STAGES["autoencoder"]().run(tiny.work(model, tmp_path))
+    mean, std = (part[: tiny.TRAIN] for part in tiny.corpus(model).latents())
+    z = mean + std * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=0.1)
+    torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(4), rtol=0.1, atol=0)
+
+
+def test_the_onset_stage_needs_a_head_that_predicts_onsets(tmp_path):
+    model = tiny.model(local_head=partial(LinearHead, dim=8))
+    with pytest.raises(RegistryError) as error:
+        STAGES["onset"]().run(tiny.work(model, tmp_path))
+    assert str(error.value) == (
+        "stage.onset needs a local head with an onset pretext task; LinearHead has no method onset_logits. "
+        "Bind run.local_head = @local_head.onset, or leave the stage out."
+    )
+
+
+def test_a_head_that_the_onset_stage_trained_stays_as_it_is(tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    STAGES["joint"](steps=3).run(tiny.work(model, tmp_path, frozen=frozenset({"local_head"})))
+    assert blocks_changed(before, model) == {"global_pooler", "unet", "backbone"}
+
+
+def test_a_frozen_unet_stays_as_it_is(tmp_path):
+    model = tiny.model(backbone=partial(UNetControlNet, freeze_unet=True))
+    before = weights(model)
+    STAGES["joint"](steps=3).run(tiny.work(model, tmp_path))
+    assert blocks_changed(before, model) == {"local_head", "global_pooler", "backbone"}
+
+
+def test_the_joint_stage_runs_without_a_controlnet_and_without_a_pooler(tmp_path):
+    variants: list[dict[str, Any]] = [{"backbone": UNetBackbone}, {"global_pooler": NoPooler}]
+    for number, changes in enumerate(variants):
+        model, folder = tiny.model(**changes), tmp_path / str(number)
+        before = weights(model)
+        STAGES["joint"](steps=3).run(tiny.work(model, folder))
+        assert "unet" in blocks_changed(before, model)
+
+
+def test_the_joint_stage_starts_the_controlnet_from_the_trained_unet(tmp_path):
+    model = tiny.model()
+    tiny.shake(model.block("unet"))
+    STAGES["joint"](steps=1, learning_rate=0.0, unet_learning_rate=0.0).run(tiny.work(model, tmp_path))
+    backbone: Any = model.backbone
+    assert torch.equal(backbone.controlnet.conv_in.weight, backbone.unet.conv_in.weight)
+
+
+def test_a_pretrained_text_encoder_is_not_trained(tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    work = tiny.work(model, tmp_path, frozen=frozenset({"text_encoder"}))
+    STAGES["t2a_pretrain"](steps=3).run(work)
+    assert blocks_changed(before, model) == {"unet"}
+
+
+def test_the_classifier_learns_the_classes(tmp_path):
+    torch.manual_seed(0)
+    classifier = MelCNN(2, data_filter=KeepAll, steps=40, batch_size=8)
+    model = tiny.model()
+    before = weights(model)
+    classifier.fit(tiny.work(model, tmp_path))
+    _, mel, _, labels = tiny.clips()
+    logits, embedding = classifier.eval()(mel[tiny.TRAIN :])
+    assert embedding.shape == (tiny.VALIDATION, 64)
+    assert logits.argmax(dim=1).tolist() == labels[tiny.TRAIN :].tolist()
+    assert not changed(before, model)
+
+
+def test_the_audio_tower_gives_a_feature_for_every_video_frame():
+    assert AudioTower(64, 16)(torch.randn(2, 1, 64, 64), 8).shape == (2, 8, 16)
+
+
+class Zero:
+    """A denoiser that notes what it is asked and predicts nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, z_t: Tensor, t: Tensor, rows: Tensor, rng: torch.Generator | None) -> Tensor:
+        self.asked.append((z_t, t, rows))
+        return torch.zeros_like(z_t)
+
+
+def diffusion(tmp_path, predict: Any, rows: Sequence[int] = range(8)) -> DiffusionLoss:
+    work = tiny.work(tiny.model(), tmp_path)
+    return DiffusionLoss(work, predict, torch.tensor(list(rows)), 64, torch.tensor([12, 13]))
+
+
+def test_predicting_nothing_costs_the_noises_variance(tmp_path):
+    loss = diffusion(tmp_path, Zero())
+    assert loss(generator(0, "x", 0)).item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_training_draws_all_timesteps_and_its_own_rows(tmp_path):
+    zero = Zero()
+    loss = diffusion(tmp_path, zero, rows=(3, 5))
+    for step in range(20):
+        loss(generator(0, "x", step))
+    t = torch.cat([times for _, times, _ in zero.asked])
+    assert (t.min() < 20) and (t.max() > 979) and abs(t.float().mean() - 500) < 30
+    assert {int(row) for _, _, rows in zero.asked for row in rows} == {3, 5}
+
+
+def test_validation_asks_the_same_every_time(tmp_path):
+    zero = Zero()
+    loss = diffusion(tmp_path, zero)
+    assert loss.validate() == loss.validate()
+    (z_t, t, rows), (again, same_t, same_rows) = zero.asked
+    assert torch.equal(z_t, again) and torch.equal(t, same_t) and torch.equal(rows, same_rows)
+    assert rows.unique().tolist() == [12, 13] and (t[0], t[-1]) == (0, 999)
+
+
+def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation():
+    rng = torch.Generator().manual_seed(0)
+    assert dropped(20_000, 0.1, rng).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert not dropped(100, 1.0, None).any()
+    assert dropped(100, 1.0, rng).all() and not dropped(100, 0.0, rng).any()
