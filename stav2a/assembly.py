@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.data import mel
+from stav2a.errors import UsageError
 from stav2a.registry import expect
 
 BLOCKS = (
@@ -95,7 +96,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
 
     Raises:
         RegistryError: A factory fills another slot.
-        ValueError: The duration does not make a whole number of latent frames.
+        UsageError: The duration does not make a whole number of latent frames.
     """
     make = {slot: expect(slot, factories[slot]) for slot in BLOCKS}
     blocks: dict[str, Any] = {
@@ -114,7 +115,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
 def _latent_shape(autoencoder: Any, duration_s: float) -> tuple[int, int, int]:
     frames = round(duration_s * mel.SAMPLE_RATE / mel.HOP)
     if frames % autoencoder.downsampling:
-        raise ValueError(
+        raise UsageError(
             f"run.duration_s = {duration_s} makes {frames} mel frames, which the autoencoder's downsampling "
             f"of {autoencoder.downsampling} does not divide. Choose a multiple of "
             f"{autoencoder.downsampling * mel.HOP / mel.SAMPLE_RATE} s."

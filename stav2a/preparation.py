@@ -18,6 +18,7 @@ from stav2a.data.io import decode
 from stav2a.data.onsets import onset_frames
 from stav2a.data.pool import parallel
 from stav2a.data.prepare import Prepared, prepare
+from stav2a.errors import UsageError
 from stav2a.store import Store, load_tensors, save_tensors, write_json
 from stav2a.training.work import Corpus
 
@@ -97,7 +98,7 @@ def corpus(
         decisions = data.decisions[filter_key(data_filter)]
         kept = [i for i, clip in enumerate(data.clips) if clip.split == split and decisions[i].keep]
         if not kept:
-            raise ValueError(_nothing_left(split, decisions))
+            raise UsageError(_nothing_left(split, decisions))
         return torch.tensor(kept)
 
     def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

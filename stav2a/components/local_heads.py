@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.registry import register
+from stav2a.registry import RegistryError, register
 
 
 @register("local_head", "none")
@@ -82,7 +82,7 @@ class OnsetHead(nn.Module):
     ) -> None:
         super().__init__()
         if any(w < 1 for w in windows):
-            raise ValueError(f"local_head.onset.windows = {windows}: a half-width must be 1 or more.")
+            raise RegistryError(f"local_head.onset.windows = {windows}: a half-width must be 1 or more.")
         self.length, self.windows = length, windows
         self.dim = dim_per_window * (1 + len(windows))
         self.narrow = nn.Sequential(

@@ -20,6 +20,10 @@ CHECKPOINT_S = 15.0  # what kill -9 costs at most
 LOG_EVERY = 10
 
 
+class DivergedError(ValueError):
+    """A loss that is no number: the settings make training impossible."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Modules that share a learning rate."""
@@ -137,7 +141,7 @@ class _Run:
 
     def _report(self, loss: float) -> None:
         if not math.isfinite(loss):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"{self.plan.name}: the loss became {loss} at step {self.progress.step}. "
                 f"Lower stage.{self.plan.name}.learning_rate."
             )
@@ -191,7 +195,8 @@ class _Run:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, by name; the tensors are the live ones."""
-        state = [self.optimizer.state[p] for p in self.parameters]
+        # a parameter that never had a gradient has no state, and needs none
+        state = [self.optimizer.state.get(p) or self._fresh_state(p) for p in self.parameters]
         kinds: dict[str, Sequence[Tensor]] = {
             "parameter": self.parameters,
             "buffer": self._buffers(),
