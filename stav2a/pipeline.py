@@ -116,7 +116,8 @@ class Pipeline:
 
     @cached_property
     def _keys(self) -> dict[str, str]:
-        return block_keys(self._planned, self._blocks, given=self._data_key, signature=recipe.signature)
+        given = [self._data_key, self.experiment.seed]  # the seed draws the weights that no stage trains
+        return block_keys(self._planned, self._blocks, given=given, signature=recipe.signature)
 
     @cached_property
     def _clips(self) -> list[Clip]:

@@ -27,6 +27,7 @@ class CAVP(nn.Module):
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
 
     Example:
+        >>> import torch
         >>> CAVP(width=4, blocks=(1, 1, 1, 1), dim=8)(torch.rand(2, 5, 3, 32, 32)).shape
         torch.Size([2, 5, 8])
     """

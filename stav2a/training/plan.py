@@ -43,7 +43,7 @@ def plan_stages(
     for name, described, stage in stages:
         if not stage.steps:  # its blocks come with their weights
             continue
-        inputs = [each.key for each in planned if set(each.stage.trains) & set(stage.uses)]
+        inputs = [each.key for each in planned if _trained(each.stage) & set(stage.uses)]
         used = {slot: blocks[slot] for slot in stage.uses}
         key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": dict(given)})
         planned.append(Planned(name, stage, key))
@@ -56,9 +56,14 @@ def block_keys(
     """A key for what each block makes of the data: its description, and the stages that train it."""
     keys = {}
     for slot in BLOCKS:
-        trained_by = [each.key for each in planned if slot in each.stage.trains]
+        trained_by = [each.key for each in planned if slot in _trained(each.stage)]
         keys[slot] = signature([blocks[slot], trained_by, given])
     return keys
+
+
+def _trained(stage: Any) -> set[str]:
+    """The blocks that a stage changes: the U-Net is part of the backbone."""
+    return set(stage.trains) | ({"unet"} if "backbone" in stage.trains else set())
 
 
 def train_stages(
