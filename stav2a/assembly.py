@@ -98,7 +98,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
         RegistryError: A factory fills another slot.
         UsageError: The duration does not make a whole number of latent frames.
     """
-    make = {slot: expect(slot, factories[slot]) for slot in BLOCKS}
+    make = {slot: _apart(expect(slot, factories[slot])) for slot in BLOCKS}
     blocks: dict[str, Any] = {
         slot: make[slot]()
         for slot in ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
@@ -110,6 +110,16 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     unet = make["unet"](latent_channels=latent_shape[0], cond_dim=cond_dim)
     blocks["backbone"] = make["backbone"](unet=unet, local_dim=blocks["local_head"].dim)
     return STAV2A(blocks, latent_shape=latent_shape, duration_s=duration_s)
+
+
+def _apart(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """The factory, drawing from the generator's state as it is: a block starts alike whatever the others."""
+
+    def make(**wired: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            return factory(**wired)
+
+    return make
 
 
 def _latent_shape(autoencoder: Any, duration_s: float) -> tuple[int, int, int]:

@@ -47,8 +47,11 @@ class Store:
         folder.mkdir()
         try:
             yield folder
-            if not self.has(kind, key):  # another process may have finished it first
-                os.replace(folder, self.path(kind, key))
+            try:
+                os.rename(folder, self.path(kind, key))
+            except OSError:  # another process has finished it first
+                if not self.has(kind, key):
+                    raise
             shutil.rmtree(self.root / "partial" / _name(kind, key), ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

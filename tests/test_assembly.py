@@ -125,7 +125,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others():
     assert not same(tiny.model(seed=3).block("unet"), tiny.model(seed=4).block("unet"))
 
 
-@pytest.mark.xfail(strict=True, reason="all blocks draw from one generator, one after the other")
 @pytest.mark.parametrize(
     ("slot", "changes"),
     [

@@ -24,6 +24,8 @@ class MelVAE(nn.Module):
         patch: Side of the squares folded into channels, in frames and bins.
         mel_mean: Subtracted from the log-mel before encoding.
         mel_std: Divides it; the pair brings log-mels to about zero mean and unit deviation.
+        mel_floor: Log-mels below it are raised to it first, so that a small latent need not carry the
+            recording's noise. The default is the front end's own floor.
         checkpoint: Folder of weights, whitening included, which are then frozen; None trains from nothing.
 
     Shapes:
@@ -47,6 +49,7 @@ class MelVAE(nn.Module):
         patch: int = 1,
         mel_mean: float = 0.0,
         mel_std: float = 1.0,
+        mel_floor: float = -11.6,
         checkpoint: str | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class MelVAE(nn.Module):
         )
         self.latent_channels, self.patch = latent_channels, patch
         self.downsampling = patch * 2 ** (levels - 1)
-        self.mel_mean, self.mel_std = mel_mean, mel_std
+        self.mel_mean, self.mel_std, self.mel_floor = mel_mean, mel_std, mel_floor
         self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("scale", torch.ones(latent_channels, 1, 1))
         load_weights(self, checkpoint, parameter="autoencoder.kl.checkpoint")
@@ -82,8 +85,12 @@ class MelVAE(nn.Module):
 
     def posterior(self, mel: Tensor) -> Any:
         """The encoder's Gaussian over latents, before whitening."""
-        x = (mel - self.mel_mean) / self.mel_std
+        x = (self.floored(mel) - self.mel_mean) / self.mel_std
         return self.vae.encode(functional.pixel_unshuffle(x, self.patch)).latent_dist
+
+    def floored(self, mel: Tensor) -> Tensor:
+        """What the autoencoder tries to give back: the log-mel above its floor."""
+        return mel.clamp(min=self.mel_floor)
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """An unwhitened latent -> log-mel: what training compares with its input."""
@@ -93,6 +100,8 @@ class MelVAE(nn.Module):
     @torch.no_grad()
     def whiten(self, mel: Tensor) -> None:
         """Set shift and scale from the latents of some spectrograms (B, 1, Tm, M)."""
-        mean = self.posterior(mel).mean
-        self.shift.copy_(mean.mean(dim=(0, 2, 3)).view(-1, 1, 1))
-        self.scale.copy_(mean.std(dim=(0, 2, 3)).view(-1, 1, 1))
+        posterior = self.posterior(mel)
+        across = (0, 2, 3)
+        variance = posterior.mean.var(dim=across) + posterior.var.mean(dim=across)  # of samples, not of means
+        self.shift.copy_(posterior.mean.mean(dim=across).view(-1, 1, 1))
+        self.scale.copy_(variance.sqrt().view(-1, 1, 1))

@@ -48,6 +48,7 @@ class AttentivePooler(nn.Module):
     def __init__(self, in_dim: int, cond_dim: int, *, tokens: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         self.project = nn.Linear(in_dim, cond_dim)
+        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
         self.unary = nn.Linear(cond_dim, cond_dim)  # V_l
         self.unary_score = nn.Linear(cond_dim, 1)  # v_l
         self.embed_u = nn.Linear(cond_dim, cond_dim)  # W_1
@@ -55,6 +56,7 @@ class AttentivePooler(nn.Module):
         self.mix = nn.Linear(2, 1, bias=False)  # alpha_l, alpha_c
         self.dropout = nn.Dropout(dropout)
         self.expand = nn.Conv1d(1, tokens, kernel_size=3, padding=1)
+        nn.init.normal_(self.expand.weight, std=3**-0.5)
 
     def forward(self, e_v: Tensor) -> Tensor:
         e = self.project(e_v)  # (B, L, D_c)

@@ -51,6 +51,7 @@ class LinearHead(nn.Module):
         super().__init__()
         self.dim, self.length = dim, length
         self.project = nn.Linear(in_dim, dim)
+        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
 
     def forward(self, e_v: Tensor) -> Tensor:
         return self.project(resample(e_v, self.length))

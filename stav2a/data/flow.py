@@ -6,6 +6,8 @@ Kept as released, with the paper's fix: peaks of motion below 0.1 pixels a frame
 import cv2
 import numpy as np
 
+from stav2a.data.io import MediaError
+
 MIN_MOTION_PX = 0.1  # a frame, averaged over the picture at its native size
 
 
@@ -23,10 +25,10 @@ def motion(frames: np.ndarray, size: int | None = None) -> np.ndarray:
         frames (N, H, W, 3) RGB or (N, H, W) grey, uint8 -> (N,) float64
 
     Raises:
-        ValueError: If there are fewer than 3 frames.
+        MediaError: If there are fewer than 3 frames.
     """
     if len(frames) < 3:
-        raise ValueError(
+        raise MediaError(
             f"AV-Align was given {len(frames)} frames; motion has peaks from 3 on. Leave the clip out."
         )
     scale = 1.0 if size is None else size / min(frames.shape[1:3])

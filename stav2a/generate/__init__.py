@@ -85,10 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_sound(trained: "Trained", video: Path, settings: "Settings", output: Path) -> Path:
     """Write a video's mp4 and wav, and return the mp4."""
-    from stav2a.data.io import mux, write_wav
+    from stav2a.data.io import check_copyable, mux, write_wav
     from stav2a.data.mel import SAMPLE_RATE
     from stav2a.generate.soundtrack import soundtrack
 
+    check_copyable(video)  # before minutes of work
     sound = soundtrack(trained, video, settings)
     with_picture, alone = _targets(video, output)
     mux(video, sound, SAMPLE_RATE, with_picture)

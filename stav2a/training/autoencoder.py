@@ -75,5 +75,5 @@ class AutoencoderStage:
     def _loss(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Tensor:
         posterior = vae.posterior(mel)
         noise = torch.randn(posterior.mean.shape, generator=rng)
-        error = functional.mse_loss(vae.decode_raw(posterior.mean + posterior.std * noise), mel)
+        error = functional.mse_loss(vae.decode_raw(posterior.mean + posterior.std * noise), vae.floored(mel))
         return error / vae.mel_std**2 + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()

@@ -107,7 +107,9 @@ class _Run:
         groups = [{"params": g.parameters(), "lr": g.learning_rate} for g in plan.groups]
         self.parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         _check_all_trained(work.model, self.parameters)
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True
+        )
         self.ema = [p.detach().clone() for p in self.parameters] if plan.ema_decay else self.parameters
         self.best = self._weights()
 
@@ -143,7 +145,7 @@ class _Run:
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{self.plan.name}: the loss became {loss} at step {self.progress.step}. "
-                f"Lower stage.{self.plan.name}.learning_rate."
+                "Lower its learning rate."
             )
         if self.progress.step % LOG_EVERY == 0:
             self._log("loss", loss)

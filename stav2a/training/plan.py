@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from stav2a.assembly import BLOCKS, STAV2A
+from stav2a.checkpoints import CheckpointError
 from stav2a.store import Store, load_tensors, save_tensors, write_json
 from stav2a.training.work import Corpus, Work
 
@@ -119,6 +120,6 @@ def load_part(model: STAV2A, weights: Mapping[str, Tensor]) -> None:
     """Put some of a model's weights in place; a name that the model lacks is an error."""
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     if unknown:
-        raise ValueError(
+        raise CheckpointError(
             f"The weights hold {len(unknown)} tensors that this model lacks, first {unknown[0]}."
         )

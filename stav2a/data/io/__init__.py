@@ -4,13 +4,14 @@ from stav2a.data.io.errors import MediaError
 from stav2a.data.io.opening import VideoInfo, probe
 from stav2a.data.io.reading import Decoded, decode, read_audio, read_video, resample_frames
 from stav2a.data.io.resampling import fit_audio, frame_count, resample_audio
-from stav2a.data.io.writing import atomic, mux, write_clip, write_wav
+from stav2a.data.io.writing import atomic, check_copyable, mux, write_clip, write_wav
 
 __all__ = [
     "Decoded",
     "MediaError",
     "VideoInfo",
     "atomic",
+    "check_copyable",
     "decode",
     "fit_audio",
     "frame_count",

@@ -127,10 +127,11 @@ def stamp(packet_or_frame: Any) -> Any:
 
 def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
     """The presentation times of all frames, ascending, and the end of the last; read from the packets."""
-    packets = [p for p in container.demux(stream) if p.size and stamp(p) is not None and not p.is_discard]
-    stamps, end = sorted(stamp(p) for p in packets), max((end_of(p, stream) for p in packets), default=0)
+    packets = (p for p in container.demux(stream) if p.size and stamp(p) is not None and not p.is_discard)
+    times = [(stamp(p), end_of(p, stream)) for p in packets]  # and no packet is kept
+    stamps, end = sorted(start for start, _ in times), max((end for _, end in times), default=0)
     found_s = float((end - stamps[0]) * stream.time_base) if stamps else 0.0
-    check_complete(path, container, stream, len(packets), found_s)
+    check_complete(path, container, stream, len(times), found_s)
     return stamps, end
 
 

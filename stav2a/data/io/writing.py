@@ -113,21 +113,31 @@ def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Pat
             can't be written.
     """
     video_path, output = Path(video_path), Path(output)
+    check_copyable(video_path)
     if output.suffix.lower() != ".mp4":
         raise MediaError(f"{output}: an mp4 is written. Name it {output.with_suffix('.mp4').name}.")
     with opened(video_path) as container:
         stream = video_stream(container, video_path)
-        codec = stream.codec_context.codec.canonical_name
-        if codec not in MP4_CODECS:
-            raise MediaError(
-                f"{video_path}: its picture is {codec}, which can't be copied into an mp4 "
-                f"(only {', '.join(MP4_CODECS)}). Convert it first."
-            )
         stamps, end = timeline(container, stream, video_path)
         start = round(stamps[0] * stream.time_base * sample_rate)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
     with atomic(output) as temporary, opened(video_path) as source:
         _copy_with_sound(source, temporary, fit_audio(np.asarray(audio), samples), sample_rate, start)
+
+
+def check_copyable(video_path: Path | str) -> None:
+    """Whether `mux` can copy the picture: cheap, to be asked before the sound is made.
+
+    Raises:
+        MediaError: If the video can't be read, or has a codec that mp4 does not hold.
+    """
+    with opened(Path(video_path)) as container:
+        codec = video_stream(container, Path(video_path)).codec_context.codec.canonical_name
+    if codec not in MP4_CODECS:
+        raise MediaError(
+            f"{video_path}: its picture is {codec}, which can't be copied into an mp4 "
+            f"(only {', '.join(MP4_CODECS)}). Convert it first."
+        )
 
 
 def _copy_with_sound(source: Any, output: Path, audio: np.ndarray, sample_rate: int, start: int) -> None:

@@ -11,6 +11,7 @@ from stav2a.data.pool import parallel
 from stav2a.data.struck_objects.performance import SAMPLE_RATE, Performance, plan
 from stav2a.data.struck_objects.picture import FRAME_RATE_HZ, render_picture
 from stav2a.data.struck_objects.sound import render_sound
+from stav2a.errors import UsageError
 from stav2a.registry import register
 
 VERSION = "1"  # raise it with every change to what a clip looks or sounds like
@@ -50,10 +51,10 @@ class StruckObjects:
     ) -> None:
         self.counts = dict(zip(SPLITS, (train_clips, validation_clips, test_clips), strict=True))
         if min(self.counts.values()) < 0:
-            raise ValueError(f"struck_objects was given {self.counts} clips. Give 0 or more for each split.")
+            raise UsageError(f"struck_objects was given {self.counts} clips. Give 0 or more for each split.")
         for name, fraction in (("flawed_fraction", flawed_fraction), ("vague_fraction", vague_fraction)):
             if not 0 <= fraction <= 1:
-                raise ValueError(f"struck_objects.{name} was given {fraction}. Give a number from 0 to 1.")
+                raise UsageError(f"struck_objects.{name} was given {fraction}. Give a number from 0 to 1.")
         self.seed, self.flawed_fraction, self.vague_fraction = seed, flawed_fraction, vague_fraction
 
     def performances(self) -> list[Performance]:
