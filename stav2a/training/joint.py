@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stav2a.assembly import BLOCKS
 from stav2a.registry import register
 from stav2a.training.diffusion import DiffusionLoss, dropped
 from stav2a.training.loop import Group, Plan, fit
@@ -27,16 +28,7 @@ class JointStage:
         ema_decay: Of the averaged weights.
     """
 
-    uses = (
-        "feature_encoder",
-        "text_encoder",
-        "local_head",
-        "global_pooler",
-        "condition_fuser",
-        "unet",
-        "backbone",
-        "autoencoder",
-    )
+    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
     trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
     text_dropout = 0.1
 
