@@ -289,7 +289,7 @@ def test_a_missing_run_folder(videos, tmp_path, capsys):
 def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
     (copy.path / name).unlink()
     code, error = refused(copy, videos, tmp_path, capsys)
-    assert code == 1
+    assert code == 2
     assert error == (
         f"error: {copy.path} holds no finished run: {name} is missing. "
         "Give the `stav2a run` command that began it again; it goes on where it stopped.\n"
@@ -309,7 +309,7 @@ def test_weights_of_another_model(copy, videos, tmp_path, capsys, weights):
     else:
         save_tensors(copy.weights, {"weight": torch.zeros(3)})
     code, error = refused(copy, videos, tmp_path, capsys)
-    assert code == 1
+    assert code == 2
     assert f"error: {copy.weights} does not fit snapshot.gin beside it" in error and error.count("\n") == 1
 
 
@@ -324,8 +324,8 @@ def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
 
 def test_an_edited_snapshot_warns(copy, caplog):
     text = copy.snapshot.read_text()
-    assert "run.guidance_scale = 3.0" in text
-    copy.snapshot.write_text(text.replace("run.guidance_scale = 3.0", "run.guidance_scale = 7.0"))
+    assert "run.guidance_scale = 2.0" in text
+    copy.snapshot.write_text(text.replace("run.guidance_scale = 2.0", "run.guidance_scale = 7.0"))
     subject.load(copy.path)
     assert f"{copy.snapshot} was edited, or made by another version of its components" in caplog.text
 

@@ -30,7 +30,15 @@ WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"} 
 APART = {
     "components": {"checkpoints", "data", "registry", "slots"},  # and no other component
     "metrics": {"metrics", "registry"},  # arrays in, numbers out
-    "training": {"training", "assembly", "data", "registry", "sampling", "store"},  # no component by name
+    "training": {
+        "training",
+        "assembly",
+        "checkpoints",
+        "data",
+        "registry",
+        "sampling",
+        "store",
+    },  # no component by name
     "sampling": {"assembly", "registry"},
     "evaluation": {"metrics"},
 }
