@@ -62,8 +62,10 @@ def prepared(
             replace(made, decisions={}).save(folder)
     found = Prepared.load(store.path("clips", key))
     decided = {name: store.path("filter", key + name) / "decisions.json" for name in filters}
+    here = {clip.id: clip for clip in clips}  # the files may have moved since
     return replace(
         found,
+        clips=[here[clip.id] for clip in found.clips],
         decisions={
             name: [Decision(**each) for each in json.loads(path.read_text())]
             for name, path in decided.items()
