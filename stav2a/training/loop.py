@@ -24,6 +24,10 @@ class DivergedError(ValueError):
     """A loss that is no number: the settings make training impossible."""
 
 
+class NothingToTrainError(ValueError):
+    """A stage whose blocks are all frozen."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Modules that share a learning rate."""
@@ -106,6 +110,11 @@ class _Run:
         self.file = work.folder / f"{plan.name}.safetensors"
         groups = [{"params": g.parameters(), "lr": g.learning_rate} for g in plan.groups]
         self.parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        if not self.parameters:
+            raise NothingToTrainError(
+                f"{plan.name}: nothing to train, since its blocks are frozen or came with their weights. "
+                f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
+            )
         _check_all_trained(work.model, self.parameters)
         self.optimizer = torch.optim.AdamW(
             groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True

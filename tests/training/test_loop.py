@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.training import loop
-from stav2a.training.loop import DivergedError, Group, Plan, fit
+from stav2a.training.loop import DivergedError, Group, NothingToTrainError, Plan, fit
 from stav2a.training.work import Work, generator
 
 
@@ -221,6 +221,12 @@ def test_a_loss_that_is_no_number_ends_the_stage_with_advice(tmp_path, wrong):
         DivergedError, match=rf"toy: the loss became {wrong} at step 5\. Lower its learning rate"
     ):
         fit(plan(model, loss=loss), work(model, tmp_path))
+
+
+def test_a_stage_whose_blocks_are_frozen_is_told(tmp_path):
+    model = net().requires_grad_(False)
+    with pytest.raises(NothingToTrainError, match=r"toy: nothing to train, .* Bind stage\.toy\.steps = 0"):
+        fit(plan(model), work(model, tmp_path))
 
 
 def test_losses_are_noted_with_their_steps_and_logged(tmp_path):
