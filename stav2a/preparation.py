@@ -97,11 +97,10 @@ def corpus(
     frames = torch.from_numpy(data.frames)
 
     def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
-        decisions = data.decisions[filter_key(data_filter)]
-        kept = [i for i, clip in enumerate(data.clips) if clip.split == split and decisions[i].keep]
-        if not kept:
-            raise UsageError(_nothing_left(split, decisions))
-        return torch.tensor(kept)
+        kept = data.rows(split, filter_key(data_filter))
+        if not len(kept):
+            raise UsageError(_nothing_left(split, data.decisions[filter_key(data_filter)]))
+        return torch.from_numpy(kept)
 
     def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         key = keys[block]

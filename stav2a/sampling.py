@@ -1,5 +1,6 @@
 """Sampling: the denoising loop with text guidance. No recipe, no tracking."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -140,8 +141,6 @@ def generate_latents(
 
 
 def _takes_noise(scheduler: Any) -> bool:
-    import inspect
-
     return "generator" in inspect.signature(scheduler.step).parameters
 
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stav2a.data.flow import av_align, motion, motion_peaks
+from stav2a.data.flow import motion
 from stav2a.data.io import Decoded
 from stav2a.data.onsets import Librosa
+from stav2a.metrics.alignment import aa_align, video_peaks_s
 from stav2a.registry import register
 from stav2a.slots import OnsetDetector
 
@@ -54,8 +55,9 @@ class AVAlignFilter:
         if len(clip.frames) < 3:
             return Decision(False, None, f"rejected: {len(clip.frames)} frames, too few for motion")
         onsets = self.detect(clip.audio, clip.sample_rate)
-        peaks = motion_peaks(motion(clip.frames, self.flow_size), clip.frame_rate_hz)
-        score = av_align(onsets, peaks, self.tolerance_frames / clip.frame_rate_hz)
+        peaks = video_peaks_s(motion(clip.frames, self.flow_size), clip.frame_rate_hz)
+        tolerance_s = self.tolerance_frames / clip.frame_rate_hz
+        score = aa_align(onsets, peaks, tolerance_s=tolerance_s, matching="released")
         found = f"{len(onsets)} onsets, {len(peaks)} peaks of motion"
         if math.isnan(score):
             return Decision(False, None, "rejected: no onset and no motion")

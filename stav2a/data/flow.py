@@ -1,14 +1,9 @@
-"""AV-Align [17]: do the sound's onsets fall on the peaks of the picture's motion?
-
-Kept as released, with the paper's fix: peaks of motion below 0.1 pixels a frame do not count.
-"""
+"""How much the picture moves, frame by frame: what AV-Align [17] looks for peaks in."""
 
 import cv2
 import numpy as np
 
 from stav2a.data.io import MediaError
-
-MIN_MOTION_PX = 0.1  # a frame, averaged over the picture at its native size
 
 
 def motion(frames: np.ndarray, size: int | None = None) -> np.ndarray:
@@ -42,25 +37,3 @@ def motion(frames: np.ndarray, size: int | None = None) -> np.ndarray:
 def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
     flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
     return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
-
-
-def motion_peaks(
-    trajectory: np.ndarray, frame_rate_hz: float, threshold: float = MIN_MOTION_PX
-) -> np.ndarray:
-    """Times of the strict local maxima above the threshold, in seconds."""
-    inner = trajectory[1:-1]
-    peaks = (inner > trajectory[:-2]) & (inner > trajectory[2:]) & (inner > threshold)
-    return (np.flatnonzero(peaks) + 1) / frame_rate_hz
-
-
-def av_align(onsets_s: np.ndarray, peaks_s: np.ndarray, tolerance_s: float) -> float:
-    """Intersection over union of onsets and peaks, as released: several onsets may hit the same peak.
-
-    Returns:
-        0 is no agreement; NaN if there are neither onsets nor peaks.
-    """
-    if len(onsets_s) + len(peaks_s) == 0:
-        return float("nan")
-    distances = np.abs(np.subtract.outer(np.asarray(onsets_s), np.asarray(peaks_s)))
-    hits = int((distances < tolerance_s).any(axis=1).sum())
-    return hits / (len(onsets_s) + len(peaks_s) - hits)

@@ -1,5 +1,6 @@
 """What a stage is given to work on: the model, the clips as tensors, and where to keep its checkpoints."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,4 @@ class Work:
 
 def generator(seed: int, name: str, step: int) -> torch.Generator:
     """The randomness of one step of one stage: nothing carries over, so a resumed run needs only the step."""
-    import zlib
-
     return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(name.encode())) * 1_000_003 + step)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from stav2a.data.filters import AVAlignFilter, KeepAll
-from stav2a.data.flow import av_align, motion, motion_peaks
+from stav2a.data.flow import motion
 from stav2a.data.io import Decoded
 from stav2a.data.onsets import SuperFlux
+from stav2a.metrics.alignment import aa_align, video_peaks_s
 
 
 def moving(shifts: list[int]) -> np.ndarray:
@@ -38,7 +39,7 @@ def test_two_frames_have_no_peaks():
 
 def test_peaks_are_strict_inner_maxima_above_the_threshold():
     trajectory = np.array([9, 0, 1, 0, 0.1, 0, 2, 2, 0, 0.11, 0, 5])
-    np.testing.assert_allclose(motion_peaks(trajectory, 10), [0.2, 0.9])
+    np.testing.assert_allclose(video_peaks_s(trajectory, 10), [0.2, 0.9])
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,11 @@ def test_peaks_are_strict_inner_maxima_above_the_threshold():
     ],
 )
 def test_av_align_as_released(onsets, peaks, expected):
-    assert av_align(np.array(onsets), np.array(peaks), 0.04) == pytest.approx(expected)
+    assert aa_align(onsets, peaks, tolerance_s=0.04, matching="released") == pytest.approx(expected)
 
 
 def test_av_align_of_nothing_is_not_a_number():
-    assert math.isnan(av_align(np.array([]), np.array([]), 0.04))
+    assert math.isnan(aa_align([], [], tolerance_s=0.04, matching="released"))
 
 
 def clip(shifts: list[int], onset_s: float | None) -> Decoded:
