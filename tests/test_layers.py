@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 
 # From the top down. A module may import from its own layer and from all below it.
 LAYERS = [
-    ["__main__", "cli", "components.__main__"],
-    ["run", "generate", "ablation", "listing"],
+    ["__main__", "cli", "components.__main__", "ablation.__main__"],
+    ["run", "generate", "ablation", "dashboard", "listing"],
     ["session"],
     ["pipeline", "gallery"],
     ["preparation", "results"],
     ["experiment"],
+    ["comparison"],
     ["report", "plots", "training"],
     ["sampling", "evaluation", "tracking", "run_folder"],
     ["assembly"],
@@ -41,6 +42,7 @@ APART = {
     },  # no component by name
     "sampling": {"assembly", "registry"},
     "evaluation": {"metrics"},
+    "comparison": {"comparison", "metrics", "evaluation", "report", "plots", "data", "store"},  # scores in, no model
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
