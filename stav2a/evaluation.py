@@ -75,6 +75,13 @@ def table(scores: Sequence[Score], style: str = "text") -> str:
     return "\n\n".join([grid, *listed]) + "\n"
 
 
+def per_clip(scores: Sequence[Score]) -> dict[str, list[Any]]:
+    """A table by its columns: every clip's id, and its value of each metric that has one a clip, or None."""
+    given = {score.name: score.per_clip for score in scores if score.per_clip}
+    ids = sorted({clip for values in given.values() for clip in values})
+    return {"clip": ids} | {name: [values.get(clip) for clip in ids] for name, values in given.items()}
+
+
 def to_json(scores: Sequence[Score]) -> str:
     """The scores, whole, as JSON; `from_json` gives them back to the last bit."""
     known = [{k: _to_null(v) for k, v in asdict(score).items()} for score in scores]

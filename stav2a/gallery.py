@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from stav2a.data import mel as front_end
+from stav2a.data.clip import Clip
 from stav2a.data.io import mux, write_wav
 from stav2a.metrics.sets import Score
 from stav2a.plots import compare_png
 from stav2a.report import Media, ReportClip
 from stav2a.results import Generated, log_mels
-from stav2a.store import write_bytes
+from stav2a.store import write_bytes, write_json
 
 SHOWN = ("aa_align", "av_align", "onset_f1")
 
 
 def write_samples(made: Generated, folder: Path, *, count: int) -> list[str]:
-    """Write the first clips' sounds, alone and with their pictures.
+    """Write the first clips' sounds, alone and with their pictures, and clips.json that tells of them.
 
     Returns:
         The clips' ids.
@@ -27,6 +28,7 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> list[str]:
         write_wav(folder / f"{clip.id}.reference.wav", reference, front_end.SAMPLE_RATE)
         mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4")
         write_bytes(folder / f"{clip.id}.png", _picture(clip, audio, reference))
+    write_json(folder / "clips.json", [_told(clip, made) for clip in made.clips[:count]])
     return [clip.id for clip in made.clips[:count]]
 
 
@@ -48,6 +50,18 @@ def report_clips(made: Generated, folder: Path, scores: Sequence[Score], *, coun
     ]
 
 
+def _told(clip: Clip, made: Generated) -> dict[str, Any]:
+    """What a page needs to know of a clip."""
+    return {
+        "id": clip.id,
+        "caption": clip.caption,
+        "label": clip.label,
+        "vague": bool(clip.vague),
+        "onsets_s": None if clip.onsets_s is None else list(clip.onsets_s),
+        "duration_s": made.audio.shape[-1] / front_end.SAMPLE_RATE,
+    }
+
+
 def _own_scores(clip: str, scores: Sequence[Score]) -> Mapping[str, str]:
     return {
         score.label: f"{score.per_clip[clip]:.2f}"
@@ -56,7 +70,7 @@ def _own_scores(clip: str, scores: Sequence[Score]) -> Mapping[str, str]:
     }
 
 
-def _picture(clip: Any, audio: Any, reference: Any) -> bytes:
+def _picture(clip: Clip, audio: Any, reference: Any) -> bytes:
     ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
     seconds = len(audio) / front_end.SAMPLE_RATE
     return compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)

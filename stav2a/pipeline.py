@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,7 +123,8 @@ class Pipeline:
     @cached_property
     def _clips(self) -> list[Clip]:
         folder = self.store.root / f"dataset-{self._dataset_key[:16]}"
-        return list(self.experiment.dataset().clips(folder))
+        with self.store.alone("dataset", self._dataset_key):
+            return list(self.experiment.dataset().clips(folder))
 
     def _prepare(self, model: STAV2A) -> Prepared:
         self.tell("data")
@@ -160,14 +162,16 @@ class Pipeline:
         torch.manual_seed(0)  # the judge is the same for every seed of the variants
         classifier = self.experiment.classifier(classes=len(preparation.class_names(data.clips)))
         key = recipe.signature([self.experiment.described("classifier"), self._data_key])
-        if not self.store.has("classifier", key):
+
+        def train(made: Path) -> None:
             self.tell("classifier of FD, KL, IS and class accuracy: training")
             folder = self.store.partial("classifier", key)
             history = classifier.fit(Work(model, corpus, folder, 0, "", frozenset(), self.log))
-            with self.store.create("classifier", key) as made:
-                save_tensors(made / "model.safetensors", classifier.state_dict())
-                write_json(made / "history.json", history)
-        classifier.load_state_dict(load_tensors(self.store.path("classifier", key) / "model.safetensors"))
+            save_tensors(made / "model.safetensors", classifier.state_dict())
+            write_json(made / "history.json", history)
+
+        folder = self.store.obtain("classifier", key, train)
+        classifier.load_state_dict(load_tensors(folder / "model.safetensors"))
         return classifier
 
     def _sample(self, model: STAV2A, corpus: Corpus, data: Prepared) -> results.Generated:

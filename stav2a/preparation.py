@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,22 +45,10 @@ def prepared(
         store: Where the result is kept.
         key: Signature of the dataset, the detector, and the model's demands.
     """
-    unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
-    if unasked or not store.has("clips", key):
-        encoder = model.feature_encoder
-        made = prepare(
-            clips,
-            frame_rate_hz=encoder.frame_rate_hz,
-            frame_size=encoder.frame_size,
-            duration_s=model.duration_s,
-            detector=detector,
-            filters=unasked,
-        )
-        for name, decisions in made.decisions.items():
-            with store.create("filter", key + name) as folder:
-                write_json(folder / "decisions.json", [asdict(decision) for decision in decisions])
-        with store.create("clips", key) as folder:
-            replace(made, decisions={}).save(folder)
+    with store.alone("clips", key):
+        unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
+        if unasked or not store.has("clips", key):
+            _prepare(clips, model, detector, unasked, store=store, key=key)
     found = Prepared.load(store.path("clips", key))
     decided = {name: store.path("filter", key + name) / "decisions.json" for name in filters}
     here = {clip.id: clip for clip in clips}  # the files may have moved since
@@ -71,6 +60,25 @@ def prepared(
             for name, path in decided.items()
         },
     )
+
+
+def _prepare(
+    clips: Sequence[Clip], model: STAV2A, detector: Any, filters: Mapping[str, Any], *, store: Store, key: str
+) -> None:
+    encoder = model.feature_encoder
+    made = prepare(
+        clips,
+        frame_rate_hz=encoder.frame_rate_hz,
+        frame_size=encoder.frame_size,
+        duration_s=model.duration_s,
+        detector=detector,
+        filters=filters,
+    )
+    for name, decisions in made.decisions.items():
+        with store.create("filter", key + name) as folder:
+            write_json(folder / "decisions.json", [asdict(decision) for decision in decisions])
+    with store.create("clips", key) as folder:
+        replace(made, decisions={}).save(folder)
 
 
 def corpus(
@@ -103,11 +111,10 @@ def corpus(
         return torch.from_numpy(kept)
 
     def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        key = keys[block]
-        if not store.has(kind, key):
-            with store.create(kind, key) as folder:
-                save_tensors(folder / "tensors.safetensors", compute())
-        return load_tensors(store.path(kind, key) / "tensors.safetensors")
+        folder = store.obtain(
+            kind, keys[block], lambda made: save_tensors(made / "tensors.safetensors", compute())
+        )
+        return load_tensors(folder / "tensors.safetensors")
 
     def features() -> Tensor:
         return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, frames)})["e_v"]
@@ -151,14 +158,14 @@ def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
 
 def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> tuple[list[np.ndarray], list[float]]:
     """Mean flow of every clip's own frames, as AV-Align defines it, and its frame rate; kept in the store."""
-    if not store.has("flows", key):
+
+    def make(made: Path) -> None:
         found = list(parallel(_flow, clips, description="optical flow of the test clips"))
-        with store.create("flows", key) as folder:
-            save_tensors(
-                folder / "flows.safetensors", {str(i): torch.from_numpy(f) for i, (f, _) in enumerate(found)}
-            )
-            write_json(folder / "rates.json", [rate for _, rate in found])
-    folder = store.path("flows", key)
+        flows = {str(i): torch.from_numpy(flow) for i, (flow, _) in enumerate(found)}
+        save_tensors(made / "flows.safetensors", flows)
+        write_json(made / "rates.json", [rate for _, rate in found])
+
+    folder = store.obtain("flows", key, make)
     flows = load_tensors(folder / "flows.safetensors")
     return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
 

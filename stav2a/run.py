@@ -51,6 +51,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db); none tracks nothing",
     )
     parser.add_argument(
+        "--experiment", default="stav2a", metavar="NAME", help="MLflow experiment (default: stav2a)"
+    )
+    parser.add_argument("--run-name", metavar="NAME", help="name of the MLflow run (default: the recipe's)")
+    parser.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="tag of the MLflow run; may be repeated",
+    )
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="keep this file with the MLflow run; may be repeated",
+    )
+    parser.add_argument(
         "--check", action="store_true", help="validate the recipe and print it whole; run nothing"
     )
     parser.add_argument(
@@ -69,8 +89,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         print(session.explain(loaded))
         return 0
-    print(session.carry_out(loaded, arguments.output, arguments.tracking_uri))
+    tracked = session.Tracked(
+        uri=arguments.tracking_uri,
+        experiment=arguments.experiment,
+        run_name=arguments.run_name,
+        tags=dict(arguments.tag),
+        attached=arguments.attach,
+    )
+    print(session.carry_out(loaded, arguments.output, tracked))
     return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, was given {text!r}")
+    return name, value
 
 
 if __name__ == "__main__":

@@ -62,6 +62,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def losses(self) -> Path:
+        return self.path / "losses.json"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -101,6 +105,15 @@ class RunFolder:
     def add(self, **facts: Any) -> None:
         """Write down something more."""
         write_json(self.path / "run.json", {**self.facts(), **facts})
+
+    def tracked(self, place: str) -> dict[str, Any]:
+        """What is known of it in a tracking store: its `run`, `where` to look, whether it is `whole`."""
+        return self.facts().get("tracking", {}).get(place, {}) if self.begun else {}
+
+    def add_tracked(self, place: str, **known: Any) -> None:
+        """Write down more of it."""
+        places = self.facts().get("tracking", {})
+        self.add(tracking={**places, place: {**places.get(place, {}), **known}})
 
     def check(self) -> dict[str, Any]:
         """The run's facts.

@@ -1,19 +1,23 @@
 """One recipe carried out in its run folder: run, written down, tracked; or answered from there."""
 
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stav2a import evaluation, gallery, recipe
+from stav2a.errors import UsageError
 from stav2a.experiment import Experiment
 from stav2a.pipeline import Outcome, Pipeline
 from stav2a.plots import curves_png
 from stav2a.report import write_report
 from stav2a.run_folder import RunFolder, check_writable
-from stav2a.store import Store, save_tensors, write_text
-from stav2a.tracking import Tracker, connect, environment, git_state
+from stav2a.store import Store, alone, save_tensors, write_json, write_text
+from stav2a.tracking import PARENT, Tracker, connect, environment, git_state, resolve
+from stav2a.training.plan import log_losses
 
 SAMPLES = 8  # clips to hear and to see
 
@@ -29,47 +33,99 @@ def explain(loaded: recipe.Recipe) -> str:
     return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}"
 
 
-def carry_out(loaded: recipe.Recipe, output: Path, tracking_uri: str | None) -> str:
-    """Run a recipe, or take the answer of an earlier run of the same.
+@dataclass(frozen=True)
+class Tracked:
+    """Where, and as what, a run is tracked.
+
+    Args:
+        uri: See `tracking.connect`.
+        experiment: MLflow experiment.
+        run_name: Name of the run there; the recipe's without one.
+        tags: Further tags; `mlflow.parentRunId` makes it the child of another run.
+        attached: Files to keep with it.
+
+    Raises:
+        UsageError: A file that is not there.
+    """
+
+    uri: str | None = None
+    experiment: str = "stav2a"
+    run_name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    attached: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        for path in self.attached:
+            if not path.is_file():
+                raise UsageError(f"--attach {path}: there is no such file.")
+
+    def place(self, output: Path) -> str:
+        """A name for the store, and the parent in it: one run folder can be tracked in several."""
+        store = resolve(self.uri, output)
+        return " ".join([str(store or "none"), self.tags.get(PARENT, "")]).strip()
+
+
+def carry_out(loaded: recipe.Recipe, output: Path, tracked: Tracked) -> str:
+    """Run a recipe, or take the answer of an earlier run of the same; track it where it is not yet.
 
     Args:
         loaded: The recipe.
         output: Holds the run folders, the store and, by default, the tracking database.
-        tracking_uri: See `tracking.connect`.
+        tracked: Where, and as what.
 
     Returns:
         The table of scores, and where everything is.
     """
-    name = loaded.named[0].stem
-    folder = RunFolder(output / f"{name}-{loaded.signature()[:8]}")
+    folder = RunFolder(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
     check_writable(output)
-    if folder.finished:
-        return _answer(folder)
-    known = folder.facts() if folder.begun else {}
+    place = tracked.place(output)
+    with alone(output / "store" / "locks" / folder.path.name, f"run {folder.path}"):
+        if not (folder.finished and folder.tracked(place).get("whole")):
+            _make(loaded, folder, output, tracked, place)
+    return _answer(folder, place)
+
+
+def _make(loaded: recipe.Recipe, folder: RunFolder, output: Path, tracked: Tracked, place: str) -> None:
+    name = loaded.named[0].stem
     tracker = connect(
-        tracking_uri, output, experiment="stav2a", run_name=name, run_id=known.get("mlflow_run")
+        tracked.uri,
+        output,
+        experiment=tracked.experiment,
+        run_name=tracked.run_name or name,
+        tags=tracked.tags,
+        run_id=folder.tracked(place).get("run"),
     )
     with tracker:
-        _begin(loaded, folder, name, tracker)
-        began = time.monotonic()
-        outcome = _pipeline(Store(output / "store"), tracker).run()
-        folder.add(seconds=round(time.monotonic() - began, 1))
-        _write(loaded, folder, outcome)
-        _track(tracker, folder, outcome)
-        folder.add(tracked=tracker.where())
-    folder.add(finished=True)
-    return _answer(folder)
+        if not folder.finished:
+            facts = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
+            folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=facts)
+            _begin(loaded, folder, tracker, place)
+            _run(loaded, folder, tracker, output)
+        else:
+            _begin(loaded, folder, tracker, place)
+            _log_losses(folder, tracker)
+        _track(tracker, folder, tracked)
+        where = tracker.where()
+    folder.add_tracked(place, where=where, whole=True)
 
 
-def _begin(loaded: recipe.Recipe, folder: RunFolder, name: str, tracker: Tracker) -> None:
-    facts: dict[str, Any] = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
-    folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=facts)
-    tracker.set_tags({"recipe": name, "signature": loaded.signature(), **_prefixed("git", facts["git"])})
+def _begin(loaded: recipe.Recipe, folder: RunFolder, tracker: Tracker, place: str) -> None:
+    facts = folder.facts()
+    tags = {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
+    tracker.set_tags(tags)
     tracker.log_params(recipe.flatten(loaded.described()))
     tracker.log_params(_prefixed("version", facts["environment"]))
     tracker.log_text(loaded.snapshot(), "snapshot.gin")
     tracker.wait()
-    folder.add(mlflow_run=tracker.run_id)
+    folder.add_tracked(place, run=tracker.run_id)
+
+
+def _run(loaded: recipe.Recipe, folder: RunFolder, tracker: Tracker, output: Path) -> None:
+    began = time.monotonic()
+    outcome = _pipeline(Store(output / "store"), tracker).run()
+    folder.add(seconds=round(time.monotonic() - began, 1))
+    _write(loaded, folder, outcome)
+    folder.add(finished=True)
 
 
 def _pipeline(store: Store, tracker: Tracker) -> Pipeline:
@@ -86,6 +142,7 @@ def _write(loaded: recipe.Recipe, folder: RunFolder, outcome: Outcome) -> None:
     save_tensors(folder.weights, outcome.model.state_dict())
     gallery.write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, evaluation.to_json(outcome.scores))
+    write_json(folder.losses, outcome.histories)
     facts = folder.facts()
     losses = {
         f"{stage}/{name}": points for stage, h in outcome.histories.items() for name, points in h.items()
@@ -109,8 +166,17 @@ def _write(loaded: recipe.Recipe, folder: RunFolder, outcome: Outcome) -> None:
     )
 
 
-def _track(tracker: Tracker, folder: RunFolder, outcome: Outcome) -> None:
-    for score in outcome.scores:
+def _log_losses(folder: RunFolder, tracker: Tracker) -> None:
+    """The losses of a run that was not tracked here while it trained."""
+    log_losses(
+        json.loads(folder.losses.read_text()),
+        lambda name, value, step: tracker.log_metrics({name: value}, step=step),
+    )
+
+
+def _track(tracker: Tracker, folder: RunFolder, tracked: Tracked) -> None:
+    scores = evaluation.from_json(folder.scores.read_text())
+    for score in scores:
         figures = {
             score.name: score.value,
             f"{score.name}_low": score.low,
@@ -120,19 +186,20 @@ def _track(tracker: Tracker, folder: RunFolder, outcome: Outcome) -> None:
         }
         if score.unavailable is None:
             tracker.log_metrics({name: value for name, value in figures.items() if value is not None})
-    tracker.log_artifact(folder.scores)
-    tracker.log_artifact(folder.report)
+    tracker.log_table(evaluation.per_clip(scores), "per_clip.json")
+    for path in (folder.scores, folder.report, *tracked.attached):
+        tracker.log_artifact(path)
     for path in sorted(folder.samples.iterdir()):
         tracker.log_artifact(path, "samples")
 
 
-def _answer(folder: RunFolder) -> str:
+def _answer(folder: RunFolder, place: str) -> str:
     table = evaluation.table(evaluation.from_json(folder.scores.read_text()))
     places = {
         "report": folder.report,
         "samples": folder.samples,
         "model": folder.weights,
-        "tracking": folder.facts()["tracked"],
+        "tracking": folder.tracked(place)["where"],
     }
     return table + "\n" + "\n".join(f"{name:9}{place}" for name, place in places.items())
 

@@ -1,18 +1,22 @@
 """The store: finished results under the signature of all they depend on, and unfinished ones beside them."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,25 @@ class Store:
     def has(self, kind: str, key: str) -> bool:
         """Whether the entry is finished."""
         return self.path(kind, key).is_dir()
+
+    def obtain(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        """The finished entry. Where it is not there, `make` fills it, in one process at a time.
+
+        Args:
+            kind: What it is.
+            key: All that it depends on.
+            make: Fills the folder it is given.
+        """
+        if not self.has(kind, key):
+            with self.alone(kind, key):
+                if not self.has(kind, key):  # it may have been made while we waited
+                    with self.create(kind, key) as folder:
+                        make(folder)
+        return self.path(kind, key)
+
+    def alone(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
+        """Keep all other processes out that would make the same entry: they wait."""
+        return alone(self.root / "locks" / _name(kind, key), f"{kind} in {self.root}")
 
     def partial(self, kind: str, key: str) -> Path:
         """A folder for an unfinished entry's own checkpoints, kept until the entry is finished."""
@@ -55,6 +78,26 @@ class Store:
             shutil.rmtree(self.root / "partial" / _name(kind, key), ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """One process at a time. The lock ends with the process, however that ends.
+
+    Args:
+        lock: A file to lock, made if it is missing; it stays.
+        what: Named to the user while we wait.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("another process is making the %s: waiting for it", what)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: both make the same, and one of them is kept
+            pass
+        yield
 
 
 def _name(kind: str, key: str) -> str:

@@ -9,19 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stav2a.tracking.address import AddressError, TrackingError, resolve
-from stav2a.tracking.base import NullTracker, Tracker
+from stav2a.tracking.base import PARENT, NullTracker, Tracker
 from stav2a.tracking.environment import environment, git_state
+from stav2a.tracking.reading import Kept, TrackingStore, open_store
 from stav2a.tracking.tracker import MlflowTracker
 
 __all__ = [
+    "PARENT",
     "AddressError",
+    "Kept",
     "MlflowTracker",
     "NullTracker",
     "Tracker",
     "TrackingError",
+    "TrackingStore",
     "connect",
     "environment",
     "git_state",
+    "open_store",
+    "resolve",
 ]
 
 

@@ -1,12 +1,13 @@
 """What a tracked run can be told, and the tracker that keeps none of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from stav2a.tracking.address import TrackingError
 
+PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -36,6 +37,9 @@ class Tracker:
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as the artifact `name`."""
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Keep a table, by its columns, as the artifact `name`; one that is there already stays."""
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run; a tag can be set again."""

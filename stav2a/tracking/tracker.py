@@ -14,7 +14,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class MlflowTracker(Tracker):
     ) -> None:
         self.store = store
         self.lost: list[str] = []
-        self._mlflow = _import_mlflow(store)
+        self._mlflow = import_mlflow(store)
         self._begin = (experiment, run_name, dict(tags), run_id)
         self._run: Any = None
         self._failure: TrackingError | None = None
@@ -83,6 +83,11 @@ class MlflowTracker(Tracker):
 
     def log_text(self, text: str, name: str) -> None:
         self._put(name, lambda: self._client.log_text(self._id, text, name))
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        self._put(
+            name, lambda: self._send_table({key: list(column) for key, column in columns.items()}, name)
+        )
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         tag = self._mlflow.entities.RunTag
@@ -207,6 +212,11 @@ class MlflowTracker(Tracker):
         for at in range(0, len(new), MAX_PARAMS):
             self._client.log_batch(self._id, params=new[at : at + MAX_PARAMS])
 
+    def _send_table(self, columns: dict[str, list[Any]], name: str) -> None:
+        known = {artifact.path for artifact in self._client.list_artifacts(self._id)}
+        if name not in known:  # MLflow would append to it
+            self._client.log_table(self._id, columns, name)
+
     def _attempt(self, what: str, job: Callable[[], object]) -> None:
         for pause_s in (*RETRY_AFTER_S, math.inf):
             try:
@@ -221,7 +231,7 @@ class MlflowTracker(Tracker):
                 time.sleep(pause_s)
 
 
-def _import_mlflow(store: Address) -> Any:
+def import_mlflow(store: Address) -> Any:
     """Import mlflow quietly, with no telemetry and no minutes of retries.
 
     In the caller's thread: two threads importing large packages at once can meet half-made modules.

@@ -1,8 +1,10 @@
 """Which stages there are to train, and which of them the store already holds."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -88,17 +90,51 @@ def train_stages(
     for number, each in enumerate(planned, start=1):
         found = store.has("stage", each.key)
         tell(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
-        if not found:
-            folder = store.partial("stage", each.key)
-            history = each.stage.run(Work(model, corpus, folder, seed, prediction_type, frozen, log))
-            with store.create("stage", each.key) as made:
-                save_tensors(made / "model.safetensors", _weights(model, each.stage.trains))
-                write_json(made / "history.json", history)
-        folder = store.path("stage", each.key)
+        folder, history = _trained_in(store, each, model, corpus, seed, prediction_type, frozen, log)
         load_part(model, load_tensors(folder / "model.safetensors"))
-        histories[each.name] = json.loads((folder / "history.json").read_text())
+        histories[each.name] = history
         frozen |= set(each.stage.trains) - {"unet", "backbone"}
     return histories
+
+
+def _trained_in(
+    store: Store,
+    planned: Planned,
+    model: STAV2A,
+    corpus: Corpus,
+    seed: int,
+    prediction_type: str,
+    frozen: frozenset[str],
+    log: Log,
+) -> tuple[Path, dict[str, Any]]:
+    """The store's folder of a finished stage, and its losses, which are logged now or were while training."""
+    trained_here = False
+
+    def train(made: Path) -> None:
+        nonlocal trained_here
+        trained_here, began = True, time.monotonic()
+        folder = store.partial("stage", planned.key)
+        history = planned.stage.run(Work(model, corpus, folder, seed, prediction_type, frozen, log))
+        seconds = round(time.monotonic() - began, 1)
+        save_tensors(made / "model.safetensors", _weights(model, planned.stage.trains))
+        write_json(made / "history.json", history)
+        write_json(
+            made / "facts.json", {"stage": planned.name, "steps": planned.stage.steps, "seconds": seconds}
+        )
+
+    folder = store.obtain("stage", planned.key, train)
+    history = json.loads((folder / "history.json").read_text())
+    if not trained_here:
+        log_losses({planned.name: history}, log)
+    return folder, history
+
+
+def log_losses(histories: Mapping[str, Any], log: Log) -> None:
+    """Tell a log again what it would have heard while the stages were trained."""
+    for stage, history in histories.items():
+        for name, points in history.items():
+            for step, value in points:
+                log(f"{stage}/{name}", value, step)
 
 
 def _pretrained(model: STAV2A) -> list[str]:
