@@ -3,7 +3,7 @@
 NaN marks a clip that has no value; it is left out, here as in the mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,42 +56,51 @@ def mean_interval(
     row = _row(values)
     if np.isfinite(row).sum() < 2:
         return NO_INTERVAL
-    return _ends(_resampled_means([row], resamples, seed)[0], confidence)
+    return ends(resampled_means([row], resamples, seed)[0], confidence)
 
 
-def statistic_interval(
-    statistic: Callable[[NDArray[np.int64]], float],
-    n: int,
-    *,
-    resamples: int = 300,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of a statistic of the whole set (FD, IS), centred on the set's own value.
+def replicates(
+    statistic: Callable[[NDArray[np.int64]], float], n: int, *, resamples: int = 300, seed: int = 0
+) -> Array:
+    """A statistic of the whole set (FD, IS) of each draw of n clips, as it comes out.
 
-    Drawing with replacement adds to such a statistic the same bias again that n clips gave it already: the
-    plain percentiles of FD lie wholly above FD. So they are moved by the mean's excess. What is left is an
-    interval of the statistic *at this n*, its bias not removed; with few clips for the dimensions it is wider
-    than it need be, by half in the worst case simulated.
+    Which clips are drawn depends on `n`, `resamples` and `seed` alone: the replicates of two models on the
+    same clips are pairs, and their differences are the replicates of the difference.
 
     Args:
         statistic: From the indices of the clips drawn to the statistic.
         n: How many clips there are.
         resamples: How many times the clips are drawn anew.
-        confidence: Mass between the ends.
         seed: Of the draws.
+
+    Shapes:
+        -> (resamples,); none for a single clip
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=200)
-        >>> low, high = statistic_interval(lambda clips: x[clips].std(), 200)
+        >>> low, high = ends(centred(replicates(lambda clips: x[clips].std(), 200), x.std()))
         >>> bool(low < x.std() < high)
         True
     """
-    if n < 2:
-        return NO_INTERVAL
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(n, size=n)) for _ in range(resamples)])
-    return _ends(drawn - drawn.mean() + statistic(np.arange(n)), confidence)
+    times = resamples if n > 1 else 0
+    return np.array([statistic(rng.integers(n, size=n)) for _ in range(times)], dtype=np.float64)
+
+
+def centred(drawn: ArrayLike, value: float) -> Array:
+    """Replicates of a statistic of the whole set, moved onto the set's own value.
+
+    Drawing with replacement adds to FD or IS the same bias again that n clips gave it already: the plain
+    percentiles of FD lie wholly above FD. So they are moved by the mean's excess. What is left tells of the
+    statistic *at this n*, its bias not removed; with few clips for the dimensions it is wider than it need
+    be, by half in the worst case simulated.
+
+    Example:
+        >>> centred([3.0, 5.0], 1.0).tolist()
+        [0.0, 2.0]
+    """
+    row = np.asarray(drawn, dtype=np.float64)
+    return row - row.mean() + value if row.size else row
 
 
 def derangements(n: int, count: int, *, seed: int = 0) -> NDArray[np.int64]:
@@ -171,8 +180,8 @@ def corrected_for_chance(
     value = _correct(nan_mean(row), nan_mean(chance))
     if np.isfinite(row).sum() < 2:
         return Corrected(float(value), *NO_INTERVAL)
-    means = _resampled_means([row, chance], resamples, seed)
-    return Corrected(float(value), *_ends(_correct(means[0], means[1]), confidence))
+    means = resampled_means([row, chance], resamples, seed)
+    return Corrected(float(value), *ends(_correct(means[0], means[1]), confidence))
 
 
 def nan_mean(values: Array, axis: int | None = None) -> Array:
@@ -191,8 +200,12 @@ def _ratio(above: Array, below: Array) -> Array:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 
 
-def _resampled_means(rows: list[Array], resamples: int, seed: int) -> Array:
-    """Means of several rows over the same draws of clips: (len(rows), resamples)."""
+def resampled_means(rows: Sequence[Array], resamples: int, seed: int) -> Array:
+    """Means of several rows over the same draws of clips; NaN is left out.
+
+    Shapes:
+        R times (N,) -> (R, resamples)
+    """
     rng = np.random.default_rng(seed)
     n = len(rows[0])
     known = [np.isfinite(row) for row in rows]
@@ -206,7 +219,8 @@ def _resampled_means(rows: list[Array], resamples: int, seed: int) -> Array:
     return np.concatenate(chunks, axis=1)
 
 
-def _ends(drawn: Array, confidence: float) -> Interval:
+def ends(drawn: Array, confidence: float = CONFIDENCE) -> Interval:
+    """The ends that leave out the same share of the draws on either side."""
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return NO_INTERVAL

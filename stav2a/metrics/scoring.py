@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stav2a.metrics import bootstrap
-from stav2a.metrics.sets import Score
+from stav2a.metrics.sets import COUNTED, Score
 
 Pair = Callable[[int, int], float]
 
@@ -73,14 +73,12 @@ class Sheet:
             )
         interval = bootstrap.mean_interval(values, resamples=self.resamples, seed=self.seed)
         others = min(self.shuffles, len(ids) - 1)
-        chance_in_words = [f"chance: each clip with the references of {others} others"] if pair else []
+        chance_in_words = f"; chance: each clip with the references of {others} others" if pair else ""
         chance = self._against_chance(values, pair) if pair else _NO_CHANCE
         return Score(
             name=self.name,
             label=self.label,
-            definition="; ".join(
-                [definition, f"n = {known.sum()}", self._interval_in_words(), *chance_in_words]
-            ),
+            definition=f"{definition}{COUNTED}{known.sum()}; {self._interval_in_words()}{chance_in_words}",
             higher_is_better=self.higher_is_better,
             value=float(values[known].mean()),
             n=int(known.sum()),
@@ -104,17 +102,21 @@ class Sheet:
         details: Mapping[str, float] | None = None,
     ) -> Score:
         """A figure of the whole set, with its interval. `statistic` takes the places of the clips to use."""
-        interval = bootstrap.statistic_interval(statistic, n, resamples=self.resamples, seed=self.seed)
+        value = statistic(np.arange(n))
+        drawn = bootstrap.replicates(statistic, n, resamples=self.resamples, seed=self.seed)
+        interval = bootstrap.ends(bootstrap.centred(drawn, value))
+        conditions = f"{n}; {self._interval_in_words()}, centred; holds at this n only"
         return Score(
             name=self.name,
             label=self.label,
-            definition=f"{definition}; n = {n}; {self._interval_in_words()}, centred; holds at this n only",
+            definition=f"{definition}{COUNTED}{conditions}",
             higher_is_better=self.higher_is_better,
-            value=statistic(np.arange(n)),
+            value=value,
             n=n,
             low=_or_none(interval.low),
             high=_or_none(interval.high),
             details=dict(details or {}),
+            replicates=drawn.tolist() if drawn.size and np.isfinite(drawn).all() else None,
         )
 
     def relabelled(self, label: str) -> "Sheet":

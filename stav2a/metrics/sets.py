@@ -12,6 +12,8 @@ from stav2a.metrics.errors import MetricError
 
 Detector = Callable[[np.ndarray, int], np.ndarray]
 
+COUNTED = "; n = "  # in a definition: what is measured stands before it, on how much and how surely after it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
@@ -148,6 +150,8 @@ class Score:
         left_out: Reason by clip id, of the clips that have none.
         details: Further figures beside it.
         unavailable: Why there is no figure at all.
+        replicates: Of a figure of the whole set, its value at each bootstrap draw of the clips, as it came
+            out: figures of the same n and draws can be compared pair by pair. A mean has `per_clip` instead.
     """
 
     name: str
@@ -166,6 +170,17 @@ class Score:
     left_out: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
     unavailable: str | None = None
+    replicates: Sequence[float] | None = None
+
+    @property
+    def measure(self) -> str:
+        """What is measured: the definition without the number of clips and the way of the interval.
+
+        Example:
+            >>> Score(name="a", label="A", definition="hits; n = 3; 95 %", higher_is_better=True).measure
+            'hits'
+        """
+        return self.definition.partition(COUNTED)[0]
 
 
 def describe(detector: Detector) -> str:

@@ -46,7 +46,8 @@ def test_clips_without_a_value_are_left_out():
 @pytest.mark.parametrize("values", [[0.5], [math.nan, 0.5], [math.nan, math.nan]])
 def test_one_clip_has_no_interval(values):
     assert np.isnan(bootstrap.mean_interval(values)).all()
-    assert bootstrap.NO_INTERVAL is bootstrap.statistic_interval(lambda clips: 0.0, 1)
+    assert bootstrap.replicates(lambda clips: 0.0, 1).size == 0
+    assert np.isnan(bootstrap.ends(bootstrap.centred([], 0.5))).all()
 
 
 def test_the_interval_of_a_biased_statistic_lies_around_it():
@@ -58,7 +59,8 @@ def test_the_interval_of_a_biased_statistic_lies_around_it():
         return frechet_distance(x[clips], y[clips])
 
     plain = np.quantile([distance(rng.integers(60, size=60)) for _ in range(100)], [0.025, 0.975])
-    low, high = bootstrap.statistic_interval(distance, 60, resamples=100)
+    drawn = bootstrap.replicates(distance, 60, resamples=100)
+    low, high = bootstrap.ends(bootstrap.centred(drawn, distance(np.arange(60))))
     assert plain[0] > distance(np.arange(60))
     assert low < distance(np.arange(60)) < high
 
@@ -74,11 +76,21 @@ def test_the_interval_of_a_statistic_covers_its_expectation():
     covered = 0
     for seed in range(60):
         x, y = sample()
-        low, high = bootstrap.statistic_interval(
+        drawn = bootstrap.replicates(
             lambda c, x=x, y=y: frechet_distance(x[c], y[c]), n, resamples=60, seed=seed
         )
+        low, high = bootstrap.ends(bootstrap.centred(drawn, frechet_distance(x, y)))
         covered += low < expected < high
     assert covered / 60 > 0.8
+
+
+def test_replicates_of_different_models_are_of_the_same_draws():
+    seen: list[list[list[int]]] = [[], []]
+    for clips_seen in seen:
+        bootstrap.replicates(lambda clips, kept=clips_seen: float(kept.append(clips.tolist()) or 0), 5)
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 300
+    assert bootstrap.replicates(lambda clips: clips[0], 50, seed=1)[0] != seen[0][0][0]
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 50])

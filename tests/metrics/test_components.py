@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stav2a import registry
+from stav2a.evaluation import from_json, to_json
 from stav2a.metrics import components  # noqa: F401  (registers)
 from stav2a.metrics.components.classified import ClassAccuracy, FrechetDistance, InceptionScore, KLDivergence
 from stav2a.metrics.components.timing import AAAlign, AVAlign, OnsetF1
@@ -178,6 +179,9 @@ def test_fd(many):
     assert score.value == frechet_distance(toy.generated_embeddings, toy.reference_embeddings)
     assert score.low < score.value < score.high
     assert list(score.details) == ["bias floor (a perfect generator at this n)"]
+    assert len(score.replicates) == 50
+    moved = np.array(score.replicates) - np.mean(score.replicates) + score.value
+    assert (score.low, score.high) == pytest.approx(tuple(np.quantile(moved, [0.025, 0.975])))
     assert not score.higher_is_better
 
 
@@ -194,6 +198,20 @@ def test_is(many):
     assert score.label == "IS (toy classifier)"
     assert 1 < score.value < 4
     assert score.low < score.value < score.high
+
+
+def test_replicates_are_of_what_has_no_value_a_clip(many):
+    mean, whole = KLDivergence()(many), InceptionScore(resamples=50)(many)
+    assert mean.per_clip and mean.replicates is None
+    assert whole.per_clip is None and len(whole.replicates) == 50
+    assert from_json(to_json([whole])) == [whole]
+
+
+def test_the_measure_of_a_score_does_not_tell_how_many_clips_there_were(many, three):
+    score = AAAlign(detector=Spikes)(three)
+    assert score.definition.startswith(f"{score.measure}; n = 2; 95 %")
+    assert score.measure == AAAlign(detector=Spikes, resamples=9)(many).measure
+    assert InceptionScore(resamples=50)(many).measure == InceptionScore(resamples=60)(many).measure
 
 
 def test_class_accuracy_of_all_and_of_vague_captions(many):
