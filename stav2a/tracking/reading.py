@@ -27,7 +27,7 @@ class Kept:
         status: FINISHED, RUNNING, FAILED or KILLED.
         tags: By name, MLflow's own left out.
         params: Settings by name.
-        metrics: The last value of each.
+        metrics: The value of each at its highest step.
         started_s: When it began, in seconds since 1970.
         ended_s: When it ended, or None.
     """
@@ -48,6 +48,11 @@ class TrackingStore:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+
+    @property
+    def is_server(self) -> bool:
+        """Whether MLflow itself runs there, and has pages to look at."""
+        return self.address.scheme in SERVERS
 
     def runs(self, tags: Mapping[str, str]) -> list[Kept]:
         """The runs with all these tags, newest first."""
@@ -72,6 +77,23 @@ class TrackingStore:
             return _kept(self._client.get_run(run_id))
         except self._mlflow.exceptions.MlflowException as error:
             raise self.address.error(f"it holds no run {run_id}.", "Name another run.") from error
+
+    def study(self, name: str) -> Kept:
+        """The newest parent run of a study, by the study's name or the run's identifier.
+
+        Raises:
+            TrackingError: There is none.
+        """
+        found = self.runs({"kind": "study", "study": name})
+        if found:
+            return found[0]
+        known = sorted({run.tags["study"] for run in self.runs({"kind": "study"})})
+        if len(name) == 32:  # an identifier
+            return self.get(name)
+        raise self.address.error(
+            f"it holds no study {name!r}, but {', '.join(known) or 'none at all'}.",
+            "Name another, or run it: stav2a ablation --gin FILE.",
+        )
 
     def history(self, run: Kept, metric: str) -> list[tuple[int, float]]:
         """The values of a metric over the steps; empty where the run has none."""
@@ -107,8 +129,8 @@ class TrackingStore:
         return self.file(run, path).read_text(encoding="utf-8")
 
     def compare_url(self, runs: Sequence[Kept], base: str | None = None) -> str:
-        """The address of MLflow's page that compares runs; `base` is the server's, if it is another."""
-        base = base or (str(self.address) if self.address.scheme in SERVERS else LOCAL_UI)
+        """The address of MLflow's page that compares runs; `base` is where its pages are started here."""
+        base = str(self.address) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
         experiments = sorted({run.experiment_id for run in runs})
         return f"{base}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps(experiments))}"
@@ -168,4 +190,5 @@ def _kept(run: Any) -> Kept:
 
 
 def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
+    quote_mark = '"' if "'" in text else "'"  # MLflow's filters know no escapes
+    return f"{quote_mark}{text}{quote_mark}"

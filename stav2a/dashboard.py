@@ -1,0 +1,80 @@
+"""The command line of `stav2a dashboard`: MLflow's pages of what was tracked, opened at a study."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stav2a.errors import UsageError, guarded
+
+HOST = "127.0.0.1"  # what is tracked is nobody else's business
+EXAMPLES = """\
+examples:
+  stav2a dashboard                        # everything tracked under runs/
+  stav2a dashboard table3                 # the address of the page that compares a study's runs
+  stav2a dashboard table3 --port 5001
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stav2a dashboard",
+        description="Start MLflow's pages on this machine, and say where a study's runs are compared.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="name of a study, such as table3")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="holds the tracking database (default: runs)",
+    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store, as `stav2a run` was given it")
+    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    return parser
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    from stav2a.tracking import open_store
+
+    store = open_store(arguments.tracking_uri, arguments.output)
+    base = f"http://{HOST}:{arguments.port}"
+    if not store.is_server:
+        check_free(arguments.port)
+    if arguments.study:
+        study = store.study(arguments.study)
+        print(f"{arguments.study}: {store.compare_url(store.children(study.run_id), base)}", flush=True)
+    if store.is_server:
+        print(f"all runs: {store.address}", flush=True)
+        return 0
+    print(f"all runs: {base}  (Ctrl-C ends)", flush=True)
+    command = ["ui", "--backend-store-uri", store.address.uri, "--host", HOST, "--port", str(arguments.port)]
+    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return subprocess.run([sys.executable, "-m", "mlflow", *command], env=quiet, check=False).returncode
+
+
+def check_free(port: int) -> None:
+    """Refuse a port that another program listens on.
+
+    Raises:
+        UsageError: It is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UsageError(
+                f"--port {port} can't be used ({error.strerror}). Choose another, such as --port {port + 1}."
+            ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
