@@ -1,5 +1,6 @@
 """The whole command, from the recipe to the report, at a size of seconds."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from stav2a import evaluation, run
+from stav2a.tracking import PARENT, open_store
 
 ROOT = Path(__file__).parents[1]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -71,7 +73,9 @@ def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
     assert str(folder / "report.html") in first.stdout
     assert "<html" in (folder / "report.html").read_text().lower()
     endings = sorted(path.name.split(".", 1)[1] for path in (folder / "samples").iterdir())
-    assert endings == sorted(["mp4", "png", "reference.wav", "wav"] * 8)
+    assert endings == sorted(["mp4", "png", "reference.wav", "wav"] * 8 + ["json"])
+    told = json.loads((folder / "samples" / "clips.json").read_text())
+    assert len(told) == 8 and told[0]["duration_s"] == 2.56 and told[0]["onsets_s"]
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
         prefixes = {name.split(".")[0] for name in weights.keys()}
     assert prefixes == {
@@ -89,6 +93,32 @@ def test_the_same_command_answers_from_the_folder(first):
     again = command("cn_onset_gvf", first.output)
     assert (again.code, again.stdout) == (0, first.stdout)
     assert again.stages == {} and report.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tmp_path, monkeypatch):
+    """As the child of another run, with tags, a file beside it, and the losses of all its stages."""
+    (tmp_path / "diff.txt").write_text("what is new")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    how = ["--experiment", "table3", "--run-name", "CN, seed 0", "--tag", "row=CN=1"]
+    more = [*how, "--tag", f"{PARENT}=abc", "--attach", str(tmp_path / "diff.txt"), "--tracking-uri", uri]
+    for _ in range(2):  # the second time it is there already
+        again = command("cn_onset_gvf", first.output, *more)
+        assert again.code == 0, again.stderr
+        assert again.stages == {}
+    kept = open_store(uri, tmp_path)
+    (child,) = kept.children("abc")
+    assert (child.name, child.status, child.tags["row"]) == ("CN, seed 0", "FINISHED", "CN=1")
+    scores = evaluation.from_json(kept.text(child, "scores.json"))
+    aa = next(score for score in scores if score.name == "aa_align")
+    assert child.metrics["aa_align"] == pytest.approx(aa.value)
+    table = json.loads(kept.text(child, "per_clip.json"))
+    assert table["columns"][:2] == ["clip", "aa_align"] and len(table["data"]) == 20
+    assert kept.text(child, "diff.txt") == "what is new"
+    assert "samples/clips.json" in kept.files(child, "samples")
+    losses = json.loads((first.folder("cn_onset_gvf") / "losses.json").read_text())
+    told = kept.history(child, "joint/validation_loss")
+    assert told == [(step, pytest.approx(value)) for step, value in losses["joint"]["validation_loss"]]
 
 
 @pytest.mark.slow
@@ -187,3 +217,17 @@ def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, b
     assert code == 2
     assert told in capsys.readouterr().err
     assert not any(tmp_path.glob("store/stage-*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--tag", "row"), "expected NAME=VALUE, was given 'row'"),
+        (("--attach", "nowhere.txt"), "error: --attach nowhere.txt: there is no such file."),
+    ],
+)
+def test_options_of_tracking_are_checked_first(tmp_path, capsys, more, told):
+    with contextlib.suppress(SystemExit):
+        assert run.main(arguments("cn", tmp_path, *more)) == 2
+    assert told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

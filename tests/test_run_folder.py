@@ -23,10 +23,10 @@ def test_a_run_writes_down_whose_it_is(folder):
 
 
 def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
-    folder.add(mlflow_run="abc")
+    folder.add(seconds=3.5)
     folder.begin(signature=SIGNATURE, snapshot="run.seed = 1\n", facts={"recipe": "cn", "host": "here"})
     assert folder.facts() == {
-        "recipe": "cn", "signature": SIGNATURE, "format": 1, "mlflow_run": "abc", "host": "here"
+        "recipe": "cn", "signature": SIGNATURE, "format": 1, "seconds": 3.5, "host": "here"
     }  # fmt: skip
 
 
@@ -90,3 +90,14 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path, inside):
     ):
         check_writable(output)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_run_can_be_tracked_in_several_places(tmp_path):
+    folder = RunFolder(tmp_path / "cn")
+    assert folder.tracked("sqlite:///a.db") == {}
+    folder.begin(signature=SIGNATURE, snapshot="", facts={})
+    folder.add_tracked("sqlite:///a.db", run="1")
+    folder.add_tracked("sqlite:///b.db", run="2")
+    folder.add_tracked("sqlite:///a.db", whole=True)
+    assert folder.tracked("sqlite:///a.db") == {"run": "1", "whole": True}
+    assert folder.tracked("sqlite:///b.db") == {"run": "2"}

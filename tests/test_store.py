@@ -1,9 +1,16 @@
 import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from stav2a.store import Store, load_tensors, save_tensors, write_bytes, write_json, write_text
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -50,6 +57,55 @@ def test_of_two_writers_the_first_to_finish_counts(store):
             assert slow != fast
     assert (store.path("stage", "a") / "x.txt").read_text() == "fast"
     assert names(store) == {store.path("stage", "a").name}
+
+
+def test_an_entry_is_made_once(store):
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        write_text(folder / "x.txt", "made")
+
+    places = [store.obtain("stage", "a", make) for _ in range(2)]
+    assert len(made) == 1 and places == [store.path("stage", "a")] * 2
+    assert (places[0] / "x.txt").read_text() == "made"
+
+
+MAKER = """
+import pathlib, sys, time
+from stav2a.store import Store, write_text
+
+def make(folder):
+    print("making", flush=True)
+    sys.stdin.readline()
+    write_text(folder / "x.txt", "made")
+
+Store(pathlib.Path(sys.argv[1])).obtain("stage", "a", make)
+"""
+
+
+def maker(store: Store) -> subprocess.Popen:
+    """Another process, which makes an entry and finishes it when it is told a line."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", MAKER, str(store.root)], cwd=ROOT, **pipes)
+
+
+@pytest.mark.parametrize("ending", ["finishes", "is killed"])
+def test_of_two_processes_the_second_waits_for_the_first(store, caplog, ending):
+    with maker(store) as first:
+        assert first.stdout.readline() == "making\n"
+
+        def end():
+            while not caplog.messages:  # until we wait
+                time.sleep(0.01)
+            first.communicate("go\n") if ending == "finishes" else first.kill()
+
+        ends = threading.Thread(target=end)
+        ends.start()
+        found = store.obtain("stage", "a", lambda folder: write_text(folder / "x.txt", "ours"))
+        ends.join()
+    assert (found / "x.txt").read_text() == ("made" if ending == "finishes" else "ours")
+    assert caplog.messages == [f"another process is making the stage in {store.root}: waiting for it"]
 
 
 def test_kinds_and_keys_are_kept_apart(store):
