@@ -41,6 +41,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Something that a run takes from the store, or makes and leaves there.
+
+    Args:
+        kind: What the store calls it: clips, filter, stage, features, latents, classifier, flows.
+        name: What people call it.
+        key: The signature of all that it depends on.
+        steps: Optimizer steps; 0 where nothing is trained.
+    """
+
+    kind: str
+    name: str
+    key: str
+    steps: int = 0
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """The steps of one run, each taken from the store where it is there.
 
@@ -69,6 +86,25 @@ class Pipeline:
         self.tell("measuring")
         scores = self._measure(made, data, classifier, metrics)
         return Outcome(model, made, scores, histories)
+
+    def parts(self) -> list[Part]:
+        """All that `run` takes from the store or makes, in order; no model is built to know it."""
+        filters = [Part("filter", "filter", self._data_key + key) for key in self._filters]
+        stages = [Part("stage", each.name, each.key, each.stage.steps) for each in self._planned]
+        encoded = {"features": "feature_encoder", "latents": "autoencoder"}
+        judge = self.experiment.classifier
+        return [
+            Part("clips", "data", self._data_key),
+            *filters,
+            *stages,
+            *(Part(kind, kind, self._keys[block]) for kind, block in encoded.items()),
+            *(
+                [Part("classifier", "classifier", self._classifier_key, judge(classes=1).steps)]
+                if judge
+                else ()
+            ),
+            Part("flows", "optical flow", self._dataset_key),
+        ]
 
     @cached_property
     def _stages(self) -> list[tuple[str, Any, Any]]:
@@ -116,6 +152,10 @@ class Pipeline:
         return recipe.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
 
     @cached_property
+    def _classifier_key(self) -> str:
+        return recipe.signature([self.experiment.described("classifier"), self._data_key])
+
+    @cached_property
     def _keys(self) -> dict[str, str]:
         given = [self._data_key, self.experiment.seed]  # the seed draws the weights that no stage trains
         return block_keys(self._planned, self._blocks, given=given, signature=recipe.signature)
@@ -161,7 +201,7 @@ class Pipeline:
             return None
         torch.manual_seed(0)  # the judge is the same for every seed of the variants
         classifier = self.experiment.classifier(classes=len(preparation.class_names(data.clips)))
-        key = recipe.signature([self.experiment.described("classifier"), self._data_key])
+        key = self._classifier_key
 
         def train(made: Path) -> None:
             self.tell("classifier of FD, KL, IS and class accuracy: training")

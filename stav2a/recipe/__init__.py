@@ -7,30 +7,33 @@ time, and loading another replaces it.
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 
 from stav2a import registry
 from stav2a.recipe import describing, reading
-from stav2a.recipe.checking import Binding, check
+from stav2a.recipe.checking import KINDS, Binding, check
 from stav2a.recipe.describing import describe, describe_root, diff, flatten, format_value, signature
 from stav2a.recipe.errors import Place, RecipeError, shown
-from stav2a.recipe.reading import Reference, lineage, recipes_root
+from stav2a.recipe.reading import SUFFIX, Reference, find, lineage, recipes_root
 from stav2a.registry import Entry
 
 __all__ = [
-    "Binding", "Place", "Recipe", "RecipeError", "describe", "describe_root", "diff", "flatten",
-    "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
+    "SUFFIX", "Binding", "Place", "Recipe", "RecipeError", "as_root", "describe", "describe_root", "diff",
+    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
 ]  # fmt: skip
 
-ROOT, ROOT_MODULE = "run", "stav2a.experiment"
+ROOT = "run"
+ROOTS = {ROOT: "stav2a.experiment", "study": "stav2a.ablation.study"}  # the module that defines each
 SCALES = "scale"  # the folder of the recipes that set sizes, for components in use or not
 
 logger = logging.getLogger(__name__)
+Made = TypeVar("Made", bound=type)
+assert set(ROOTS) == set(KINDS)
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,19 @@ def load(
     return recipe
 
 
+def as_root(name: str) -> Callable[[Made], Made]:
+    """Let files bind the parameters of a class as `name.parameter`: a root beside that of recipes, `run`."""
+
+    def decorate(kind: Made) -> Made:
+        return gin.configurable(name)(kind)
+
+    return decorate
+
+
 def root_entry(root: str = ROOT) -> Entry:
     """What is known of the root, as of a component; it has no slot."""
-    if root == ROOT:
-        importlib.import_module(ROOT_MODULE)  # by name: it stands above this module
+    if root in ROOTS:
+        importlib.import_module(ROOTS[root])  # by name: it stands above this module
     return describing.root_entry(root)
 
 

@@ -11,6 +11,15 @@ from stav2a.recipe.reading import Macro, Reference, Written
 from stav2a.registry import Entry, RegistryError, did_you_mean
 from stav2a.slots import SLOTS
 
+# What a file is whose settings begin with these words, and how it is given.
+KINDS = {
+    "run": (
+        "a recipe",
+        "Give it to `stav2a run --gin`, name it as a row of a study, or lay it over all rows.",
+    ),
+    "study": ("a study", "Give it to `stav2a ablation --gin`, before any recipe."),
+}
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -73,6 +82,12 @@ def _component(each: Written, root: Entry) -> Entry:
         names = ", ".join(entry.name for entry in registry.available(each.selector))
         advice = f"Write {each.selector}.NAME.{each.parameter} with one of: {names}."
         raise RecipeError(f"'{each.selector}' is a slot, not a component.", each.place, advice)
+    if each.selector in KINDS:
+        (theirs, advice), (ours, _) = KINDS[each.selector], KINDS.get(root.name, (f"'{root.name}'", ""))
+        message = (
+            f"'{each.selector}.{each.parameter}' is a setting of {theirs}, but {ours} was expected here."
+        )
+        raise RecipeError(message, each.place, advice)
     return _find(each.selector, root, each.place)
 
 

@@ -17,6 +17,7 @@ from stav2a import registry
 from stav2a.recipe.errors import Place, RecipeError, shown
 
 SUFFIX = ".gin"
+SHIPPED = (("recipes",), ("ablations",))  # beginnings of names that mean the package's own, anywhere
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,25 @@ def lineage(recipe: str | Path) -> list[Path]:
 
 def recipes_root() -> Path:
     """The folder of the package's own recipes: inside it when installed, beside it in a clone."""
+    return shipped_root("recipes")
+
+
+def shipped_root(kind: str) -> Path:
+    """The folder of the package's own recipes or studies."""
     package = Path(__file__).resolve().parents[1]
-    installed = package / "_recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
+    installed = package / f"_{kind}"
+    return installed if installed.is_dir() else package.parent / kind
 
 
 def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
-    """The recipe's file: from `folder`, else from the recipes that come with the package.
+    """The recipe's file: from `folder`, else from the recipes and studies that come with the package.
 
     Raises:
         RecipeError: There is none, or it is not a recipe.
     """
-    root = recipes_root()
-    inner = Path(*Path(name).parts[1:]) if Path(name).parts[:1] == ("recipes",) else Path(name)
+    first = Path(name).parts[:1]
+    root = shipped_root("ablations" if first == ("ablations",) else "recipes")
+    inner = Path(*Path(name).parts[1:]) if first in SHIPPED else Path(name)
     for path in (folder / name, root / name, root / inner):
         if path.is_file() and path.suffix == SUFFIX:
             return path.resolve()
@@ -120,8 +127,8 @@ def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:
     inside = {path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}")}
     here = (folder / name).parent
     beside = {Path(name).with_name(path.name).as_posix() for path in here.glob(f"*{SUFFIX}")}
-    prefixed = {f"recipes/{each}" for each in inside}
-    return beside | (prefixed if str(name).startswith("recipes/") else inside)
+    first = Path(name).parts[:1]
+    return beside | ({f"{first[0]}/{each}" for each in inside} if first in SHIPPED else inside)
 
 
 def _read_file(reading: Reading, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
@@ -182,10 +189,36 @@ class _Delegate(config_parser.ParserDelegate):
         return Macro(macro_name)
 
 
+class _Parser(config_parser.ConfigParser):
+    """gin's parser, which would keep the last of two equal keys and say nothing."""
+
+    def __init__(self, text: str, path: Path | None) -> None:
+        self._text, self._path = text, path
+        self._keys: list[list[Any]] = []  # of the containers that are open
+        super().__init__(text, _Delegate())
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        self._keys.append([])
+        found = super()._maybe_parse_container()
+        self._keys.pop()
+        return found
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        line = self._current_token.start[0]
+        key, value = super()._parse_dict_item()
+        if key in self._keys[-1]:
+            place = Place(self._path, line, self._text)
+            raise RecipeError(
+                f"The key {key!r} stands twice in one dictionary.", place, "Keep one of the two."
+            )
+        self._keys[-1].append(key)
+        return key, value
+
+
 def _statements(text: str, path: Path | None) -> Iterable[Any]:
     """gin's statements, and its complaints as ours."""
     try:
-        yield from config_parser.ConfigParser(text, _Delegate())
+        yield from _Parser(text, path)
     except SyntaxError as error:
         line = error.lineno or 1
         raise RecipeError(
