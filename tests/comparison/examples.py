@@ -1,0 +1,81 @@
+"""Scores and rows made by hand: what the tests of this folder start from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stav2a.comparison import Row
+from stav2a.metrics.sets import Score
+
+PAPER = {
+    "Pretrained-T2A": {"aa": 0.498, "fd": 27.25},
+    "CN": {"aa": 0.669, "fd": 19.58},
+    "CN+Onset": {"aa": 0.692, "fd": 20.02},
+    "GT": {"aa": 1.0},
+}
+
+
+def mean(values: Mapping[str, float] | Sequence[float], **changes: Any) -> Score:
+    """A score that is a mean over clips, named clip0, clip1, … unless they have names."""
+    clips = values if isinstance(values, Mapping) else {f"clip{i}": float(v) for i, v in enumerate(values)}
+    known: dict[str, Any] = {
+        "name": "aa",
+        "label": "AA-Align",
+        "definition": f"hits; n = {len(clips)}; 95 % interval",
+        "higher_is_better": True,
+        "value": float(np.mean(list(clips.values()))),
+        "n": len(clips),
+        "per_clip": clips,
+    }
+    return Score(**{**known, **changes})
+
+
+def whole(value: float, replicates: Sequence[float] | None, **changes: Any) -> Score:
+    """A score of the whole set."""
+    known: dict[str, Any] = {
+        "name": "fd",
+        "label": "FD (toy classifier)",
+        "definition": "distance; n = 9; 95 % interval",
+        "higher_is_better": False,
+        "value": value,
+        "n": 9,
+        "replicates": replicates,
+    }
+    return Score(**{**known, **changes})
+
+
+def absent(name: str, reason: str) -> Score:
+    """A score without a figure."""
+    return Score(name=name, label=name.upper(), definition="", higher_is_better=True, unavailable=reason)
+
+
+def row(name: str, *values: Sequence[float], builds_on: str | None = None, **changes: Any) -> Row:
+    """A row with one mean a seed."""
+    return Row(name, {seed: [mean(clips, **changes)] for seed, clips in enumerate(values)}, builds_on)
+
+
+def study(seeds: int = 3, clips: int = 40) -> list[Row]:
+    """Rows as an experiment gives them: some clips are hard for all, trainings differ, one row failed."""
+    rng = np.random.default_rng(0)
+    hard, shared = rng.normal(0, 0.2, clips), rng.normal(size=300)
+    rows = []
+    for name, level, distance, builds_on in (
+        ("Pretrained-T2A", 0.2, 45.0, None),
+        ("CN", 0.6, 27.0, "Pretrained-T2A"),
+        ("CN+Onset", 0.65, 27.5, "CN"),
+    ):
+        scores = {}
+        for seed in range(seeds):
+            values = level + rng.normal(0, 0.01) + hard + rng.normal(0, 0.05, clips)
+            drawn = distance + 2 * shared + rng.normal(0, 0.3, 300)
+            scores[seed] = [
+                mean(values, chance=0.15 + 0.01 * seed, details={"onsets a real clip": 3.2}),
+                whole(distance + rng.normal(0, 0.2), drawn.tolist()),
+                absent("clap", "no checkpoint"),
+            ]
+        rows.append(Row(name, scores, builds_on))
+    return [*rows, Row("CN Frozen", {}, "CN", missing={seed: "exit code 1" for seed in range(seeds)})]
+
+
+METRICS = {"aa": "higher", "fd": "lower", "clap": "higher"}
