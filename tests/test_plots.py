@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from stav2a.plots import compare_png, curves_png, spectrogram_png
+from stav2a.plots import Mark, compare_png, curves_png, forest_png, panels_png, spectrogram_png, strip_png
 
 MEL = np.random.default_rng(0).normal(-6, 1, (200, 64)).astype(np.float32)
 
@@ -69,3 +69,55 @@ def test_curves_of_many_stages_are_drawn_in_panels():
 )
 def test_curves_without_points_are_drawn_empty(losses: dict):
     size(curves_png(losses))
+
+
+def test_a_run_has_one_colour_in_all_panels():
+    curve = [(0.0, 1.0), (1.0, 0.5)]
+    first_alone = panels_png(
+        {"loss": {"CN": curve, "CN+Onset": curve[::-1]}, "onset/loss": {"CN+Onset": curve}}
+    )
+    blue, orange = count(first_alone, "#0072B2"), count(first_alone, "#D55E00")
+    assert orange > blue > 0  # two panels and the legend, one panel and the legend
+
+
+def test_a_legend_of_many_runs_takes_the_room_it_needs():
+    curve = [(0.0, 1.0), (1.0, 0.5)]
+    few, many = (
+        size(panels_png({"loss": {f"a rather long name {i}": curve for i in range(n)}})) for n in (1, 9)
+    )
+    assert many[0] == few[0] and many[1] > few[1] + 50
+
+
+@pytest.mark.parametrize("panels", [{}, {"loss": {}}, {"loss": {"CN": []}}])
+def test_panels_without_points_are_drawn_empty(panels: dict):
+    size(panels_png(panels))
+
+
+def test_a_strip_is_small_and_marks_true_onsets():
+    bare, two = strip_png(MEL, 2.0), strip_png(MEL, 2.0, [0.5, 1.0])
+    assert size(bare) == size(two) == (528, 200)
+    assert count(two, "#D55E00") > count(bare, "#D55E00") == 0
+
+
+def test_strips_on_one_scale_show_which_sound_is_louder():
+    soft, loud = pixels(strip_png(MEL - 4, 2.0, loudest=0.0)), pixels(strip_png(MEL, 2.0, loudest=0.0))
+    assert loud.astype(int).sum() > soft.astype(int).sum()
+
+
+def test_a_forest_plot_has_a_line_for_every_row():
+    rows = {"T2A": Mark(0.2, 0.1, 0.3, [0.1, 0.3], sure=True, beside="0.498"), "CN": Mark(0.6, 0.5, 0.7)}
+    two = forest_png(rows, title="AA-Align ↑", baseline="CN", beside="paper")
+    three = forest_png(rows | {"CN Frozen": None}, title="AA-Align ↑", baseline="CN", beside="paper")
+    assert size(three)[1] > size(two)[1]
+    assert count(two, "#D55E00") > 0 and count(two, "#0072B2") > 0
+    assert two == forest_png(rows, title="AA-Align ↑", baseline="CN", beside="paper")
+
+
+def test_a_row_that_may_equal_the_baseline_is_a_ring():
+    full, ring = (forest_png({"CN+": Mark(0.2, sure=sure)}) for sure in (True, False))
+    assert count(full, "#0072B2") > 1.5 * count(ring, "#0072B2") > 0
+
+
+def test_a_forest_of_nothing_is_drawn_empty():
+    size(forest_png({}))
+    size(forest_png({"CN": None}, baseline="CN"))
