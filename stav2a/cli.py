@@ -28,6 +28,16 @@ COMMANDS: dict[str, Command] = {
         "Train, sample, evaluate and track what a recipe describes.",
         "stav2a run --gin recipes/cn_onset_gvf.gin",
     ),
+    "ablation": Command(
+        "stav2a.ablation.__main__",
+        "Run the rows of a study over several seeds, and compare them.",
+        "stav2a ablation --gin ablations/table3.gin",
+    ),
+    "dashboard": Command(
+        "stav2a.dashboard",
+        "Open MLflow's pages of what was tracked, at a study.",
+        "stav2a dashboard table3",
+    ),
     "components": Command(
         "stav2a.components.__main__",
         "List what can be put into each slot, or explain one component.",

@@ -12,8 +12,8 @@ def told(plan: Plan) -> str:
     """What a plan will make, what it finds there, and how long it may take."""
     study = plan.study
     width = max(len(row.name) for row in study.rows)
-    counted = f"{_count(len(study.rows), 'row')} × {_count(len(study.seeds), 'seed')}"
-    lines = [f"{study.name}: {counted} ({', '.join(map(str, study.seeds))}), compared with {study.baseline}"]
+    size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"
+    lines = [f"{study.name}: {size} ({', '.join(map(str, study.seeds))}), compared with {study.baseline}"]
     done: set[str] = set()
     for row in study.rows:
         runs = [run for run in plan.runs if run.row.name == row.name]
@@ -50,5 +50,11 @@ def _listed(parts: Iterable[Part]) -> str:
     return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing"
 
 
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "row")
+        ('1 row', '2 rows')
+    """
     return f"{number} {thing}{'' if number == 1 else 's'}"

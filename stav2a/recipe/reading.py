@@ -119,7 +119,8 @@ def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
             raise RecipeError(f'"{name}" is {kind}: recipes are files that end in {SUFFIX}.', place)
     near = registry.did_you_mean(str(name), _nearby(name, folder, root))
     looked = f"Looked in {shown(folder)} and {shown(root)}."
-    raise RecipeError(f'There is no recipe "{name}". {looked}', place, near)
+    kind = "study" if root.name.endswith("ablations") else "recipe"
+    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, near)
 
 
 def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:

@@ -1,0 +1,176 @@
+"""The command line of `stav2a ablation`: run a study and compare its rows, or write its report again."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stav2a.errors import UsageError, guarded
+
+if TYPE_CHECKING:
+    from stav2a.ablation.folder import StudyFolder
+    from stav2a.ablation.pool import Launcher
+
+MOST_JOBS = 4  # by default; a run takes about 2 GB
+
+EXAMPLES = """examples:
+  stav2a ablation --gin ablations/table3.gin                       the paper's Table III, three seeds
+  stav2a ablation --gin ablations/table3.gin --plan                what there is to do; runs nothing
+  stav2a ablation --gin ablations/table3.gin --seeds 0 --jobs 2    one seed, two runs at a time
+  stav2a ablation --gin ablations/tokens.gin --gin recipes/scale/smoke.gin      tiny: does all work?
+  stav2a ablation --report table3                                  tables and page again, from tracking alone
+
+A study file names rows; each is a recipe, or a recipe with bindings (ablations/README.md). Every row is run
+with every seed, in a process of its own; stages that rows share are trained once. Killed at any moment, the
+same command goes on where it was. A run that fails is told, with its log, and the others go on.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stav2a ablation",
+        description="Run every row of a study over its seeds, and compare the rows with intervals.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--gin",
+        action="append",
+        metavar="FILE",
+        help="the study; further ones are recipes, such as a scale, laid over every row",
+    )
+    what.add_argument(
+        "--report",
+        metavar="STUDY",
+        help="write tables and page of a study that has been run: its name, or its MLflow run's identifier",
+    )
+    parser.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="'X.Y = 1'",
+        help="override one parameter in every row; may be repeated",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="N", help="instead of the study's own, such as 0 1 2"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=f"runs at a time, which share the processors (default: one each, up to {MOST_JOBS}); "
+        "on a cluster all that may start",
+    )
+    parser.add_argument("--plan", action="store_true", help="print what there is to do, and end")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="make everything anew: what would be reused is moved to OUTPUT/set-aside",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="run folders, store, tracking and reports (default: runs)",
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
+    )
+    parser.add_argument(
+        "--cluster",
+        choices=["slurm", "submitit"],
+        help="hand the runs to Slurm; or to submitit's processes on this machine, to try it out",
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="a setting of the cluster's jobs, such as partition=gpu, gpus_per_node=1 or timeout_min=240",
+    )
+    parser.add_argument("--trust-recipe", action="store_true", help="let study and recipes import any module")
+    return parser
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(given)
+    if arguments.report:
+        return _report(arguments)
+    if arguments.slurm and not arguments.cluster:
+        raise UsageError("--slurm sets nothing without --cluster slurm.")
+    from stav2a.ablation import describing, planning, study  # not above: help comes at once
+
+    loaded = study.load(arguments.gin[0], trust=arguments.trust_recipe)
+    overlay = planning.Overlay(tuple(arguments.gin[1:]), tuple(arguments.bind), arguments.trust_recipe)
+    seeds = tuple(arguments.seeds) if arguments.seeds else None
+    plan = planning.plan(loaded.with_seeds(seeds), arguments.output, overlay)
+    print(describing.told(plan), file=sys.stdout if arguments.plan else sys.stderr, flush=True)
+    if arguments.plan:
+        return 0
+    from stav2a.ablation import runner
+
+    jobs = _jobs(arguments, len(plan.runs))
+    command = shlex.join(["stav2a", "ablation", *given])
+    setting = runner.Setting(
+        output=arguments.output,
+        uri=arguments.tracking_uri,
+        jobs=jobs,
+        launcher=lambda folder: _launcher(arguments, jobs, folder),
+        command=command,
+        again=arguments.again,
+    )
+    return runner.carry_out(plan, setting)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from stav2a.ablation import reporting
+    from stav2a.ablation.folder import StudyFolder
+    from stav2a.run_folder import check_writable
+    from stav2a.tracking import open_store
+
+    store = open_store(arguments.tracking_uri, arguments.output)
+    parent = store.study(arguments.report)
+    check_writable(arguments.output)
+    print(reporting.report(store, parent, StudyFolder.of(arguments.output, parent.tags["study"])))
+    return 0
+
+
+def _jobs(arguments: argparse.Namespace, runs: int) -> int:
+    if arguments.jobs is not None:
+        return arguments.jobs
+    return runs if arguments.cluster == "slurm" else min(_processors(), MOST_JOBS)
+
+
+def _launcher(arguments: argparse.Namespace, jobs: int, folder: "StudyFolder") -> "Launcher":
+    from stav2a.ablation.cluster import Submitted
+    from stav2a.ablation.pool import Local
+
+    if arguments.cluster:
+        return Submitted(arguments.cluster, folder.path / "logs" / "submitit", dict(arguments.slurm))
+    threads = str(max(1, _processors() // jobs))
+    return Local({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads})
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, was given {text!r}")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
