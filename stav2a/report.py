@@ -9,15 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stav2a.metrics.sets import Score
 from stav2a.store import write_text
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-TEMPLATE = Path(__file__).with_name("templates") / "report.html"
+TEMPLATES = Path(__file__).with_name("templates")
 BAR_WIDTH = 150  # of an interval's picture, in its own units
 
 
@@ -101,7 +97,8 @@ def write_report(
     Raises:
         ReportError: A media kind that no browser plays.
     """
-    page = _template().render(
+    page = render(
+        "report.html",
         title=title,
         facts=facts or {},
         scores=scores,
@@ -114,13 +111,25 @@ def write_report(
     return Path(path)
 
 
-def _template() -> "Template":
-    from jinja2 import Environment, StrictUndefined
+def render(template: str, **values: object) -> str:
+    """A page from a template of this package. Words of the values are never markup.
 
-    html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    Args:
+        template: Its file's name; it extends page.html.
+        **values: What it names; page.html itself names `title`, `facts`, `curves` and `details`.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    html = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     html.filters.update(figure=_figure, bar=_bar)
     html.tests["text"] = lambda value: isinstance(value, str)
-    return html.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return html.get_template(template).render(**values)
 
 
 def _figure(value: float | None) -> str:

@@ -138,14 +138,12 @@ class Comparison:
 def verdict(estimate: Estimate, published: float | None) -> str:
     """Whether the sign of a published difference is ours.
 
-    An interval that touches 0 includes it.
-
     Example:
         >>> verdict(Estimate(0.2, 0.1, 0.3, {}), 0.02), verdict(Estimate(0.2, -0.1, 0.3, {}), 0.02)
         ('yes', 'within noise')
     """
-    if not published or estimate.low is None or estimate.high is None:
+    if not published or estimate.low is None:
         return UNKNOWN
-    if estimate.low <= 0 <= estimate.high:
+    if not estimate.excludes_zero:
         return NOISE
     return YES if (estimate.value > 0) == (published > 0) else NO

@@ -56,6 +56,13 @@ class Estimate:
     high: float | None
     by_seed: Mapping[int, float]
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval; an end of 0 is inside. False where there is no interval."""
+        if self.low is None or self.high is None:
+            return False
+        return not self.low <= 0 <= self.high
+
 
 def estimate(figures: Figures, seed: int = 0) -> Estimate:
     """Mean and interval of figures of one seed or more.

@@ -1,0 +1,161 @@
+"""One page on which rows are compared: tables, plots, and each clip seen and heard through all rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stav2a.comparison.errors import ComparisonError
+from stav2a.comparison.forests import forests
+from stav2a.comparison.results import NO, NOISE, YES, Comparison
+from stav2a.comparison.tables.grids import grids
+from stav2a.comparison.tables.markdown_tables import MARKS
+from stav2a.comparison.tables.notes import counted, notes
+from stav2a.plots import Curve, panels_png, strip_png
+from stav2a.report import Media, render
+from stav2a.store import write_text
+
+CLASSES = {YES: "yes", NO: "no", NOISE: "noise"}
+REAL = "real sound"
+
+
+@dataclass(frozen=True)
+class RowClip:
+    """What one row made of a clip.
+
+    Args:
+        video: The clip with its new sound, a file that browsers play (mp4).
+        audio: The new sound alone (wav).
+        facts: Name -> value, such as its own scores.
+    """
+
+    video: Path
+    audio: Path
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComparedClip:
+    """One held-out clip, through all rows.
+
+    Args:
+        id: Its name in the dataset.
+        caption: What the text encoder read.
+        tags: Short words in boxes: the class, "vague caption".
+        onsets_s: When its events truly happen; empty where that is not known.
+        duration_s: How long it is.
+        reference: Its real sound (wav).
+        rows: Row -> what it made of it. Rows may be missing.
+    """
+
+    id: str
+    caption: str
+    tags: Sequence[str]
+    onsets_s: Sequence[float]
+    duration_s: float
+    reference: Path
+    rows: Mapping[str, RowClip]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sound to play, and its picture.
+
+    Args:
+        title: Whose it is.
+        player: The film, or the sound.
+        picture: Its spectrogram.
+        facts: Name -> value.
+    """
+
+    title: str
+    player: Media
+    picture: Media
+    facts: Mapping[str, str]
+
+
+def write_comparison(
+    path: Path,
+    comparison: Comparison,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    clips: Sequence[ComparedClip] = (),
+    curves: Mapping[str, Mapping[str, Curve]] | None = None,
+    details: Mapping[str, str | Mapping[str, str]] | None = None,
+) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: Where to. The folder exists.
+        comparison: As `compare` gives it.
+        title: Heading of the page.
+        facts: Name -> value under the heading: seeds, scale, device, date.
+        clips: What can be seen and heard.
+        curves: Loss -> row -> (step, value) pairs.
+        details: Heading -> a text or a table, folded: the study, its command, the environment.
+
+    Returns:
+        The path.
+
+    Raises:
+        ComparisonError: A clip through a row that is not compared.
+        MediaError: A sound that can't be read.
+    """
+    page = render(
+        "comparison.html",
+        title=title,
+        facts=facts or {},
+        comparison=comparison,
+        summary=counted(comparison),
+        grids=grids(comparison),
+        marks=MARKS,
+        classes=CLASSES,
+        notes=notes(comparison),
+        forests=forests(comparison),
+        clips=[(clip, _cards(clip, comparison)) for clip in clips],
+        curves=Media("Training curves, a line for each row", panels_png(curves), "image/png")
+        if curves
+        else None,
+        details=details or {},
+    )
+    write_text(Path(path), page)
+    return Path(path)
+
+
+def _cards(clip: ComparedClip, comparison: Comparison) -> list[Card]:
+    """The real sound, then every row's, in the table's order, on one colour scale."""
+    if strangers := [name for name in clip.rows if name not in comparison.rows]:
+        raise ComparisonError(
+            f"clip {clip.id} came through {strangers[0]!r}, which is not a row. "
+            f"The rows are: {', '.join(comparison.rows)}."
+        )
+    names = [name for name in comparison.rows if name in clip.rows]
+    mels = {REAL: _mel(clip.reference)} | {name: _mel(clip.rows[name].audio) for name in names}
+    loudest = max(float(mel.max()) for mel in mels.values())
+    pictures = {
+        name: Media(
+            f"spectrogram, {name}",
+            strip_png(mel, clip.duration_s, clip.onsets_s, loudest),
+            "image/png",
+        )
+        for name, mel in mels.items()
+    }
+    real = Card(REAL, Media(REAL, clip.reference, "audio/wav"), pictures[REAL], {})
+    made = [
+        Card(name, Media(name, clip.rows[name].video, "video/mp4"), pictures[name], clip.rows[name].facts)
+        for name in names
+    ]
+    return [real, *made]
+
+
+def _mel(sound: Path) -> np.ndarray:
+    """Log-mel magnitudes (T, M) of a sound file."""
+    import torch  # takes seconds, and tables need none of it
+
+    from stav2a.data import mel as front_end
+    from stav2a.data.io import read_audio
+
+    audio = torch.from_numpy(read_audio(sound, front_end.SAMPLE_RATE))
+    return front_end.log_mel(audio[None])[0, 0].numpy()
