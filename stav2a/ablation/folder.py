@@ -86,7 +86,7 @@ def record_of(plan: Plan, command: str) -> dict[str, Any]:
         "over": {"recipes": plan.overlay.recipes, "bindings": plan.overlay.bindings},
         "seeds": study.seeds,
         "baseline": study.baseline,
-        "metrics": dict(study.metrics),
+        "metrics": list(study.metrics.items()),  # a list keeps its order
         "published": study.published,
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
         "goes": [],

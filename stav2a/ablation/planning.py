@@ -1,7 +1,7 @@
 """What a study comes to: every run with its signature, and what of it is there. Nothing is trained here."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +75,16 @@ class PlannedRun:
         if self.folder.finished:
             return []
         return [part for part in self.parts if not store.has(part.kind, part.key)]
+
+    def may_start(self, store: Store, claimed: Container[str]) -> bool:
+        """Whether it would begin with something else than to wait.
+
+        Args:
+            store: What is finished by now.
+            claimed: Keys of what the running ones lacked when they were started.
+        """
+        lacking = self.lacks(store)
+        return not lacking or lacking[0].key not in claimed
 
 
 @dataclass(frozen=True)

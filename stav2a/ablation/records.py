@@ -65,7 +65,7 @@ class Records:
         record = self.study
         return compare(
             [self._row(row) for row in record["rows"]],
-            metrics=record["metrics"],
+            metrics=dict(record["metrics"]),
             baseline=record["baseline"],
             published=record["published"],
         )

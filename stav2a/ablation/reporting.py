@@ -59,7 +59,7 @@ def facts(records: Records) -> dict[str, str]:
 
 
 def _took(study: Mapping[str, Any]) -> str:
-    """Wall time; runs that a killed go, or another study, had finished are not in it, and that is said."""
+    """Wall time of all goes that came to their end, and of how many runs; the others are not in it."""
     goes = study["goes"]
     started = sum(go["runs"] for go in goes)
     if not started:
@@ -70,6 +70,8 @@ def _took(study: Mapping[str, Any]) -> str:
     ]
     if len(goes) > 1:
         parts.append(f"in {len(goes)} goes")
+    if started < len(study["runs"]):
+        parts.append("(the others were there, or were made in a go that was stopped)")
     return " ".join(parts)
 
 
@@ -130,5 +132,5 @@ def _own_scores(records: Records, row: str, seed: int, clip: str) -> dict[str, s
     return {
         score.label: f"{score.per_clip[clip]:.2f}"
         for score in records.scores[row, seed]
-        if score.name in records.study["metrics"] and score.per_clip and clip in score.per_clip
+        if score.name in dict(records.study["metrics"]) and score.per_clip and clip in score.per_clip
     }

@@ -125,6 +125,7 @@ def _run(plan: Plan, setting: Setting, folder: StudyFolder) -> tuple[str, int]:
     with tracker:
         parent_id = str(tracker.run_id)
         record["parents"][setting.place] = parent_id
+        tracker.log_params({f"study.{name}": record[name] for name in ("baseline", "seeds", "over")})
         _write(record, folder, tracker)
         began, since = _now(), time.monotonic()
         failed, started = _run_children(plan, setting, folder, parent_id)
@@ -156,9 +157,7 @@ def _run_children(
     claims = {job: {part.key for part in run.lacks(plan.store)} for job, run in jobs.items()}
 
     def may_start(job: Job, running: Sequence[Job]) -> bool:
-        """Whether nobody is about to make what this job would begin with."""
-        lacking = jobs[job].lacks(plan.store)
-        return not lacking or not any(lacking[0].key in claims[other] for other in running)
+        return jobs[job].may_start(plan.store, set().union(*(claims[other] for other in running)))
 
     with Progress(jobs, list(plan.study.metrics)) as progress:
         try:

@@ -73,6 +73,22 @@ def test_a_finished_run_lacks_nothing(table3, tmp_path):
     assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in told(again)
 
 
+def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(table3, tmp_path):
+    planned = plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)
+    pretrained, other_seed, finetuned, *_ = planned.runs
+    claimed = {part.key for part in pretrained.lacks(planned.store)}
+    assert not other_seed.may_start(planned.store, claimed)  # both begin with the data
+    for part in planned.to_make():
+        if part.kind in ("clips", "filter"):
+            finish(part, planned.store)
+    assert other_seed.may_start(planned.store, claimed)
+    assert not finetuned.may_start(planned.store, claimed)
+    for part in pretrained.parts:
+        if part.kind == "stage":
+            finish(part, planned.store)
+    assert finetuned.may_start(planned.store, claimed)  # it begins with a stage of its own
+
+
 def test_the_plan_says_what_is_trained_once(table3, tmp_path):
     assert told(plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)).splitlines()[:8] == [
         "table3: 7 rows × 2 seeds (0, 1), compared with CN",
