@@ -1,7 +1,7 @@
 """A forest plot for each metric: every row with its interval and its seeds, and the paper's order beside."""
 
 from stav2a.comparison.results import Comparison, Metric
-from stav2a.comparison.tables.grids import headed, short_label
+from stav2a.comparison.tables.grids import headed, shortened
 from stav2a.comparison.tables.numerals import Numerals, numerals
 from stav2a.plots import Mark, forest_png
 from stav2a.report import Media
@@ -57,4 +57,4 @@ def _in_words(comparison: Comparison, metric: Metric) -> str:
         f"{row} {write.figure(comparison.cells[row, metric.name].estimate.value)}"
         for row in comparison.having(metric)
     )
-    return f"{short_label(metric)} by row: {', '.join(values)}"
+    return f"{shortened(metric.label)} by row: {', '.join(values)}"

@@ -9,7 +9,7 @@ import numpy as np
 from stav2a.comparison.errors import ComparisonError
 from stav2a.comparison.forests import forests
 from stav2a.comparison.results import NO, NOISE, YES, Comparison
-from stav2a.comparison.tables.grids import grids
+from stav2a.comparison.tables.grids import grids, shortened
 from stav2a.comparison.tables.markdown_tables import MARKS
 from stav2a.comparison.tables.notes import counted, notes
 from stav2a.plots import Curve, panels_png, strip_png
@@ -27,7 +27,7 @@ class RowClip:
     Args:
         video: The clip with its new sound, a file that browsers play (mp4).
         audio: The new sound alone (wav).
-        facts: Name -> value, such as its own scores.
+        facts: Name -> value, such as its own scores by their labels.
     """
 
     video: Path
@@ -143,11 +143,12 @@ def _cards(clip: ComparedClip, comparison: Comparison) -> list[Card]:
         for name, mel in mels.items()
     }
     real = Card(REAL, Media(REAL, clip.reference, "audio/wav"), pictures[REAL], {})
-    made = [
-        Card(name, Media(name, clip.rows[name].video, "video/mp4"), pictures[name], clip.rows[name].facts)
-        for name in names
-    ]
-    return [real, *made]
+    return [real, *(_made(name, clip.rows[name], pictures[name]) for name in names)]
+
+
+def _made(name: str, own: RowClip, picture: Media) -> Card:
+    facts = {shortened(label): value for label, value in own.facts.items()}
+    return Card(name, Media(name, own.video, "video/mp4"), picture, facts)
 
 
 def _mel(sound: Path) -> np.ndarray:

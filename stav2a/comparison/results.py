@@ -105,6 +105,16 @@ class Comparison:
     published: Mapping[str, Mapping[str, float]]
     resamples: int
 
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any row has more than one."""
+        return any(len(seeds) > 1 for seeds in self.seeds.values())
+
+    @property
+    def other_steps(self) -> bool:
+        """Whether any row builds on another one than the baseline, so that steps tell something new."""
+        return any(against != self.baseline for against in self.builds_on.values())
+
     def best(self, metric: Metric) -> str | None:
         """The row with the best figure."""
         values = {row: self.cells[row, metric.name].estimate.value for row in self.having(metric)}

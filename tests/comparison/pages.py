@@ -22,7 +22,9 @@ def clip(folder: Path, name: str) -> ComparedClip:
     frames = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
     write_wav(folder / f"{name}.wav", sound, RATE)
     write_clip(folder / f"{name}.mp4", frames, 25, sound, RATE)
-    made = RowClip(folder / f"{name}.mp4", folder / f"{name}.wav", {"AA-Align": "0.75"})
+    made = RowClip(
+        folder / f"{name}.mp4", folder / f"{name}.wav", {"AA-Align": "0.75", "KL (toy classifier)": "0.12"}
+    )
     return ComparedClip(
         id=name,
         caption=f"a rod strikes {ATTACK}",

@@ -58,6 +58,7 @@ def test_the_tables_and_their_notes_are_there(reader):
     assert "CN Frozen – – – –" in text
     assert "CN+Onset − CN +0.045" in text
     assert "CN Frozen, seeds 0, 1, 2: exit code 1." in text
+    assert "AA-Align 0.75 KL 0.12" in text
     assert len(reader.all("table")) == 4  # three, and the environment
 
 

@@ -70,6 +70,15 @@ def test_notes_tell_what_was_measured_and_what_is_missing(four):
     assert "2000 draws of seeds and of clips (3 seeds, all scored on the same clips). So few seeds" in text
 
 
+def test_steps_that_are_all_from_the_baseline_are_not_told_twice():
+    rows = [row("CN", [0.1, 0.2]), row("CN+", [0.3, 0.4], builds_on="CN")]
+    published = {"CN": {"aa": 0.1}, "CN+": {"aa": 0.2}}
+    text = tables.text(compare(rows, metrics={"aa": "higher"}, baseline="CN", published=published))
+    assert "Differences to CN" in text
+    assert "Step by step" not in text
+    assert "steps:" not in text
+
+
 def test_one_seed_is_told():
     text = tables.text(compare([row("CN", [0.1, 0.2])], metrics={"aa": "higher"}, baseline="CN"))
     assert "2000 draws of clips. There is one seed, so that they don't tell how much another" in text

@@ -56,31 +56,31 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """Rows by metrics, their differences to the baseline, and step by step; empty ones are left out."""
-    tables = [_figures(comparison), _to_baseline(comparison), _step_by_step(comparison)]
+    """Rows by metrics, their differences to the baseline, and step by step; those that tell anything."""
+    tables = [_figures(comparison), _to_baseline(comparison)]
+    if comparison.other_steps:
+        tables.append(_step_by_step(comparison))
     return [grid for grid in tables if grid.groups and grid.names]
 
 
-def short_label(metric: Metric) -> str:
-    """The label for a column's head; the classifier is left to the definitions.
+def shortened(label: str) -> str:
+    """A metric's label for where there is little room; its classifier is left to the definitions.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> short_label(SimpleNamespace(label="KL (struck_objects classifier)"))
-        'KL'
+        >>> shortened("KL (struck_objects classifier)"), shortened("AA-Align (released)")
+        ('KL', 'AA-Align (released)')
     """
-    return re.sub(r" \([^()]* classifier\)$", "", metric.label)
+    return re.sub(r" \([^()]* classifier\)$", "", label)
 
 
 def headed(metric: Metric) -> str:
     """The short label with its arrow."""
-    return f"{short_label(metric)} {metric.arrow}"
+    return f"{shortened(metric.label)} {metric.arrow}"
 
 
 def _figures(comparison: Comparison) -> Grid:
     beside = " Beside them the paper's figures." if _any_published(comparison) else ""
-    several = any(len(seeds) > 1 for seeds in comparison.seeds.values())
-    what = "Means over seeds, with" if several else "Figures with their"
+    what = "Means over seeds, with" if comparison.several_seeds else "Figures with their"
     return Grid(
         title="Metrics",
         caption=f"{what} 95 % intervals; the best of each column is marked.{beside}",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from stav2a.comparison.results import NO, NOISE, YES, Comparison, Metric
-from stav2a.comparison.tables.grids import short_label
+from stav2a.comparison.tables.grids import shortened
 
 _NAMED = 5  # clips named in a note; the scores have them all
 _FEW = 5  # seeds
@@ -22,7 +22,9 @@ def notes(comparison: Comparison) -> dict[str, list[str]]:
 
 def counted(comparison: Comparison) -> list[str]:
     """How often the paper's sign is ours: a sentence on the baseline, one on the steps, if it has figures."""
-    kinds = {"to_baseline": f"differences to {comparison.baseline}", "to_step": "steps"}
+    kinds = {"to_baseline": f"differences to {comparison.baseline}"}
+    if comparison.other_steps:
+        kinds["to_step"] = "steps"
     tallies = {what: comparison.tally(kind) for kind, what in kinds.items()}
     return [
         f"Of {total} {what}: {tally[YES]} with the paper's sign, {tally[NO]} with the other one, "
@@ -80,7 +82,7 @@ def _left_out(metric: Metric) -> list[str]:
         by_reason.setdefault(reason, []).append(clip)
     total = metric.clips + len(metric.left_out)
     return [
-        f"{short_label(metric)}: {len(clips)} of {total} clips, {reason}: {_named(clips)}."
+        f"{shortened(metric.label)}: {len(clips)} of {total} clips, {reason}: {_named(clips)}."
         for reason, clips in by_reason.items()
     ]
 
@@ -108,7 +110,7 @@ def _missing_seeds(row: str, reasons: Mapping[int, str]) -> list[str]:
 
 def _without_interval(comparison: Comparison) -> list[str]:
     return [
-        f"{short_label(metric)}: no interval. There is one clip, or the scores were kept without their "
+        f"{shortened(metric.label)}: no interval. There is one clip, or the scores were kept without their "
         "bootstrap replicates; evaluate again."
         for metric in comparison.metrics
         if not metric.drawn
