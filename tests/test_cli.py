@@ -41,9 +41,15 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("rnu", "error: there is no command 'rnu'. Did you mean run? Commands: run, ablation, dashboard, components, generate"),
+        (
+            "rnu",
+            "error: there is no command 'rnu'. Did you mean run? Commands: run, ablation, dashboard, components, generate",
+        ),
         ("zzz", "error: there is no command 'zzz'. Commands: run, ablation, dashboard, components, generate"),
-        ("--verison", "error: there is no option '--verison'. Commands: run, ablation, dashboard, components, generate"),
+        (
+            "--verison",
+            "error: there is no option '--verison'. Commands: run, ablation, dashboard, components, generate",
+        ),
     ],
 )
 def test_an_unknown_command_gets_a_hint(typed, message, capsys):

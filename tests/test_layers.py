@@ -42,7 +42,15 @@ APART = {
     },  # no component by name
     "sampling": {"assembly", "registry"},
     "evaluation": {"metrics"},
-    "comparison": {"comparison", "metrics", "evaluation", "report", "plots", "data", "store"},  # scores in, no model
+    "comparison": {
+        "comparison",
+        "metrics",
+        "evaluation",
+        "report",
+        "plots",
+        "data",
+        "store",
+    },  # scores in, no model
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -14,7 +14,7 @@ from stav2a.data.struck_objects.sound import render_sound
 from stav2a.errors import UsageError
 from stav2a.registry import register
 
-VERSION = "1"  # raise it with every change to what a clip looks or sounds like
+VERSION = "2"  # raise it with every change to what a clip looks or sounds like
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
 
 

@@ -6,8 +6,8 @@ from stav2a.data.struck_objects.performance import Performance
 
 SWING_S = 0.16  # of a downswing; shorter in quick series
 RISE_S = 0.5  # of the way back, at most
-MISS_S = 0.3  # half the time of a near miss
-HEIGHT_PX = (22.0, 46.0)  # of the swing, for the weakest and the strongest strike
+MISS_S = 0.2  # half the time of a near miss
+HEIGHT_PX = (14.0, 36.0)  # of the swing, for the weakest and the strongest strike
 
 
 def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
         moves = np.where(t > time, next_height * rising**2 * (3 - 2 * rising), moves)
     for miss in performance.misses_s:
         near = np.clip(np.abs(t - miss) / MISS_S, 0, 1)
-        moves = moves * (1 - 0.6 * 0.5 * (1 + np.cos(np.pi * near)))
+        moves = moves * (1 - 0.8 * 0.5 * (1 + np.cos(np.pi * near)))
     return moves
 
 
@@ -41,5 +41,5 @@ def jolt(performance: Performance, t: np.ndarray) -> np.ndarray:
     pushed = np.zeros_like(t)
     for time, strength in zip(performance.strikes_s, performance.strengths, strict=True):
         since = np.maximum(0, t - time)
-        pushed += 3.5 * strength * np.exp(-since / 0.05) * np.sin(2 * np.pi * since / 0.2)
+        pushed += 2.0 * strength * np.exp(-since / 0.05) * np.sin(2 * np.pi * since / 0.2)
     return pushed

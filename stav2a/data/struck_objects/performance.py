@@ -10,7 +10,7 @@ DURATION_S = 2.56
 SAMPLE_RATE = 16_000
 MIN_GAP_S = 0.28
 FIRST_S, LAST_S = 0.22, 2.3  # room for the first swing, and for the last sound
-MISS_ROOM_S = 1.26  # a pause long enough for a near miss
+MISS_ROOM_S = 0.85  # a pause long enough for a near miss
 
 VAGUE = (
     "a mallet hits an object",
@@ -111,4 +111,4 @@ def _misses(rng: np.random.Generator, strikes: tuple[float, ...]) -> tuple[float
     """In every long pause, half of the time: after the way back from a strike, before the next swing."""
     edges = (0.0, *strikes, DURATION_S + 0.2)
     pauses = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b - a >= MISS_ROOM_S]
-    return tuple((a + b) / 2 + 0.17 for a, b in pauses if rng.random() < 0.5)
+    return tuple((a + b) / 2 + 0.1 for a, b in pauses if rng.random() < 0.8)

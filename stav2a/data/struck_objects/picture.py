@@ -100,7 +100,7 @@ class Mallet:
     def __init__(self, rng: np.random.Generator, struck_at: Point) -> None:
         self.head = colour(rng, rng.random(), rng.choice([0.05, 0.3]), rng.choice([0.2, 0.35, 0.95]))
         self.stick = colour(rng, 0.09, 0.5, 0.75)
-        self.radius = rng.uniform(12, 14.5)
+        self.radius = rng.uniform(5, 8)
         side = rng.choice([-1, 1])
         self.lean = side * rng.uniform(0.05, 0.3)  # how far the swing leans to the side, a pixel of height
         self.contact = (struck_at[0] + rng.uniform(-6, 6), struck_at[1] - self.radius)
@@ -114,7 +114,12 @@ class Mallet:
         pen.line((x, y - 0.7), (hand[0], hand[1] - 0.7), self.stick, 4)
         pen.disc((x, y), self.radius, self.radius, shade(self.head, 0.7))
         pen.disc((x - 1, y - 1), self.radius - 2, self.radius - 2, self.head)
-        pen.disc((x - 4, y - 5), 3.5, 2.5, shade(self.head, 1.5))
+        pen.disc(
+            (x - 0.3 * self.radius, y - 0.4 * self.radius),
+            0.27 * self.radius,
+            0.2 * self.radius,
+            shade(self.head, 1.5),
+        )
 
 
 class Distractor:
