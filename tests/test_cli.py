@@ -43,7 +43,8 @@ def test_version(capsys):
     [
         (
             "rnu",
-            "error: there is no command 'rnu'. Did you mean run? Commands: run, ablation, dashboard, components, generate",
+            "error: there is no command 'rnu'. Did you mean run? "
+            "Commands: run, ablation, dashboard, components, generate",
         ),
         ("zzz", "error: there is no command 'zzz'. Commands: run, ablation, dashboard, components, generate"),
         (

@@ -15,9 +15,8 @@ import pytest
 from stav2a.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").glob("**/*.md")
-)
+NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ablations/README.md")
+DOCUMENTS = [ROOT / name for name in NAMED] + sorted((ROOT / "docs").glob("**/*.md"))
 OTHER_PROGRAMS = {"cd", "cp", "git", "mkdir", "pip", "pre-commit"}  # not ours to check
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
 
