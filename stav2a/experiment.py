@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gin
 
@@ -12,7 +12,7 @@ from stav2a.errors import UsageError
 from stav2a.registry import expect
 
 MOST_STEPS = 999
-STORE_FORMAT = 1  # raise it when the same settings give another result
+STORE_FORMAT = "1"  # raise it when the same settings give another result; one component's: its own `version`
 
 
 @gin.configurable("run")
@@ -42,6 +42,8 @@ class Experiment:
         guidance_scale: Weight w of the text in eq. 7.
         seed: Of every random choice.
     """
+
+    version: ClassVar[str] = STORE_FORMAT
 
     feature_encoder: Callable[..., Any]
     text_encoder: Callable[..., Any]

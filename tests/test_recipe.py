@@ -8,6 +8,8 @@ import gin
 import pytest
 
 from stav2a import recipe, registry
+from stav2a.data.struck_objects import StruckObjects
+from stav2a.experiment import Experiment
 from stav2a.recipe.fitting import Mismatch, conform
 from stav2a.recipe.reading import Reference
 
@@ -191,6 +193,21 @@ def test_the_signature_is_that_of_the_settings_in_use():
     assert plain == signed("local_head.linear.dim = 3"), "linear is not in use"
     assert plain != signed("local_head.onset.windows = (7,)")
     assert plain != signed("stage.joint.data_filter = @data_filter.none")
+
+
+def test_a_component_that_gives_other_results_than_before_raises_its_version(monkeypatch):
+    before = signed()
+    monkeypatch.setattr(StruckObjects, "version", "another")
+    assert signed() != before
+    loaded = recipe.load("recipes/cn_onset.gin")
+    assert recipe.flatten(loaded.described())["dataset.struck_objects.version"] == "another"
+    assert "version" not in loaded.snapshot()
+
+
+def test_a_new_store_format_makes_all_runs_anew(monkeypatch):
+    before = signed()
+    monkeypatch.setattr(Experiment, "version", "another")
+    assert signed() != before
 
 
 def test_writing_out_a_default_changes_no_signature():

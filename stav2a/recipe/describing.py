@@ -107,8 +107,10 @@ def flatten(described: Described) -> dict[str, Described]:
             return [visit(inner) for inner in value]
         if not isinstance(value, dict):
             return value
-        if set(value) != {"component", "parameters"}:
+        if not {"component", "parameters"} <= set(value):
             return {key: visit(inner) for key, inner in value.items()}
+        if "version" in value:
+            table[f"{value['component']}.version"] = value["version"]
         for name, inner in value["parameters"].items():
             table[f"{value['component']}.{name}"] = None  # keeps its place before what it leads to
             table[f"{value['component']}.{name}"] = visit(inner)
@@ -165,8 +167,11 @@ def format_value(value: Any) -> str:
 
 
 def _describe_entry(entry: Entry) -> Described:
+    """Name, parameters, and the version of a component that has one: it gives other results than before."""
     parameters = {name: describe(value) for name, value in values(entry).items()}
-    return {"component": entry.selector, "parameters": parameters}
+    version = getattr(entry.factory, "version", None)
+    versioned = {} if version is None else {"version": version}
+    return {"component": entry.selector, "parameters": parameters, **versioned}
 
 
 def _components(value: Any) -> list[Entry]:

@@ -39,6 +39,8 @@ class StruckObjects:
         'wood'
     """
 
+    version = VERSION  # part of every signature
+
     def __init__(
         self,
         *,
