@@ -114,7 +114,7 @@ def test_every_recipe_of_the_readme_is_there():
 def test_the_component_of_the_readme_works(tmp_path):
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
     use = "import torch\nfrom stav2a import registry\n"
-    use += "pooler = registry.get('global_pooler', 'mean').factory(in_dim=8, cond_dim=6)\n"
+    use += "pooler = registry.get('global_pooler', 'median').factory(in_dim=8, cond_dim=6)\n"
     use += "print(tuple(pooler(torch.zeros(2, 5, 8)).shape))\n"
     script = tmp_path / "mine.py"
     script.write_text(block + use)

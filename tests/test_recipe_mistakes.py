@@ -21,7 +21,7 @@ MISTAKES = {
         "local_head.onst.windows = (1, 2)",
         "No configurable matching 'local_head.onst': no local_head named 'onst'.",
         FILE,
-        "Did you mean onset? Known: linear, none, onset.",
+        "Did you mean onset? Known: linear, nearest, none, onset, onset_released.",
     ),
     "parameter misspelt": (
         "local_head.onset.windws = (1, 2)",
@@ -33,7 +33,7 @@ MISTAKES = {
         "run.local_head = @local_head.onst",
         "No configurable matching 'local_head.onst': no local_head named 'onst'.",
         FILE,
-        "Did you mean onset? Known: linear, none, onset.",
+        "Did you mean onset? Known: linear, nearest, none, onset, onset_released.",
     ),
     "reference's slot misspelt": (
         "run.local_head = @locl_head.onset",
@@ -57,7 +57,7 @@ MISTAKES = {
         "run.local_head = @global_pooler.attentive",
         "run.local_head was given global_pooler.attentive.",
         FILE,
-        "Write @local_head.NAME with one of: linear, none, onset.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released.",
     ),
     "wrong slot in a list": (
         "run.metrics = [@metric.aa_align, @stage.joint]",
@@ -75,7 +75,7 @@ MISTAKES = {
         "run.local_head = 'onset'",
         "run.local_head expects Callable[..., Any], but was given 'onset' (str).",
         FILE,
-        "Write @local_head.NAME with one of: linear, none, onset.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released.",
     ),
     "text for a number": (
         "run.seed = 'abc'",
@@ -145,13 +145,13 @@ MISTAKES = {
         "run.local_head = @local_head",
         "'@local_head' is a slot.",
         FILE,
-        "Write @local_head.NAME with one of: linear, none, onset.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released.",
     ),
     "a slot's parameter": (
         "local_head.windows = (1, 2)",
         "'local_head' is a slot, not a component.",
         FILE,
-        "Write local_head.NAME.windows with one of: linear, none, onset.",
+        "Write local_head.NAME.windows with one of: linear, nearest, none, onset, onset_released.",
     ),
     "a short name of one": (
         "onset_f1.tolerance_s = 0.1",

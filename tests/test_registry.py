@@ -268,9 +268,9 @@ from torch import nn
 from stav2a.registry import register
 
 
-@register("global_pooler", "mean")
-class Mean(nn.Module):
-    """The mean over time, as one token.
+@register("global_pooler", "median")
+class Median(nn.Module):
+    """The median over time, as one token.
 
     Args:
         in_dim: Width of the video features. Wired.
@@ -285,12 +285,12 @@ class Mean(nn.Module):
         self.project = nn.Linear(in_dim, cond_dim)
 
     def forward(self, e_v):
-        return self.project(e_v.mean(dim=1, keepdim=True))
+        return self.project(e_v.median(dim=1, keepdim=True).values)
 '''
 USE = """
 from stav2a import recipe
-loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.mean"])
-assert "run.global_pooler = @global_pooler.mean" in loaded.snapshot()
+loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.median"])
+assert "run.global_pooler = @global_pooler.median" in loaded.snapshot()
 from stav2a.components.__main__ import main
 main(["global_pooler"])
 """
@@ -309,7 +309,7 @@ def test_an_installed_plugin_is_listed_and_runs_by_recipe(tmp_path):
     }
     result = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    assert "global_pooler.mean\n  The mean over time, as one token.\n" in result.stdout
+    assert "global_pooler.median\n  The median over time, as one token.\n" in result.stdout
 
 
 def test_all_slots_are_listed(capsys):
@@ -354,7 +354,7 @@ def test_json_is_for_programs(capsys):
     {
         "local_heda": "error: No slot named 'local_heda'. Did you mean local_head? Known: ",
         "local_head.onst": "error: No local_head named 'onst'. Did you mean onset? Known: ",
-        "local_head.onset.windows": "error: No local_head named 'onset.windows'. Known: linear, none, onset.",
+        "local_head.onset.windows": "error: No local_head named 'onset.windows'. Known: linear, nearest, none, onset, onset_released.",
     }.items(),
 )
 def test_an_unknown_slot_or_component_exits_with_2(capsys, asked, told):

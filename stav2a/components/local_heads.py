@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.checkpoints import load_weights
 from stav2a.registry import RegistryError, register
 
 
@@ -82,8 +83,7 @@ class OnsetHead(nn.Module):
         self, in_dim: int, length: int, *, dim_per_window: int = 128, windows: tuple[int, ...] = (1, 2, 4, 8)
     ) -> None:
         super().__init__()
-        if any(w < 1 for w in windows):
-            raise RegistryError(f"local_head.onset.windows = {windows}: a half-width must be 1 or more.")
+        _check(windows, "local_head.onset.windows")
         self.length, self.windows = length, windows
         self.dim = dim_per_window * (1 + len(windows))
         self.narrow = nn.Sequential(
@@ -103,6 +103,102 @@ class OnsetHead(nn.Module):
         return self.onset(self(e_v)).squeeze(-1)
 
 
+@register("local_head", "nearest")
+class NearestHead(nn.Module):
+    """The encoder's features as they are, each held until the next: what the released plain "CN" reads.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+        upsampling: Latent frames a video frame; 6.25 is the release's 25 Hz over 4 Hz.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, D_v)
+
+    Example:
+        >>> head = NearestHead(in_dim=1, length=7, upsampling=2.0)
+        >>> head(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten().tolist()
+        [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]
+    """
+
+    def __init__(self, in_dim: int, length: int, *, upsampling: float = 6.25) -> None:
+        super().__init__()
+        self.dim, self.length, self.upsampling = in_dim, length, upsampling
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        return hold(e_v, self.length, self.upsampling, parameter="local_head.nearest.upsampling")
+
+
+@register("local_head", "onset_released")
+class ReleasedOnsetHead(nn.Module):
+    """The onset head as released: context windows at the video's own rate, then held to the latent's length.
+
+    Here e_lv is the hidden layer of the onset classifier, and the classes are two: no onset, onset.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+        dim: Width of the local features, D_l, and of each window's mean.
+        windows: Half-widths w of the context windows, in video frames: mean of x[i-w : i+w].
+        upsampling: Latent frames a video frame; 6.25 is the release's 25 Hz over 4 Hz.
+        checkpoint: Folder of weights, which are then frozen; None trains from nothing.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, D_l)
+
+    Example:
+        >>> ReleasedOnsetHead(in_dim=8, length=32, dim=4)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 32, 4])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        length: int,
+        *,
+        dim: int = 128,
+        windows: tuple[int, ...] = (1, 2, 4, 8),
+        upsampling: float = 6.25,
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check(windows, "local_head.onset_released.windows")
+        self.dim, self.length, self.windows, self.upsampling = dim, length, windows, upsampling
+        self.fc1 = nn.Linear(in_dim, 2 * dim)
+        self.fc2 = nn.Linear(2 * dim, 2 * dim)
+        self.fc3 = nn.Linear(2 * dim, dim)
+        self.fc4 = nn.Linear(dim, dim)
+        self.l1 = nn.Linear(dim * (1 + len(windows)), dim)
+        self.l2 = nn.Linear(dim, 2)
+        load_weights(self, checkpoint, parameter="local_head.onset_released.checkpoint")
+        self.requires_grad_(checkpoint is None)
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        where = "local_head.onset_released.upsampling"
+        x = hold(self.context(e_v), self.length, self.upsampling, parameter=where)
+        return functional.silu(self.l1(x))
+
+    def context(self, e_v: Tensor) -> Tensor:
+        """e_v (B, L, D_v) -> narrowed features and their window means (B, L, dim * (1 + windows))."""
+        x = functional.gelu(self.fc1(e_v))
+        x = functional.gelu(self.fc2(x))
+        x = self.fc4(functional.gelu(self.fc3(x)))
+        return torch.cat([x, *(window_mean(x, w) for w in self.windows)], dim=-1)
+
+    def class_logits(self, e_v: Tensor) -> Tensor:
+        """e_v (B, L, D_v) -> logits (B, T, 2) of no onset and of an onset in each latent frame."""
+        return self.l2(self(e_v))
+
+    def onset_logits(self, e_v: Tensor) -> Tensor:
+        """e_v (B, L, D_v) -> logits (B, T) of an onset in each latent frame.
+
+        Cross entropy of two classes is binary cross entropy of the difference of their logits, so the
+        onset stage trains this head with the release's loss and needs not know it.
+        """
+        no_onset, onset = self.class_logits(e_v).unbind(dim=-1)
+        return onset - no_onset
+
+
 def resample(x: Tensor, length: int) -> Tensor:
     """(B, L, D) -> (B, length, D), linear in time; the same length passes unchanged."""
     if x.shape[1] == length:
@@ -117,3 +213,26 @@ def window_mean(x: Tensor, w: int) -> Tensor:
     i = torch.arange(x.shape[1], device=x.device)
     start, end = (i - w).clamp(min=0), (i + w).clamp(max=x.shape[1])
     return (total[:, end] - total[:, start]) / (end - start).unsqueeze(-1)
+
+
+def hold(x: Tensor, length: int, upsampling: float, *, parameter: str) -> Tensor:
+    """(B, L, D) -> (B, length, D): frame i is x[floor(i / upsampling)], and the last one beyond the end.
+
+    Raises:
+        RegistryError: The frames cover more, or less, than the length by over one of them.
+    """
+    made = x.shape[1] * upsampling
+    if abs(length - made) > upsampling + 1:
+        raise RegistryError(
+            f"{parameter} = {upsampling} makes {made:g} latent frames of {x.shape[1]} video frames, but the "
+            f"latent has {length}. Bind the latent's frame rate over the video's: "
+            f"about {length / x.shape[1]:g}."
+        )
+    i = torch.arange(length, dtype=torch.float64, device=x.device)
+    source = (i / upsampling + 1e-9).long()  # 3 may come out as 2.999…
+    return x[:, source.clamp(max=x.shape[1] - 1)]
+
+
+def _check(windows: tuple[int, ...], parameter: str) -> None:
+    if any(w < 1 for w in windows):
+        raise RegistryError(f"{parameter} = {windows}: a half-width must be 1 or more.")

@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,41 @@ class TinyMT5(nn.Module):
         return ids + [PAD] * (self.max_length - len(ids))
 
 
+class Pretrained(nn.Module):
+    """An encoder of the transformers library with its own tokenizer, frozen.
+
+    Args:
+        kind: The encoder's class.
+        name: Of the component.
+        checkpoint: Folder or hub name of the model and its tokenizer.
+        max_length: Tokens a caption at most; longer captions are cut.
+    """
+
+    def __init__(self, kind: Any, name: str, checkpoint: str, max_length: int) -> None:
+        super().__init__()
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            self.encoder = kind.from_pretrained(checkpoint, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"text_encoder.{name}.checkpoint = {checkpoint!r} can't be loaded: "
+                f"{str(error).splitlines()[0]} "
+                "Give a folder with the model and its tokenizer, or a name that the hub knows."
+            ) from error
+        self.encoder.requires_grad_(False)
+        self.dim, self.max_length = self.encoder.config.d_model, max_length
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        batch = self.tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.encoder.device)
+        return _encode(self.encoder, batch.input_ids, batch.attention_mask.bool())
+
+
 @register("text_encoder", "mt5")
-class MT5(nn.Module):
+class MT5(Pretrained):
     """A pretrained mT5 encoder, frozen (sec. III-A: mt5-large [30]).
 
     Args:
@@ -87,25 +121,30 @@ class MT5(nn.Module):
     """
 
     def __init__(self, *, checkpoint: str = "google/mt5-large", max_length: int = 200) -> None:
-        super().__init__()
-        from transformers import AutoTokenizer, MT5EncoderModel
+        from transformers import MT5EncoderModel
 
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            self.encoder = MT5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"text_encoder.mt5.checkpoint = {checkpoint!r} can't be loaded: {str(error).splitlines()[0]} "
-                "Give a folder with the model and its tokenizer, or a name that the hub knows."
-            ) from error
-        self.encoder.requires_grad_(False)
-        self.dim, self.max_length = self.encoder.config.d_model, max_length
+        super().__init__(MT5EncoderModel, "mt5", checkpoint, max_length)
 
-    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        batch = self.tokenizer(
-            list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.encoder.device)
-        return _encode(self.encoder, batch.input_ids, batch.attention_mask.bool())
+
+@register("text_encoder", "t5")
+class T5(Pretrained):
+    """A pretrained T5 encoder, frozen: Tango's is Flan-T5-large.
+
+    Args:
+        checkpoint: Folder or hub name of the model and its tokenizer.
+        max_length: Tokens a caption at most; longer captions are cut.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 that of the longest
+
+    Raises:
+        CheckpointError: The checkpoint is neither a folder nor to be had from the hub.
+    """
+
+    def __init__(self, *, checkpoint: str = "google/flan-t5-large", max_length: int = 512) -> None:
+        from transformers import T5EncoderModel
+
+        super().__init__(T5EncoderModel, "t5", checkpoint, max_length)
 
 
 def _encode(encoder: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -7,28 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from stav2a.components.feature_encoders import CAVP, SlowOnly
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def golden_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that the golden numbers were made with: normal draws, key by key in sorted order."""
-    return {key: _draw(k, key, state[key]) for k, key in enumerate(sorted(state))}
-
-
-def _draw(k: int, key: str, like: Tensor) -> Tensor:
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros_like(like)
-    n = np.random.default_rng([7, k]).standard_normal(like.numel())
-    if key.endswith("running_var"):
-        n = 1 + 0.25 * np.abs(n)
-    elif key.endswith(("running_mean", "bias")):
-        n = 0.1 * n
-    elif like.ndim == 1:
-        n = 1 + 0.1 * n
-    else:
-        n = n * np.sqrt(2 / like[0].numel())
-    return torch.from_numpy(n.astype(np.float32)).reshape(like.shape)
+from tests.components import golden
 
 
 def shapes(state: dict[str, Tensor]) -> list[str]:
@@ -39,7 +16,7 @@ def shapes(state: dict[str, Tensor]) -> list[str]:
 def released() -> CAVP:
     """The released tower's size, with the golden weights."""
     encoder = CAVP()
-    encoder.load_state_dict(golden_weights(encoder.state_dict()))
+    encoder.load_state_dict(golden.weights(golden.shapes(encoder.state_dict())))
     return encoder.eval()
 
 
@@ -50,21 +27,19 @@ def small() -> CAVP:
 
 
 def test_names_and_shapes_are_those_of_the_released_weights(released):
-    assert shapes(released.state_dict()) == (GOLDEN / "cavp_keys.txt").read_text().splitlines()
+    assert shapes(released.state_dict()) == (golden.GOLDEN / "cavp_keys.txt").read_text().splitlines()
 
 
 @torch.no_grad()
 def test_the_released_numbers_come_out(released):
-    golden = np.load(GOLDEN / "cavp.npz")
+    expected = np.load(golden.GOLDEN / "cavp.npz")
     x = torch.from_numpy(np.random.default_rng([7, 10**6]).random((1, 6, 3, 64, 64)).astype(np.float32))
     x = x * torch.linspace(0.2, 1, 6).view(1, 6, 1, 1, 1)
     unnormalised = []
     released.video_project_head.register_forward_hook(lambda _, __, output: unnormalised.append(output))
     e_v = released(x)
-    for found, expected in ((e_v, golden["e_v"]), (unnormalised[0], golden["unnormalised"])):
-        assert found.shape == expected.shape
-        error = np.abs(found.numpy() - expected).max() / np.abs(expected).max()
-        assert error < 1e-4
+    assert golden.error(e_v, expected["e_v"]) < 1e-4
+    assert golden.error(unnormalised[0], expected["unnormalised"]) < 1e-4
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Feature encoders: a silent video becomes one vector a frame."""
+"""CAVP, the encoder of the paper."""
 
 from einops import rearrange
 from torch import Tensor, nn
