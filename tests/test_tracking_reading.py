@@ -58,7 +58,7 @@ def test_the_compare_page_has_the_runs(store: TrackingStore):
         url = store.compare_url(runs, base)
         assert url.startswith(f"{expected}/#/compare-runs?")
         query = parse_qs(urlsplit(url.replace("#/", "")).query)
-        assert json.loads(query["runs"][0]) == [run.run_id for run in runs]
+        assert json.loads(query["runs"][0]) == [run.run_id for run in reversed(runs)]
         assert json.loads(query["experiments"][0]) == [runs[0].experiment_id]
 
 

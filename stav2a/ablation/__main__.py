@@ -114,12 +114,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     overlay = planning.Overlay(tuple(arguments.gin[1:]), tuple(arguments.bind), arguments.trust_recipe)
     seeds = tuple(arguments.seeds) if arguments.seeds else None
     plan = planning.plan(loaded.with_seeds(seeds), arguments.output, overlay)
-    print(describing.told(plan), file=sys.stdout if arguments.plan else sys.stderr, flush=True)
+    jobs = _jobs(arguments, len(plan.runs))
+    print(describing.told(plan, jobs), file=sys.stdout if arguments.plan else sys.stderr, flush=True)
     if arguments.plan:
         return 0
     from stav2a.ablation import runner
 
-    jobs = _jobs(arguments, len(plan.runs))
     command = shlex.join(["stav2a", "ablation", *given])
     setting = runner.Setting(
         output=arguments.output,

@@ -8,7 +8,7 @@ from stav2a.ablation.planning import Plan, PlannedRun
 from stav2a.pipeline import Part
 
 
-def told(plan: Plan) -> str:
+def told(plan: Plan, jobs: int = 1) -> str:
     """What a plan will make, what it finds there, and how long it may take."""
     study = plan.study
     width = max(len(row.name) for row in study.rows)
@@ -23,7 +23,7 @@ def told(plan: Plan) -> str:
             *lines,
             f"to make: {_listed(plan.to_make())}",
             f"reused:  {_listed(_reused(plan))}",
-            f"time:    {estimate(plan)}",
+            f"time:    {estimate(plan).told(jobs)}",
         ]
     )
 

@@ -8,19 +8,19 @@ from stav2a.ablation.planning import Plan
 from stav2a.pipeline import Part
 from stav2a.store import Store
 
-# Seconds on 2 cores at laptop scale (docs/speed.md): of one step of a stage; of making something else once;
-# of a run's own start, sampling, measuring and report.
+# Seconds on 2 cores at laptop scale, two runs side by side (docs/speed.md): of one step of a stage; of making
+# something else once; of a run's own start, sampling, measuring and report.
 LAPTOP_STEP_S = {
-    "autoencoder": 0.15,
-    "contrastive": 0.084,
-    "t2a_pretrain": 0.15,
-    "t2a_finetune": 0.15,
-    "onset": 0.015,
-    "joint": 0.24,
+    "autoencoder": 0.2,
+    "contrastive": 0.12,
+    "t2a_pretrain": 0.19,
+    "t2a_finetune": 0.2,
+    "onset": 0.011,
+    "joint": 0.26,
     "classifier": 0.06,
 }
 LAPTOP_S = {"clips": 60.0, "filter": 3.0, "features": 2.0, "latents": 5.0, "flows": 10.0}
-LAPTOP_RUN_S = 45.0
+LAPTOP_RUN_S = 55.0
 LAPTOP_DATASET = "dataset.struck_objects"
 
 
@@ -31,10 +31,13 @@ class Estimate:
     seconds: float | None
     source: str
 
-    def __str__(self) -> str:
+    def told(self, jobs: int) -> str:
+        """In words, for so many runs at a time."""
         if self.seconds is None:
             return f"no estimate: {self.source}"
-        return f"about {duration(self.seconds)} of work, one run after another ({self.source})"
+        work = f"about {duration(self.seconds)} of work"
+        at_once = f", {duration(self.seconds / jobs)} with {jobs} runs at a time" if jobs > 1 else ""
+        return f"{work}{at_once} ({self.source})"
 
 
 def estimate(plan: Plan) -> Estimate:

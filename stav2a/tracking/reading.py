@@ -129,7 +129,13 @@ class TrackingStore:
         return self.file(run, path).read_text(encoding="utf-8")
 
     def compare_url(self, runs: Sequence[Kept], base: str | None = None) -> str:
-        """The address of MLflow's page that compares runs; `base` is where its pages are started here."""
+        """The address of MLflow's page that compares runs, the first first.
+
+        Args:
+            runs: What to compare.
+            base: Where MLflow's pages are started on this machine; a server has its own.
+        """
+        runs = sorted(runs, key=lambda run: run.started_s)
         base = str(self.address) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
         experiments = sorted({run.experiment_id for run in runs})

@@ -8,7 +8,7 @@ import pytest
 
 from stav2a.ablation import study
 from stav2a.ablation.describing import told
-from stav2a.ablation.estimate import estimate
+from stav2a.ablation.estimate import Estimate, estimate
 from stav2a.ablation.planning import Overlay, plan
 from stav2a.recipe import RecipeError
 
@@ -110,7 +110,7 @@ def test_a_study_of_sampling_trains_once(tmp_path):
 
 def test_the_time_comes_from_this_store_where_it_tells(tmp_path):
     planned = plan(study.load("ablations/poolers.gin").with_seeds((0,)), tmp_path)
-    assert "a 2-core laptop's figures" in str(estimate(planned))
+    assert "a 2-core laptop's figures" in estimate(planned).told(1)
     first, *rest = planned.runs
     for part in first.parts:
         finish(part, planned.store)
@@ -120,7 +120,13 @@ def test_the_time_comes_from_this_store_where_it_tells(tmp_path):
     found = estimate(planned)
     assert found.source == "stages as measured in this store"
     (steps,) = [part.steps for part in planned.to_make()]
-    assert found.seconds == steps * 2.0 + 2 * 45.0  # one joint stage, two runs to sample and to measure
+    assert found.seconds == steps * 2.0 + 2 * 55.0  # one joint stage, two runs to sample and to measure
+
+
+def test_runs_at_a_time_share_the_work():
+    found = Estimate(3000.0, "measured")
+    assert found.told(1) == "about 50 min of work (measured)"
+    assert found.told(2) == "about 50 min of work, 25 min with 2 runs at a time (measured)"
 
 
 def test_there_is_no_estimate_for_other_data_before_anything_was_measured(tmp_path):
@@ -129,7 +135,7 @@ def test_there_is_no_estimate_for_other_data_before_anything_was_measured(tmp_pa
         tmp_path,
         Overlay(bindings=("run.dataset = @dataset.manifest", "dataset.manifest.file = 'clips.csv'")),
     )
-    assert str(estimate(planned)).startswith("no estimate: nothing was measured here yet of autoencoder, ")
+    assert estimate(planned).told(2).startswith("no estimate: nothing was measured here yet of autoencoder, ")
 
 
 def test_the_signature_is_the_study_s_as_it_stands(table3, tmp_path):
