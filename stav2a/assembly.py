@@ -1,15 +1,18 @@
 """The model, its forward in a few lines, and `assemble`, which joins its blocks."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stav2a import recipe
 from stav2a.data import mel
 from stav2a.errors import UsageError
-from stav2a.registry import expect
+from stav2a.registry import entry_of, expect
 
 BLOCKS = (
     "feature_encoder",
@@ -49,6 +52,9 @@ class STAV2A(nn.Module):
         blocks: A module for each of `BLOCKS` but `unet`, which the backbone holds.
         latent_shape: Shape of one clip's latent, (C, T, F).
         duration_s: Seconds that one latent covers.
+
+    Attributes:
+        described: Each block's component and parameters, where `assemble` could tell; for `save_pretrained`.
     """
 
     def __init__(
@@ -64,6 +70,34 @@ class STAV2A(nn.Module):
         self.autoencoder = blocks["autoencoder"]
         self.vocoder = blocks["vocoder"]
         self.latent_shape, self.duration_s = latent_shape, duration_s
+        self.described: dict[str, Any] = {}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model down: a new folder, with one subfolder a block.
+
+        Raises:
+            PretrainedError: A block is no registered component.
+            UsageError: The folder is there already.
+        """
+        from stav2a import pretrained
+
+        pretrained.save(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **others: Callable[..., Any]) -> "STAV2A":
+        """The model of a folder that `save_pretrained` made, bit for bit, in evaluation mode.
+
+        Args:
+            folder: The folder, or one of `stav2a convert released`.
+            others: Factories by slot, in place of the folder's blocks, or for those that it lacks.
+
+        Raises:
+            CheckpointError: There is none, or its weights do not fit.
+            RegistryError: A component is not installed here.
+        """
+        from stav2a import pretrained
+
+        return pretrained.load(Path(folder), others)
 
     @property
     def latent_rate_hz(self) -> float:
@@ -109,7 +143,32 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     blocks["global_pooler"] = make["global_pooler"](in_dim=in_dim, cond_dim=cond_dim)
     unet = make["unet"](latent_channels=latent_shape[0], cond_dim=cond_dim)
     blocks["backbone"] = make["backbone"](unet=unet, local_dim=blocks["local_head"].dim)
-    return STAV2A(blocks, latent_shape=latent_shape, duration_s=duration_s)
+    model = STAV2A(blocks, latent_shape=latent_shape, duration_s=duration_s)
+    model.described = {slot: _described(factories[slot]) for slot in BLOCKS}
+    return model
+
+
+def _described(factory: Callable[..., Any]) -> Any:
+    """The component and parameters that a factory stands for; None where it is no component."""
+    given: dict[str, Any] = {}
+    while isinstance(factory, functools.partial) and not factory.args:
+        given, factory = factory.keywords | given, factory.func
+    entry = entry_of(factory)
+    if entry is None:
+        return None
+    try:
+        if factory is not entry.factory:  # as gin hands it out, with the values that a recipe gave
+            parameters = recipe.describe(factory)["parameters"]
+        else:
+            parameters = {
+                name: recipe.describe(each.default)
+                for name, each in entry.settable.items()
+                if name not in given
+            }
+        own = {name: recipe.describe(value) for name, value in given.items()}
+    except recipe.RecipeError:
+        return None
+    return {"component": entry.selector, "parameters": parameters | own}
 
 
 def _apart(factory: Callable[..., Any]) -> Callable[..., Any]:

@@ -48,6 +48,11 @@ COMMANDS: dict[str, Command] = {
         "Put sound on videos with a finished run.",
         "stav2a generate clip.mp4 --run RUN_DIR --output sounds",
     ),
+    "convert": Command(
+        "stav2a.convert",
+        "Make the folders of weights that components load out of published checkpoints.",
+        "stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp",
+    ),
 }
 
 

@@ -1,0 +1,127 @@
+"""From checkpoint files to folders: read, checked key by key, written, and told."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stav2a import __version__, recipe, registry
+from stav2a.checkpoints import CONFIG, OURS, new_folder, save_weights
+from stav2a.convert.parts import Part, check
+from stav2a.convert.reading import ConvertError, Source, read
+from stav2a.convert.sources import CONVERTERS, Choices, Converter
+from stav2a.pretrained import write_model
+from stav2a.store import write_json
+
+
+def convert(kind: str, files: Sequence[Path], output: Path, choices: Choices | None = None) -> str:
+    """Convert one published checkpoint.
+
+    Args:
+        kind: One of `CONVERTERS`.
+        files: Its files.
+        output: A new folder, with one folder a part where it has several.
+        choices: What the files do not say.
+
+    Returns:
+        What was read, left out and written, and how a recipe names it.
+
+    Raises:
+        ConvertError: A file is no such checkpoint; names every key that does not fit.
+        UsageError: The output is there already.
+    """
+    converter = CONVERTERS[kind]
+    with new_folder(output) as folder:
+        sources = [read(path, converter.wrappers) for path in files]
+        tensors = converter.prepared(_joined(sources))
+        parts = _fitting(kind, tensors, choices or Choices(), files)
+        for part in parts:
+            _write(folder / part.folder, part, tensors, origin(kind, sources))
+        if converter.model is not None:
+            write_model(folder, **converter.model)
+    return "\n".join(_told(converter, sources, tensors, parts, output))
+
+
+def origin(kind: str, sources: Sequence[Source]) -> dict[str, Any]:
+    """Where weights come from, for their config.json."""
+    return {
+        "source": kind,
+        "files": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
+        "licence": CONVERTERS[kind].licence,
+        "version": __version__,
+    }
+
+
+def _joined(sources: Sequence[Source]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for source in sources:
+        if twice := sorted(set(source.tensors) & set(tensors)):
+            raise ConvertError(
+                f"{source.path} holds {twice[0]}, as a file before it does. Give each file once."
+            )
+        tensors |= source.tensors
+    return tensors
+
+
+def _fitting(kind: str, tensors: Mapping[str, Tensor], choices: Choices, files: Sequence[Path]) -> list[Part]:
+    """The parts that the tensors make up, all of them checked."""
+    converter = CONVERTERS[kind]
+    names = ", ".join(map(str, files))
+    if not converter.knows(tensors):
+        raise ConvertError(f"{names} is no checkpoint of {kind}: {_other_kind(tensors)}")
+    try:
+        parts = list(converter.parts(tensors, choices))
+        check(parts, tensors, lambda key: converter.leaves_out(key) is not None)
+    except ConvertError as error:
+        raise ConvertError(f"{names} does not fit {kind}, and nothing was written:\n{error}") from None
+    return parts
+
+
+def _other_kind(tensors: Mapping[str, Tensor]) -> str:
+    begin = ", ".join(dict.fromkeys(name.split(".")[0] for name in list(tensors)[:2000]))
+    near = [kind for kind, other in CONVERTERS.items() if other.knows(tensors)]
+    advice = f" Perhaps: stav2a convert {near[0]}" if near else ""
+    return f"its keys begin with {begin[:200]}.{advice}"
+
+
+def _write(folder: Path, part: Part, tensors: Mapping[str, Tensor], converted: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / part.file, part.take(tensors))
+    ours = {"component": part.component, "parameters": dict(part.parameters), "converted": dict(converted)}
+    write_json(folder / CONFIG, {**part.hub, OURS: ours})
+
+
+def _told(
+    converter: Converter,
+    sources: Sequence[Source],
+    tensors: Mapping[str, Tensor],
+    parts: Sequence[Part],
+    output: Path,
+) -> list[str]:
+    lines = [f"read      {source.path}  sha256 {source.sha256}" for source in sources]
+    lines += [f"licence   {converter.licence}"]
+    unused = Counter(entry for key in tensors if (entry := converter.leaves_out(key)))
+    unused |= Counter(name for source in sources for name in source.beside)
+    for entry, count in unused.items():
+        lines.append(f"left out  {entry}{f'* ({count} tensors)' if entry.endswith('.') else ''}")
+    for part in parts:
+        numbers = sum(tensors[key].numel() for key in part.keys())
+        lines.append(f"wrote     {output / part.folder}  {part.component}, {numbers / 1e6:.1f} M numbers")
+    lines += [f"to add    {part.needs}, into {output / part.folder}" for part in parts if part.needs]
+    bindings = [line for part in parts for line in _bindings(part, output)]
+    lines += ["In a recipe:", *(f"  {line}" for line in bindings)]
+    if converter.model is not None:
+        lines += [
+            "In Python:",
+            f"  STAV2A.from_pretrained({str(output)!r}, SLOT=FACTORY of blocks not there)",
+        ]
+    return lines
+
+
+def _bindings(part: Part, output: Path) -> list[str]:
+    entry = registry.get(*part.component.split("."))
+    checkpoint = {"checkpoint": str(output / part.folder)} if "checkpoint" in entry.settable else {}
+    bound = {**checkpoint, **part.parameters}
+    return [f"{part.component}.{name} = {recipe.format_value(value)}" for name, value in bound.items()]
