@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from stav2a.components.global_poolers import AttentivePooler, NoPooler
+from stav2a.components.global_poolers import (
+    AttentivePooler,
+    FactorGraphPooler,
+    MaxPooler,
+    MeanPooler,
+    NoPooler,
+    PerceiverPooler,
+)
+from stav2a.registry import RegistryError
 
 
 @pytest.fixture
@@ -80,3 +88,70 @@ def test_dropout_works_in_training_alone(pooler, e_v):
 
 def test_none_gives_no_tokens_of_the_right_width():
     assert NoPooler(in_dim=6, cond_dim=5)(torch.rand(2, 7, 6)).shape == (2, 0, 5)
+
+
+def as_factor_graph(pooler: AttentivePooler, frames: int) -> FactorGraphPooler:
+    """The released pooler with the same weights, but that of its mean: as much larger as a sum is."""
+    made = FactorGraphPooler(in_dim=6, cond_dim=5, tokens=3).double().eval()
+    pairs = {
+        "fc": pooler.project, "embed": pooler.unary, "feature_reduce": pooler.unary_score,
+        "embed_x": pooler.embed_u, "embed_y": pooler.embed_i, "conv": pooler.expand,
+    }  # fmt: skip
+    with torch.no_grad():
+        for name, part in pairs.items():
+            layer = made.get_submodule(name)
+            layer.weight.copy_(part.weight.view_as(layer.weight))
+            layer.bias.copy_(part.bias)
+        mix = pooler.mix.weight * torch.tensor([1.0, frames])
+        made.reduce_potentials.weight.copy_(mix.unsqueeze(-1))
+    return made
+
+
+def test_the_factor_graph_differs_from_the_paper_by_a_mean_for_a_sum(pooler, e_v):
+    released = as_factor_graph(pooler, frames=7)
+    torch.testing.assert_close(released(e_v), pooler(e_v))
+    longer = torch.cat([e_v, e_v], dim=1)  # a mean does not know how many they are
+    torch.testing.assert_close(released(longer), released(e_v))
+    assert not torch.allclose(pooler(longer), pooler(e_v))
+
+
+def test_the_factor_graph_drops_out_in_training_alone(pooler, e_v):
+    released = as_factor_graph(pooler, frames=7)
+    assert torch.equal(released(e_v), released(e_v))
+    released.train()
+    assert not torch.allclose(released(e_v), released(e_v))
+
+
+@pytest.mark.parametrize("kind", [FactorGraphPooler, MeanPooler, MaxPooler, PerceiverPooler])
+@pytest.mark.parametrize(("tokens", "frames"), [(1, 9), (4, 1), (4, 9)])
+def test_every_pooler_returns_k_tokens_whatever_the_length(kind, tokens, frames):
+    torch.manual_seed(0)
+    pooler = kind(in_dim=6, cond_dim=8, tokens=tokens).eval()
+    e_v = torch.randn(2, frames, 6)
+    assert pooler(e_v).shape == (2, tokens, 8)
+    torch.testing.assert_close(pooler(e_v.flip(1)), pooler(e_v))
+    torch.testing.assert_close(pooler(e_v)[1:], pooler(e_v[1:]))
+
+
+@pytest.mark.parametrize("kind", [FactorGraphPooler, MeanPooler, MaxPooler, PerceiverPooler])
+def test_tokens_begin_about_as_large_as_texts(kind):
+    torch.manual_seed(0)
+    e_v = torch.nn.functional.normalize(torch.randn(8, 1, 64), dim=-1).expand(-1, 5, -1)
+    assert 0.5 < kind(in_dim=64, cond_dim=64).eval()(e_v).std() < 2
+
+
+def test_mean_and_maximum_are_over_the_frames():
+    torch.manual_seed(0)
+    mean, largest = MeanPooler(in_dim=6, cond_dim=5), MaxPooler(in_dim=6, cond_dim=5)
+    e_v = torch.randn(2, 7, 6)
+    torch.testing.assert_close(mean(e_v), mean(e_v.mean(dim=1, keepdim=True)))
+    e = largest.project(e_v)
+    torch.testing.assert_close(largest(e_v), largest.expand(e.max(dim=1).values.unsqueeze(1)))
+
+
+def test_heads_that_do_not_divide_the_tokens_are_refused():
+    with pytest.raises(RegistryError) as error:
+        PerceiverPooler(in_dim=6, cond_dim=10, heads=4)
+    assert str(error.value) == (
+        "global_pooler.perceiver.heads = 4 does not divide 10, the tokens' width. Give a divisor of it."
+    )

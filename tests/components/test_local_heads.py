@@ -1,8 +1,25 @@
+from functools import partial
+
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch.nn import functional
 
-from stav2a.components.local_heads import LinearHead, NoLocalHead, OnsetHead, resample, window_mean
+from stav2a.checkpoints import CheckpointError
+from stav2a.components.local_heads import (
+    LinearHead,
+    NearestHead,
+    NoLocalHead,
+    OnsetHead,
+    ReleasedOnsetHead,
+    hold,
+    resample,
+    window_mean,
+)
+from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
+from stav2a.training.stages import OnsetStage
+from tests import tiny
 
 
 @pytest.mark.parametrize("w", [1, 2, 5, 50])
@@ -72,3 +89,88 @@ def test_the_linear_head_is_a_projection_of_each_resampled_frame():
 def test_none_gives_no_channels_for_every_latent_frame():
     head = NoLocalHead(in_dim=4, length=6)
     assert head(torch.rand(2, 5, 4)).shape == (2, 6, head.dim) == (2, 6, 0)
+
+
+@pytest.fixture
+def released() -> ReleasedOnsetHead:
+    torch.manual_seed(0)
+    return ReleasedOnsetHead(in_dim=4, length=10, dim=3, windows=(1, 2), upsampling=2.0)
+
+
+def test_holding_is_the_released_upsampling():
+    """Nearest neighbour by 6.25, which makes 250 of 40 frames, then the last one six times more."""
+    x = torch.randn(2, 40, 3)
+    up = functional.interpolate(x.transpose(1, 2), scale_factor=6.25, mode="nearest").transpose(1, 2)
+    assert torch.equal(hold(x, 256, 6.25, parameter=""), torch.cat([up, up[:, -1:].repeat(1, 6, 1)], dim=1))
+
+
+@pytest.mark.parametrize("upsampling", [1.0, 2.0, 25 / 3, 25 / 7, 0.5])
+def test_each_latent_frame_takes_the_video_frame_that_is_shown_then(upsampling):
+    x = torch.arange(12.0).view(1, 12, 1)
+    length = round(12 * upsampling)
+    found = hold(x, length, upsampling, parameter="").flatten().tolist()
+    assert found == [min(11, int(i / upsampling + 1e-6)) for i in range(length)]
+
+
+def test_the_nearest_head_passes_the_features_on():
+    head = NearestHead(in_dim=3, length=10, upsampling=2.0)
+    e_v = torch.randn(2, 5, 3)
+    assert head.dim == 3 and not list(head.parameters())
+    assert torch.equal(head(e_v), e_v.repeat_interleave(2, dim=1))
+
+
+@pytest.mark.parametrize("frames", [2, 30])
+def test_features_of_another_rate_are_refused(released, frames):
+    with pytest.raises(RegistryError) as error:
+        released(torch.randn(1, frames, 4))
+    assert str(error.value) == (
+        f"local_head.onset_released.upsampling = 2.0 makes {2 * frames} latent frames of {frames} video "
+        "frames, but the latent has 10. Bind the latent's frame rate over the video's: "
+        f"about {10 / frames:g}."
+    )
+
+
+def test_the_released_head_takes_its_windows_before_it_upsamples(released):
+    e_v = torch.randn(2, 5, 4)
+    context = released.context(e_v)
+    x = context[..., :3]
+    torch.testing.assert_close(context, torch.cat([x, window_mean(x, 1), window_mean(x, 2)], dim=-1))
+    e_lv = released(e_v)
+    assert e_lv.shape == (2, 10, released.dim) == (2, 10, 3)
+    torch.testing.assert_close(e_lv, functional.silu(released.l1(context)).repeat_interleave(2, dim=1))
+
+
+def test_the_onset_stages_loss_is_cross_entropy_of_the_two_classes(released):
+    e_v, onsets = torch.randn(2, 5, 4), torch.randint(0, 2, (2, 10))
+    losses = (
+        functional.cross_entropy(released.class_logits(e_v).flatten(0, 1), onsets.flatten()),
+        functional.binary_cross_entropy_with_logits(released.onset_logits(e_v), onsets.float()),
+    )
+    torch.testing.assert_close(*losses)
+    first, second = (torch.autograd.grad(loss, list(released.parameters())) for loss in losses)
+    torch.testing.assert_close(first, second)
+
+
+def test_the_onset_stage_trains_the_released_head(tmp_path):
+    model = tiny.model(local_head=partial(ReleasedOnsetHead, dim=8, windows=(1, 2), upsampling=1.0))
+    stage = OnsetStage(data_filter=KeepAll, steps=30, batch_size=8)
+    losses = [value for _, value in stage.run(tiny.work(model, tmp_path))["validation_loss"]]
+    assert losses[-1] < 0.97 * losses[0]
+
+
+def test_a_window_below_one_is_refused_by_the_released_head_too():
+    with pytest.raises(
+        RegistryError, match=r"local_head\.onset_released\.windows = \(0,\): a half-width must"
+    ):
+        ReleasedOnsetHead(in_dim=4, length=8, windows=(0,))
+
+
+def test_a_pretext_checkpoint_is_loaded_and_frozen(released, tmp_path):
+    save_file(released.state_dict(), tmp_path / "model.safetensors")
+    make = partial(ReleasedOnsetHead, in_dim=4, length=10, windows=(1, 2), checkpoint=str(tmp_path))
+    loaded = make(dim=3)
+    assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in released.state_dict().items())
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert all(p.requires_grad for p in released.parameters())
+    with pytest.raises(CheckpointError, match=r"^local_head\.onset_released\.checkpoint = .* does not fit"):
+        make(dim=4)

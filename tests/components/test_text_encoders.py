@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stav2a.checkpoints import CheckpointError
-from stav2a.components.text_encoders import MT5, TinyMT5
+from stav2a.components.text_encoders import MT5, T5, TinyMT5
 
 CAPTIONS = ["a wooden bowl is struck", "a bell", ""]
 
@@ -15,22 +15,31 @@ def tiny() -> TinyMT5:
     return TinyMT5(dim=16, layers=1, heads=2, vocabulary=512, max_length=8).eval()
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    """A folder with a tiny random mT5 encoder and a word tokenizer, as the hub's are."""
+def word_tokenizer(folder: Path) -> int:
+    """Save a tokenizer of the captions' words; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import MT5Config, MT5EncoderModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "</s>", "<unk>", *sorted({word for caption in CAPTIONS for word in caption.split()})]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    folder = tmp_path_factory.mktemp("mt5")
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
+    return len(words)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A folder with a tiny random mT5 encoder and a word tokenizer, as the hub's are."""
+    from transformers import MT5Config, MT5EncoderModel
+
+    folder = tmp_path_factory.mktemp("mt5")
     torch.manual_seed(0)
-    config = MT5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    config = MT5Config(
+        vocab_size=word_tokenizer(folder), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+    )
     MT5EncoderModel(config).save_pretrained(folder)
     return folder
 
@@ -106,3 +115,27 @@ def test_a_checkpoint_cuts_long_captions(checkpoint):
 def test_a_folder_without_a_checkpoint_is_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"text_encoder\.mt5\.checkpoint = .* can't be loaded"):
         MT5(checkpoint=str(tmp_path))
+
+
+@torch.no_grad()
+def test_t5_is_loaded_as_it_is_and_frozen(tmp_path):
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=word_tokenizer(tmp_path), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    saved = T5EncoderModel(config).eval()
+    saved.save_pretrained(tmp_path)
+    encoder = T5(checkpoint=str(tmp_path))
+    assert encoder.dim == 16 and not any(p.requires_grad for p in encoder.parameters())
+    e_text, mask = encoder(CAPTIONS)
+    assert mask.sum(dim=1).tolist() == [6, 3, 1] and (e_text[~mask] == 0).all()
+    ids = encoder.tokenizer([CAPTIONS[0]], return_tensors="pt").input_ids
+    torch.testing.assert_close(e_text[:1], saved(input_ids=ids).last_hidden_state)
+
+
+def test_a_folder_without_t5_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r"text_encoder\.t5\.checkpoint = .* can't be loaded"):
+        T5(checkpoint=str(tmp_path))

@@ -1,11 +1,14 @@
 """Encoders of the transformers library: with random weights, or from a local folder."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stav2a.checkpoints import CheckpointError
+
+ADVICE = "Give a folder with config.json and model.safetensors, or bind None to train from nothing."
 
 
 def build(kind: Any, config: Any, checkpoint: str | None, name: str, same: Mapping[str, str]) -> Any:
@@ -24,6 +27,8 @@ def build(kind: Any, config: Any, checkpoint: str | None, name: str, same: Mappi
     if checkpoint is None:
         return kind(config)
     where = f"feature_encoder.{name}.checkpoint = {checkpoint!r}"
+    if not (Path(checkpoint) / "config.json").is_file():  # transformers would take its defaults
+        raise CheckpointError(f"{where}: no config.json there. {ADVICE}")
     found = _from_folder(type(config), where, checkpoint)
     for field, parameter in same.items():
         selector = f"feature_encoder.{name}.{parameter}"
@@ -42,10 +47,7 @@ def _from_folder(kind: Any, where: str, checkpoint: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(checkpoint, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{where} can't be loaded: {str(error).splitlines()[0]} "
-            "Give a folder with config.json and model.safetensors, or bind None to train from nothing."
-        ) from error
+        raise CheckpointError(f"{where} can't be loaded: {str(error).splitlines()[0]} {ADVICE}") from error
 
 
 def _compare(where: str, selector: str, wanted: object, found: object) -> None:
