@@ -11,7 +11,8 @@ from stav2a import __version__, recipe, registry
 from stav2a.checkpoints import CONFIG, OURS, new_folder, save_weights
 from stav2a.convert.parts import Part, check
 from stav2a.convert.reading import ConvertError, Source, read
-from stav2a.convert.sources import CONVERTERS, Choices, Converter
+from stav2a.convert.sources import CONVERTERS, Choices, Converter, unet
+from stav2a.convert.unets import UNETS
 from stav2a.pretrained import write_model
 from stav2a.store import write_json
 
@@ -75,8 +76,18 @@ def _fitting(kind: str, tensors: Mapping[str, Tensor], choices: Choices, files: 
         parts = list(converter.parts(tensors, choices))
         check(parts, tensors, lambda key: converter.leaves_out(key) is not None)
     except ConvertError as error:
-        raise ConvertError(f"{names} does not fit {kind}, and nothing was written:\n{error}") from None
+        advice = _other_unet(tensors)
+        raise ConvertError(
+            f"{names} does not fit {kind}, and nothing was written:\n{error}{advice}"
+        ) from None
     return parts
+
+
+def _other_unet(tensors: Mapping[str, Tensor]) -> str:
+    """The published sizes that the U-Net of a checkpoint has, if it has any."""
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key.startswith("unet.")}
+    fitting = [name for name, sizes in UNETS.items() if found and unet(sizes).shapes() == found]
+    return f"\n  Its U-Net has the sizes of --unet {' or '.join(fitting)}." if fitting else ""
 
 
 def _other_kind(tensors: Mapping[str, Tensor]) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from stav2a.checkpoints import CheckpointError
+from stav2a.checkpoints import CheckpointError, holder, load_weights, new_folder, save_weights, state
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.vocoders import HiFiGAN
+from stav2a.errors import UsageError
 from tests import tiny
 
 VAE = partial(MelVAE, block_out_channels=(8,), latent_channels=4, layers_per_block=1, patch=4)
@@ -59,3 +60,60 @@ def test_weights_of_another_model_are_told_key_by_key(tmp_path):
         VAE(checkpoint=str(tmp_path))
     for fault in ("missing scale", "unknown extra", "shift is (5, 1, 1), expected (4, 1, 1)"):
         assert fault in str(error.value)
+
+
+def test_a_file_cut_off_is_told(tmp_path):
+    save_file(VAE().state_dict(), tmp_path / "model.safetensors")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"model.safetensors can't be read \(.*make it again"):
+        VAE(checkpoint=str(tmp_path))
+
+
+def test_a_part_kept_elsewhere_stays_as_it_is(tmp_path):
+    source, other = VAE(), VAE()
+    tiny.shake(source)
+    save_weights(tmp_path / "model.safetensors", state(source, without="vae.decoder."))
+    before = other.state_dict()["vae.decoder.conv_in.weight"].clone()
+    load_weights(other, str(tmp_path), parameter="x", without="vae.decoder.")
+    assert torch.equal(other.vae.encoder.conv_in.weight, source.vae.encoder.conv_in.weight)
+    assert torch.equal(other.vae.decoder.conv_in.weight, before)
+
+
+def test_a_folder_fills_the_component_or_the_stock_model_that_it_wraps():
+    vocoder = HiFiGAN(upsample_initial_channel=32)
+    assert holder(vocoder) is vocoder.generator
+    vae = VAE()
+    assert holder(vae) is vae
+    pair = torch.nn.ModuleList([vocoder, torch.nn.Linear(1, 1)])
+    assert holder(pair) is pair  # the stock model is only a part of it
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path):
+    table = torch.arange(6.0).view(2, 3)
+    save_weights(tmp_path / "a.safetensors", {"a": table, "b": table, "c": table[1], "d": table.T})
+    found = load_file(tmp_path / "a.safetensors")
+    assert torch.equal(found["a"], table) and torch.equal(found["b"], table)
+    assert torch.equal(found["c"], table[1]) and torch.equal(found["d"], table.T)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_a_new_folder_takes_no_other_ones_place(kind, tmp_path):
+    path = tmp_path / "new"
+    {"folder": path.mkdir, "file": path.touch, "link": lambda: path.symlink_to("nowhere")}[kind]()
+    with pytest.raises(
+        UsageError, match="new is there already. Choose another folder, or move it away first."
+    ):
+        with new_folder(path):
+            pass
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "new") as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "some" / "where") as folder:
+        (folder / "whole").touch()
+        assert not (tmp_path / "some" / "where").exists()
+    assert (tmp_path / "some" / "where" / "whole").exists()

@@ -17,7 +17,7 @@ from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.convert import KINDS, main, sources
+from stav2a.convert import KINDS, converting, main
 from stav2a.convert.converting import convert
 from stav2a.convert.reading import ConvertError
 from stav2a.convert.sources import CONVERTERS, Choices
@@ -200,6 +200,14 @@ def test_many_keys_are_counted(tmp_path):
     assert "  60 unexpected: discriminator.0, discriminator.1, " in told and ", and 10 more" in told
 
 
+def test_published_sizes_other_than_its_kinds_own_are_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(converting.UNETS, "tiny", layouts.CHOICES.unet)
+    state = {name: t for name, t in layouts.CHECKPOINTS["vta_ldm"]().items()}
+    with pytest.raises(ConvertError) as error:
+        converted("vta_ldm", tmp_path, state, Choices())
+    assert str(error.value).endswith("\n  Its U-Net has the sizes of --unet tiny.")
+
+
 def test_a_table_that_is_not_its_twin_is_told(tmp_path):
     state = layouts.CHECKPOINTS["tango"]()
     state["text_encoder.encoder.embed_tokens.weight"] = torch.zeros(8, 16)
@@ -254,7 +262,7 @@ def test_the_answer_says_what_came_went_and_is_allowed(tmp_path):
 
 
 def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(vars(sources), "HIFIGAN", layouts.HIFIGAN)
+    monkeypatch.setattr("stav2a.convert.sources.HIFIGAN", layouts.HIFIGAN)
     path = saved(layouts.hifigan(), tmp_path / "a.bin")
     given = ["hifigan", "--checkpoint", str(path), "--output"]
     assert main([*given, str(tmp_path / "new" / "vocoder")]) == 0
