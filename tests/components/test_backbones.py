@@ -18,7 +18,10 @@ from stav2a.components.backbones import (
     UNetControlNetReleased,
     UNetControlNetXS,
 )
+from stav2a.components.local_heads import LinearHead
+from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
+from stav2a.training.stages import JointStage
 from tests import tiny
 
 LOCAL, WIDTH = 6, 16
@@ -266,4 +269,21 @@ def test_controlnet_xs_wants_two_layers_a_resolution(unet):
     assert str(error.value) == (
         "backbone.unet_controlnet_xs was given a U-Net of 1 layers a resolution; diffusers has it for 2 "
         "alone. Bind unet.stable_diffusion.layers_per_block = 2."
+    )
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_the_joint_stage_trains_every_control(name, tmp_path):
+    model = tiny.model(
+        backbone=CONTROLLED[name],
+        unet=partial(tiny.unet, layers_per_block=2),
+        local_head=partial(LinearHead, dim=16),
+    )
+    before = {key: t.clone() for key, t in model.backbone.state_dict().items()}
+    JointStage(data_filter=KeepAll, steps=2, batch_size=4).run(tiny.work(model, tmp_path))
+    changed = {
+        key.split(".")[0] for key, t in model.backbone.state_dict().items() if not t.equal(before[key])
+    }
+    assert changed == {child for child, _ in model.backbone.named_children()} - (
+        {"unet"} if name == "xs" else set()
     )
