@@ -4,11 +4,14 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from stav2a.errors import UsageError
@@ -38,20 +41,72 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
     module.fills_from_a_checkpoint = True  # see `holder`
     if folder is None:
         return
-    files = [Path(folder) / name for name in NAMES if (Path(folder) / name).is_file()]
-    if not files:
-        raise CheckpointError(
-            f"{parameter} = {folder!r}: no weights there. Expected {' or '.join(NAMES)} in that folder. "
-            "Put the converted public checkpoint there, or bind None to train from nothing."
-        )
-    weights, wanted = _read(files[0], f"{parameter} = {folder!r}"), state(module, without=without)
-    if faults := _faults(weights, wanted):
-        more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise CheckpointError(
-            f"{parameter} = {folder!r}: {files[0].name} does not fit this model: "
-            f"{'; '.join(faults[:SHOWN])}{more}. Give the sizes of the checkpoint, or another checkpoint."
-        )
-    module.load_state_dict(weights, strict=not without)
+    told, wanted = f"{parameter} = {folder!r}", state(module, without=without)
+
+    def take(read: Callable[[Path, str], Mapping[str, Any]]) -> Mapping[str, Any]:
+        file = _file(folder, told)
+        weights = read(file, told)
+        _check(weights, wanted, f"{told}: {file.name}")
+        return weights
+
+    if not left_out(parameter, folder, lambda: take(_shapes)):
+        module.load_state_dict(take(_read), strict=not without)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Weights that a component asked for while none were read.
+
+    Args:
+        parameter: The recipe's name of their folder.
+        folder: What the recipe says.
+        fault: Why they could not be loaded here; None where they could.
+    """
+
+    parameter: str
+    folder: str
+    fault: str | None
+
+
+_ASKED: ContextVar[list[Asked] | None] = ContextVar("asked", default=None)
+
+
+@contextlib.contextmanager
+def no_weights() -> Iterator[list[Asked]]:
+    """Inside, components are built without their weights, as if they had them; what they ask for is noted.
+
+    Example:
+        >>> with no_weights() as asked:
+        ...     load_weights(torch.nn.Linear(1, 1), "nowhere", parameter="unet.mine.checkpoint")
+        >>> asked[0].parameter, "no weights there" in asked[0].fault
+        ('unet.mine.checkpoint', True)
+    """
+    asked: list[Asked] = []
+    token = _ASKED.set(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.reset(token)
+
+
+def left_out(parameter: str, folder: str, check: Callable[[], object]) -> bool:
+    """Whether weights are to be left where they are: inside `no_weights`, which notes what `check` finds.
+
+    Args:
+        parameter: The recipe's name of `folder`.
+        folder: Of the weights.
+        check: Raises a `CheckpointError` if they can't be loaded; called inside `no_weights` alone.
+    """
+    asked = _ASKED.get()
+    if asked is None:
+        return False
+    fault = None
+    try:
+        check()
+    except CheckpointError as error:
+        fault = str(error)
+    asked.append(Asked(parameter, folder, fault))
+    return True
 
 
 def state(module: Any, *, without: str = "") -> dict[str, Any]:
@@ -106,13 +161,45 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _file(folder: str, told: str) -> Path:
+    files = [Path(folder) / name for name in NAMES if (Path(folder) / name).is_file()]
+    if not files:
+        raise CheckpointError(
+            f"{told}: no weights there. Expected {' or '.join(NAMES)} in that folder. "
+            "Put the converted public checkpoint there, or bind None to train from nothing."
+        )
+    return files[0]
+
+
 def _read(file: Path, told: str) -> dict[str, Any]:
-    try:
+    with _readable(file, told):
         return load_file(file)
+
+
+def _shapes(file: Path, told: str) -> dict[str, Any]:
+    """What is in a file, without its numbers."""
+    with _readable(file, told), safe_open(file, framework="pt") as saved:
+        shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+@contextlib.contextmanager
+def _readable(file: Path, told: str) -> Iterator[None]:
+    try:
+        yield
     except SafetensorError as error:
         raise CheckpointError(
             f"{told}: {file.name} can't be read ({error}). It is cut off or damaged: make it again."
         ) from None
+
+
+def _check(weights: Mapping[str, Any], wanted: Mapping[str, Any], told: str) -> None:
+    if faults := _faults(weights, wanted):
+        more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise CheckpointError(
+            f"{told} does not fit this model: {'; '.join(faults[:SHOWN])}{more}. "
+            "Give the sizes of the checkpoint, or another checkpoint."
+        )
 
 
 def _faults(weights: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from stav2a.checkpoints import CheckpointError
+from stav2a.checkpoints import CheckpointError, left_out
 
 ADVICE = "Give a folder with config.json and model.safetensors, or bind None to train from nothing."
 
@@ -27,12 +27,13 @@ def build(kind: Any, config: Any, checkpoint: str | None, name: str, same: Mappi
     if checkpoint is None:
         return kind(config)
     where = f"feature_encoder.{name}.checkpoint = {checkpoint!r}"
-    if not (Path(checkpoint) / "config.json").is_file():  # transformers would take its defaults
-        raise CheckpointError(f"{where}: no config.json there. {ADVICE}")
-    found = _from_folder(type(config), where, checkpoint)
-    for field, parameter in same.items():
-        selector = f"feature_encoder.{name}.{parameter}"
-        _compare(where, selector, getattr(config, field), getattr(found, field))
+
+    def agreed() -> Any:
+        return _agreed(config, where, checkpoint, name, same)
+
+    if left_out(f"feature_encoder.{name}.checkpoint", checkpoint, agreed):
+        return kind(config)
+    found = agreed()
     options = {"config": found, "dtype": torch.float32, "output_loading_info": True}
     model, told = _from_folder(kind, where, checkpoint, **options)
     if missing := sorted(told["missing_keys"]):
@@ -41,6 +42,17 @@ def build(kind: Any, config: Any, checkpoint: str | None, name: str, same: Mappi
             "Give the folder of such a model, as transformers saves it."
         )
     return model
+
+
+def _agreed(config: Any, where: str, checkpoint: str, name: str, same: Mapping[str, str]) -> Any:
+    """The checkpoint's own configuration, which shares what it must."""
+    if not (Path(checkpoint) / "config.json").is_file():  # transformers would take its defaults
+        raise CheckpointError(f"{where}: no config.json there. {ADVICE}")
+    found = _from_folder(type(config), where, checkpoint)
+    for field, parameter in same.items():
+        selector = f"feature_encoder.{name}.{parameter}"
+        _compare(where, selector, getattr(config, field), getattr(found, field))
+    return found
 
 
 def _from_folder(kind: Any, where: str, checkpoint: str, **options: Any) -> Any:
