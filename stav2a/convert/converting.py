@@ -74,7 +74,7 @@ def _fitting(kind: str, tensors: Mapping[str, Tensor], choices: Choices, files: 
         raise ConvertError(f"{names} is no checkpoint of {kind}: {_other_kind(tensors)}")
     try:
         parts = list(converter.parts(tensors, choices))
-        check(parts, tensors, lambda key: converter.leaves_out(key) is not None)
+        check(parts, tensors, lambda key: key in converter.read or converter.leaves_out(key) is not None)
     except ConvertError as error:
         advice = _other_unet(tensors)
         raise ConvertError(
@@ -100,7 +100,11 @@ def _other_kind(tensors: Mapping[str, Tensor]) -> str:
 def _write(folder: Path, part: Part, tensors: Mapping[str, Tensor], converted: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / part.file, part.take(tensors))
-    ours = {"component": part.component, "parameters": dict(part.parameters), "converted": dict(converted)}
+    ours = {
+        "component": part.component,
+        "parameters": dict(part.parameters),
+        "converted": {**converted, **part.notes},
+    }
     write_json(folder / CONFIG, {**part.hub, OURS: ours})
 
 
@@ -120,6 +124,7 @@ def _told(
     for part in parts:
         numbers = sum(tensors[key].numel() for key in part.keys())
         lines.append(f"wrote     {output / part.folder}  {part.component}, {numbers / 1e6:.1f} M numbers")
+    lines += [f"noted     {name} {value}" for part in parts for name, value in part.notes.items()]
     lines += [f"to add    {part.needs}, into {output / part.folder}" for part in parts if part.needs]
     bindings = [line for part in parts for line in _bindings(part, output)]
     lines += ["In a recipe:", *(f"  {line}" for line in bindings)]

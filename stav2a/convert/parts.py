@@ -35,6 +35,7 @@ class Part:
         twins: Keys (theirs, prefix and all) that repeat another one; they may be left out, and must be equal.
         hub: What config.json says to other programs that read this layout.
         needs: What has to be put beside the weights by hand.
+        notes: Further facts of the checkpoint, for config.json.
     """
 
     folder: str
@@ -48,6 +49,7 @@ class Part:
     twins: Mapping[str, str] = field(default_factory=dict)
     hub: Mapping[str, Any] = field(default_factory=dict, repr=False)
     needs: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:

@@ -64,6 +64,7 @@ class Converter:
         known_by: How keys begin that this kind alone has.
         wrappers: Entries of the file under which its tensors may lie.
         left_out: Keys, or beginnings of keys that end with a dot, which belong to nothing here.
+        read: Keys that `parts` has read by itself.
         prepared: Its tensors in their plain form.
         model: What joins its parts to a model, where they are its blocks.
     """
@@ -74,6 +75,7 @@ class Converter:
     known_by: tuple[str, ...]
     wrappers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
     prepared: Callable[[Tensors], Tensors] = dict
     model: Mapping[str, Any] | None = None
 
@@ -120,6 +122,7 @@ def autoencoder(prefix: str, sizes: Mapping[str, Any], scale_factor: float) -> P
         theirs=lambda name: vae_name(name.removeprefix("vae."), levels),
         their_shape=vae_shape,
         made=made,
+        notes={"scale_factor": scale_factor},
     )
 
 
@@ -221,7 +224,8 @@ CONVERTERS: dict[str, Converter] = {
         _audioldm,
         known_by=("first_stage_model.",),
         wrappers=("state_dict",),
-        left_out=("model.diffusion_model.", "model_ema.", "cond_stage_model.", "scale_factor", *SCHEDULE),
+        left_out=("model.diffusion_model.", "model_ema.", "cond_stage_model.", *SCHEDULE),
+        read=("scale_factor",),
     ),
     "vta_ldm": Converter(
         "VTA-LDM's U-Net: pytorch_model_2.bin",

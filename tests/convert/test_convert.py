@@ -98,6 +98,8 @@ def test_the_autoencoder_is_the_one_that_diffusers_makes_of_the_same_keys(tmp_pa
     assert all_equal(ours.vae.state_dict(), theirs)
     assert torch.equal(ours.scale, torch.full((4, 1, 1), 1 / layouts.SCALE_FACTOR))
     assert not ours.shift.any()
+    config = json.loads((folder / "vae" / "config.json").read_text())["stav2a"]
+    assert config["converted"]["scale_factor"] == pytest.approx(layouts.SCALE_FACTOR)
 
 
 @pytest.mark.parametrize("kind", ["audioldm", "hifigan"])
