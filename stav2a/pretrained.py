@@ -79,6 +79,7 @@ def load(folder: Path, others: Mapping[str, Callable[..., Any]]) -> STAV2A:
             f"{folder} was written in format {facts.get('format')}, this version reads {FORMAT}. "
             "Save the model again with this version."
         )
+    _check_slots(folder, others)
     registry.load()
     blocks = {slot: _config(folder / slot) for slot in BLOCKS if slot not in others}
     ours = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
@@ -86,6 +87,16 @@ def load(folder: Path, others: Mapping[str, Callable[..., Any]]) -> STAV2A:
     for slot, described in blocks.items():
         _fill(model.block(slot), slot, described, folder / slot)
     return model.eval()
+
+
+def _check_slots(folder: Path, others: Mapping[str, Any]) -> None:
+    if strange := sorted(set(others) - set(BLOCKS)):
+        raise PretrainedError(f"No block named {strange[0]!r}. {registry.did_you_mean(strange[0], BLOCKS)}")
+    if missing := [slot for slot in BLOCKS if slot not in others and not (folder / slot).is_dir()]:
+        raise PretrainedError(
+            f"{folder} has no {' and no '.join(missing)}. Give what is to be there: "
+            f"from_pretrained(DIR, {', '.join(f'{slot}=FACTORY' for slot in missing)})."
+        )
 
 
 def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folder: Path) -> None:

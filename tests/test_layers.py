@@ -14,7 +14,7 @@ LAYERS = [
     ["run", "generate", "ablation", "dashboard", "listing", "convert"],
     ["session"],
     ["pipeline", "gallery"],
-    ["preparation", "results"],
+    ["preparation", "results", "audit", "skeleton"],
     ["experiment"],
     ["comparison"],
     ["report", "plots", "training"],

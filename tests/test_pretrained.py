@@ -229,3 +229,8 @@ def test_a_truncated_file_is_told(folder):
 def test_another_block_can_be_put_in_its_place(folder):
     other = partial(HiFiGAN, upsample_initial_channel=32)
     assert isinstance(STAV2A.from_pretrained(folder, vocoder=other).vocoder, HiFiGAN)
+
+
+def test_a_block_of_an_unknown_name_is_told(folder):
+    with pytest.raises(PretrainedError, match=r"No block named 'vocodr'. Did you mean vocoder\? Known: auto"):
+        STAV2A.from_pretrained(folder, vocodr=HiFiGAN)

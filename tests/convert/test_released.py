@@ -17,6 +17,7 @@ from stav2a.convert import main
 from stav2a.convert.converting import convert
 from stav2a.convert.sources import Choices
 from stav2a.convert.unets import find_unet
+from stav2a.pretrained import PretrainedError
 from stav2a.sampling import guided
 from tests import tiny
 from tests.components import golden
@@ -94,8 +95,13 @@ def test_encoders_in_the_file_come_too(keys, tmp_path):
 
 
 def test_a_block_that_the_release_lacks_is_asked_for(folder):
-    with pytest.raises(ValueError, match="autoencoder holds no model of ours"):
-        STAV2A.from_pretrained(folder, **{slot: SMALL[slot] for slot in SMALL if slot != "autoencoder"})
+    given = {slot: SMALL[slot] for slot in ("feature_encoder", "text_encoder")}
+    with pytest.raises(PretrainedError) as error:
+        STAV2A.from_pretrained(folder, **given)
+    assert str(error.value) == (
+        f"{folder} has no autoencoder and no vocoder. Give what is to be there: "
+        "from_pretrained(DIR, autoencoder=FACTORY, vocoder=FACTORY)."
+    )
 
 
 def test_a_key_that_is_missing_is_named(keys, tmp_path, capsys):
