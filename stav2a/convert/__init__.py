@@ -38,8 +38,15 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--unet",
         metavar="NAME",
-        help="sizes of the U-Net where they are not its kind's own: tango, vta_ldm_large, vta_ldm_pretrain, "
+        help="sizes of the U-Net where they are not its kind's own: tango, vta_ldm_pretrain, "
         "stav2a, or a diffusers config.json",
+    )
+    add(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="keys that begin so, with a dot at the end, belong to nothing here; may be repeated",
     )
     add("--scale-factor", type=float, metavar="X", help="of the latents, for a VAE file that has none in it")
     return parser
@@ -66,4 +73,4 @@ def _choices(arguments: argparse.Namespace) -> Any:
     from stav2a.convert.unets import find_unet
 
     unet = find_unet(arguments.unet) if arguments.unet else None
-    return Choices(unet=unet, scale_factor=arguments.scale_factor)
+    return Choices(unet=unet, scale_factor=arguments.scale_factor, left_out=tuple(arguments.leave_out))

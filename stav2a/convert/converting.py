@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ def convert(kind: str, files: Sequence[Path], output: Path, choices: Choices | N
         ConvertError: A file is no such checkpoint; names every key that does not fit.
         UsageError: The output is there already.
     """
-    converter = CONVERTERS[kind]
+    choices = choices or Choices()
+    converter = replace(CONVERTERS[kind], left_out=(*CONVERTERS[kind].left_out, *choices.left_out))
     with new_folder(output) as folder:
         sources = [read(path, converter.wrappers) for path in files]
         tensors = converter.prepared(_joined(sources))
-        parts = _fitting(kind, tensors, choices or Choices(), files)
+        parts = _fitting(kind, converter, tensors, choices, files)
         for part in parts:
             _write(folder / part.folder, part, tensors, origin(kind, sources))
         if converter.model is not None:
@@ -66,9 +68,10 @@ def _joined(sources: Sequence[Source]) -> dict[str, Tensor]:
     return tensors
 
 
-def _fitting(kind: str, tensors: Mapping[str, Tensor], choices: Choices, files: Sequence[Path]) -> list[Part]:
+def _fitting(
+    kind: str, converter: Converter, tensors: Mapping[str, Tensor], choices: Choices, files: Sequence[Path]
+) -> list[Part]:
     """The parts that the tensors make up, all of them checked."""
-    converter = CONVERTERS[kind]
     names = ", ".join(map(str, files))
     if not converter.knows(tensors):
         raise ConvertError(f"{names} is no checkpoint of {kind}: {_other_kind(tensors)}")

@@ -44,6 +44,7 @@ class Choices:
         cavp: Sizes of the video encoder.
         vae: Sizes of the autoencoder.
         hifigan: Sizes of the vocoder.
+        left_out: Beginnings of keys that the user leaves out, beside the kind's own.
     """
 
     unet: UNet | None = None
@@ -51,6 +52,7 @@ class Choices:
     cavp: Mapping[str, Any] = field(default_factory=lambda: CAVP)
     vae: Mapping[str, Any] = field(default_factory=lambda: VAE)
     hifigan: Mapping[str, Any] = field(default_factory=lambda: HIFIGAN)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _released(tensors: Tensors, choices: Choices) -> list[Part]:
 
 
 def _vta_ldm(tensors: Tensors, choices: Choices) -> list[Part]:
-    return [unet(choices.unet or UNETS["vta_ldm_large"])]
+    return [unet(choices.unet or UNETS["vta_ldm_pretrain"])]
 
 
 def _audioldm(tensors: Tensors, choices: Choices) -> list[Part]:
@@ -228,11 +230,10 @@ CONVERTERS: dict[str, Converter] = {
         read=("scale_factor",),
     ),
     "vta_ldm": Converter(
-        "VTA-LDM's U-Net: pytorch_model_2.bin",
+        "VTA-LDM's U-Net; name what else is in the file with --leave-out",
         UNKNOWN_LICENCE,
         _vta_ldm,
-        known_by=("vid_fea_extractor.", "unet."),
-        left_out=("vid_fea_extractor.",),
+        known_by=("unet.",),
     ),
     "hifigan": Converter(
         "A HiFi-GAN generator of AudioLDM's sizes: hifigan_16k_64bins.ckpt",

@@ -57,10 +57,6 @@ UNETS: dict[str, UNet] = {
         "Tango (arXiv 2304.13731), 865.9 M parameters",
         _sizes((320, 640, 1280, 1280), FINE, (5, 10, 20, 20), linear=True),
     ),
-    "vta_ldm_large": UNet(
-        "VTA-LDM (arXiv 2407.07464), its configuration 'large'",
-        _sizes((320, 640, 640, 1280), FINE, (5, 10, 20, 20), linear=True),
-    ),
     "vta_ldm_pretrain": UNet("VTA-LDM (arXiv 2407.07464), its configuration 'pretrain'", _PRETRAIN),
     "stav2a": UNet("STA-V2A (arXiv 2409.08601), inferred: nothing published says it in numbers", _PRETRAIN),
 }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -296,3 +297,13 @@ def test_help_imports_nothing_heavy():
 
 def test_the_commands_kinds_are_the_converters():
     assert set(KINDS) == set(CONVERTERS)
+
+
+def test_keys_of_no_part_are_left_out_where_the_user_says_so(tmp_path):
+    state = layouts.CHECKPOINTS["vta_ldm"]() | {"video_encoder.linear.weight": torch.ones(2, 2)}
+    assert "  1 unexpected: video_encoder.linear.weight" in refused("vta_ldm", tmp_path, state)
+    choices = replace(layouts.CHOICES, left_out=("video_encoder.",))
+    folder = converted("vta_ldm", tmp_path, state, choices) / "unet"
+    assert all_equal(UNET(checkpoint=str(folder)).state_dict(), {
+        name.removeprefix("unet."): t for name, t in state.items() if name.startswith("unet.")
+    })  # fmt: skip
