@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stav2a import evaluation, gallery, recipe
+from stav2a import audit, evaluation, gallery, recipe
+from stav2a.assembly import BLOCKS
 from stav2a.errors import UsageError
 from stav2a.experiment import Experiment
 from stav2a.pipeline import Outcome, Pipeline
@@ -23,14 +24,28 @@ SAMPLES = 8  # clips to hear and to see
 
 
 def explain(loaded: recipe.Recipe) -> str:
-    """What a recipe comes to: its lineage, its signature, every parameter.
+    """What a recipe comes to: its lineage, its signature, every parameter, then as comments what it costs.
 
     Raises:
-        ValueError: The recipe's values can't be.
+        ValueError: The recipe's values can't be, or its parts don't go together.
     """
-    Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+    experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
     lineage = " -> ".join(recipe.shown(path) for path in loaded.files)
-    return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}"
+    audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment))
+    return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}\n{audited}"
+
+
+def _audited(experiment: Experiment) -> list[str]:
+    """What the model costs, and what is missing for it."""
+    model, asked = audit.skeleton(
+        {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
+    )
+    stages = [
+        (recipe.describe(factory)["component"].split(".")[1], factory()) for factory in experiment.stages
+    ]
+    found = audit.audit(model, [(name, stage) for name, stage in stages if stage.steps])
+    missing = audit.missing_weights(asked) + audit.missing_data(experiment.described("dataset"))
+    return [*audit.table(found), "", *audit.missing_lines(missing)]
 
 
 @dataclass(frozen=True)

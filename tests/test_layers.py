@@ -14,7 +14,7 @@ LAYERS = [
     ["run", "generate", "ablation", "dashboard", "listing", "convert"],
     ["session"],
     ["pipeline", "gallery"],
-    ["preparation", "results", "audit", "skeleton"],
+    ["preparation", "results", "audit"],
     ["experiment"],
     ["comparison"],
     ["report", "plots", "training"],
