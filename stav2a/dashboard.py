@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from stav2a import options
 from stav2a.errors import UsageError, guarded
 
 HOST = "127.0.0.1"  # what is tracked is nobody else's business
@@ -20,21 +20,14 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stav2a dashboard",
-        description="Start MLflow's pages on this machine, and say where a study's runs are compared.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = options.command(
+        "dashboard",
+        "Start MLflow's pages on this machine, and say where a study's runs are compared.",
+        EXAMPLES,
     )
     parser.add_argument("study", nargs="?", metavar="STUDY", help="name of a study, such as table3")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="holds the tracking database (default: runs)",
-    )
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store, as `stav2a run` was given it")
+    options.add_output(parser, "holds the tracking database")
+    options.add_tracking_uri(parser)
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
     return parser
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stav2a import options
 from stav2a.errors import guarded
 
 EXAMPLES = """examples:
@@ -18,11 +19,8 @@ The same command again goes on where it was stopped, or answers from the store w
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stav2a run",
-        description="Train, sample, evaluate and track one variant of STA-V2A, as a recipe says.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = options.command(
+        "run", "Train, sample, evaluate and track one variant of STA-V2A, as a recipe says.", EXAMPLES
     )
     parser.add_argument(
         "--gin",
@@ -31,25 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RECIPE",
         help="a recipe; several are laid over one another",
     )
-    parser.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="'X.Y = 1'",
-        help="override one parameter; may be repeated",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="run folders, store and tracking (default: runs)",
-    )
-    parser.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db); none tracks nothing",
-    )
+    options.add_binding(parser, "override one parameter")
+    options.add_output(parser, "run folders, store and tracking")
+    options.add_tracking_uri(parser, "; none tracks nothing")
     parser.add_argument(
         "--experiment", default="stav2a", metavar="NAME", help="MLflow experiment (default: stav2a)"
     )
@@ -58,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tag",
         action="append",
         default=[],
-        type=_pair,
+        type=options.pair,
         metavar="NAME=VALUE",
         help="tag of the MLflow run; may be repeated",
     )
@@ -98,13 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(session.carry_out(loaded, arguments.output, tracked))
     return 0
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, was given {text!r}")
-    return name, value
 
 
 if __name__ == "__main__":

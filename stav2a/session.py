@@ -10,7 +10,8 @@ from typing import Any
 
 from stav2a import audit, evaluation, gallery, recipe
 from stav2a.assembly import BLOCKS
-from stav2a.errors import UsageError
+from stav2a.checkpoints import CheckpointError
+from stav2a.errors import UsageError, told
 from stav2a.experiment import Experiment
 from stav2a.pipeline import Outcome, Pipeline
 from stav2a.plots import curves_png
@@ -37,13 +38,16 @@ def explain(loaded: recipe.Recipe) -> str:
 
 def _audited(experiment: Experiment) -> list[str]:
     """What the model costs, and what is missing for it."""
-    model, asked = audit.skeleton(
-        {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
-    )
     stages = [
         (recipe.describe(factory)["component"].split(".")[1], factory()) for factory in experiment.stages
     ]
-    found = audit.audit(model, [(name, stage) for name, stage in stages if stage.steps])
+    try:
+        model, asked = audit.skeleton(
+            {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
+        )
+        found = audit.audit(model, [(name, stage) for name, stage in stages if stage.steps])
+    except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
+        return [f"what the model costs can't be told without its weights: {told(error).splitlines()[0]}"]
     missing = audit.missing_weights(asked) + audit.missing_data(experiment.described("dataset"))
     return [*audit.table(found), "", *audit.missing_lines(missing)]
 

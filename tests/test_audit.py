@@ -252,6 +252,32 @@ def test_a_text_encoder_of_unknown_size_is_in_no_sum():
     assert audit.missing_weights(asked)[0].advice == "hf download google/flan-t5-large --local-dir nowhere"
 
 
+def test_the_text_encoder_of_a_converted_checkpoint_comes_with_its_u_net():
+    asked = [Asked("text_encoder.t5.checkpoint", "t2a/text_encoder", "size unknown. Give …")]
+    (missing,) = audit.missing_weights(asked)
+    assert missing.advice == "stav2a convert tango --checkpoint pytorch_model_main.bin --output t2a"
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), RuntimeError("no meta tensors")])
+def test_a_component_that_needs_its_numbers_fails_no_check(error, recipes, capsys, scratch_registry):
+    @scratch_registry.register("vocoder", "stubborn")
+    class Stubborn(torch.nn.Module):
+        """A vocoder that reads its weights, whatever happens.
+
+        Shapes:
+            mel (B, 1, Tm, M) -> waveform (B, S)
+        """
+
+        def __init__(self) -> None:
+            raise error
+
+        def forward(self, mel: torch.Tensor) -> torch.Tensor:
+            return mel
+
+    out = checked(capsys, "--gin", str(recipes / "cn.gin"), "--bind", "run.vocoder = @vocoder.stubborn")
+    assert out.endswith(f"\n\n# what the model costs can't be told without its weights: {error}\n")
+
+
 def test_data_that_a_recipe_names_is_looked_for(tmp_path):
     (tmp_path / "clips.csv").touch()
     given = {"file": str(tmp_path / "clips.csv"), "videos": "nowhere", "more": "nowhere"}

@@ -23,7 +23,7 @@ LAYERS = [
     ["components", "data", "metrics"],
     ["recipe"],
     ["registry"],
-    ["slots", "store", "checkpoints", "errors", ""],
+    ["slots", "store", "checkpoints", "errors", "options", ""],
 ]
 GIN = {"registry", "recipe", "assembly", "experiment"}
 ONLY_IN = {"gin": GIN, "mlflow": {"tracking"}}

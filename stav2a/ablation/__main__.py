@@ -5,9 +5,9 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stav2a import options
 from stav2a.errors import UsageError, guarded
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ same command goes on where it was. A run that fails is told, with its log, and t
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stav2a ablation",
-        description="Run every row of a study over its seeds, and compare the rows with intervals.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = options.command(
+        "ablation", "Run every row of a study over its seeds, and compare the rows with intervals.", EXAMPLES
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -48,13 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="STUDY",
         help="write tables and page of a study that has been run: its name, or its MLflow run's identifier",
     )
-    parser.add_argument(
-        "--bind",
-        action="append",
-        default=[],
-        metavar="'X.Y = 1'",
-        help="override one parameter in every row; may be repeated",
-    )
+    options.add_binding(parser, "override one parameter in every row")
     parser.add_argument(
         "--seeds", type=int, nargs="+", metavar="N", help="instead of the study's own, such as 0 1 2"
     )
@@ -71,18 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make everything anew: what would be reused is moved to OUTPUT/set-aside",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="run folders, store, tracking and reports (default: runs)",
-    )
-    parser.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
-    )
+    options.add_output(parser, "run folders, store, tracking and reports")
+    options.add_tracking_uri(parser)
     parser.add_argument(
         "--cluster",
         choices=["slurm", "submitit"],
@@ -92,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--slurm",
         action="append",
         default=[],
-        type=_pair,
+        type=options.pair,
         metavar="NAME=VALUE",
         help="a setting of the cluster's jobs, such as partition=gpu, gpus_per_node=1 or timeout_min=240",
     )
@@ -163,13 +144,6 @@ def _launcher(arguments: argparse.Namespace, jobs: int, folder: "StudyFolder") -
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, was given {text!r}")
-    return name, value
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ SOURCES = {
     "unet.stable_diffusion.checkpoint": Source("tango", "pytorch_model_main.bin", "unet"),
     "local_head.onset_released.checkpoint": Source("released", "pytorch_model_2.bin", "local_head"),
     "global_pooler.factor_graph.checkpoint": Source("released", "pytorch_model_2.bin", "global_pooler"),
+    "text_encoder.mt5.checkpoint": Source("released", "pytorch_model_2.bin", "text_encoder"),
+    "text_encoder.t5.checkpoint": Source("tango", "pytorch_model_main.bin", "text_encoder"),
 }
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",
@@ -92,13 +94,13 @@ def missing_lines(missing: Sequence[Missing]) -> list[str]:
 
 def _command(parameter: str, folder: str) -> str | None:
     """What puts the weights into a folder that is not there yet."""
-    if parameter in ON_THE_HUB:
+    source, output = SOURCES.get(parameter), Path(folder)
+    inside = source is not None and source.part != "" and output.name == source.part
+    if parameter in ON_THE_HUB and not inside:
         name = ON_THE_HUB[parameter]
         return f"hf download {name}" + ("" if folder == name else f" --local-dir {folder}")
-    if parameter not in SOURCES:
+    if source is None:
         return None
-    source, output = SOURCES[parameter], Path(folder)
-    inside = source.part != "" and output.name == source.part
     command = f"stav2a convert {source.kind} --checkpoint {source.file} --output"
     if inside or not source.part:
         return f"{command} {output.parent if inside else output}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stav2a import options
 from stav2a.errors import SUCCESS, UsageError, guarded
 
 KINDS = ("released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan")
@@ -23,11 +24,8 @@ come from, and under which licence: docs/weights.md.
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="stav2a convert",
-        description="Turn a published checkpoint into folders of safetensors that the components load.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = options.command(
+        "convert", "Turn a published checkpoint into folders of safetensors that the components load.", EPILOG
     )
     add = parser.add_argument
     add("kind", choices=KINDS, metavar=f"{{{','.join(KINDS)}}}", help="whose checkpoint it is")

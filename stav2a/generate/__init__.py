@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stav2a import options
 from stav2a.errors import FAILURE, SUCCESS, UsageError, exit_code, guarded
 
 if TYPE_CHECKING:  # imported when needed, so that help comes at once
@@ -27,11 +28,8 @@ A file that fails is told on one line and does not stop the others; the exit cod
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="stav2a generate",
-        description="Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = options.command(
+        "generate", "Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run.", EPILOG
     )
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO", help="what needs sound; old sound is left out")
