@@ -4,13 +4,13 @@ import pytest
 
 from stav2a.ablation.__main__ import build_parser, main
 
-SMOKE = ["--gin", "ablations/poolers.gin", "--gin", "recipes/scale/smoke.gin"]
+SMOKE = ["--gin", "tests/ablation/two_rows.gin", "--gin", "recipes/scale/smoke.gin"]
 
 
 def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
     output = tmp_path / "runs"
     assert main([*SMOKE, "--seeds", "3", "--plan", "--output", str(output)]) == 0
-    assert capsys.readouterr().out.startswith("poolers: 2 rows × 1 seed (3), compared with none\n")
+    assert capsys.readouterr().out.startswith("two_rows: 2 rows × 1 seed (3), compared with none\n")
     assert not output.exists()
 
 

@@ -109,7 +109,7 @@ def test_a_study_of_sampling_trains_once(tmp_path):
 
 
 def test_the_time_comes_from_this_store_where_it_tells(tmp_path):
-    planned = plan(study.load("ablations/poolers.gin").with_seeds((0,)), tmp_path)
+    planned = plan(study.load("tests/ablation/two_rows.gin").with_seeds((0,)), tmp_path)
     assert "a 2-core laptop's figures" in estimate(planned).told(1)
     first, *rest = planned.runs
     for part in first.parts:
@@ -131,7 +131,7 @@ def test_runs_at_a_time_share_the_work():
 
 def test_there_is_no_estimate_for_other_data_before_anything_was_measured(tmp_path):
     planned = plan(
-        study.load("ablations/poolers.gin"),
+        study.load("tests/ablation/two_rows.gin"),
         tmp_path,
         Overlay(bindings=("run.dataset = @dataset.manifest", "dataset.manifest.file = 'clips.csv'")),
     )
@@ -165,7 +165,7 @@ def test_two_rows_that_are_the_same_are_refused(tmp_path):
     ],
 )
 def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, told):
-    (tmp_path / "mine.gin").write_text(f"include 'ablations/poolers.gin'\n\nstudy.metrics = {metrics}\n")
+    (tmp_path / "mine.gin").write_text(f"include '{Path('tests/ablation/two_rows.gin').resolve()}'\n\nstudy.metrics = {metrics}\n")
     with pytest.raises(RecipeError) as caught:
         plan(study.load(tmp_path / "mine.gin"), tmp_path)
     start, end = told.split("…")
@@ -179,5 +179,5 @@ def test_the_seed_is_not_for_a_binding_to_set():
 
 def test_a_warning_is_told_once_for_all_seeds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        plan(study.load("ablations/poolers.gin"), tmp_path, Overlay(bindings=("local_head.linear.dim = 8",)))
+        plan(study.load("tests/ablation/two_rows.gin"), tmp_path, Overlay(bindings=("local_head.linear.dim = 8",)))
     assert caplog.text.count("local_head.linear.dim has no effect") == 1
