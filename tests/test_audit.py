@@ -45,10 +45,14 @@ LACKING_AT_PAPER_SCALE = [
 
 @pytest.fixture(autouse=True)
 def empty_machine(tmp_path, monkeypatch):
-    """Neither the folders that recipes name, nor the hub's cache; `--check` asks no network for them."""
+    """Neither the folders that recipes name, nor anything in the hub's cache, nor a network to ask."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("--check asked the network")
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
 
 
 def found(changes: dict[str, Any], *stages: Any) -> dict[str, audit.Block]:
@@ -239,6 +243,18 @@ def test_a_text_encoder_is_as_large_as_its_folder_says(tmp_path):
     assert [missing.told for missing in audit.missing_weights(asked)] == [
         f"text_encoder.mt5.checkpoint = {str(tmp_path)!r}: no tokenizer there"
     ]
+
+
+def test_a_text_encoder_is_found_in_the_hubs_cache(tmp_path):
+    from transformers import T5Config
+
+    repository = tmp_path / "hub" / "models--google--tiny"
+    T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2).save_pretrained(repository / "snapshots/1")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("1")
+    with no_weights() as asked, torch.device("meta"):
+        text = TextStandIn("T5", "text_encoder.t5.checkpoint", "google/tiny", 7)
+    assert (text.dim, text.size_unknown, audit.missing_weights(asked)) == (8, False, [])
 
 
 def test_a_text_encoder_of_unknown_size_is_in_no_sum():

@@ -53,7 +53,7 @@ class TextStandIn(nn.Module):
         from transformers import AutoConfig, AutoModelForTextEncoding
 
         try:
-            config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+            config = AutoConfig.from_pretrained(_folder(checkpoint), local_files_only=True)
             self.encoder: Any = AutoModelForTextEncoding.from_config(config).requires_grad_(False)
         except (OSError, ValueError):
             raise CheckpointError(
@@ -65,6 +65,23 @@ class TextStandIn(nn.Module):
         folder = Path(checkpoint)
         if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
             raise CheckpointError(f"{told}: no tokenizer there. Put the tokenizer's files into that folder.")
+
+
+def _folder(checkpoint: str) -> Path:
+    """The folder itself, or where the hub's cache has it; transformers would ask the network for the latter.
+
+    Raises:
+        FileNotFoundError: It is neither.
+        ValueError: It is no folder, and can't be a name.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    found = try_to_load_from_cache(checkpoint, "config.json")
+    if not isinstance(found, str):
+        raise FileNotFoundError(checkpoint)
+    return Path(found).parent
 
 
 def _text(factory: Callable[..., Any]) -> Callable[..., Any]:
