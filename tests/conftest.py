@@ -1,5 +1,7 @@
 """What every test may use."""
 
+import signal
+import threading
 from pathlib import Path
 
 import gin
@@ -8,6 +10,13 @@ import pytest
 from stav2a import registry
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard() -> None:
+    """A shell's background job ignores Ctrl-C, and so would the processes that tests start."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

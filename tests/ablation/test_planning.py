@@ -165,7 +165,9 @@ def test_two_rows_that_are_the_same_are_refused(tmp_path):
     ],
 )
 def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, told):
-    (tmp_path / "mine.gin").write_text(f"include '{Path('tests/ablation/two_rows.gin').resolve()}'\n\nstudy.metrics = {metrics}\n")
+    (tmp_path / "mine.gin").write_text(
+        f"include '{Path('tests/ablation/two_rows.gin').resolve()}'\n\nstudy.metrics = {metrics}\n"
+    )
     with pytest.raises(RecipeError) as caught:
         plan(study.load(tmp_path / "mine.gin"), tmp_path)
     start, end = told.split("…")
@@ -179,5 +181,9 @@ def test_the_seed_is_not_for_a_binding_to_set():
 
 def test_a_warning_is_told_once_for_all_seeds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        plan(study.load("tests/ablation/two_rows.gin"), tmp_path, Overlay(bindings=("local_head.linear.dim = 8",)))
+        plan(
+            study.load("tests/ablation/two_rows.gin"),
+            tmp_path,
+            Overlay(bindings=("local_head.linear.dim = 8",)),
+        )
     assert caplog.text.count("local_head.linear.dim has no effect") == 1

@@ -287,3 +287,10 @@ def test_the_joint_stage_trains_every_control(name, tmp_path):
     assert changed == {child for child, _ in model.backbone.named_children()} - (
         {"unet"} if name == "xs" else set()
     )
+
+
+def test_a_controlnet_without_local_features_is_told():
+    with pytest.raises(
+        RegistryError, match=r"A ControlNet needs local features.*\n?.*run.backbone = @backbone.unet"
+    ):
+        UNetControlNet(tiny.unet(latent_channels=4, cond_dim=8), local_dim=0)

@@ -6,7 +6,7 @@ from typing import Any
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from stav2a.registry import register
+from stav2a.registry import RegistryError, register
 
 
 @register("backbone", "unet_controlnet")
@@ -83,10 +83,18 @@ class LocalEmbedding(nn.Module):
     """e_lv (B, T, D_l) -> (B, width, T, 1), added to ControlNet's conv_in at every frequency.
 
     Stock ControlNet embeds a picture eight times the latent's size; ours is already on its time axis.
+
+    Raises:
+        RegistryError: There are no local features.
     """
 
     def __init__(self, local_dim: int, width: int) -> None:
         super().__init__()
+        if not local_dim:
+            raise RegistryError(
+                "A ControlNet needs local features, and run.local_head = @local_head.none gives none. "
+                "Bind run.backbone = @backbone.unet, or another local head."
+            )
         self.embed = nn.Conv1d(local_dim, width, kernel_size=3, padding=1)
 
     def forward(self, e_lv: Tensor) -> Tensor:
