@@ -53,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep this file with the MLflow run; may be repeated",
     )
     parser.add_argument(
-        "--check", action="store_true", help="validate the recipe and print it whole; run nothing"
+        "--check",
+        action="store_true",
+        help="validate the recipe, print it whole, and what its model costs; run nothing",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse settings that have no effect, instead of warning"
