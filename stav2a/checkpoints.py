@@ -127,8 +127,14 @@ def holder(module: Any) -> Any:
     return module
 
 
-def save_weights(path: Path, tensors: Mapping[str, Any]) -> None:
-    """A safetensors file. What shares memory is written for each of its names; nothing else is copied."""
+def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
+    """A safetensors file. What shares memory is written for each of its names; nothing else is copied.
+
+    Args:
+        path: The file.
+        tensors: By name, on any device.
+        facts: Kept in the file's metadata.
+    """
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -137,7 +143,7 @@ def save_weights(path: Path, tensors: Mapping[str, Any]) -> None:
         alone = tensor.numel() * tensor.element_size() == storage.nbytes() and storage.data_ptr() not in seen
         apart[name] = tensor if alone else tensor.clone()
         seen.add(storage.data_ptr())
-    save_file(apart, path, metadata={"format": "pt"})
+    save_file(apart, path, metadata={"format": "pt", **facts})
 
 
 @contextlib.contextmanager

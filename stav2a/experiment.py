@@ -34,6 +34,7 @@ class Experiment:
         onset_detector: Gives the pseudo-labels of the onset pretext task.
         scheduler: Steps through the noise levels when sampling.
         stages: Training stages, in order.
+        trainer: How they are trained.
         classifier: The judge of FD, KL, IS and class accuracy; None where clips have no class.
         metrics: What is measured on the test split.
         duration_s: Seconds of one clip.
@@ -58,6 +59,7 @@ class Experiment:
     onset_detector: Callable[..., Any]
     scheduler: Callable[..., Any]
     stages: Sequence[Callable[..., Any]]
+    trainer: Callable[..., Any]
     classifier: Callable[..., Any] | None
     metrics: Sequence[Callable[..., Any]]
     duration_s: float = 10.24
@@ -93,5 +95,5 @@ class Experiment:
         return recipe.describe(getattr(self, slot))
 
 
-SINGLE = (*BLOCKS, "dataset", "onset_detector", "scheduler", "classifier")
+SINGLE = (*BLOCKS, "dataset", "onset_detector", "scheduler", "trainer", "classifier")
 LISTS = {"stages": "stage", "metrics": "metric"}

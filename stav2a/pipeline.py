@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stav2a import preparation, recipe, results
+from stav2a import preparation, processes, recipe, results
 from stav2a.assembly import BLOCKS, STAV2A
 from stav2a.data.clip import Clip
 from stav2a.data.prepare import Prepared
@@ -38,6 +38,25 @@ class Outcome:
     made: results.Generated
     scores: Sequence[Score]
     histories: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training ends with.
+
+    Args:
+        model: Trained.
+        data: The decoded clips.
+        corpus: The same as tensors.
+        histories: Losses of every stage, by name.
+        classifier: The judge of sounds, if the recipe has one.
+    """
+
+    model: STAV2A
+    data: Prepared
+    corpus: Corpus
+    histories: Mapping[str, Any]
+    classifier: Any | None
 
 
 @dataclass(frozen=True)
@@ -74,18 +93,23 @@ class Pipeline:
     tell: Tell
 
     def run(self) -> Outcome:
-        """Carry out all of it."""
+        """Carry out all of it, in the main process."""
         metrics = [metric() for metric in self.experiment.metrics]  # now: what is wrong shows before training
-        model = self.experiment.model()
+        trained = self.train()
+        made = self._sample(trained)
+        self.tell("measuring")
+        scores = self._measure(made, trained, metrics)
+        return Outcome(trained.model, made, scores, trained.histories)
+
+    def train(self) -> Trained:
+        """All in which every process takes part: the data, the stages, the classifier."""
+        model = self.experiment.model().to(processes.device())
         data = self._prepare(model)
         corpus = preparation.corpus(data, model, self._filter_key, store=self.store, keys=self._keys)
         self._tell_data(data)
         histories = self._train(model, corpus)
-        classifier = self._classifier(model, corpus, data)
-        made = self._sample(model, corpus, data)
-        self.tell("measuring")
-        scores = self._measure(made, data, classifier, metrics)
-        return Outcome(model, made, scores, histories)
+        corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
+        return Trained(model, data, corpus, histories, self._classifier(model, corpus, data))
 
     def parts(self) -> list[Part]:
         """All that `run` takes from the store or makes, in order; no model is built to know it."""
@@ -136,6 +160,7 @@ class Pipeline:
             "data": self._data_key,
             "seed": self.experiment.seed,
             "prediction_type": self.experiment.prediction_type,
+            "trainer": self._described_trainer,
             "format": STORE_FORMAT,
         }
         return plan_stages(self._stages, self._blocks, given=given, signature=recipe.signature)
@@ -153,7 +178,12 @@ class Pipeline:
 
     @cached_property
     def _classifier_key(self) -> str:
-        return recipe.signature([self.experiment.described("classifier"), self._data_key])
+        described = [self.experiment.described("classifier"), self._described_trainer]
+        return recipe.signature([described, self._data_key])
+
+    @cached_property
+    def _described_trainer(self) -> Any:
+        return self.experiment.described("trainer")
 
     @cached_property
     def _keys(self) -> dict[str, str]:
@@ -163,7 +193,7 @@ class Pipeline:
     @cached_property
     def _clips(self) -> list[Clip]:
         folder = self.store.root / f"dataset-{self._dataset_key[:16]}"
-        with self.store.alone("dataset", self._dataset_key):
+        with processes.main_first(), self.store.alone("dataset", self._dataset_key):
             return list(self.experiment.dataset().clips(folder))
 
     def _prepare(self, model: STAV2A) -> Prepared:
@@ -192,6 +222,7 @@ class Pipeline:
             store=self.store,
             seed=self.experiment.seed,
             prediction_type=self.experiment.prediction_type,
+            trainer=self.experiment.trainer(),
             log=self.log,
             tell=self.tell,
         )
@@ -201,26 +232,32 @@ class Pipeline:
             return None
         torch.manual_seed(0)  # the judge is the same for every seed of the variants
         classifier = self.experiment.classifier(classes=len(preparation.class_names(data.clips)))
+        classifier.to(processes.device())
         key = self._classifier_key
 
-        def train(made: Path) -> None:
+        def train() -> Callable[[Path], None]:
             self.tell("classifier of FD, KL, IS and class accuracy: training")
-            folder = self.store.partial("classifier", key)
-            history = classifier.fit(Work(model, corpus, folder, 0, "", frozenset(), self.log))
-            save_tensors(made / "model.safetensors", classifier.state_dict())
-            write_json(made / "history.json", history)
+            folder, trainer = self.store.partial("classifier", key), self.experiment.trainer()
+            history = classifier.fit(Work(model, corpus, folder, 0, "", frozenset(), self.log, trainer))
 
-        folder = self.store.obtain("classifier", key, train)
+            def keep(made: Path) -> None:
+                save_tensors(made / "model.safetensors", classifier.state_dict())
+                write_json(made / "history.json", history)
+
+            return keep
+
+        folder = self.store.obtain_together("classifier", key, train)
         classifier.load_state_dict(load_tensors(folder / "model.safetensors"))
         return classifier
 
-    def _sample(self, model: STAV2A, corpus: Corpus, data: Prepared) -> results.Generated:
+    def _sample(self, trained: Trained) -> results.Generated:
         self.tell("sampling the test clips")
+        data = trained.data
         rows = [i for i, clip in enumerate(data.clips) if clip.split == "test"]
         clips = [data.clips[i] for i in rows]
         audio = results.generate(
-            model,
-            corpus.features()[rows],
+            trained.model,
+            trained.corpus.features()[rows],
             [clip.caption for clip in clips],
             scheduler=self.experiment.scheduler(prediction_type=self.experiment.prediction_type),
             num_inference_steps=self.experiment.num_inference_steps,
@@ -229,12 +266,11 @@ class Pipeline:
         )
         return results.Generated(clips, audio, data.audio[rows])
 
-    def _measure(
-        self, made: results.Generated, data: Prepared, classifier: Any | None, metrics: Sequence[Any]
-    ) -> Sequence[Score]:
+    def _measure(self, made: results.Generated, trained: Trained, metrics: Sequence[Any]) -> Sequence[Score]:
+        classifier = trained.classifier
         flows, rates = preparation.mean_flows(made.clips, store=self.store, key=self._dataset_key)
         heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
-        classes = preparation.class_names(data.clips)
+        classes = preparation.class_names(trained.data.clips)
         samples = results.evaluation_set(made, flows, rates, heard, classes)
         return evaluate(samples, metrics)
 

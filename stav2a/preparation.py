@@ -1,5 +1,6 @@
 """From a dataset to tensors: clips decoded once, filtered, labelled, and kept in the store."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stav2a import processes
 from stav2a.assembly import STAV2A, as_video
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
@@ -20,6 +22,7 @@ from stav2a.data.onsets import onset_frames
 from stav2a.data.pool import parallel
 from stav2a.data.prepare import Prepared, prepare
 from stav2a.errors import UsageError
+from stav2a.processes import device
 from stav2a.store import Store, load_tensors, save_tensors, write_json
 from stav2a.training.work import Corpus
 
@@ -45,7 +48,7 @@ def prepared(
         store: Where the result is kept.
         key: Signature of the dataset, the detector, and the model's demands.
     """
-    with store.alone("clips", key):
+    with processes.main_first(), store.alone("clips", key):
         unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
         if unasked or not store.has("clips", key):
             _prepare(clips, model, detector, unasked, store=store, key=key)
@@ -111,14 +114,17 @@ def corpus(
         return torch.from_numpy(kept)
 
     def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        folder = store.obtain(
-            kind, keys[block], lambda made: save_tensors(made / "tensors.safetensors", compute())
-        )
+        with processes.main_first():
+            folder = store.obtain(
+                kind, keys[block], lambda made: save_tensors(made / "tensors.safetensors", compute())
+            )
         return load_tensors(folder / "tensors.safetensors")
 
+    @functools.cache
     def features() -> Tensor:
         return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, frames)})["e_v"]
 
+    @functools.cache
     def latents() -> tuple[Tensor, Tensor]:
         found = derived("latents", "autoencoder", lambda: encode_mels(model, mel))
         return found["mean"], found["std"]
@@ -144,16 +150,17 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
 def encode_frames(model: STAV2A, frames: Tensor) -> Tensor:
     """uint8 frames (N, L, 3, H, W) -> e_v (N, L, D_v)."""
     model.feature_encoder.eval()
-    return torch.cat([model.feature_encoder(as_video(part)) for part in frames.split(AT_ONCE)])
+    parts = frames.split(AT_ONCE)
+    return torch.cat([model.feature_encoder(as_video(part.to(device()))).cpu() for part in parts])
 
 
 @torch.no_grad()
 def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
     """Log-mels (N, 1, Tm, M) -> mean and std of their latents, each (N, C, T, F)."""
     model.autoencoder.eval()
-    pairs = [model.autoencoder.encode(part) for part in mel.split(AT_ONCE)]
+    pairs = [model.autoencoder.encode(part.to(device())) for part in mel.split(AT_ONCE)]
     means, stds = zip(*pairs, strict=True)
-    return {"mean": torch.cat(means), "std": torch.cat(stds)}
+    return {"mean": torch.cat(means).cpu(), "std": torch.cat(stds).cpu()}
 
 
 def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> tuple[list[np.ndarray], list[float]]:

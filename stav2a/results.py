@@ -13,6 +13,7 @@ from stav2a.assembly import STAV2A
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.metrics.sets import Classified, EvaluationSet
+from stav2a.processes import device
 from stav2a.sampling import generate_latents, to_audio
 
 BATCH = 32
@@ -56,14 +57,14 @@ def generate(
         seeds = [seed * 1_000_003 + 2 * i for i in range(start, min(start + BATCH, len(captions)))]
         z = generate_latents(
             model,
-            e_v[rows],
+            e_v[rows].to(device()),
             captions[rows],
             scheduler=scheduler,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             seeds=seeds,
         )
-        parts.append(to_audio(model, z)[1].numpy())
+        parts.append(to_audio(model, z)[1].cpu().numpy())
     return np.concatenate(parts).clip(-LOUDEST, LOUDEST)
 
 
@@ -71,14 +72,14 @@ def generate(
 def classified(classifier: Any, made: Generated, *, name: str) -> Classified:
     """What the dataset's own classifier says of both sides."""
     classifier.eval()
-    sides = [classifier(log_mels(audio)) for audio in (made.audio, made.references)]
+    sides = [classifier(log_mels(audio).to(device())) for audio in (made.audio, made.references)]
     (ours, our_embeddings), (theirs, their_embeddings) = sides
     return Classified(
         name=name,
-        generated_logits=ours.numpy(),
-        reference_logits=theirs.numpy(),
-        generated_embeddings=our_embeddings.numpy(),
-        reference_embeddings=their_embeddings.numpy(),
+        generated_logits=ours.cpu().numpy(),
+        reference_logits=theirs.cpu().numpy(),
+        generated_embeddings=our_embeddings.cpu().numpy(),
+        reference_embeddings=their_embeddings.cpu().numpy(),
     )
 
 

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   python -m stav2a.run --gin recipes/cn.gin --bind 'stage.joint.steps = 800' --bind 'run.seed = 1'
   python -m stav2a.run --gin recipes/cn.gin --gin recipes/scale/smoke.gin      one over the other: seconds
   python -m stav2a.run --gin recipes/cn.gin --check                            say what it is, run nothing
+  torchrun --nproc-per-node 8 -m stav2a.run --gin recipes/cn.gin               one process a GPU
 
 The same command again goes on where it was stopped, or answers from the store when it was finished.
 """
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tags=dict(arguments.tag),
         attached=arguments.attach,
     )
-    print(session.carry_out(loaded, arguments.output, tracked))
+    if answer := session.carry_out(loaded, arguments.output, tracked):
+        print(answer)
     return 0
 
 

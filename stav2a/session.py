@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stav2a import audit, evaluation, gallery, recipe
+from stav2a import audit, evaluation, gallery, processes, recipe
 from stav2a.assembly import BLOCKS
 from stav2a.checkpoints import CheckpointError
 from stav2a.errors import UsageError, told
@@ -93,15 +93,26 @@ def carry_out(loaded: recipe.Recipe, output: Path, tracked: Tracked) -> str:
         tracked: Where, and as what.
 
     Returns:
-        The table of scores, and where everything is.
+        The table of scores, and where everything is; "" in a process that is not the main one.
     """
     folder = RunFolder(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
+    if not processes.is_main():
+        _take_part(output)
+        return ""
     check_writable(output)
     place = tracked.place(output)
     with alone(output / "store" / "locks" / folder.path.name, f"run {folder.path}"):
+        processes.told_by_main(folder.finished)
         if not (folder.finished and folder.tracked(place).get("whole")):
             _make(loaded, folder, output, tracked, place)
     return _answer(folder, place)
+
+
+def _take_part(output: Path) -> None:
+    """All that a process does which is not the main one: it trains with the others and writes nothing."""
+    if not processes.told_by_main():
+        experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+        Pipeline(experiment, Store(output / "store"), lambda *loss: None, lambda line: None).train()
 
 
 def _make(loaded: recipe.Recipe, folder: RunFolder, output: Path, tracked: Tracked, place: str) -> None:

@@ -142,6 +142,21 @@ class Stage(Protocol):
 
 
 @runtime_checkable
+class Optimizer(Protocol):
+    """A torch optimizer of parameter groups."""
+
+    def step(self) -> Any: ...
+    def zero_grad(self) -> None: ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """The training loop of every stage: on which hardware, how precisely, in which pieces."""
+
+    def fit(self, plan: Any, work: Any) -> Any: ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D): the judge of sounds."""
 
@@ -173,5 +188,7 @@ SLOTS: dict[str, Slot] = {
     "metric": Slot(Metric),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "stage": Slot(Stage),
+    "optimizer": Slot(Optimizer, wired=("params",)),
+    "trainer": Slot(Trainer),
     "classifier": Slot(Classifier, wired=("classes",)),
 }

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
+
+from stav2a import processes
+from stav2a.checkpoints import save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,25 @@ class Store:
                 if not self.has(kind, key):  # it may have been made while we waited
                     with self.create(kind, key) as folder:
                         make(folder)
+        return self.path(kind, key)
+
+    def obtain_together(self, kind: str, key: str, make: Callable[[], Callable[[Path], None]]) -> Path:
+        """The finished entry, where all processes of a run have to work on it at once.
+
+        Args:
+            kind: What it is.
+            key: All that it depends on.
+            make: Called in every process of this run; what it returns fills a folder, in the main process.
+        """
+        with contextlib.ExitStack() as locked:
+            if processes.is_main() and not self.has(kind, key):
+                locked.enter_context(self.alone(kind, key))
+            if not processes.told_by_main(self.has(kind, key)):
+                fill = make()
+                if processes.is_main():
+                    with self.create(kind, key) as folder:
+                        fill(folder)
+            processes.wait()
         return self.path(kind, key)
 
     def alone(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
@@ -124,8 +146,7 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # .clone(): tied weights share memory, which safetensors refuses
-    save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()}, temporary)
+    save_weights(temporary, tensors)
     os.replace(temporary, path)
 
 

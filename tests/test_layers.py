@@ -23,7 +23,7 @@ LAYERS = [
     ["components", "data", "metrics"],
     ["recipe"],
     ["registry"],
-    ["slots", "store", "checkpoints", "errors", "options", ""],
+    ["slots", "store", "checkpoints", "processes", "errors", "options", ""],
 ]
 GIN = {"registry", "recipe", "assembly", "experiment"}
 ONLY_IN = {"gin": GIN, "mlflow": {"tracking"}}
@@ -36,6 +36,8 @@ APART = {
         "assembly",
         "checkpoints",
         "data",
+        "errors",
+        "processes",
         "registry",
         "sampling",
         "store",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 # The same command with a checkpoint after every step, so that there is one to be stopped after.
 CAREFUL = (
-    "import sys; from stav2a.training import loop; loop.CHECKPOINT_S = 0.0; "
+    "import sys; from stav2a.training import loop; loop.CHECKPOINT_S = 0.0; loop.SAVING = 1e9; "
     "from stav2a import run; sys.exit(run.main(sys.argv[1:]))"
 )
 

@@ -20,6 +20,7 @@ from stav2a.components.text_encoders import TinyMT5
 from stav2a.components.unets import stable_diffusion
 from stav2a.components.vocoders import GriffinLim
 from stav2a.data import mel as front_end
+from stav2a.training.trainer import AccelerateTrainer
 from stav2a.training.work import Corpus, Work
 
 DURATION_S = 0.64
@@ -116,6 +117,14 @@ def corpus(of: STAV2A) -> Corpus:
     )
 
 
-def work(of: STAV2A, folder: Path, *, frozen: frozenset[str] = frozenset(), seed: int = 0) -> Work:
+def work(
+    of: STAV2A,
+    folder: Path,
+    *,
+    frozen: frozenset[str] = frozenset(),
+    seed: int = 0,
+    trainer: AccelerateTrainer | None = None,
+) -> Work:
     """A stage's surroundings, with logs going nowhere."""
-    return Work(of, corpus(of), folder, seed, "epsilon", frozen, lambda name, value, step: None)
+    quiet = lambda name, value, step: None  # noqa: E731 - a name for one line
+    return Work(of, corpus(of), folder, seed, "epsilon", frozen, quiet, trainer or AccelerateTrainer())

@@ -44,6 +44,8 @@ BUILT_IN = (
     "stav2a.metrics.components",
     "stav2a.sampling",
     "stav2a.training.stages",
+    "stav2a.training.optimizers",
+    "stav2a.training.trainer",
 )
 PLUGINS = "stav2a.components"  # the entry-point group of other packages
 

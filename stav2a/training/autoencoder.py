@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stav2a.registry import register
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.objective import Batch, Group, Plan
 from stav2a.training.work import Work, generator
 
 
@@ -46,23 +46,20 @@ class AutoencoderStage:
         rows = work.corpus.rows("train", self.data_filter)
         held_out = work.corpus.mel[work.corpus.rows("validation", self.data_filter)[:64]]
 
-        def loss(rng: torch.Generator) -> Tensor:
-            return self._loss(vae, self._crops(work.corpus.mel, rows, rng), rng)
+        def loss(mel: Tensor, noise: Tensor) -> Tensor:
+            return self._loss(vae, mel.to(work.device), noise.to(work.device))
 
-        def validate() -> float:
-            return self._loss(vae, held_out, generator(work.seed, "validation", 0)).item()
-
-        history = fit(
+        history = work.fit(
             Plan(
                 "autoencoder",
                 self.steps,
+                lambda rng: self._with_noise(vae, self._crops(work.corpus.mel, rows, rng), rng),
                 loss,
                 [Group(work.train_only("autoencoder"), self.learning_rate)],
-                validate=validate,
-            ),
-            work,
+                held_out=lambda: self._with_noise(vae, held_out, generator(work.seed, "validation", 0)),
+            )
         )
-        vae.whiten(work.corpus.mel[rows[:256]])
+        vae.whiten(work.corpus.mel[rows[:256]].to(work.device))
         return history
 
     def _crops(self, mel: Tensor, rows: Tensor, rng: torch.Generator) -> Tensor:
@@ -72,8 +69,13 @@ class AutoencoderStage:
             [mel[i, :, s : s + self.crop] for i, s in zip(chosen.tolist(), starts, strict=True)]
         )
 
-    def _loss(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Tensor:
+    def _with_noise(self, vae: Any, mel: Tensor, rng: torch.Generator) -> Batch:
+        """Spectrograms, and the noise of their latents."""
+        batch, _, *sides = mel.shape
+        latent = (batch, vae.latent_channels, *(side // vae.downsampling for side in sides))
+        return mel, torch.randn(latent, generator=rng)
+
+    def _loss(self, vae: Any, mel: Tensor, noise: Tensor) -> Tensor:
         posterior = vae.posterior(mel)
-        noise = torch.randn(posterior.mean.shape, generator=rng)
         error = functional.mse_loss(vae.decode_raw(posterior.mean + posterior.std * noise), vae.floored(mel))
         return error / vae.mel_std**2 + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import register
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.objective import Batch, Group, Plan
 from stav2a.training.work import Work
 
 WIDTHS = (1, 16, 32, 64, 64)
@@ -55,20 +55,26 @@ class MelCNN(nn.Module):
         rows = corpus.rows("train", self.data_filter)
         held_out = corpus.rows("validation", self.data_filter)
 
-        def cross_entropy(chosen: Tensor, rng: torch.Generator | None) -> Tensor:
-            logits, _ = self(_varied(corpus.mel[chosen], rng))
-            return functional.cross_entropy(logits, corpus.labels[chosen])
+        def draw(rng: torch.Generator) -> Batch:
+            chosen = rows[torch.randint(len(rows), (self.batch_size,), generator=rng)]
+            return _varied(corpus.mel[chosen], rng), corpus.labels[chosen]
 
-        def loss(rng: torch.Generator) -> Tensor:
-            return cross_entropy(rows[torch.randint(len(rows), (self.batch_size,), generator=rng)], rng)
-
-        def validate() -> float:
-            return cross_entropy(held_out, None).item()
+        def cross_entropy(mel: Tensor, labels: Tensor) -> Tensor:
+            logits, _ = self(mel.to(work.device))
+            return functional.cross_entropy(logits, labels.to(work.device))
 
         work.train_only()
         self.train()
-        groups = [Group([self], self.learning_rate)]
-        return fit(Plan("classifier", self.steps, loss, groups, validate=validate), work)
+        return work.fit(
+            Plan(
+                "classifier",
+                self.steps,
+                draw,
+                cross_entropy,
+                [Group([self], self.learning_rate)],
+                held_out=lambda: (corpus.mel[held_out], corpus.labels[held_out]),
+            )
+        )
 
 
 def _halving(channels: int, out: int) -> nn.Module:
@@ -77,10 +83,8 @@ def _halving(channels: int, out: int) -> nn.Module:
     )
 
 
-def _varied(mel: Tensor, rng: torch.Generator | None) -> Tensor:
+def _varied(mel: Tensor, rng: torch.Generator) -> Tensor:
     """Random gain and noise floor, so that loudness and a vocoder's residue tell nothing of the class."""
-    if rng is None:
-        return mel
     gain = torch.rand(len(mel), 1, 1, 1, generator=rng) * 2 - 1
     floor = torch.rand(len(mel), 1, 1, 1, generator=rng) * 6 - 11
     return torch.maximum(mel + gain, floor + 0.3 * torch.randn(mel.shape, generator=rng))

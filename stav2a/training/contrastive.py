@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from stav2a.assembly import as_video
 from stav2a.registry import register
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.objective import Group, Plan
 from stav2a.training.work import Work
 
 
@@ -47,30 +47,29 @@ class ContrastiveStage:
     def run(self, work: Work) -> dict[str, Any]:
         video: Any = work.model.feature_encoder
         torch.manual_seed(work.seed)
-        audio = AudioTower(work.corpus.mel.shape[-1], video.dim)
+        audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
         held_out = work.corpus.rows("validation", self.data_filter)[:32]
 
         def contrast(chosen: Tensor) -> Tensor:
-            e_v = self._segments(video(as_video(work.corpus.frames[chosen])))
-            e_a = self._segments(audio(work.corpus.mel[chosen], work.corpus.frames.shape[1]))
+            frames, mel = work.corpus.frames[chosen].to(work.device), work.corpus.mel[chosen].to(work.device)
+            e_v = self._segments(video(as_video(frames)))
+            e_a = self._segments(audio(mel, frames.shape[1]))
             logits = audio.scale.exp() * e_v @ e_a.T
-            same = torch.arange(len(logits))
+            same = torch.arange(len(logits), device=logits.device)
             return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
 
-        def loss(rng: torch.Generator) -> Tensor:
-            return contrast(rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]])
-
         blocks = [*work.train_only("feature_encoder"), audio]
-        return fit(
+        return work.fit(
             Plan(
                 "contrastive",
                 self.steps,
-                loss,
+                lambda rng: (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],),
+                contrast,
                 [Group(blocks, self.learning_rate)],
-                validate=lambda: contrast(held_out).item(),
-            ),
-            work,
+                held_out=lambda: (held_out,),
+                divisible=False,  # each clip is told from all others of its batch
+            )
         )
 
     def _segments(self, e: Tensor) -> Tensor:

@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from stav2a.sampling import ddpm
+from stav2a.training.objective import Batch
 from stav2a.training.work import Work, generator
 
-# (z_t, t, rows, rng) -> prediction; rng is None in validation, where nothing is dropped
-Predict = Callable[[Tensor, Tensor, Tensor, torch.Generator | None], Tensor]
+# (rows, which of their captions are the null text) -> conditions that need no gradient, one row a clip
+Condition = Callable[[Tensor, Tensor], Batch]
+# (z_t, t, rows, *conditions) -> prediction
+Predict = Callable[..., Tensor]
 VALIDATION_CLIPS, VALIDATION_TIMES = 32, 4
 
 
@@ -20,45 +23,65 @@ class DiffusionLoss:
 
     Args:
         work: Model, clips and what the model predicts.
-        predict: The denoiser with its conditions for some rows.
+        condition: What the denoiser is given beside the latent, computed for a whole batch.
+        predict: The denoiser, for some rows of a batch.
         rows: Rows to train on.
         batch_size: Clips a step.
         validation_rows: Rows of the validation loss, whose noise and timesteps are fixed.
+        text_dropout: Probability of the null text, for classifier-free guidance.
     """
 
     def __init__(
-        self, work: Work, predict: Predict, rows: Tensor, batch_size: int, validation_rows: Tensor
+        self,
+        work: Work,
+        condition: Condition,
+        predict: Predict,
+        *,
+        rows: Tensor,
+        batch_size: int,
+        validation_rows: Tensor,
+        text_dropout: float,
     ) -> None:
-        self.predict, self.rows, self.batch_size = predict, rows, batch_size
+        self.condition, self.predict = condition, predict
+        self.rows, self.batch_size, self.text_dropout = rows, batch_size, text_dropout
         self.mean, self.std = work.corpus.latents()
         self.scheduler: Any = ddpm(work.prediction_type)
         self.fixed = validation_rows[:VALIDATION_CLIPS].repeat(VALIDATION_TIMES)
-        self.seed = work.seed
+        self.seed, self.device = work.seed, work.device
 
-    def __call__(self, rng: torch.Generator) -> Tensor:
+    def draw(self, rng: torch.Generator) -> Batch:
+        """Clips, timesteps, noise and conditions of one step."""
         rows = self.rows[torch.randint(len(self.rows), (self.batch_size,), generator=rng)]
-        times = self.scheduler.config.num_train_timesteps
-        return self._loss(rows, torch.randint(times, (len(rows),), generator=rng), rng, rng)
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(rows),), generator=rng)
+        return self._batch(rows, t, rng, self.text_dropout)
 
-    def validate(self) -> float:
-        """The loss on fixed clips, noise and evenly spread timesteps."""
-        times = self.scheduler.config.num_train_timesteps
-        t = torch.linspace(0, times - 1, len(self.fixed)).long()
-        return self._loss(self.fixed, t, generator(self.seed, "validation", 0), None).item()
+    def held_out(self) -> Batch:
+        """Fixed clips and noise, at evenly spread timesteps, each with its caption."""
+        last = self.scheduler.config.num_train_timesteps - 1
+        t = torch.linspace(0, last, len(self.fixed)).long()
+        return self._batch(self.fixed, t, generator(self.seed, "validation", 0), 0.0)
 
-    def _loss(self, rows: Tensor, t: Tensor, rng: torch.Generator, drop: torch.Generator | None) -> Tensor:
-        mean, std = self.mean[rows], self.std[rows]
-        z = mean + std * torch.randn(mean.shape, generator=rng)
-        noise = torch.randn(mean.shape, generator=rng)
-        z_t = self.scheduler.add_noise(z, noise, t)
+    def _batch(self, rows: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
+        shape = (len(rows), *self.mean.shape[1:])
+        within, noise = (torch.randn(shape, generator=rng) for _ in range(2))
+        return rows, t, within, noise, *self.condition(rows, dropped(len(rows), dropout, rng))
+
+    def loss(self, rows: Tensor, t: Tensor, within: Tensor, noise: Tensor, *conditions: Tensor) -> Tensor:
+        """The mean squared error over some rows of a batch."""
+        z = self.mean[rows] + self.std[rows] * within
+        z_t = self.scheduler.add_noise(z, noise, t).to(self.device)
         target = noise
         if self.scheduler.config.prediction_type == "v_prediction":
             target = self.scheduler.get_velocity(z, noise, t)
-        return functional.mse_loss(self.predict(z_t, t, rows, drop), target)
+        prediction = self.predict(z_t, t.to(self.device), rows, *conditions)
+        return functional.mse_loss(prediction.float(), target.to(self.device))
 
 
-def dropped(count: int, probability: float, rng: torch.Generator | None) -> Tensor:
-    """Which captions to replace by the null text in this step (sec. II-C2): (count,), none in validation."""
-    if rng is None:
-        return torch.zeros(count, dtype=torch.bool)
+def dropped(count: int, probability: float, rng: torch.Generator) -> Tensor:
+    """Which captions to replace by the null text in this step (sec. II-C2): (count,)."""
     return torch.rand(count, generator=rng) < probability
+
+
+def with_null(captions: list[str], drop: Tensor) -> list[str]:
+    """The captions, but for those that the null text replaces."""
+    return ["" if d else caption for d, caption in zip(drop.tolist(), captions, strict=True)]

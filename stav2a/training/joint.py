@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from stav2a.assembly import BLOCKS
+from stav2a.assembly import BLOCKS, encode_captions
 from stav2a.registry import register
-from stav2a.training.diffusion import DiffusionLoss, dropped
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.diffusion import DiffusionLoss, with_null
+from stav2a.training.objective import Batch, Group, Plan
 from stav2a.training.work import Work
 
 
@@ -50,41 +49,36 @@ class JointStage:
         model: Any = work.model
         new = work.train_only(*self.trains)
         model.backbone.start_from_t2a()
-        e_v = work.corpus.features()
-        texts = _Texts(model, work.corpus.captions)
+        e_v, captions = work.corpus.features(), work.corpus.captions
 
-        def predict(z_t: Tensor, t: Tensor, rows: Tensor, rng: torch.Generator | None) -> Tensor:
-            drop = dropped(len(rows), self.text_dropout, rng)
-            return model(z_t, t, e_v[rows], *texts(rows, drop))
+        def condition(rows: Tensor, drop: Tensor) -> Batch:
+            return encode_captions(model, with_null([captions[i] for i in rows.tolist()], drop))
 
-        loss = DiffusionLoss(
+        def predict(z_t: Tensor, t: Tensor, rows: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
+            return model(z_t, t, e_v[rows].to(work.device), e_text, mask)
+
+        objective = DiffusionLoss(
             work,
+            condition,
             predict,
-            work.corpus.rows("train", self.data_filter),
-            self.batch_size,
-            work.corpus.rows("validation", self.data_filter),
+            rows=work.corpus.rows("train", self.data_filter),
+            batch_size=self.batch_size,
+            validation_rows=work.corpus.rows("validation", self.data_filter),
+            text_dropout=self.text_dropout,
         )
         unet = model.backbone.unet
         fresh = [part for block in new for part in _without(block, unet)]
-        groups = [Group(fresh, self.learning_rate), Group([unet], self.unet_learning_rate)]
-        return fit(
-            Plan("joint", self.steps, loss, groups, validate=loss.validate, ema_decay=self.ema_decay), work
+        return work.fit(
+            Plan(
+                "joint",
+                self.steps,
+                objective.draw,
+                objective.loss,
+                [Group(fresh, self.learning_rate), Group([unet], self.unet_learning_rate)],
+                held_out=objective.held_out,
+                ema_decay=self.ema_decay,
+            )
         )
-
-
-class _Texts:
-    """Captions and the null text, encoded once: the text encoder is frozen here."""
-
-    def __init__(self, model: Any, captions: Any) -> None:
-        distinct = ["", *sorted(set(captions) - {""})]
-        with torch.no_grad():
-            self.e_text, self.mask = model.text_encoder(distinct)
-        place = {caption: i for i, caption in enumerate(distinct)}
-        self.index = torch.tensor([place[caption] for caption in captions])
-
-    def __call__(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = self.index[rows].masked_fill(drop, 0)  # row 0 is the null text
-        return self.e_text[chosen], self.mask[chosen]
 
 
 def _without(block: Any, inner: Any) -> list[Any]:

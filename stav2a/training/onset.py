@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stav2a.registry import RegistryError, register
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.objective import Group, Plan
 from stav2a.training.work import Work
 
 
@@ -52,11 +52,17 @@ class OnsetStage:
         held_out = work.corpus.rows("validation", self.data_filter)
 
         def cross_entropy(chosen: Tensor) -> Tensor:
-            return functional.binary_cross_entropy_with_logits(head.onset_logits(e_v[chosen]), onsets[chosen])
+            logits = head.onset_logits(e_v[chosen].to(work.device))
+            return functional.binary_cross_entropy_with_logits(logits, onsets[chosen].to(work.device))
 
-        def loss(rng: torch.Generator) -> Tensor:
-            return cross_entropy(rows[torch.randint(len(rows), (self.batch_size,), generator=rng)])
-
-        groups = [Group(work.train_only("local_head"), self.learning_rate)]
-        validate = lambda: cross_entropy(held_out).item()  # noqa: E731 - a name for one line
-        return fit(Plan("onset", self.steps, loss, groups, validate=validate, validations=10), work)
+        return work.fit(
+            Plan(
+                "onset",
+                self.steps,
+                lambda rng: (rows[torch.randint(len(rows), (self.batch_size,), generator=rng)],),
+                cross_entropy,
+                [Group(work.train_only("local_head"), self.learning_rate)],
+                held_out=lambda: (held_out,),
+                validations=10,
+            )
+        )

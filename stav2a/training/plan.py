@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from stav2a import processes
 from stav2a.assembly import BLOCKS, STAV2A
 from stav2a.checkpoints import CheckpointError
 from stav2a.store import Store, load_tensors, save_tensors, write_json
@@ -77,6 +78,7 @@ def train_stages(
     store: Store,
     seed: int,
     prediction_type: str,
+    trainer: Any,
     log: Log,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -88,9 +90,13 @@ def train_stages(
     frozen = frozenset(_pretrained(model))
     histories = {}
     for number, each in enumerate(planned, start=1):
-        found = store.has("stage", each.key)
+        found = processes.told_by_main(store.has("stage", each.key))
         tell(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
-        folder, history = _trained_in(store, each, model, corpus, seed, prediction_type, frozen, log)
+
+        def work(folder: Path, frozen: frozenset[str] = frozen) -> Work:
+            return Work(model, corpus, folder, seed, prediction_type, frozen, log, trainer)
+
+        folder, history = _trained_in(store, each, work, log)
         load_part(model, load_tensors(folder / "model.safetensors"))
         histories[each.name] = history
         frozen |= set(each.stage.trains) - {"unet", "backbone"}
@@ -98,31 +104,29 @@ def train_stages(
 
 
 def _trained_in(
-    store: Store,
-    planned: Planned,
-    model: STAV2A,
-    corpus: Corpus,
-    seed: int,
-    prediction_type: str,
-    frozen: frozenset[str],
-    log: Log,
+    store: Store, planned: Planned, work: Callable[[Path], Work], log: Log
 ) -> tuple[Path, dict[str, Any]]:
     """The store's folder of a finished stage, and its losses, which are logged now or were while training."""
     trained_here = False
 
-    def train(made: Path) -> None:
+    def train() -> Callable[[Path], None]:
         nonlocal trained_here
         trained_here, began = True, time.monotonic()
-        folder = store.partial("stage", planned.key)
-        history = planned.stage.run(Work(model, corpus, folder, seed, prediction_type, frozen, log))
+        surroundings = work(store.partial("stage", planned.key))
+        history = planned.stage.run(surroundings)
         seconds = round(time.monotonic() - began, 1)
-        save_tensors(made / "model.safetensors", _weights(model, planned.stage.trains))
-        write_json(made / "history.json", history)
-        write_json(
-            made / "facts.json", {"stage": planned.name, "steps": planned.stage.steps, "seconds": seconds}
-        )
 
-    folder = store.obtain("stage", planned.key, train)
+        def keep(made: Path) -> None:
+            save_tensors(made / "model.safetensors", _weights(surroundings.model, planned.stage.trains))
+            write_json(made / "history.json", history)
+            write_json(
+                made / "facts.json",
+                {"stage": planned.name, "steps": planned.stage.steps, "seconds": seconds},
+            )
+
+        return keep
+
+    folder = store.obtain_together("stage", planned.key, train)
     history = json.loads((folder / "history.json").read_text())
     if not trained_here:
         log_losses({planned.name: history}, log)

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stav2a.assembly import encode_captions
 from stav2a.registry import register
-from stav2a.training.diffusion import DiffusionLoss, dropped
-from stav2a.training.loop import Group, Plan, fit
+from stav2a.training.diffusion import DiffusionLoss, with_null
+from stav2a.training.objective import Batch, Group, Plan
 from stav2a.training.work import Work
 
 
@@ -46,22 +45,32 @@ class T2APretrain:
     def run(self, work: Work) -> dict[str, Any]:
         model, captions = work.model, work.corpus.captions
 
-        def predict(z_t: Tensor, t: Tensor, rows: Tensor, rng: torch.Generator | None) -> Tensor:
-            drop = dropped(len(rows), self.text_dropout, rng).tolist()
-            texts = ["" if d else captions[i] for d, i in zip(drop, rows.tolist(), strict=True)]
-            e_text, mask = encode_captions(model, texts)
+        def condition(rows: Tensor, drop: Tensor) -> Batch:
+            return (drop,)  # the text encoder may need its gradient
+
+        def predict(z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
+            e_text, mask = encode_captions(model, with_null([captions[i] for i in rows.tolist()], drop))
             return model.block("unet")(z_t, t, e_text, encoder_attention_mask=mask, return_dict=False)[0]
 
-        loss = DiffusionLoss(
+        objective = DiffusionLoss(
             work,
+            condition,
             predict,
-            work.corpus.rows("train", self.data_filter),
-            self.batch_size,
-            work.corpus.rows("validation", self.data_filter),
+            rows=work.corpus.rows("train", self.data_filter),
+            batch_size=self.batch_size,
+            validation_rows=work.corpus.rows("validation", self.data_filter),
+            text_dropout=self.text_dropout,
         )
-        groups = [Group(work.train_only(*self.trains), self.learning_rate)]
-        return fit(
-            Plan(self.name, self.steps, loss, groups, validate=loss.validate, ema_decay=self.ema_decay), work
+        return work.fit(
+            Plan(
+                self.name,
+                self.steps,
+                objective.draw,
+                objective.loss,
+                [Group(work.train_only(*self.trains), self.learning_rate)],
+                held_out=objective.held_out,
+                ema_decay=self.ema_decay,
+            )
         )
 
 

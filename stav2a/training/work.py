@@ -4,11 +4,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stav2a import processes
 from stav2a.assembly import STAV2A
+from stav2a.training.objective import Plan
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Work:
         prediction_type: What the denoiser predicts, `epsilon` (eq. 6) or `v_prediction`.
         frozen: Blocks that an earlier stage has finished.
         log: Called with a name, a value and a step.
+        trainer: How to train; see `training.trainer`.
     """
 
     model: STAV2A
@@ -57,6 +61,16 @@ class Work:
     prediction_type: str
     frozen: frozenset[str]
     log: Callable[[str, float, int], None]
+    trainer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return processes.device()
+
+    def fit(self, plan: Plan) -> dict[str, Any]:
+        """Train as the plan says; the losses come back by name."""
+        return self.trainer.fit(plan, self)
 
     def train_only(self, *slots: str) -> list[nn.Module]:
         """Freeze the model but for these blocks; those that an earlier stage finished stay frozen."""

@@ -1,14 +1,20 @@
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from stav2a.errors import UsageError
 from stav2a.training import loop
-from stav2a.training.loop import DivergedError, Group, NothingToTrainError, Plan, fit
+from stav2a.training.loop import DivergedError, History, NothingToTrainError
+from stav2a.training.objective import Batch, Group, Plan, pieces
+from stav2a.training.optimizers import adamw, adamw_8bit
+from stav2a.training.trainer import AccelerateTrainer
 from stav2a.training.work import Work, generator
 
 
@@ -20,9 +26,22 @@ class Net(nn.Module):
         self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
         self.idle = nn.Linear(2, 2)
 
-    def loss(self, rng: torch.Generator) -> Tensor:
-        x = torch.randn(16, 3, generator=rng)
+    def loss(self, x: Tensor) -> Tensor:
         return (self.layers(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+
+def draw(rng: torch.Generator) -> Batch:
+    return (torch.randn(16, 3, generator=rng),)
+
+
+def row(rng: torch.Generator | None = None) -> Batch:
+    """What a loss needs that does not look at its batch."""
+    return (torch.zeros(1),)
+
+
+def fit(plan: Plan, work: Work, **settings: Any) -> History:
+    AcceleratorState._reset_state()  # it keeps one precision a process; a run has no more
+    return AccelerateTrainer(**settings).fit(plan, work)
 
 
 class Logged(list[tuple[str, float, int]]):
@@ -36,14 +55,15 @@ def net() -> Net:
 
 
 def work(model: Any, folder: Path, log: Any = lambda name, value, step: None, seed: int = 0) -> Work:
-    return Work(model, None, folder, seed, "epsilon", frozenset(), log)  # type: ignore[arg-type]
+    return Work(model, None, folder, seed, "epsilon", frozenset(), log, None)  # type: ignore[arg-type]
 
 
 def plan(model: Net, steps: int = 12, **changes: Any) -> Plan:
     settings: dict[str, Any] = {
+        "draw": draw,
         "loss": model.loss,
         "groups": [Group([model.layers], 1e-2), Group([model.idle], 1e-3)],
-        "validate": lambda: model.loss(generator(9, "validation", 0)).item(),
+        "held_out": lambda: draw(generator(9, "validation", 0)),
         "ema_decay": 0.9,
         **changes,
     }
@@ -62,16 +82,21 @@ class Killed(Exception):
     pass
 
 
-def killed_at(step: int, model: Net) -> Any:
-    """The model's loss, until the process is stopped in some step."""
+def save_at_every_step(monkeypatch) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "SAVING", math.inf)
+
+
+def killed_at(step: int) -> Any:
+    """The batches, until the process is stopped in some step."""
     calls = iter(range(step))
 
-    def loss(rng: torch.Generator) -> Tensor:
+    def drawing(rng: torch.Generator) -> Batch:
         if next(calls, None) is None:
             raise Killed
-        return model.loss(rng)
+        return draw(rng)
 
-    return loss
+    return drawing
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
@@ -81,11 +106,11 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, monkeypat
     (tmp_path / "whole").mkdir()
     history = fit(plan(unbroken, ema_decay=ema_decay), work(unbroken, tmp_path / "whole", log))
 
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    save_at_every_step(monkeypatch)
     for stop in stops:
         model = net()
         with pytest.raises(Killed):
-            fit(plan(model, loss=killed_at(stop, model), ema_decay=ema_decay), work(model, tmp_path))
+            fit(plan(model, draw=killed_at(stop), ema_decay=ema_decay), work(model, tmp_path))
     model, again = net(), Logged()
     resumed = fit(plan(model, ema_decay=ema_decay), work(model, tmp_path, again))
     assert same(state(model), state(unbroken))
@@ -94,27 +119,27 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, monkeypat
 
 
 def test_a_resumed_run_does_not_repeat_what_was_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    save_at_every_step(monkeypatch)
     model = net()
     with pytest.raises(Killed):
-        fit(plan(model, loss=killed_at(8, model)), work(model, tmp_path))
+        fit(plan(model, draw=killed_at(8)), work(model, tmp_path))
     model = net()
     with pytest.raises(Killed):  # 4 of 12 steps are left, and no more
-        fit(plan(model, loss=killed_at(3, model)), work(model, tmp_path))
+        fit(plan(model, draw=killed_at(3)), work(model, tmp_path))
     model = net()
-    fit(plan(model, loss=killed_at(1, model)), work(model, tmp_path))
+    fit(plan(model, draw=killed_at(1)), work(model, tmp_path))
 
 
 def test_a_torn_checkpoint_is_never_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    save_at_every_step(monkeypatch)
     seen: list[set[str]] = []
     model = net()
 
-    def loss(rng: torch.Generator) -> Tensor:
+    def drawing(rng: torch.Generator) -> Batch:
         seen.append({path.name for path in tmp_path.iterdir()})
-        return model.loss(rng)
+        return draw(rng)
 
-    fit(plan(model, loss=loss), work(model, tmp_path))
+    fit(plan(model, draw=drawing), work(model, tmp_path))
     assert seen[0] == set() and all(names == {"toy.safetensors"} for names in seen[1:])
 
 
@@ -138,12 +163,14 @@ class Point(nn.Module):
 def test_the_best_validated_weights_are_kept(tmp_path):
     point, seen = Point(), []
 
-    def validate() -> float:
+    def loss(_: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return -point.x.sum()
         seen.append(point.x.item())
-        return abs(point.x.item() - 0.3)
+        return (point.x - 0.3).abs().sum()
 
     groups = [Group([point], 0.05)]
-    fit(Plan("toy", 20, lambda rng: -point.x.sum(), groups, validate, validations=10), work(point, tmp_path))
+    fit(Plan("toy", 20, row, loss, groups, held_out=row, validations=10), work(point, tmp_path))
     assert len(seen) == 10 and seen == sorted(seen)
     best = min(seen, key=lambda x: abs(x - 0.3))
     assert best not in (seen[0], seen[-1])
@@ -153,14 +180,14 @@ def test_the_best_validated_weights_are_kept(tmp_path):
 def test_without_validation_the_averaged_weights_are_kept(tmp_path):
     point, seen = Point(), []
 
-    def loss(rng: torch.Generator) -> Tensor:
+    def loss(_: Tensor) -> Tensor:
         seen.append(point.x.item())
         return -point.x.sum()
 
-    fit(Plan("toy", 30, loss, [Group([point], 0.05)], ema_decay=0.8), work(point, tmp_path / "ema"))
+    fit(Plan("toy", 30, row, loss, [Group([point], 0.05)], ema_decay=0.8), work(point, tmp_path / "ema"))
     ends, averaged = point.x.item(), 0.0
     last = Point()
-    fit(Plan("toy", 30, lambda rng: -last.x.sum(), [Group([last], 0.05)]), work(last, tmp_path / "last"))
+    fit(Plan("toy", 30, row, lambda _: -last.x.sum(), [Group([last], 0.05)]), work(last, tmp_path / "last"))
     for step, x in enumerate([*seen[1:], last.x.item()]):
         decay = min(0.8, (1 + step) / (10 + step))
         averaged = decay * averaged + (1 - decay) * x
@@ -169,21 +196,16 @@ def test_without_validation_the_averaged_weights_are_kept(tmp_path):
 
 
 def test_validation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path):
-    def trace(validate: Any, folder: Path) -> tuple[list[float], list[float]]:
+    def trace(validate: bool, folder: Path) -> tuple[list[float], list[float]]:
         point, trained, validated = Point(), [], []
 
-        def loss(rng: torch.Generator) -> Tensor:
-            trained.append(point.x.item())
+        def loss(_: Tensor) -> Tensor:
+            (trained if point.training else validated).append(point.x.item())
             return -point.x.sum()
-
-        def noting() -> float:
-            validated.append(point.x.item())
-            assert not point.training
-            return 0.0
 
         point.train()
         groups = [Group([point], 0.05)]
-        fit(Plan("toy", 12, loss, groups, noting if validate else None, ema_decay=0.9), work(point, folder))
+        fit(Plan("toy", 12, row, loss, groups, row if validate else None, ema_decay=0.9), work(point, folder))
         return trained, validated
 
     with_it, validated = trace(True, tmp_path / "a")
@@ -214,8 +236,9 @@ def test_a_loss_that_is_no_number_ends_the_stage_with_advice(tmp_path, wrong):
     model = net()
     calls = iter(range(100))
 
-    def loss(rng: torch.Generator) -> Tensor:
-        return model.loss(rng) * (wrong if next(calls) == 4 else 1.0)
+    def loss(x: Tensor) -> Tensor:
+        training = torch.is_grad_enabled()
+        return model.loss(x) * (wrong if training and next(calls) == 4 else 1.0)
 
     with pytest.raises(
         DivergedError, match=rf"toy: the loss became {wrong} at step 5\. Lower its learning rate"
@@ -250,7 +273,11 @@ def test_every_group_has_its_own_rate(tmp_path):
     slow, fast = Point(), Point()
     both = nn.ModuleList([slow, fast])
     groups = [Group([slow], 0.01), Group([fast], 0.1)]
-    fit(Plan("toy", 10, lambda rng: -(slow.x + fast.x).sum(), groups, weight_decay=0.0), work(both, tmp_path))
+    fit(
+        Plan("toy", 10, row, lambda _: -(slow.x + fast.x).sum(), groups),
+        work(both, tmp_path),
+        optimizer=partial(adamw, weight_decay=0.0),
+    )
     assert fast.x.item() == pytest.approx(10 * slow.x.item(), rel=1e-4)
 
 
@@ -261,3 +288,64 @@ def test_each_step_has_its_own_randomness():
     ]
     assert len(set(draws)) == 4
     assert torch.rand(1, generator=generator(0, "a", 0)).item() == draws[0]
+
+
+def test_a_batch_in_pieces_gives_the_gradient_of_the_whole(tmp_path):
+    ends = []
+    for number, size in enumerate((None, 5)):
+        model, folder = net(), tmp_path / str(number)
+        model.layers[1] = nn.Identity()  # batch statistics are a piece's own
+        model.layers[2] = nn.Identity()  # and so is dropout
+        folder.mkdir()
+        history = fit(plan(model), work(model, folder), per_device_batch_size=size)
+        ends.append((state(model), history))
+    (whole, history), (in_pieces, same_history) = ends
+    for name, t in whole.items():
+        torch.testing.assert_close(in_pieces[name], t, rtol=1e-4, atol=1e-6)
+    for name, points in history.items():
+        assert [v for _, v in same_history[name]] == pytest.approx([v for _, v in points], rel=1e-5)
+
+
+def test_a_loss_that_compares_rows_is_given_all_of_them(tmp_path):
+    model, seen = net(), set()
+
+    def loss(x: Tensor) -> Tensor:
+        seen.add(len(x))
+        return model.loss(x)
+
+    fit(plan(model, loss=loss, divisible=False), work(model, tmp_path), per_device_batch_size=5)
+    assert seen == {16}
+
+
+def test_pieces_share_a_batch_among_processes():
+    batch = (torch.arange(7), torch.arange(7) * 10)
+    shares = [list(pieces(batch, 2, process=number, processes=3)) for number in range(3)]
+    assert [[piece.rows[0].tolist() for piece in share] for share in shares] == [
+        [[0, 1], [2]],
+        [[3, 4]],
+        [[5, 6]],
+    ]
+    assert all(torch.equal(piece.rows[1], piece.rows[0] * 10) for share in shares for piece in share)
+    assert sum(piece.weight for share in shares for piece in share) == pytest.approx(3)  # their mean is 1
+
+
+def test_bf16_trains_with_weights_in_float32(tmp_path):
+    model, exact = net(), net()
+    dtypes = set()
+
+    def loss(x: Tensor) -> Tensor:
+        dtypes.add(model.layers[0](x).dtype)
+        return model.loss(x)
+
+    history = fit(plan(model, loss=loss, steps=40), work(model, tmp_path), mixed_precision="bf16")
+    same = fit(plan(exact, steps=40), work(exact, tmp_path / "exact"))
+    assert dtypes == {torch.bfloat16}
+    assert {t.dtype for name, t in state(model).items() if t.is_floating_point()} == {torch.float32}
+    (_, ends), (_, exactly) = history["validation_loss"][-1], same["validation_loss"][-1]
+    assert ends == pytest.approx(exactly, rel=0.1) and ends != exactly
+
+
+def test_8_bit_adamw_says_what_it_needs(tmp_path):
+    model = net()
+    with pytest.raises(UsageError, match=r"needs bitsandbytes, .* pip install bitsandbytes\. Or bind"):
+        fit(plan(model), work(model, tmp_path), optimizer=adamw_8bit)

@@ -11,6 +11,7 @@ from stav2a.pipeline import Pipeline
 from stav2a.store import Store
 from stav2a.training.plan import load_part, train_stages
 from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
+from stav2a.training.trainer import AccelerateTrainer
 from tests import tiny
 
 Keys = dict[str, str]
@@ -134,7 +135,7 @@ def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
         histories.append(
             train_stages(
                 planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, prediction_type="epsilon",
-                log=lambda name, value, step: None, tell=lines,
+                trainer=AccelerateTrainer(), log=lambda name, value, step: None, tell=lines,
             )
         )  # fmt: skip
         ends.append({name: t.clone() for name, t in model.state_dict().items()})

@@ -1,5 +1,6 @@
 """Every stage on real, tiny parts and clips made by hand."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,26 +18,12 @@ from stav2a.registry import RegistryError
 from stav2a.training import loop
 from stav2a.training.classifier import MelCNN
 from stav2a.training.contrastive import AudioTower
-from stav2a.training.diffusion import DiffusionLoss, dropped
-from stav2a.training.stages import (
-    AutoencoderStage,
-    ContrastiveStage,
-    JointStage,
-    OnsetStage,
-    T2AFinetune,
-    T2APretrain,
-)
+from stav2a.training.diffusion import DiffusionLoss, dropped, with_null
+from stav2a.training.trainer import AccelerateTrainer
 from stav2a.training.work import generator
 from tests import tiny
+from tests.training.stage_settings import STAGES
 
-STAGES: dict[str, Any] = {
-    "autoencoder": partial(AutoencoderStage, data_filter=KeepAll, steps=30, batch_size=8, crop=32),
-    "contrastive": partial(ContrastiveStage, data_filter=KeepAll, steps=24, batch_size=6, segment_frames=2),
-    "t2a_pretrain": partial(T2APretrain, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
-    "t2a_finetune": partial(T2AFinetune, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
-    "onset": partial(OnsetStage, data_filter=KeepAll, steps=30, batch_size=8),
-    "joint": partial(JointStage, data_filter=KeepAll, steps=24, batch_size=8, ema_decay=0.5),
-}
 BY_HEART = {"contrastive"}  # so few clips are learnt by heart
 
 
@@ -86,6 +73,7 @@ def test_a_stage_gives_the_same_bits_again_also_when_it_was_stopped(name, tmp_pa
         folder.mkdir()
         if number:  # stopped after three steps
             monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+            monkeypatch.setattr(loop, "SAVING", math.inf)
             stopped = tiny.model()
             steps = iter(range(3))
             _stop_when_done(monkeypatch, steps)
@@ -108,6 +96,21 @@ def _stop_when_done(monkeypatch, steps) -> None:
 
     taken = loop._Run.step
     monkeypatch.setattr(loop._Run, "step", step)
+
+
+def test_activations_computed_again_change_nothing(tmp_path):
+    ends = []
+    for again in (False, True):
+        model, folder = tiny.model(), tmp_path / str(again)
+        folder.mkdir()
+        trainer = AccelerateTrainer(gradient_checkpointing=again)
+        history = STAGES["joint"](steps=3).run(tiny.work(model, folder, trainer=trainer))
+        unet: Any = model.block("unet")
+        assert unet.is_gradient_checkpointing == again
+        ends.append((history, weights(model)))
+    (history, kept), (same, computed) = ends
+    assert history["validation_loss"] == same["validation_loss"]
+    assert all(torch.equal(t, computed[name]) for name, t in kept.items())
 
 
 def test_the_autoencoder_ends_whitened(tmp_path):
@@ -191,26 +194,33 @@ class Zero:
     def __init__(self) -> None:
         self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, z_t: Tensor, t: Tensor, rows: Tensor, rng: torch.Generator | None) -> Tensor:
+    def __call__(self, z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
         self.asked.append((z_t, t, rows))
         return torch.zeros_like(z_t)
 
 
 def diffusion(tmp_path, predict: Any, rows: Sequence[int] = range(8)) -> DiffusionLoss:
-    work = tiny.work(tiny.model(), tmp_path)
-    return DiffusionLoss(work, predict, torch.tensor(list(rows)), 64, torch.tensor([12, 13]))
+    return DiffusionLoss(
+        tiny.work(tiny.model(), tmp_path),
+        lambda rows, drop: (drop,),
+        predict,
+        rows=torch.tensor(list(rows)),
+        batch_size=64,
+        validation_rows=torch.tensor([12, 13]),
+        text_dropout=0.1,
+    )
 
 
 def test_predicting_nothing_costs_the_noises_variance(tmp_path):
-    loss = diffusion(tmp_path, Zero())
-    assert loss(generator(0, "x", 0)).item() == pytest.approx(1.0, abs=0.05)
+    objective = diffusion(tmp_path, Zero())
+    assert objective.loss(*objective.draw(generator(0, "x", 0))).item() == pytest.approx(1.0, abs=0.05)
 
 
 def test_training_draws_all_timesteps_and_its_own_rows(tmp_path):
     zero = Zero()
-    loss = diffusion(tmp_path, zero, rows=(3, 5))
+    objective = diffusion(tmp_path, zero, rows=(3, 5))
     for step in range(20):
-        loss(generator(0, "x", step))
+        objective.loss(*objective.draw(generator(0, "x", step)))
     t = torch.cat([times for _, times, _ in zero.asked])
     assert (t.min() < 20) and (t.max() > 979) and abs(t.float().mean() - 500) < 30
     assert {int(row) for _, _, rows in zero.asked for row in rows} == {3, 5}
@@ -218,15 +228,20 @@ def test_training_draws_all_timesteps_and_its_own_rows(tmp_path):
 
 def test_validation_asks_the_same_every_time(tmp_path):
     zero = Zero()
-    loss = diffusion(tmp_path, zero)
-    assert loss.validate() == loss.validate()
+    objective = diffusion(tmp_path, zero)
+    first, second = (objective.loss(*objective.held_out()) for _ in range(2))
+    assert torch.equal(first, second)
     (z_t, t, rows), (again, same_t, same_rows) = zero.asked
     assert torch.equal(z_t, again) and torch.equal(t, same_t) and torch.equal(rows, same_rows)
     assert rows.unique().tolist() == [12, 13] and (t[0], t[-1]) == (0, 999)
 
 
-def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation():
+def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path):
     rng = torch.Generator().manual_seed(0)
     assert dropped(20_000, 0.1, rng).float().mean().item() == pytest.approx(0.1, abs=0.01)
-    assert not dropped(100, 1.0, None).any()
     assert dropped(100, 1.0, rng).all() and not dropped(100, 0.0, rng).any()
+    assert not diffusion(tmp_path, Zero()).held_out()[-1].any()
+
+
+def test_the_null_text_takes_the_place_of_dropped_captions():
+    assert with_null(["a", "b"], torch.tensor([False, True])) == ["a", ""]

@@ -1,0 +1,54 @@
+"""The trainer: on which hardware, how precisely and in which pieces stages are trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stav2a.registry import expect, register
+from stav2a.training.loop import History, fit
+from stav2a.training.objective import Plan
+from stav2a.training.optimizers import adamw
+
+
+@register("trainer", "accelerate")
+@dataclass(frozen=True, kw_only=True)
+class AccelerateTrainer:
+    """Train with Hugging Face Accelerate: on the CPU, on one GPU, or data-parallel under `torchrun`.
+
+    `batch_size` of a stage is the whole batch of a step. What the devices can't hold at once is accumulated.
+
+    Args:
+        optimizer: `@optimizer.adamw`, or one of the others.
+        mixed_precision: Of the network's passes; weights, gradients and optimizer stay in float32.
+        per_device_batch_size: Clips that a device holds at once; None for its whole share of a batch.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        max_grad_norm: The gradient's norm is cut to it.
+        validations: How often a stage validates; its best weights are kept.
+    """
+
+    optimizer: Callable[..., Any] = adamw
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    per_device_batch_size: int | None = None
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = 1.0
+    validations: int = 4
+
+    def __post_init__(self) -> None:
+        expect("optimizer", self.optimizer)
+
+    def fit(self, plan: Plan, work: Any) -> History:
+        """Train, leaving the best weights in the plan's modules.
+
+        Args:
+            plan: What to train.
+            work: See `training.work.Work`.
+
+        Returns:
+            The losses logged, as (step, value) pairs under each name.
+
+        Raises:
+            NothingToTrainError: All of it is frozen.
+            BatchSizeError: There are fewer clips a step than processes.
+            DivergedError: The loss became NaN or infinite.
+        """
+        return fit(plan, work, self)
