@@ -16,6 +16,7 @@ from stav2a.recipe.reading import Reference
 ROOT = Path(__file__).parents[1]
 VARIANTS = [
     "pretrained_t2a", "finetuned_t2a", "cn_unfiltered", "cn_frozen", "cn", "cn_onset", "cn_onset_gvf",
+    "released",
 ]  # fmt: skip
 
 

@@ -26,15 +26,20 @@ class Source:
     part: str = ""
 
 
-SOURCES = {
-    "feature_encoder.cavp.checkpoint": Source("cavp", "cavp_epoch66.ckpt"),
-    "autoencoder.kl.checkpoint": Source("audioldm", "audioldm-s-full.ckpt", "vae"),
-    "vocoder.hifigan.checkpoint": Source("audioldm", "audioldm-s-full.ckpt", "vocoder"),
-    "unet.stable_diffusion.checkpoint": Source("tango", "pytorch_model_main.bin", "unet"),
-    "local_head.onset_released.checkpoint": Source("released", "pytorch_model_2.bin", "local_head"),
-    "global_pooler.factor_graph.checkpoint": Source("released", "pytorch_model_2.bin", "global_pooler"),
-    "text_encoder.mt5.checkpoint": Source("released", "pytorch_model_2.bin", "text_encoder"),
-    "text_encoder.t5.checkpoint": Source("tango", "pytorch_model_main.bin", "text_encoder"),
+RELEASED, TANGO, AUDIOLDM = "pytorch_model_2.bin", "pytorch_model_main.bin", "audioldm-s-full.ckpt"
+SOURCES = {  # where there are several, the output folder's name tells which is meant, or else the first is
+    "feature_encoder.cavp.checkpoint": (Source("cavp", "cavp_epoch66.ckpt"),),
+    "autoencoder.kl.checkpoint": (Source("audioldm", AUDIOLDM, "vae"),),
+    "vocoder.hifigan.checkpoint": (Source("audioldm", AUDIOLDM, "vocoder"),),
+    "unet.stable_diffusion.checkpoint": (
+        Source("tango", TANGO, "unet"),
+        Source("released", RELEASED, "unet"),
+    ),
+    "local_head.onset_released.checkpoint": (Source("released", RELEASED, "local_head"),),
+    "global_pooler.factor_graph.checkpoint": (Source("released", RELEASED, "global_pooler"),),
+    "backbone.unet_controlnet_released.checkpoint": (Source("released", RELEASED, "backbone"),),
+    "text_encoder.mt5.checkpoint": (Source("released", RELEASED, "text_encoder"),),
+    "text_encoder.t5.checkpoint": (Source("tango", TANGO, "text_encoder"),),
 }
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",
@@ -94,7 +99,9 @@ def missing_lines(missing: Sequence[Missing]) -> list[str]:
 
 def _command(parameter: str, folder: str) -> str | None:
     """What puts the weights into a folder that is not there yet."""
-    source, output = SOURCES.get(parameter), Path(folder)
+    known, output = SOURCES.get(parameter, ()), Path(folder)
+    meant = [each for each in known if each.kind == output.parent.name]
+    source = next(iter([*meant, *known]), None)
     inside = source is not None and source.part != "" and output.name == source.part
     if parameter in ON_THE_HUB and not inside:
         name = ON_THE_HUB[parameter]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stav2a.checkpoints import save_weights, state
 from stav2a.components.backbones import (
     FDN,
     LocalEmbedding,
@@ -294,3 +295,15 @@ def test_a_controlnet_without_local_features_is_told():
         RegistryError, match=r"A ControlNet needs local features.*\n?.*run.backbone = @backbone.unet"
     ):
         UNetControlNet(tiny.unet(latent_channels=4, cond_dim=8), local_dim=0)
+
+
+@torch.no_grad()
+def test_the_released_controlnet_goes_on_from_its_checkpoint(unet, inputs, tmp_path):
+    trained = UNetControlNetReleased(unet, LOCAL)
+    trained.start_from_t2a()
+    tiny.shake(trained)
+    save_weights(tmp_path / "model.safetensors", state(trained, without="unet."))
+    again = UNetControlNetReleased(unet, LOCAL, checkpoint=str(tmp_path))
+    again.start_from_t2a()  # copies nothing over it
+    assert torch.equal(again.eval()(**inputs), trained.eval()(**inputs))
+    assert all(p.requires_grad for p in again.parameters())

@@ -33,9 +33,17 @@ class UNetControlNet(nn.Module):
 
     def start_from_t2a(self) -> None:
         """Copy the trained U-Net into the ControlNet and settle what trains from here on (sec. II-C1)."""
+        self.copy_unet()
+        self.settle()
+
+    def copy_unet(self) -> None:
+        """The ControlNet begins as the U-Net's first half."""
         for name in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
             part = getattr(self.controlnet, name)
             part.load_state_dict(getattr(self.unet, name).state_dict())
+
+    def settle(self) -> None:
+        """What trains from here on."""
         self.requires_grad_(True)
         self.unet.requires_grad_(not self.freeze_unet)
 

@@ -7,6 +7,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.checkpoints import load_weights
 from stav2a.components.backbones.controlnet import UNetControlNet
 from stav2a.registry import RegistryError, register
 
@@ -21,15 +22,27 @@ class UNetControlNetReleased(UNetControlNet):
         unet: The denoiser. Wired.
         local_dim: Width of the local features, D_l. Wired.
         freeze_unet: Train the ControlNet alone ("CN Frozen"); the paper trains both.
+        checkpoint: Folder of the ControlNet's weights, from which it goes on; None copies the U-Net's.
 
     Shapes:
         z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> (B, C, T, F)
     """
 
-    def __init__(self, unet: Any, local_dim: int, *, freeze_unet: bool = False) -> None:
+    def __init__(
+        self, unet: Any, local_dim: int, *, freeze_unet: bool = False, checkpoint: str | None = None
+    ) -> None:
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
         width = unet.config.block_out_channels[0]
         self.controlnet.controlnet_cond_embedding = SpreadEmbedding(local_dim, width)
+        self.pretrained = checkpoint is not None
+        parameter = "backbone.unet_controlnet_released.checkpoint"
+        load_weights(self, checkpoint, parameter=parameter, without="unet.")
+
+    def start_from_t2a(self) -> None:
+        """Copy the trained U-Net into a ControlNet that came without weights; settle what trains."""
+        if not self.pretrained:
+            self.copy_unet()
+        self.settle()
 
     def control(
         self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor
