@@ -1,0 +1,78 @@
+"""Nothing stays behind on the CPU when the model is elsewhere.
+
+The other place is torch's meta device, which every machine has: like a GPU it refuses tensors of the CPU.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stav2a import processes
+from stav2a.assembly import as_video
+from stav2a.components.vocoders import HiFiGAN
+from stav2a.training.objective import Plan
+from tests import tiny
+from tests.training.stage_settings import STAGES
+
+ELSEWHERE = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch):
+    monkeypatch.setattr(processes, "device", lambda: ELSEWHERE)
+
+
+def test_a_tensor_left_on_the_cpu_would_be_found():
+    with pytest.raises(RuntimeError, match="device"):
+        nn.Linear(2, 2, device=ELSEWHERE)(torch.zeros(1, 2))
+
+
+class OneStep:
+    """A trainer that computes one loss and its gradient."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+
+    def fit(self, plan: Plan, work: Any) -> Any:
+        with torch.no_grad():
+            batch = plan.draw(torch.Generator().manual_seed(0))
+        self.losses.append(plan.loss(*batch))
+        self.losses[-1].backward()
+        return {}
+
+
+class Words(nn.Module):
+    """A text encoder without transformers' own, whose masks ask for numbers."""
+
+    dim = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(8, self.dim)
+
+    def forward(self, captions: Any) -> tuple[Tensor, Tensor]:
+        ids = torch.tensor([[len(caption) % 8] for caption in captions], device=self.table.weight.device)
+        return self.table(ids), torch.ones_like(ids, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_moves_what_its_loss_needs(name, tmp_path):
+    here, trainer = tiny.model(text_encoder=Words), OneStep()
+    work = tiny.work(here, tmp_path, trainer=trainer)  # type: ignore[arg-type]
+    work.corpus.latents(), work.corpus.features()  # kept on the CPU
+    here.to(ELSEWHERE)
+    STAGES[name]().run(work)
+    assert [loss.device for loss in trainer.losses] == [ELSEWHERE]
+    assert any(p.grad is not None for p in here.parameters())
+
+
+@torch.no_grad()
+def test_encoders_and_decoders_run():
+    model: Any = tiny.model(vocoder=HiFiGAN).to(ELSEWHERE)
+    frames, mel, _, _ = tiny.clips()
+    e_v = model.feature_encoder(as_video(frames[:2].to(ELSEWHERE)))
+    z, _ = model.autoencoder.encode(mel[:2].to(ELSEWHERE))
+    sound = model.vocoder(model.autoencoder.decode(z))
+    assert {e_v.device, z.device, sound.device} == {ELSEWHERE}
