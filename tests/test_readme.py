@@ -62,6 +62,8 @@ def check(words: list[str]) -> None:
             check(["stav2a", module.removeprefix("stav2a."), *arguments[2:]])
         else:
             assert module in {"pytest", "pip", "venv"}, f"unknown module {module}"
+    elif program == "torchrun":
+        check(["python", *arguments[arguments.index("-m") :]])
     elif program == "mlflow":
         group = importlib.import_module("mlflow.cli").cli
         command = group.get_command(click.Context(group), arguments[0])
