@@ -9,7 +9,7 @@ import numpy as np
 from stav2a.comparison.errors import ComparisonError
 from stav2a.comparison.forests import forests
 from stav2a.comparison.results import NO, NOISE, YES, Comparison
-from stav2a.comparison.tables.grids import grids, shortened
+from stav2a.comparison.tables.grids import Grid, grids, shortened
 from stav2a.comparison.tables.markdown_tables import MARKS
 from stav2a.comparison.tables.notes import counted, notes
 from stav2a.plots import Curve, panels_png, strip_png
@@ -84,6 +84,8 @@ def write_comparison(
     clips: Sequence[ComparedClip] = (),
     curves: Mapping[str, Mapping[str, Curve]] | None = None,
     details: Mapping[str, str | Mapping[str, str]] | None = None,
+    tables: Sequence[Grid] | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write the page, whole or not at all.
 
@@ -95,6 +97,8 @@ def write_comparison(
         clips: What can be seen and heard.
         curves: Loss -> row -> (step, value) pairs.
         details: Heading -> a text or a table, folded: the study, its command, the environment.
+        tables: Other tables than the comparison's own.
+        words: Other notes than the comparison's own, by heading.
 
     Returns:
         The path.
@@ -109,10 +113,10 @@ def write_comparison(
         facts=facts or {},
         comparison=comparison,
         summary=counted(comparison),
-        grids=grids(comparison),
+        grids=grids(comparison) if tables is None else tables,
         marks=MARKS,
         classes=CLASSES,
-        notes=notes(comparison),
+        notes=notes(comparison) if words is None else words,
         forests=forests(comparison),
         clips=[(clip, _cards(clip, comparison)) for clip in clips],
         curves=Media("Training curves, a line for each row", panels_png(curves), "image/png")

@@ -15,7 +15,12 @@ _SPECIAL = {
 
 def latex(comparison: Comparison) -> str:
     """The tables as `table*` floats. They need the package booktabs and nothing else."""
-    return "\n".join(["% \\usepackage{booktabs}", *(_float(grid) for grid in grids(comparison))])
+    return document(grids(comparison))
+
+
+def document(tables: Sequence[Grid]) -> str:
+    """Each table as a float; notes are left to the paper's own words."""
+    return "\n".join(["% \\usepackage{booktabs}", *(_float(grid) for grid in tables)])
 
 
 def _float(grid: Grid) -> str:

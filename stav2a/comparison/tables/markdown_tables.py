@@ -1,6 +1,7 @@
 """For GitHub: intervals in small type under their figures, so that all metrics fit beside one another."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 from stav2a.comparison.results import NO, NOISE, YES, Comparison
 from stav2a.comparison.tables.grids import Entry, Grid, grids
@@ -11,16 +12,18 @@ MARKS = {YES: "✓ yes", NO: "✗ no", NOISE: "≈ within noise"}
 
 def markdown(comparison: Comparison) -> str:
     """The tables under headings of the second level, and below them what has to be said."""
-    tables = [
-        f"## {_escaped(grid.title)}\n\n{_escaped(grid.caption)}\n\n{_table(grid)}"
-        for grid in grids(comparison)
-    ]
-    summary = [f"**{_escaped(sentence)}**" for sentence in counted(comparison)]
+    return document(grids(comparison), counted(comparison), notes(comparison))
+
+
+def document(tables: Sequence[Grid], sentences: Sequence[str], notes: Mapping[str, Sequence[str]]) -> str:
+    """Tables under their titles, then sentences, then notes under their headings."""
+    written = [f"## {_escaped(grid.title)}\n\n{_escaped(grid.caption)}\n\n{_table(grid)}" for grid in tables]
+    said = [f"**{_escaped(sentence)}**" for sentence in sentences]
     listed = [
         "\n".join([f"### {heading}\n", *(f"- {_escaped(line)}" for line in lines)])
-        for heading, lines in notes(comparison).items()
+        for heading, lines in notes.items()
     ]
-    return "\n\n".join([*tables, *summary, *listed]) + "\n"
+    return "\n\n".join([*written, *said, *listed]) + "\n"
 
 
 def _table(grid: Grid) -> str:

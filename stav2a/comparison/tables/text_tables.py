@@ -1,6 +1,6 @@
 """For a terminal: as many metrics side by side as it is wide, the others below."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from stav2a.comparison.results import Comparison
 from stav2a.comparison.tables.grids import Column, Grid, grids
@@ -19,12 +19,18 @@ def text(comparison: Comparison, width: int = 110) -> str:
         comparison: As `compare` gives it.
         width: Of the terminal, in characters; a single metric may be wider.
     """
-    tables = [f"{grid.title}\n{grid.caption}\n\n{_table(grid, width)}" for grid in grids(comparison)]
+    return document(grids(comparison), counted(comparison), notes(comparison), width)
+
+
+def document(
+    tables: Sequence[Grid], sentences: Sequence[str], notes: Mapping[str, Sequence[str]], width: int = 110
+) -> str:
+    """Tables under their titles, then sentences, then notes under their headings."""
+    written = [f"{grid.title}\n{grid.caption}\n\n{_table(grid, width)}" for grid in tables]
     listed = [
-        "\n".join([f"{heading}:", *(f"  - {line}" for line in lines)])
-        for heading, lines in notes(comparison).items()
+        "\n".join([f"{heading}:", *(f"  - {line}" for line in lines)]) for heading, lines in notes.items()
     ]
-    return "\n\n".join([*tables, *counted(comparison), *listed]) + "\n"
+    return "\n\n".join([*written, *sentences, *listed]) + "\n"
 
 
 def _table(grid: Grid, width: int) -> str:
