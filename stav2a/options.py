@@ -1,6 +1,7 @@
 """What the commands' options have in common: one name, one meaning, one default."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -35,6 +36,22 @@ def add_tracking_uri(parser: argparse.ArgumentParser, more: str = "") -> None:
         metavar="URI",
         help=f"MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db){more}",
     )
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number.
+
+    Example:
+        >>> whole(1, 9)("7")
+        7
+    """
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -43,12 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--seed",
-        type=_whole(0, MAX_SEED),
+        type=options.whole(0, MAX_SEED),
         default=0,
         metavar="N",
         help="another one, another sound (default: 0)",
     )
-    add("--steps", type=_whole(1, MAX_STEPS), metavar="N", help="denoising steps (default: the run's)")
+    add("--steps", type=options.whole(1, MAX_STEPS), metavar="N", help="denoising steps (default: the run's)")
     add("--guidance", type=_weight, metavar="W", help="weight of the prompt, 1 is plain (default: the run's)")
     add("--trust-recipe", action="store_true", help="let the run's recipe import any module")
     return parser
@@ -137,15 +137,6 @@ def _told(video: Path, error: Exception) -> str:
     """One line that begins with the file's name."""
     text = " ".join(str(error).split())
     return text if text.startswith(f"{video}: ") else f"{video}: {text}"
-
-
-def _whole(least: int, most: int) -> Any:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
-        return int(text)
-
-    return whole
 
 
 def _weight(text: str) -> float:
