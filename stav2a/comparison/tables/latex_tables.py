@@ -9,6 +9,7 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "–": "--", "≈": r"$\approx$",
+    "±": r"$\pm$", "×": r"$\times$", "α": r"$\alpha$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
 
