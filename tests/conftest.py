@@ -1,8 +1,12 @@
 """What every test may use."""
 
+import os
+import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gin
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from stav2a import registry
 
 ROOT = Path(__file__).parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,3 +51,17 @@ def scratch_registry():
     for table, kept in zip((registry._ENTRIES, registry._BY_FACTORY), before, strict=True):
         table.clear()
         table.update(kept)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser without a window, or the test is left out."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # chromium refuses root its sandbox
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if root else [])
+        yield browser
+        browser.close()

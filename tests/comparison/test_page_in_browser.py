@@ -1,15 +1,11 @@
 """The page in a real browser: does it play, show and stay silent on the console?"""
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.comparison.pages import page
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 pytestmark = pytest.mark.slow
 
@@ -27,19 +23,6 @@ PICTURES = """
   {name: image.alt, width: image.naturalWidth, shown: image.clientWidth}
 ))
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # chromium refuses root its sandbox
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
