@@ -48,6 +48,11 @@ COMMANDS: dict[str, Command] = {
         "Put sound on videos with a finished run.",
         "stav2a generate clip.mp4 --run RUN_DIR --output sounds",
     ),
+    "listen": Command(
+        "stav2a.listen",
+        "Rate the sound of several systems blindly, and make a table of it.",
+        "stav2a listen --systems gt=sounds/gt mine=sounds/mine --clips 20 --output test",
+    ),
     "convert": Command(
         "stav2a.convert",
         "Make the folders of weights that components load out of published checkpoints.",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 # From the top down. A module may import from its own layer and from all below it.
 LAYERS = [
     ["__main__", "cli", "components.__main__", "ablation.__main__", "convert.__main__"],
-    ["run", "generate", "ablation", "dashboard", "listing", "convert"],
+    ["run", "generate", "ablation", "dashboard", "listing", "convert", "listen"],
     ["session"],
     ["pipeline", "gallery"],
     ["preparation", "results", "audit"],

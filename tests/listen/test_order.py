@@ -1,0 +1,35 @@
+"""Who hears what first."""
+
+from collections import Counter
+
+from stav2a.listen.order import playlist
+
+CLIPS, SYSTEMS = [f"clip{i}" for i in range(6)], ["a", "b", "c"]
+
+
+def order(annotator="ada", seed=0):
+    return playlist(CLIPS, SYSTEMS, seed=seed, annotator=annotator)
+
+
+def test_each_clip_is_met_once_through_each_system():
+    assert sorted(order()) == sorted((clip, system) for clip in CLIPS for system in SYSTEMS)
+
+
+def test_the_versions_of_a_clip_follow_one_another():
+    met = [clip for clip, _ in order()]
+    assert met == [clip for clip in dict.fromkeys(met) for _ in SYSTEMS]
+
+
+def test_the_same_annotator_always_meets_the_same_order():
+    assert order() == order()
+
+
+def test_annotators_and_seeds_have_orders_of_their_own():
+    assert len({tuple(order(name, seed)) for name in ("ada", "bob", "cy") for seed in (0, 1)}) == 6
+
+
+def test_no_system_gains_by_its_place():
+    firsts = Counter(
+        order(f"annotator {i}")[len(SYSTEMS) * j][1] for i in range(100) for j in range(len(CLIPS))
+    )
+    assert all(abs(firsts[system] - 200) < 45 for system in SYSTEMS), firsts  # 4 standard deviations
