@@ -120,6 +120,13 @@ class OnsetDetector(Protocol):
 
 
 @runtime_checkable
+class OpticalFlow(Protocol):
+    """Grey pictures (N, H, W) uint8 -> the mean magnitude of the flow to the next one (N - 1,), in pixels."""
+
+    def __call__(self, grey: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
 class Metric(Protocol):
     """An evaluation set -> one score, with its definition, its interval and its values per clip."""
 
@@ -185,6 +192,7 @@ SLOTS: dict[str, Slot] = {
     "dataset": Slot(Dataset),
     "data_filter": Slot(DataFilter),
     "onset_detector": Slot(OnsetDetector),
+    "optical_flow": Slot(OpticalFlow),
     "metric": Slot(Metric),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "stage": Slot(Stage),

@@ -40,6 +40,7 @@ BUILT_IN = (
     "stav2a.data.manifest",
     "stav2a.data.struck_objects",
     "stav2a.data.onsets",
+    "stav2a.data.flow",
     "stav2a.data.filters",
     "stav2a.metrics.components",
     "stav2a.sampling",
