@@ -8,7 +8,21 @@ import av
 
 
 class MediaError(ValueError):
-    """A media file that can't be read or written."""
+    """A media file that can't be read or written. Its text is one line, whatever the file is called."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""The text on one line that any terminal and file takes: line ends and the like are written out.
+
+    Example:
+        >>> printable("two\nlines.mp4")
+        'two\\nlines.mp4'
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return safe.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Opening video files safely, and finding out what is in them without decoding."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any
 import av
 
 from stav2a.data.io.errors import MediaError, explained
+from stav2a.data.io.limits import MAX_PIXELS, MAX_STREAMS, RATES_HZ
 
-MAX_PIXELS = 8192 * 4320
 # Files only, and no playlist formats: a file can't make the reader follow an address.
 SAFE = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,wav,flac,mp3,aac",
+    "max_streams": "1000",
 }
 COMPLETE = "Give a complete video file (mp4, mov, webm, mkv, …)."
 
@@ -44,22 +46,40 @@ class VideoInfo:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    if not path.exists():
-        raise MediaError(f"{path}: no such file. Give the path of a video file (mp4, mov, webm, mkv, …).")
-    if path.is_dir():
-        raise MediaError(f"{path}: a folder, where a video file was expected. Name the files in it.")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: an empty file (0 bytes). {COMPLETE}")
+    _check_file(path)
     with explained(path, "not a readable video, or cut off", COMPLETE):
         with av.open(f"file:{path}", options=SAFE, metadata_errors="ignore") as container:
+            if len(container.streams) > MAX_STREAMS:
+                raise MediaError(
+                    f"{path}: {len(container.streams)} streams; at most {MAX_STREAMS} are read. "
+                    "Keep one of picture and one of sound."
+                )
             yield container
 
 
+def _check_file(path: Path) -> None:
+    with explained(path, "can't be read", "Give a file that you may read."):
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+            raise MediaError(f"{path}: an address, where a file was expected. Fetch it first.")
+        if not path.exists():
+            raise MediaError(f"{path}: no such file. Give the path of a video file (mp4, mov, webm, mkv, …).")
+        if path.is_dir():
+            raise MediaError(f"{path}: a folder, where a video file was expected. Name the files in it.")
+        if not path.is_file():  # reading a pipe or a device may never end
+            raise MediaError(f"{path}: a pipe or device, where a video file was expected. {COMPLETE}")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path}: an empty file (0 bytes). {COMPLETE}")
+
+
 def video_stream(container: Any, path: Path) -> Any:
-    if not container.streams.video:
-        kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise MediaError(f"{path}: no video stream with frames in it: it holds {kinds}. {COMPLETE}")
-    stream = container.streams.video[0]
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not streams:
+        kinds = {"a cover picture" if _is_cover(stream) else stream.type for stream in container.streams}
+        held = " and ".join(sorted(kinds)) or "nothing"
+        raise MediaError(f"{path}: no video stream with frames in it: it holds {held}. {COMPLETE}")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise MediaError(f"{path}: its picture has a codec that can't be decoded. Convert it to H.264.")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height == 0:
         raise MediaError(f"{path}: the video has no frames. {COMPLETE}")
@@ -67,13 +87,28 @@ def video_stream(container: Any, path: Path) -> Any:
         raise MediaError(
             f"{path}: {width}×{height} pixels; at most {MAX_PIXELS} are read. Scale it down first."
         )
-    if not stream.average_rate:
-        raise MediaError(f"{path}: the video has no frame rate. Re-encode it with one, e.g. ffmpeg -r 25.")
+    _check_rate(stream.average_rate, path)
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     # Small pictures decode faster on one thread; worker processes fill the cores anyway.
     stream.codec_context.thread_count = 1 if width * height < 400_000 else 0
     stream.codec_context.thread_type = "AUTO"
     return stream
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether it is the picture on a record's sleeve, which music files carry as a video of one frame."""
+    return stream.type == "video" and bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _check_rate(rate: Any, path: Path) -> None:
+    if not rate:
+        raise MediaError(f"{path}: the video has no frame rate. Re-encode it with one, e.g. ffmpeg -r 25.")
+    slowest, fastest = RATES_HZ
+    if not slowest <= rate <= fastest:
+        raise MediaError(
+            f"{path}: {float(rate):g} frames a second; {slowest:g} to {fastest:g} are read. "
+            "Re-encode it, e.g. ffmpeg -r 25."
+        )
 
 
 def check_complete(path: Path, container: Any, stream: Any, frames: int, found_s: float) -> None:
@@ -89,14 +124,22 @@ def _declared_s(container: Any, stream: Any) -> float:
     """How long the picture lasts by the header; 0 if it does not say."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    if "DURATION" in stream.metadata:  # Matroska and WebM: 00:00:02.560000000
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    if "DURATION" in stream.metadata:  # Matroska and WebM: when it ends, as 00:00:02.560000000
+        return _seconds(stream.metadata["DURATION"]) - float((stream.start_time or 0) * stream.time_base)
     return container.duration / av.time_base if container.duration and len(container.streams) == 1 else 0.0
 
 
+def _seconds(clock: str) -> float:
+    """Seconds of "hours:minutes:seconds"; 0 where something else stands there."""
+    try:
+        hours, minutes, seconds = clock.split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return 0.0
+
+
 def probe(path: Path | str) -> VideoInfo:
-    """What is in a video file. Reads every packet, decodes none.
+    """What is in a video file. Reads every packet, decodes one.
 
     Raises:
         MediaError: If this is not a video file with frames and a frame rate.
@@ -109,7 +152,10 @@ def probe(path: Path | str) -> VideoInfo:
         rate, duration = float(stream.average_rate), float((end - stamps[0]) * stream.time_base)
         codec, has_audio = stream.codec_context.codec.canonical_name, bool(container.streams.audio)
     with opened(path) as container:  # the turn of the picture is only known from a frame
-        turned = next(container.decode(video=0)).rotation % 180 != 0
+        first = next(container.decode(video_stream(container, path)), None)
+    if first is None:
+        raise MediaError(f"{path}: damaged: no frame of it can be decoded. {COMPLETE}")
+    turned = first.rotation % 180 != 0
     return VideoInfo(
         width=size[turned],
         height=size[not turned],
