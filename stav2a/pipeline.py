@@ -11,6 +11,7 @@ import torch
 from stav2a import preparation, processes, recipe, results
 from stav2a.assembly import BLOCKS, STAV2A
 from stav2a.data.clip import Clip
+from stav2a.data.flow import Farneback
 from stav2a.data.prepare import Prepared
 from stav2a.evaluation import evaluate
 from stav2a.experiment import STORE_FORMAT, Experiment
@@ -127,7 +128,7 @@ class Pipeline:
                 if judge
                 else ()
             ),
-            Part("flows", "optical flow", self._dataset_key),
+            Part("flows", "optical flow", self._flows_key),
         ]
 
     @cached_property
@@ -175,6 +176,13 @@ class Pipeline:
         encoder = self._blocks["feature_encoder"]["parameters"]
         seen = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
         return recipe.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
+
+    @cached_property
+    def _flows_key(self) -> str:
+        """Of the optical flow that the metrics ask for; where they leave it open, of the exact one."""
+        described = [recipe.describe(metric)["parameters"].get("flow") for metric in self.experiment.metrics]
+        asked = [flow for flow in described if flow]
+        return recipe.signature([self._dataset_key, *asked]) if asked else self._dataset_key
 
     @cached_property
     def _classifier_key(self) -> str:
@@ -268,10 +276,11 @@ class Pipeline:
 
     def _measure(self, made: results.Generated, trained: Trained, metrics: Sequence[Any]) -> Sequence[Score]:
         classifier = trained.classifier
-        flows, rates = preparation.mean_flows(made.clips, store=self.store, key=self._dataset_key)
+        flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
+        flows, rates = preparation.mean_flows(made.clips, flow, store=self.store, key=self._flows_key)
         heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
         classes = preparation.class_names(trained.data.clips)
-        samples = results.evaluation_set(made, flows, rates, heard, classes)
+        samples = results.evaluation_set(made, flows, rates, heard, classes, flow.definition)
         return evaluate(samples, metrics)
 
     @property

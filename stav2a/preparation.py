@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stav2a.data.pool import parallel
 from stav2a.data.prepare import Prepared, prepare
 from stav2a.errors import UsageError
 from stav2a.processes import device
+from stav2a.slots import OpticalFlow
 from stav2a.store import Store, load_tensors, save_tensors, write_json
 from stav2a.training.work import Corpus
 
@@ -163,11 +165,13 @@ def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
     return {"mean": torch.cat(means).cpu(), "std": torch.cat(stds).cpu()}
 
 
-def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> tuple[list[np.ndarray], list[float]]:
-    """Mean flow of every clip's own frames, as AV-Align defines it, and its frame rate; kept in the store."""
+def mean_flows(
+    clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str
+) -> tuple[list[np.ndarray], list[float]]:
+    """Mean flow of every clip's own frames, at their own size and rate, and this rate; kept in the store."""
 
     def make(made: Path) -> None:
-        found = list(parallel(_flow, clips, description="optical flow of the test clips"))
+        found = list(parallel(partial(_flow, flow), clips, description="optical flow of the test clips"))
         flows = {str(i): torch.from_numpy(flow) for i, (flow, _) in enumerate(found)}
         save_tensors(made / "flows.safetensors", flows)
         write_json(made / "rates.json", [rate for _, rate in found])
@@ -177,10 +181,10 @@ def mean_flows(clips: Sequence[Clip], *, store: Store, key: str) -> tuple[list[n
     return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
 
 
-def _flow(clip: Clip) -> tuple[np.ndarray, float]:
+def _flow(flow: OpticalFlow, clip: Clip) -> tuple[np.ndarray, float]:
     """What worker processes run."""
     decoded = decode(clip.video)
-    return motion(decoded.frames), decoded.frame_rate_hz
+    return decoded.reduction * motion(decoded.frames, flow=flow), decoded.frame_rate_hz
 
 
 def _nothing_left(split: str, decisions: Sequence[Decision]) -> str:

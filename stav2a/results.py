@@ -94,6 +94,7 @@ def evaluation_set(
     rates_hz: Sequence[float],
     classifier: Classified | None,
     classes: Sequence[str],
+    flow: str = "Farneback",
 ) -> EvaluationSet:
     """All that metrics may ask about the held-out clips."""
     clips = made.clips
@@ -105,7 +106,7 @@ def evaluation_set(
         sample_rate=front_end.SAMPLE_RATE,
         flows=list(flows),
         frame_rate_hz=list(rates_hz),
-        flow_definition="Farneback at the native size and rate",
+        flow_definition=f"{flow} at the native size and rate",
         true_onsets_s=[np.array(clip.onsets_s) for clip in clips] if known else None,
         labels=np.array([classes.index(clip.label) for clip in clips if clip.label]) if classifier else None,
         vague=np.array([bool(clip.vague) for clip in clips]),

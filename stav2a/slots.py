@@ -123,6 +123,8 @@ class OnsetDetector(Protocol):
 class OpticalFlow(Protocol):
     """Grey pictures (N, H, W) uint8 -> the mean magnitude of the flow to the next one (N - 1,), in pixels."""
 
+    definition: str
+
     def __call__(self, grey: np.ndarray) -> np.ndarray: ...
 
 

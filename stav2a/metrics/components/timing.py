@@ -1,6 +1,7 @@
 """Metrics of when things sound."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from stav2a.metrics.sets import Detector, EvaluationSet, Score, describe
 from stav2a.registry import expect, get, load, register
 
 DetectorFactory = Callable[[], Detector]
+FlowFactory = Callable[[], Callable[[np.ndarray], np.ndarray]]
+Built = TypeVar("Built")
 
 
 @register("metric", "aa_align")
@@ -41,7 +44,7 @@ class AAAlign:
     ):
         self.matching = alignment.checked_matching(matching)
         self.tolerance_s = tolerance_s
-        self.detector = _build(detector)
+        self.detector = _built("onset_detector", "librosa", detector)
         self.sheet = _sheet("aa_align", "AA-Align", matching, shuffles, resamples, seed)
 
     def __call__(self, samples: EvaluationSet) -> Score:
@@ -77,6 +80,7 @@ class AVAlign:
         matching: `one_to_one` or `released`.
         threshold: Peaks of mean flow count above this many px/frame; None counts all.
         detector: An onset detector; None is `onset_detector.librosa` at its defaults.
+        flow: An optical flow, by which the flows are found; None is `optical_flow.farneback`, the exact one.
         shuffles: Other clips that each clip is compared with for the chance level.
         resamples: Bootstrap draws of the clips.
         seed: Of shuffles and draws.
@@ -91,13 +95,15 @@ class AVAlign:
         matching: str = "one_to_one",
         threshold: float | None = 0.1,
         detector: DetectorFactory | None = None,
+        flow: FlowFactory | None = None,
         shuffles: int = 20,
         resamples: int = 2000,
         seed: int = 0,
     ):
         self.matching = alignment.checked_matching(matching)
         self.threshold = threshold
-        self.detector = _build(detector)
+        self.detector = _built("onset_detector", "librosa", detector)
+        self.flow = _built("optical_flow", "farneback", flow)
         self.sheet = _sheet("av_align", "AV-Align", matching, shuffles, resamples, seed)
 
     def __call__(self, samples: EvaluationSet) -> Score:
@@ -172,7 +178,7 @@ class OnsetF1:
         seed: int = 0,
     ):
         self.tolerance_s = tolerance_s
-        self.detector = _build(detector)
+        self.detector = _built("onset_detector", "librosa", detector)
         self.sheet = _sheet("onset_f1", "Onset F1", "one_to_one", shuffles, resamples, seed)
 
     def __call__(self, samples: EvaluationSet) -> Score:
@@ -205,11 +211,11 @@ class OnsetF1:
         return alignment.onset_scores(estimated_s, known_s, tolerance_s=self.tolerance_s)
 
 
-def _build(detector: DetectorFactory | None) -> Detector:
-    if detector is None:
+def _built(slot: str, usual: str, factory: Callable[[], Built] | None) -> Built:
+    if factory is None:
         load()
-        detector = get("onset_detector", "librosa").factory
-    return expect("onset_detector", detector)()
+        factory = get(slot, usual).factory
+    return expect(slot, factory)()
 
 
 def _sheet(name: str, label: str, matching: str, shuffles: int, resamples: int, seed: int) -> Sheet:

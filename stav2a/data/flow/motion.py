@@ -3,30 +3,9 @@
 import cv2
 import numpy as np
 
+from stav2a.data.flow.farneback import Farneback
 from stav2a.data.io import MediaError
-from stav2a.registry import register
 from stav2a.slots import OpticalFlow
-
-
-@register("optical_flow", "farneback")
-class Farneback:
-    """Farneback's dense flow by OpenCV, with the settings that AV-Align is defined with [17]: exact and slow.
-
-    Shapes:
-        grey (N, H, W) uint8 -> mean magnitude (N - 1,) in pixels a frame
-    """
-
-    definition = "Farneback"
-
-    def __call__(self, grey: np.ndarray) -> np.ndarray:
-        return np.array([_mean_flow(a, b) for a, b in zip(grey, grey[1:], strict=False)])
-
-
-def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
-    if np.array_equal(before, after):  # a repeated picture: the flow comes out as 0, at the full price
-        return 0.0
-    flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
-    return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
 
 
 def motion(frames: np.ndarray, size: int | None = None, flow: OpticalFlow | None = None) -> np.ndarray:
