@@ -1,10 +1,13 @@
 import math
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
+from stav2a import registry
 from stav2a.data.filters import AVAlignFilter, KeepAll
-from stav2a.data.flow import motion
+from stav2a.data.flow import Farneback, SparseFarneback, motion
 from stav2a.data.io import Decoded
 from stav2a.data.onsets import SuperFlux
 from stav2a.metrics.alignment import aa_align, video_peaks_s
@@ -96,3 +99,56 @@ def test_the_filter_rejects_the_rest_and_says_why(given, reason):
 
 def test_no_filter_keeps_all():
     assert KeepAll()(clip([0, 1], None)).keep
+
+
+@pytest.mark.parametrize("size", [(96, 96), (120, 212), (67, 251)])
+def test_solved_for_every_pixel_the_sparse_flow_is_opencvs(size):
+    frames = textured(size)
+    np.testing.assert_allclose(SparseFarneback(step=1)(frames), Farneback()(frames), atol=1e-3)
+
+
+def test_solved_for_every_second_pixel_it_is_nearly_that():
+    frames = textured((240, 320))
+    sparse, exact = SparseFarneback()(frames), Farneback()(frames)
+    np.testing.assert_allclose(sparse, exact, rtol=0.01)
+    assert not np.array_equal(sparse, SparseFarneback(step=1)(frames))
+
+
+def test_small_pictures_are_solved_for_every_pixel():
+    frames = textured((96, 96))
+    np.testing.assert_array_equal(SparseFarneback()(frames), SparseFarneback(step=1)(frames))
+
+
+def test_the_filter_takes_any_flow():
+    given = clip(JERK_AT_10, 0.4)
+    sparse = AVAlignFilter(detector=SuperFlux, flow=SparseFarneback)(given)
+    assert sparse == AVAlignFilter(detector=SuperFlux)(given)
+    with pytest.raises(registry.RegistryError, match="optical_flow was given onset_detector.superflux"):
+        AVAlignFilter(flow=SuperFlux)
+
+
+def test_frames_at_uneven_times_move_at_their_own_times():
+    even = clip(JERK_AT_10, 0.6)
+    late = even.pts_s + 0.2 * (np.arange(25) >= 10)  # the jerk is shown 0.2 s later
+    uneven = replace(even, pts_s=late)
+    assert not AVAlignFilter(detector=SuperFlux)(even).keep
+    assert AVAlignFilter(detector=SuperFlux)(uneven).keep
+
+
+def test_reduced_frames_are_counted_in_the_files_own_pixels():
+    slow = clip([0] * 10 + [1] * 15, 0.4)
+    reduced = replace(slow, frames=slow.frames[:, ::2, ::2], reduction=2.0)
+    assert AVAlignFilter(detector=SuperFlux)(reduced).keep
+
+
+def textured(size: tuple[int, int]) -> np.ndarray:
+    """A smooth random picture that turns and grows a little from frame to frame."""
+    noise = np.random.default_rng(0).uniform(0, 255, (size[0] + 40, size[1] + 40)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    smooth = (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
+    middle = (size[1] / 2 + 20, size[0] / 2 + 20)
+    turned = [
+        cv2.warpAffine(smooth, cv2.getRotationMatrix2D(middle, angle, 1 + angle / 100), smooth.shape[::-1])
+        for angle in (0.0, 0.5, 2.0, 2.2)
+    ]
+    return np.stack(turned)[:, 20:-20, 20:-20]

@@ -1,5 +1,7 @@
 """Filters by what is plain to see and hear: how long, how loud, how still."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -69,7 +71,7 @@ def loudest_db(audio: np.ndarray, sample_rate: int) -> float:
     size = max(1, min(len(audio), sample_rate // 10))
     pieces = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float64)
     power = float((pieces**2).mean(axis=1).max(initial=0.0))
-    return round(max(FLOOR_DB, 10 * np.log10(max(power, 1e-12))), 2)
+    return round(max(FLOOR_DB, 10 * math.log10(max(power, 1e-12))), 2)
 
 
 @register("data_filter", "static")

@@ -16,4 +16,4 @@ class Decision:
 def by_figure(rule: str, score: float, unit: str, *, keep: bool, sign: str, bound: float) -> Decision:
     """A decision by a figure, with the reason in words: "rejected: 1.20 < 2 s"."""
     word = "kept" if keep else "rejected"
-    return Decision(keep, score, f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
+    return Decision(bool(keep), float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)

@@ -21,7 +21,5 @@ class Farneback:
 
 
 def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
-    if np.array_equal(before, after):  # a repeated picture: the flow comes out as 0, at the full price
-        return 0.0
     flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
     return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())

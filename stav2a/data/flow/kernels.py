@@ -68,13 +68,15 @@ def tensors(first, second, flow, step, edge_y, edge_x, out):
     A point that the guess moves out of the picture counts as one where nothing changed.
 
     Shapes:
-        first, second (5, H, W); flow, the guess (2, h, w); edge_y (h,), edge_x (w,); out (5, h, w)
+        first, second (5, H, W); flow, the guess (2, h, w); edge_y (h,), edge_x (w,); out (h, 5, w + 2n), n a
+        margin for `solve`
     """
     height, width = second.shape[1], second.shape[2]
     plane, row, one = np.uintp(height * width), np.uintp(width), np.uintp(1)  # unsigned: no wrap-around
     before, after = first.reshape(-1), second.reshape(-1)
     last_x, last_y = np.float32(width - 1), np.float32(height - 1)
     points = flow.shape[2]
+    margin = (out.shape[2] - points) // 2
     places = np.empty(points, np.int32)
     weights = np.empty((5, points), np.float32)
     w00, w01, w10, w11, alone = weights[0], weights[1], weights[2], weights[3], weights[4]
@@ -91,6 +93,8 @@ def tensors(first, second, flow, step, edge_y, edge_x, out):
             w01[j], w10[j], w00[j] = fx - w11[j], fy - w11[j], inside - fx - fy + w11[j]
             alone[j] = ONE - HALF * inside
             places[j] = y0 * width + x0
+        inner = out[i, :, margin:]
+        xx, xy, yy, hx, hy = inner[0], inner[1], inner[2], inner[3], inner[4]
         for j in range(points):
             p, q = np.uintp(y * width + j * step + step // 2), np.uintp(places[j])
             a, b, c, d = w00[j], w01[j], w10[j], w11[j]
@@ -106,11 +110,16 @@ def tensors(first, second, flow, step, edge_y, edge_x, out):
             bx += axx * u[j] + axy * v[j]
             by += axy * u[j] + ayy * v[j]
             trust = (edge_y[i] * edge_x[j]) ** 2
-            out[0, i, j] = trust * (axx * axx + axy * axy)
-            out[1, i, j] = trust * (axx + ayy) * axy
-            out[2, i, j] = trust * (ayy * ayy + axy * axy)
-            out[3, i, j] = trust * (axx * bx + axy * by)
-            out[4, i, j] = trust * (axy * bx + ayy * by)
+            xx[j] = trust * (axx * axx + axy * axy)
+            xy[j] = trust * (axx + ayy) * axy
+            yy[j] = trust * (ayy * ayy + axy * axy)
+            hx[j] = trust * (axx * bx + axy * by)
+            hy[j] = trust * (axy * bx + ayy * by)
+        for c in range(5):  # the margins repeat the outermost points
+            out[i, c, :margin], out[i, c, margin + points :] = (
+                out[i, c, margin],
+                out[i, c, margin + points - 1],
+            )
 
 
 @numba.njit(fastmath=True, inline="always")
@@ -120,32 +129,32 @@ def _at(plane, q, one, row, a, b, c, d):
 
 @compiled
 def solve(tensors, taps, flow):
-    """The flow that fits the tensors of a window best; beyond the borders the last points are repeated.
+    """The flow that fits the tensors of a window best.
+
+    All planes of a row lie behind one another, each with its margins, so that one loop serves them all.
 
     Shapes:
-        tensors (5, h, w), taps (n + 1,): the window's weights, flow (2, h, w) is overwritten
+        tensors (h, 5, w + 2n), taps (n + 1,): the window's weights, flow (2, h, w) is overwritten
     """
     n, height, width = taps.shape[0] - 1, flow.shape[1], flow.shape[2]
-    rows = np.empty((5, width + 2 * n), np.float32)
-    means = np.empty((5, width), np.float32)
+    rows = tensors.reshape(height, -1)
+    line, means = np.empty(rows.shape[1], np.float32), np.zeros((5, width + 2 * n), np.float32)
+    mean, length = means.reshape(-1), rows.shape[1] - 2 * n
     for i in range(height):
-        for c in range(5):
-            row, mean = rows[c], means[c]
-            inner = row[n : n + width]
-            middle = tensors[c, i]
-            for j in range(width):
-                inner[j] = taps[0] * middle[j]
-            for k in range(1, n + 1):
-                above, below = tensors[c, max(i - k, 0)], tensors[c, min(i + k, height - 1)]
-                for j in range(width):
-                    inner[j] += taps[k] * (above[j] + below[j])
-            row[:n], row[n + width :] = inner[0], inner[width - 1]
-            for j in range(width):
-                mean[j] = taps[0] * inner[j]
-            for k in range(1, n + 1):
-                left, right = row[n - k :], row[n + k :]
-                for j in range(width):
-                    mean[j] += taps[k] * (left[j] + right[j])
+        middle = rows[i]
+        for j in range(line.shape[0]):
+            line[j] = taps[0] * middle[j]
+        for k in range(1, n + 1):
+            above, below = rows[max(i - k, 0)], rows[min(i + k, height - 1)]
+            for j in range(line.shape[0]):
+                line[j] += taps[k] * (above[j] + below[j])
+        centre = line[n:]
+        for j in range(length):
+            mean[j] = taps[0] * centre[j]
+        for k in range(1, n + 1):
+            left, right = line[n - k :], line[n + k :]
+            for j in range(length):
+                mean[j] += taps[k] * (left[j] + right[j])
         for j in range(width):
             xx, xy, yy, hx, hy = means[0, j], means[1, j], means[2, j], means[3, j], means[4, j]
             scale = ONE / (xx * yy - xy * xy + REGULAR)
@@ -156,7 +165,7 @@ def solve(tensors, taps, flow):
 @compiled
 def refine(first, second, flow, step, edge_y, edge_x, taps, iterations):
     """Improve a guess of the flow, (2, h, w), in place; the rest as in `tensors` and `solve`."""
-    found = np.empty((5, flow.shape[1], flow.shape[2]), np.float32)
+    found = np.empty((flow.shape[1], 5, flow.shape[2] + 2 * (taps.shape[0] - 1)), np.float32)
     for _ in range(iterations):
         tensors(first, second, flow, step, edge_y, edge_x, found)
         solve(found, taps, flow)

@@ -1,0 +1,200 @@
+"""Filters: what is kept, what is not, and by which rule."""
+
+import gin
+import numpy as np
+import pytest
+
+from stav2a import recipe, registry
+from stav2a.data.filters import AllOf, AVAlignFilter, Duration, KeepAll, Silence, SpeechCaptions, Static
+from stav2a.data.filters.captions import speech_in
+from stav2a.data.filters.clips import loudest_db
+from stav2a.data.io import Decoded
+from stav2a.data.onsets import SuperFlux
+from stav2a.errors import UsageError
+
+# As people and captioning models write them: of VGGSound's classes, of AudioCaps and Auto-ACD.
+SPEECH = """
+a man is speaking
+A man speaks while a car engine idles in the background
+A woman talks nearby as water pours
+female speech, woman speaking
+child speech, kid speaking
+people whispering
+people babbling
+A young woman whispers into a microphone
+A sports commentator narrates over a cheering crowd
+Two people have a conversation at a busy restaurant
+an announcer shouts as racing cars go by
+The announcement at the train station echoes through the hall
+a male voice over soft piano music
+A narrator explains how the machine works
+A crowd chatters and glasses clink
+Someone says something in a foreign language
+a preacher gives a sermon in a church
+Rock music with vocals
+A man talks about a talking drum
+A boy argues with his mother while a dog barks
+kids are chatting on a playground
+a reporter interviews a player
+A voice-over describes the scene
+a woman yells at a barking dog
+A person tells a joke and people laugh
+""".strip().splitlines()
+OTHERS = """
+a loudspeaker plays music
+speechless crowd noise
+a man plays a talking drum
+a subwoofer speaker vibrates to a beat
+a Bluetooth speaker blares a siren
+a man plays the flute in front of an orchestra
+someone plays an electric piano keyboard
+puppies crowd around a bowl and growl on a wooden porch
+a man beats a hand drum
+a boy plays the tabla
+fingers type on a mechanical keyboard
+someone plays a marimba with mallets
+a car tyre crushes an aluminium can
+a man plays a resonator guitar
+racing cars on a track seen from inside a car
+something is hit with a mallet
+a babbling brook runs over stones
+the wind whispers in the pines
+magpies chatter in a tree
+his teeth chatter in the cold
+a parrot is talking in its cage
+a crowd cheers, but nobody is speaking
+rain falls on a roof without any speech
+a choir of singing voices
+a bullfrog inflates its vocal sac
+people clap and whistle
+a stalker walks through leaves
+the sailboat's counter weight creaks
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("caption", SPEECH)
+def test_a_caption_that_speaks_of_speech_is_found(caption):
+    assert speech_in(caption)
+
+
+@pytest.mark.parametrize("caption", ["", *OTHERS])
+def test_a_caption_that_speaks_of_none_is_kept(caption):
+    assert speech_in(caption) is None
+
+
+def clip(
+    *,
+    moving: int = 49,
+    level: float = 0.1,
+    duration_s: float = 2.0,
+    sound_s: float | None = None,
+    caption: str = "a drum",
+) -> Decoded:
+    """A square that moves in the first pictures, and white noise, at 25 frames a second."""
+    frames = np.full((round(25 * duration_s), 48, 64, 3), 90, np.uint8)
+    for index, frame in enumerate(frames):
+        x = 2 * min(index, moving) % 48
+        frame[16:32, x : x + 16] = 200
+    samples = round(8000 * (duration_s if sound_s is None else sound_s))
+    audio = np.random.default_rng(0).normal(0, 1, samples).clip(-3, 3) * level
+    return Decoded(
+        frames=frames,
+        pts_s=np.arange(len(frames)) / 25,
+        frame_rate_hz=25.0,
+        duration_s=duration_s,
+        audio=audio.astype(np.float32),
+        sample_rate=8000,
+        caption=caption,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data_filter", "given", "keep", "reason"),
+    [
+        (SpeechCaptions(), clip(), True, "kept: the caption speaks of no speech"),
+        (
+            SpeechCaptions(),
+            clip(caption="A man is speaking"),
+            False,
+            'rejected: speech in the caption ("speaking")',
+        ),
+        (Duration(), clip(), True, "kept: 2.00 ≥ 2 s"),
+        (Duration(), clip(sound_s=1.2), False, "rejected: 1.20 < 2 s"),
+        (Duration(longest_s=1.5), clip(), False, "rejected: 2.00 > 1.5 s"),
+        (Silence(), clip(), True, "kept: -19.75 ≥ -50 dB"),
+        (Silence(), clip(level=0.001), False, "rejected: -59.75 < -50 dB"),
+        (Silence(), clip(level=0), False, "rejected: -120.00 < -50 dB"),
+        (Static(), clip(), True, "kept: 1.00 ≥ 0.05 of the pictures changed"),
+        (Static(), clip(moving=1), False, "rejected: 0.02 < 0.05 of the pictures changed"),
+        (KeepAll(), clip(), True, "kept: no filter"),
+    ],
+)
+def test_a_filter_decides_and_says_why(data_filter, given, keep, reason):
+    decision = data_filter(given)
+    assert (decision.keep, decision.reason) == (keep, reason)
+    assert registry.get("data_filter", decision.rule).factory is type(data_filter)
+
+
+def test_the_noise_of_a_camera_is_no_change():
+    noise = np.random.default_rng(0).normal(0, 1.2, (50, 240, 320, 3))
+    still = clip(moving=0)
+    frames = np.clip(120 + noise, 0, 255).astype(np.uint8)
+    assert not Static()(Decoded(**{**vars(still), "frames": frames})).keep
+
+
+def test_one_picture_is_static():
+    assert not Static()(clip(duration_s=0.04)).keep
+
+
+def test_a_level_is_that_of_the_loudest_moment():
+    audio = np.zeros(16_000, np.float32)
+    audio[8000:9600] = 0.1
+    assert loudest_db(audio, 16_000) == -20.0
+    assert loudest_db(np.zeros(0, np.float32), 16_000) == -120.0
+
+
+def several(*factories):
+    return AllOf(filters=factories)
+
+
+def test_several_filters_keep_what_all_keep():
+    decision = several(SpeechCaptions, Silence)(clip())
+    assert (decision.keep, decision.rule) == (True, "silence")
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        (clip(caption="people talk", level=0), "speech_captions"),
+        (clip(level=0, moving=0), "silence"),
+        (clip(moving=0), "static"),
+    ],
+)
+def test_the_first_filter_that_rejects_is_named(given, rule):
+    decision = several(SpeechCaptions, Silence, Static)(given)
+    assert (decision.keep, decision.rule) == (False, rule)
+
+
+def test_what_is_rejected_early_is_not_looked_at_further():
+    one_frame = clip(duration_s=0.04)  # of which optical flow would say that it is too short
+    assert several(Static, AVAlignFilter)(one_frame).rule == "static"
+    assert several(AVAlignFilter, Static)(one_frame).rule == "av_align"
+
+
+def test_several_of_none_is_refused():
+    with pytest.raises(UsageError, match="data_filter.all_of was given no filter. Name some, or take @data_"):
+        AllOf(filters=[])
+
+
+def test_only_filters_are_put_together():
+    with pytest.raises(registry.RegistryError, match="data_filter was given onset_detector.superflux"):
+        AllOf(filters=[SuperFlux])
+
+
+def test_a_recipe_names_several_in_one_line(recipes):
+    line = "data_filter.all_of.filters = [@data_filter.speech_captions, @data_filter.av_align]"
+    loaded = recipe.load(recipes / "cn.gin", ["stage.joint.data_filter = @data_filter.all_of", line])
+    assert "@data_filter.speech_captions" in loaded.snapshot()
+    made = gin.get_configurable("data_filter.all_of")()
+    assert [type(each).__name__ for each in made.filters] == ["SpeechCaptions", "AVAlignFilter"]
+    assert made.filters[1].flow_size == 32  # its own bindings hold inside
