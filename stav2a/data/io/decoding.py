@@ -61,6 +61,7 @@ class _Stretch:
     start_s: float
     end_s: float
     tick_s: Any
+    to_the_end: bool
 
     def holds(self, count: int | None) -> bool:
         """Whether a stamp lies in it; half a tick of rounding is forgiven. What has none is taken."""
@@ -104,7 +105,7 @@ def decode(
         elif stretch.holds(stamp(frame)):
             pictures.add(frame)
     zero_s, pts_s, seen = pictures.timed(stretch.tick_s, rate)
-    audio, heard = sound.between(zero_s, stretch.end_s)
+    audio, heard = sound.between(zero_s, stretch.end_s, picture_ends=stretch.to_the_end)
     return Decoded(
         frames=pictures.frames,
         pts_s=pts_s,
@@ -125,7 +126,7 @@ def _stretch(
     stamps, end = timeline(container, stream, path)
     begun_s, end_s = float(stamps[0] * stream.time_base), float(end * stream.time_base)
     until_s = end_s if duration_s is None else min(end_s, begun_s + start_s + duration_s)
-    stretch = _Stretch(begun_s + start_s, until_s, stream.time_base)
+    stretch = _Stretch(begun_s + start_s, until_s, stream.time_base, until_s == end_s)
     frames = sum(map(stretch.holds, stamps))
     if not frames:
         raise MediaError(

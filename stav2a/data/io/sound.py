@@ -86,15 +86,15 @@ class Sound:
         audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
         return np.clip(audio, -1, 1).astype(np.float32)
 
-    def between(self, zero_s: float, end_s: float) -> tuple[np.ndarray, list[str]]:
-        """The sound of a picture that lasts from zero_s to end_s, and what was unusual.
+    def between(self, zero_s: float, end_s: float, *, picture_ends: bool) -> tuple[np.ndarray, list[str]]:
+        """The sound from zero_s to end_s, with padding where the picture ends, and what was unusual.
 
         Raises:
             MediaError: There is none.
         """
         if not self.pieces or self._end_s <= zero_s:
             raise MediaError(f"{self.path}: no sound while there is a picture. Leave it out.")
-        notes = [f"{self.channels} channels of sound averaged"] if self.channels > 1 else []
+        notes = [f"{self.channels} channels of sound averaged"] if self.channels > 2 else []
         if self.filled_s:
             notes.append(f"{self.filled_s:.2f} s missing in the sound, filled with silence")
         if self.start_s - zero_s > PADDING_S:
@@ -102,8 +102,10 @@ class Sound:
         if end_s - self._end_s > PADDING_S:
             notes.append(f"sound ends {end_s - self._end_s:.2f} s before the picture")
         audio = self.since(zero_s)
-        if self.last_s - end_s > PADDING_S:
-            notes.append(f"sound lasts {self.last_s - end_s:.2f} s longer than the picture: cut")
+        longer_s = self.last_s - end_s
+        if picture_ends and longer_s > PADDING_S:
+            notes.append(f"sound lasts {longer_s:.2f} s longer than the picture: cut")
+        if not picture_ends or longer_s > PADDING_S:
             audio = audio[: round((end_s - zero_s) * self.sample_rate)]
         return audio, notes
 
