@@ -111,9 +111,8 @@ def changes(frames: np.ndarray) -> np.ndarray:
     """
     height, width = frames.shape[1:3]
     size = (64, max(1, round(64 * height / width)))
-    small = [
-        cv2.cvtColor(cv2.resize(f, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for f in frames
-    ]
+    grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames)
+    small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in grey]
     return np.array(
         [cv2.absdiff(a, b).max() for a, b in zip(small, small[1:], strict=False)], dtype=np.float64
     )
