@@ -150,7 +150,7 @@ def test_a_run_killed_in_the_joint_stage_ends_with_the_same_bits(first, tmp_path
         checkpoint = first_checkpoint(tmp_path / "store", child)
         child.kill()
     with safe_open(checkpoint, framework="pt") as saved:
-        reached = json.loads(saved.metadata()["progress"])["step"]
+        reached = json.loads(saved.metadata()["facts"])["progress"]["step"]
     assert 0 < reached < steps
 
     again, unbroken = (command("cn_onset_gvf", output, *longer) for output in (tmp_path, first.output))
