@@ -13,6 +13,7 @@ from stav2a.assembly import STAV2A
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.metrics.sets import Classified, EvaluationSet
+from stav2a.metrics.sounds import Arrays
 from stav2a.processes import device
 from stav2a.sampling import generate_latents, to_audio
 
@@ -101,9 +102,9 @@ def evaluation_set(
     known = all(clip.onsets_s is not None for clip in clips)
     return EvaluationSet(
         ids=[clip.id for clip in clips],
-        generated=list(made.audio),
-        references=list(made.references),
-        sample_rate=front_end.SAMPLE_RATE,
+        sounds=Arrays(
+            generated=list(made.audio), references=list(made.references), sample_rate=front_end.SAMPLE_RATE
+        ),
         flows=list(flows),
         frame_rate_hz=list(rates_hz),
         flow_definition=f"{flow} at the native size and rate",

@@ -7,6 +7,7 @@ import pytest
 from stav2a.evaluation import evaluate, from_json, table, to_json
 from stav2a.metrics.errors import MetricError
 from stav2a.metrics.sets import EvaluationSet, Score
+from stav2a.metrics.sounds import Arrays
 
 FULL = Score(
     name="aa_align",
@@ -33,7 +34,8 @@ NONE = Score(
 
 @pytest.fixture
 def samples():
-    return EvaluationSet(ids=["a"], generated=[np.zeros(9)], references=[np.zeros(9)], sample_rate=9)
+    sounds = Arrays(generated=[np.zeros(9)], references=[np.zeros(9)], sample_rate=9)
+    return EvaluationSet(ids=["a"], sounds=sounds)
 
 
 def test_the_text_table():

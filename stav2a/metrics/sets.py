@@ -1,16 +1,13 @@
 """What a metric is given, and what it gives back."""
 
 import math
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType
 
 import numpy as np
 
 from stav2a.metrics.errors import MetricError
-
-Detector = Callable[[np.ndarray, int], np.ndarray]
+from stav2a.metrics.sounds import Sounds
 
 COUNTED = "; n = "  # in a definition: what is measured stands before it, on how much and how surely after it
 
@@ -47,9 +44,7 @@ class EvaluationSet:
 
     Args:
         ids: One name a clip, all different.
-        generated: Generated sounds, (S_i,) each, in [-1, 1].
-        references: The clips' real sounds, (S_i,) each.
-        sample_rate: Of both, in Hz.
+        sounds: Theirs, in the same order.
         flows: Mean flow magnitude a frame of each clip's video (L_i,), or None for a clip without.
         frame_rate_hz: Of each clip's video; needed with `flows`.
         flow_definition: How the flow was computed, for the definition of AV-Align.
@@ -60,13 +55,11 @@ class EvaluationSet:
         classifier: See `Classified`.
 
     Raises:
-        MetricError: Lists of different lengths, equal ids, a sound that is empty or not finite.
+        MetricError: Lists of different lengths, equal ids, flows without their frame rates.
     """
 
     ids: Sequence[str]
-    generated: Sequence[np.ndarray]
-    references: Sequence[np.ndarray]
-    sample_rate: int
+    sounds: Sounds
     flows: Sequence[np.ndarray | None] | None = None
     frame_rate_hz: Sequence[float] | None = None
     flow_definition: str = "as given"
@@ -75,9 +68,6 @@ class EvaluationSet:
     vague: np.ndarray | None = None
     captions: Sequence[str] | None = None
     classifier: Classified | None = None
-    _onsets: dict[object, tuple[list[np.ndarray], list[np.ndarray]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -93,39 +83,13 @@ class EvaluationSet:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.ids):
                 raise MetricError(f"{len(self.ids)} ids but {len(values)} {name}. Give one of each a clip.")
-        for side in ("generated", "references"):
-            for clip, sound in zip(self.ids, getattr(self, side), strict=True):
-                _check_sound(sound, f"{side} sound of clip {clip!r}")
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def onsets(self, detector: Detector) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Onsets in seconds of the generated and of the real sounds, cropped to their common length.
-
-        Detected once for equal detectors, however many metrics ask.
-        """
-        key = _key(detector)
-        if key not in self._onsets:
-            self._onsets[key] = self._detect(detector)
-        return self._onsets[key]
-
-    def common_duration_s(self, clip: int) -> float:
-        """How long both sounds of a clip are, in seconds."""
-        return min(len(self.generated[clip]), len(self.references[clip])) / self.sample_rate
-
-    def _detect(self, detector: Detector) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        generated, references = [], []
-        for ours, theirs in zip(self.generated, self.references, strict=True):
-            samples = min(len(ours), len(theirs))
-            generated.append(np.asarray(detector(ours[:samples], self.sample_rate), dtype=np.float64))
-            references.append(np.asarray(detector(theirs[:samples], self.sample_rate), dtype=np.float64))
-        return generated, references
-
 
 _PER_CLIP = (
-    "generated", "references", "flows", "frame_rate_hz", "true_onsets_s", "labels", "vague", "captions",
-    "classifier",
+    "sounds", "flows", "frame_rate_hz", "true_onsets_s", "labels", "vague", "captions", "classifier",
 )  # fmt: skip
 
 
@@ -181,28 +145,3 @@ class Score:
             'hits'
         """
         return self.definition.partition(COUNTED)[0]
-
-
-def describe(detector: Detector) -> str:
-    """A detector in words, for definitions: its own `definition`, or its name and public settings."""
-    if definition := getattr(detector, "definition", None):
-        return str(definition)
-    if isinstance(detector, FunctionType):
-        return detector.__name__
-    settings = ", ".join(f"{k}={v!r}" for k, v in vars(detector).items() if not k.startswith("_"))
-    return f"{type(detector).__name__}({settings})"
-
-
-def _key(detector: Detector) -> object:
-    """Equal for detectors of equal class and settings; the detector itself where that can't be told."""
-    try:
-        return pickle.dumps(detector)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return detector
-
-
-def _check_sound(sound: np.ndarray, what: str) -> None:
-    if np.ndim(sound) != 1 or not np.size(sound):
-        raise MetricError(f"the {what} is of shape {np.shape(sound)}. Give mono samples (S,), at least one.")
-    if not np.isfinite(sound).all():
-        raise MetricError(f"the {what} holds samples that are not finite.")

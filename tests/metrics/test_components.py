@@ -13,7 +13,8 @@ from stav2a.metrics.components.classified import ClassAccuracy, FrechetDistance,
 from stav2a.metrics.components.timing import AAAlign, AVAlign, OnsetF1
 from stav2a.metrics.distribution import frechet_distance
 from stav2a.metrics.errors import MetricError
-from stav2a.metrics.sets import Classified, EvaluationSet, describe
+from stav2a.metrics.sets import Classified, EvaluationSet
+from stav2a.metrics.sounds import Arrays, describe
 from stav2a.registry import available
 
 RATE = 1000
@@ -38,6 +39,10 @@ def sound(*onsets_s, duration_s=2.0):
     return audio
 
 
+def arrays(generated, references):
+    return Arrays(generated=generated, references=references, sample_rate=RATE)
+
+
 def classified(n=24, classes=4, seed=0):
     rng = np.random.default_rng(seed)
     return Classified(
@@ -54,9 +59,9 @@ def three():
     """a: both onsets hit. b: one of two. c: silent on both sides."""
     return EvaluationSet(
         ids=["a", "b", "c"],
-        generated=[sound(0.5, 1.0), sound(0.5, 1.5), sound()],
-        references=[sound(0.52, 1.02), sound(0.55, 1.9), sound()],
-        sample_rate=RATE,
+        sounds=arrays(
+            [sound(0.5, 1.0), sound(0.5, 1.5), sound()], [sound(0.52, 1.02), sound(0.55, 1.9), sound()]
+        ),
         true_onsets_s=[np.array([0.5, 1.0]), np.array([0.5, 1.9, 2.5]), np.array([])],
         flows=[np.eye(20)[5], None, np.zeros(2)],
         frame_rate_hz=[10.0, 10.0, 10.0],
@@ -69,9 +74,7 @@ def many():
     toy = classified()
     return EvaluationSet(
         ids=[f"clip{i}" for i in range(24)],
-        generated=[sound(0.5)] * 24,
-        references=[sound(0.5)] * 24,
-        sample_rate=RATE,
+        sounds=arrays([sound(0.5)] * 24, [sound(0.5)] * 24),
         labels=toy.generated_logits.argmax(axis=1),
         vague=np.arange(24) < 10,
         classifier=toy,
@@ -111,9 +114,7 @@ def test_another_matching_is_another_score(three):
 
 
 def test_sounds_are_cropped_to_their_common_duration():
-    samples = EvaluationSet(
-        ids=["a"], generated=[sound(0.5, 1.8)], references=[sound(0.5, duration_s=1.0)], sample_rate=RATE
-    )
+    samples = EvaluationSet(ids=["a"], sounds=arrays([sound(0.5, 1.8)], [sound(0.5, duration_s=1.0)]))
     score = AAAlign(detector=Spikes)(samples)
     assert score.value == 1.0
     assert score.low is score.chance is score.corrected is None  # one clip
@@ -162,9 +163,7 @@ def test_onset_f1_hears_no_further_than_the_sound_lasts(three):
 
 
 def without_truth(samples):
-    return EvaluationSet(
-        ids=samples.ids, generated=samples.generated, references=samples.references, sample_rate=RATE
-    )
+    return EvaluationSet(ids=samples.ids, sounds=samples.sounds)
 
 
 def test_a_component_of_another_slot_is_no_detector():
@@ -234,9 +233,7 @@ def test_without_a_classifier_there_is_no_figure(metric, three):
 
 
 def test_too_few_clips_give_a_reason_and_no_figure():
-    samples = EvaluationSet(
-        ids=["a"], generated=[sound()], references=[sound()], sample_rate=RATE, classifier=classified(1)
-    )
+    samples = EvaluationSet(ids=["a"], sounds=arrays([sound()], [sound()]), classifier=classified(1))
     assert "needs 2 clips or more" in FrechetDistance()(samples).unavailable
     assert "needs 20 clips or more; got 1" in InceptionScore()(samples).unavailable
     assert AAAlign(detector=Spikes)(samples).unavailable == "no clip has a value (no onset in either sound)"
@@ -247,27 +244,30 @@ def test_too_few_clips_give_a_reason_and_no_figure():
     [
         ({"ids": ["a", "a"]}, "clip ids occur twice: a"),
         ({"ids": []}, "there is no clip to evaluate"),
-        ({"references": [sound()]}, "2 ids but 1 references"),
+        ({"sounds": arrays([sound()], [sound()])}, "2 ids but 1 sounds"),
         ({"captions": ["x"]}, "2 ids but 1 captions"),
         ({"classifier": classified(3)}, "2 ids but 3 classifier"),
         ({"flows": [None, None]}, "flows came without frame_rate_hz"),
-        ({"generated": [sound(), np.zeros((2, 5))]}, r"generated sound of clip 'b' is of shape \(2, 5\)"),
-        ({"generated": [sound(), np.zeros(0)]}, r"generated sound of clip 'b' is of shape \(0,\)"),
-        (
-            {"references": [sound() + np.nan, sound()]},
-            "references sound of clip 'a' holds samples that are not",
-        ),
     ],
 )
 def test_a_set_that_does_not_fit_together_is_refused(change, told):
-    fitting = {
-        "ids": ["a", "b"],
-        "generated": [sound()] * 2,
-        "references": [sound()] * 2,
-        "sample_rate": RATE,
-    }
+    fitting = {"ids": ["a", "b"], "sounds": arrays([sound()] * 2, [sound()] * 2)}
     with pytest.raises(MetricError, match=told):
         EvaluationSet(**{**fitting, **change})
+
+
+@pytest.mark.parametrize(
+    ("generated", "references", "told"),
+    [
+        ([sound()], [sound()] * 2, "1 generated sounds but 2 real ones"),
+        ([sound(), np.zeros((2, 5))], [sound()] * 2, r"sound 1 of the generated is of shape \(2, 5\)"),
+        ([sound(), np.zeros(0)], [sound()] * 2, r"sound 1 of the generated is of shape \(0,\)"),
+        ([sound()] * 2, [sound() + np.nan, sound()], "sound 0 of the references holds samples that are not"),
+    ],
+)
+def test_sounds_that_cannot_be_listened_to_are_refused(generated, references, told):
+    with pytest.raises(MetricError, match=told):
+        arrays(generated, references)
 
 
 def test_a_classifier_gives_one_row_a_clip():

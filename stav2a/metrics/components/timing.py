@@ -8,10 +8,11 @@ import numpy as np
 from stav2a.metrics import alignment, bootstrap
 from stav2a.metrics.errors import MetricError
 from stav2a.metrics.scoring import Sheet
-from stav2a.metrics.sets import Detector, EvaluationSet, Score, describe
+from stav2a.metrics.sets import EvaluationSet, Score
+from stav2a.metrics.sounds import Ear, describe
 from stav2a.registry import expect, get, load, register
 
-DetectorFactory = Callable[[], Detector]
+DetectorFactory = Callable[[], Ear]
 FlowFactory = Callable[[], Callable[[np.ndarray], np.ndarray]]
 Built = TypeVar("Built")
 
@@ -45,10 +46,16 @@ class AAAlign:
         self.matching = alignment.checked_matching(matching)
         self.tolerance_s = tolerance_s
         self.detector = _built("onset_detector", "librosa", detector)
+        self.ears = (self.detector,)
         self.sheet = _sheet("aa_align", "AA-Align", matching, shuffles, resamples, seed)
 
+    @classmethod
+    def released(cls, *, detector: DetectorFactory | None = None) -> "AAAlign":
+        """As the paper's authors published it."""
+        return cls(matching="released", detector=detector)
+
     def __call__(self, samples: EvaluationSet) -> Score:
-        generated, references = samples.onsets(self.detector)
+        generated, references = samples.sounds.hear(self.detector)
         definition = (
             f"onsets of generated against real sound, {_count(self.matching)}, "
             f"|difference| < {self.tolerance_s:g} s (strict), {_heard(self.detector, samples)}"
@@ -103,8 +110,14 @@ class AVAlign:
         self.matching = alignment.checked_matching(matching)
         self.threshold = threshold
         self.detector = _built("onset_detector", "librosa", detector)
+        self.ears = (self.detector,)
         self.flow = _built("optical_flow", "farneback", flow)
         self.sheet = _sheet("av_align", "AV-Align", matching, shuffles, resamples, seed)
+
+    @classmethod
+    def released(cls, *, detector: DetectorFactory | None = None) -> "AVAlign":
+        """As the paper's authors published it."""
+        return cls(matching="released", detector=detector)
 
     def __call__(self, samples: EvaluationSet) -> Score:
         definition = (
@@ -120,7 +133,7 @@ class AVAlign:
             return self.sheet.absent(
                 f"no clip has a usable video ({next(iter(left_out.values()))})", definition
             )
-        generated, references = samples.onsets(self.detector)
+        generated, references = samples.sounds.hear(self.detector)
         rates = samples.frame_rate_hz
 
         def score(onsets: np.ndarray, clip: int) -> float:
@@ -179,6 +192,7 @@ class OnsetF1:
     ):
         self.tolerance_s = tolerance_s
         self.detector = _built("onset_detector", "librosa", detector)
+        self.ears = (self.detector,)
         self.sheet = _sheet("onset_f1", "Onset F1", "one_to_one", shuffles, resamples, seed)
 
     def __call__(self, samples: EvaluationSet) -> Score:
@@ -188,9 +202,9 @@ class OnsetF1:
         )
         if samples.true_onsets_s is None:
             return self.sheet.absent("the clips' true onsets are not known", definition)
-        generated, references = samples.onsets(self.detector)
+        generated, references = samples.sounds.hear(self.detector)
         known = [np.asarray(times, dtype=np.float64) for times in samples.true_onsets_s]
-        known = [times[times < samples.common_duration_s(i)] for i, times in enumerate(known)]
+        known = [times[times < samples.sounds.duration_s(i)] for i, times in enumerate(known)]
 
         def scores(sounds: list[np.ndarray]) -> np.ndarray:
             return np.array([self._scores(ours, theirs) for ours, theirs in zip(sounds, known, strict=True)])
@@ -234,8 +248,8 @@ def _count(matching: str) -> str:
     return "matched one to one" if matching == "one_to_one" else "matched as released"
 
 
-def _heard(detector: Detector, samples: EvaluationSet) -> str:
-    return f"onsets by {describe(detector)} from sound at {samples.sample_rate} Hz"
+def _heard(detector: Ear, samples: EvaluationSet) -> str:
+    return f"onsets by {describe(detector)} from {samples.sounds.definition}"
 
 
 def _mean_size(rows: list[np.ndarray]) -> float:
