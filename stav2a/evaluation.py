@@ -75,6 +75,23 @@ def table(scores: Sequence[Score], style: str = "text") -> str:
     return "\n\n".join([grid, *listed]) + "\n"
 
 
+def figures(scores: Sequence[Score]) -> dict[str, float]:
+    """What was measured, as numbers by name: the value, its interval, chance and corrected value."""
+    found = {
+        f"{score.name}{suffix}": value
+        for score in scores
+        if score.unavailable is None
+        for suffix, value in (
+            ("", score.value),
+            ("_low", score.low),
+            ("_high", score.high),
+            ("_chance", score.chance),
+            ("_corrected", score.corrected),
+        )
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def per_clip(scores: Sequence[Score]) -> dict[str, list[Any]]:
     """A table by its columns: every clip's id, and its value of each metric that has one a clip, or None."""
     given = {score.name: score.per_clip for score in scores if score.per_clip}

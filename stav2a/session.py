@@ -206,16 +206,7 @@ def _log_losses(folder: RunFolder, tracker: Tracker) -> None:
 
 def _track(tracker: Tracker, folder: RunFolder, tracked: Tracked) -> None:
     scores = evaluation.from_json(folder.scores.read_text())
-    for score in scores:
-        figures = {
-            score.name: score.value,
-            f"{score.name}_low": score.low,
-            f"{score.name}_high": score.high,
-            f"{score.name}_chance": score.chance,
-            f"{score.name}_corrected": score.corrected,
-        }
-        if score.unavailable is None:
-            tracker.log_metrics({name: value for name, value in figures.items() if value is not None})
+    tracker.log_metrics(evaluation.figures(scores))
     tracker.log_table(evaluation.per_clip(scores), "per_clip.json")
     for path in (folder.scores, folder.report, *tracked.attached):
         tracker.log_artifact(path)
