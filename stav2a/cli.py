@@ -48,6 +48,11 @@ COMMANDS: dict[str, Command] = {
         "Put sound on videos with a finished run.",
         "stav2a generate clip.mp4 --run RUN_DIR --output sounds",
     ),
+    "evaluate": Command(
+        "stav2a.evaluate",
+        "Score any system's sounds, from folders, against the real ones.",
+        "stav2a evaluate --references real --generated ours=sounds",
+    ),
     "listen": Command(
         "stav2a.listen",
         "Rate the sound of several systems blindly, and make a table of it.",

@@ -1,0 +1,114 @@
+"""`stav2a evaluate`, which is `python -m stav2a.evaluate`: score any system's sounds beside the real ones."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from stav2a import options
+from stav2a.errors import SUCCESS, UsageError, guarded
+
+EPILOG = """examples:
+  stav2a evaluate --references real --generated ours=out/ours --captions captions.csv
+  stav2a evaluate --references real --generated A=out/a B=out/b --duration 4 --duration 8 --released
+  stav2a evaluate --references real --generated ours=out/ours --metrics aa_align av_align_released
+
+A clip is a file of one name in every folder: a.wav with a.mp4. Sounds may be wav, flac, mp3, m4a, ogg, or
+films with sound. What can't be scored is told, with the reason, in left_out.csv. What was heard once is kept
+in DIR/heard by the files' contents: the same command again takes seconds.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = options.command(
+        "evaluate", "Score folders of generated sounds against folders of real ones.", EPILOG
+    )
+    add = parser.add_argument
+    add("--references", type=Path, required=True, metavar="DIR", help="the real sounds, or films with them")
+    add(
+        "--generated",
+        nargs="+",
+        action="extend",
+        type=options.pair,
+        required=True,
+        metavar="NAME=DIR",
+        help="a system's sounds; several may be given",
+    )
+    add("--videos", type=Path, metavar="DIR", help="the films, for AV-Align (default: the references)")
+    add("--captions", type=Path, metavar="CSV", help="columns id and caption, for CLAP")
+    add(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="registered metrics, or NAME_released for the paper's form (default: the paper's eight)",
+    )
+    add("--released", action="store_true", help="take the metrics in the form of the paper's tables")
+    add(
+        "--duration",
+        action="append",
+        type=_seconds,
+        metavar="S",
+        help="score the first S seconds; may be repeated (default: all that a clip's files have in common)",
+    )
+    add("--detector", metavar="NAME", help="another onset detector, such as superflux (default: librosa)")
+    add("--baseline", metavar="NAME", help="the system that others are compared with (default: the first)")
+    add(
+        "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: runs/evaluation"
+    )
+    options.add_tracking_uri(parser, "; none tracks nothing")
+    add("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    return parser
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score, write the tables, and print the first of them."""
+    arguments = build_parser().parse_args(argv)
+    systems = {name: Path(folder) for name, folder in arguments.generated}
+    if len(systems) < len(arguments.generated):
+        raise UsageError("two systems have one name. Give each a name of its own.")
+    baseline = _baseline(arguments.baseline, list(systems))
+    from stav2a import registry  # not above, so that help comes at once
+    from stav2a.evaluate import choosing, folders, scoring, tables, tracked, writing
+    from stav2a.run_folder import check_writable
+
+    registry.load()
+    check_writable(arguments.output)
+    names = arguments.metrics or list(choosing.PAPERS)
+    metrics = choosing.build(
+        choosing.released(names) if arguments.released else names, detector=arguments.detector
+    )
+    clips, unpaired = folders.pair(
+        arguments.references, systems, videos=arguments.videos, captions=arguments.captions
+    )
+    found = scoring.score(
+        clips,
+        list(metrics.values()),
+        crops=arguments.duration or [None],
+        unpaired=unpaired,
+        cache=arguments.output / "heard",
+        workers=arguments.workers,
+    )
+    named = {name: metric.sheet.name for name, metric in metrics.items()}
+    made = tables.tabulate(found, named, baseline=baseline)
+    files = writing.write(arguments.output, made)
+    tracked.track(arguments.tracking_uri, arguments.output, made, files)
+    print(made.text())
+    print("\n".join(str(file) for file in files))
+    return SUCCESS
+
+
+def _baseline(given: str | None, systems: Sequence[str]) -> str:
+    if given is not None and given not in systems:
+        raise UsageError(f"--baseline {given} is no system. The systems are: {', '.join(systems)}.")
+    return given or systems[0]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
