@@ -53,6 +53,21 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
         module.load_state_dict(take(_read), strict=not without)
 
 
+def load_state(module: Any, tensors: Mapping[str, Any], told: str) -> None:
+    """Put tensors into a module, all of them and no others.
+
+    Args:
+        module: Of the sizes of the weights.
+        tensors: By the module's own names.
+        told: Which weights they are, for messages.
+
+    Raises:
+        CheckpointError: Keys that are missing, unknown or of another shape.
+    """
+    _check(tensors, state(module), told)
+    module.load_state_dict(tensors)
+
+
 @dataclass(frozen=True)
 class Asked:
     """Weights that a component asked for while none were read.

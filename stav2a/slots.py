@@ -173,6 +173,16 @@ class Classifier(Protocol):
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
+class Judge(Protocol):
+    """audio (S,) at `sample_rate` Hz -> what a pretrained model makes of it, or its `fault` why it can't."""
+
+    name: str
+    fault: str | None
+
+    def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Slot:
     """A slot's contract, and the constructor arguments that `assemble` supplies."""
@@ -196,6 +206,7 @@ SLOTS: dict[str, Slot] = {
     "onset_detector": Slot(OnsetDetector),
     "optical_flow": Slot(OpticalFlow),
     "metric": Slot(Metric),
+    "judge": Slot(Judge),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "stage": Slot(Stage),
     "optimizer": Slot(Optimizer, wired=("params",)),

@@ -21,16 +21,17 @@ LAYERS = [
     ["report", "plots", "training"],
     ["sampling", "evaluation", "tracking", "run_folder"],
     ["assembly", "pretrained"],
-    ["components", "data", "metrics"],
+    ["components", "data", "metrics", "judges"],
     ["recipe"],
     ["registry"],
-    ["slots", "store", "checkpoints", "processes", "errors", "options", ""],
+    ["slots", "store", "checkpoints", "convert.reading", "processes", "errors", "options", ""],
 ]
 GIN = {"registry", "recipe", "assembly", "experiment"}
 ONLY_IN = {"gin": GIN, "mlflow": {"tracking"}}
 WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional
 APART = {
     "components": {"checkpoints", "data", "registry", "slots"},  # and no other component
+    "judges": {"judges", "checkpoints", "convert", "data", "registry"},  # of convert: how files are read
     "metrics": {"metrics", "registry"},  # arrays in, numbers out
     "training": {
         "training",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,6 +18,14 @@ from torch import Tensor
 from stav2a.checkpoints import CheckpointError
 
 OLDEST_TORCH = (2, 10)  # before it, torch.load(weights_only=True) could be made to run code
+# Arrays of whole numbers, as PANNs keeps its sampler's order beside its weights; under numpy's old names too.
+HARMLESS: list[Any] = [
+    (np.zeros(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
+    (np.zeros(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Int64DType,
+]
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -86,7 +95,8 @@ def _load(path: Path, sha256: str) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         mapped = zipfile.is_zipfile(path)  # not the format of torch before 1.6, which has to be read whole
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         told = str(error)
         if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", told):

@@ -42,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="registered metrics, or NAME_released for the paper's form (default: the paper's eight)",
     )
+    add(
+        "--weights-dir",
+        type=Path,
+        metavar="DIR",
+        help="published weights of FD, FAD, KL, IS, PAM and CLAP (default: $STAV2A_WEIGHTS)",
+    )
     add("--released", action="store_true", help="take the metrics in the form of the paper's tables")
     add(
         "--duration",
@@ -70,14 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     baseline = _baseline(arguments.baseline, list(systems))
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluate import choosing, folders, scoring, tables, tracked, writing
+    from stav2a.judges.weights import looked_for_in
     from stav2a.run_folder import check_writable
 
     registry.load()
     check_writable(arguments.output)
-    names = arguments.metrics or list(choosing.PAPERS)
-    metrics = choosing.build(
-        choosing.released(names) if arguments.released else names, detector=arguments.detector
-    )
+    names = arguments.metrics or [*choosing.PAPERS, "kad"]
+    with looked_for_in(arguments.weights_dir):
+        metrics = choosing.build(
+            choosing.released(names) if arguments.released else names, detector=arguments.detector
+        )
     clips, unpaired = folders.pair(
         arguments.references, systems, videos=arguments.videos, captions=arguments.captions
     )

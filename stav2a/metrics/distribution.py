@@ -1,5 +1,6 @@
 """Distances between sets of sounds, from embeddings and logits. Arrays in, numbers out, in float64."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
         >>> round(frechet_distance([[0.0], [2.0]], [[1.0], [5.0]]), 9)  # (1 - 3)^2 + (sqrt(2) - sqrt(8))^2
         6.0
     """
-    x, y = _matrix(generated, "generated embeddings"), _matrix(reference, "reference embeddings")
+    x, y = as_matrix(generated, "generated embeddings"), as_matrix(reference, "reference embeddings")
     if min(len(x), len(y)) < 2:
         raise MetricError(f"the Fréchet distance needs 2 clips or more a side; got {len(x)} and {len(y)}.")
     if x.shape[1] != y.shape[1]:
@@ -51,7 +52,7 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
     return max(0.0, float(distance))  # equal sets give 0 but for rounding
 
 
-def frechet_floor(reference: ArrayLike, n: int, *, draws: int = 20, seed: int = 0) -> float:
+def frechet_floor(reference: Array | Sequence[Array], n: int, *, draws: int = 20, seed: int = 0) -> float:
     """The distance a perfect generator would reach: between two sets of n clips of one distribution.
 
     With few clips the Fréchet distance is inflated, by about 1/n where there are many more clips than
@@ -61,25 +62,25 @@ def frechet_floor(reference: ArrayLike, n: int, *, draws: int = 20, seed: int = 
     replacement fell short by as much as 40 %.
 
     Args:
-        reference: Embeddings of the real sounds.
+        reference: Embeddings of the real sounds: a row a clip, or several rows (W_i, D) a clip.
         n: How many clips a side.
         draws: How many pairs of parts to average.
         seed: Of the draws.
 
     Shapes:
-        (M, D) -> a distance
+        (M, D), or M times (W_i, D) -> a distance
 
     Raises:
         MetricError: Fewer than eight references.
     """
-    embeddings = _matrix(reference, "reference embeddings")
-    m = len(embeddings)
+    clips = [as_matrix(np.atleast_2d(np.asarray(rows)), "reference embeddings") for rows in reference]
+    m = len(clips)
     if m < 8:
         raise MetricError(f"the floor of the Fréchet distance needs 8 real clips or more; got {m}.")
     rng = np.random.default_rng(seed)
     if 2 * n <= m:
-        return _between_parts(embeddings, n, draws, rng)
-    halves, quarters = (_between_parts(embeddings, m // parts, draws, rng) for parts in (2, 4))
+        return _between_parts(clips, n, draws, rng)
+    halves, quarters = (_between_parts(clips, m // parts, draws, rng) for parts in (2, 4))
     if halves == 0 or quarters == 0:
         return 0.0
     slope = np.log(halves / quarters) / np.log((m // 2) / (m // 4))
@@ -104,7 +105,7 @@ def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, 
         >>> kl_divergences([[0.0, 0.0]], [[np.log(3.0), 0.0]]).round(4)  # 3/4 log(3/2) + 1/4 log(1/2)
         array([0.1308])
     """
-    q, p = _matrix(generated_logits, "generated logits"), _matrix(reference_logits, "reference logits")
+    q, p = as_matrix(generated_logits, "generated logits"), as_matrix(reference_logits, "reference logits")
     if p.shape != q.shape:
         raise MetricError(
             f"logits of shapes {q.shape} and {p.shape} don't pair up. Give one row a clip, on both sides."
@@ -135,7 +136,7 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) ->
         >>> inception_score(np.zeros((20, 5)))
         InceptionScore(mean=1.0, std=0.0)
     """
-    rows = _matrix(logits, "logits")
+    rows = as_matrix(logits, "logits")
     n = len(rows)
     if n < 2 * splits:
         raise MetricError(
@@ -159,10 +160,14 @@ def _exp_mutual_information(log_p: Array) -> float:
     return float(np.exp((p * (log_p - log_mean)).sum(axis=1).mean()))
 
 
-def _between_parts(embeddings: Array, size: int, draws: int, rng: np.random.Generator) -> float:
-    """Mean distance between two disjoint parts of a size."""
-    orders = [rng.permutation(len(embeddings)) for _ in range(draws)]
-    parts = [(embeddings[order[:size]], embeddings[order[size : 2 * size]]) for order in orders]
+def _between_parts(clips: Sequence[Array], size: int, draws: int, rng: np.random.Generator) -> float:
+    """Mean distance between two disjoint parts of so many clips."""
+
+    def pooled(chosen: NDArray[np.int64]) -> Array:
+        return np.concatenate([clips[i] for i in chosen])
+
+    orders = [rng.permutation(len(clips)) for _ in range(draws)]
+    parts = [(pooled(order[:size]), pooled(order[size : 2 * size])) for order in orders]
     return float(np.mean([frechet_distance(*pair) for pair in parts]))
 
 
@@ -172,7 +177,8 @@ def _factor(samples: Array) -> Array:
     return np.asarray(np.linalg.qr(centred, mode="r")) if centred.shape[0] > centred.shape[1] else centred
 
 
-def _matrix(values: ArrayLike, name: str) -> Array:
+def as_matrix(values: ArrayLike, name: str) -> Array:
+    """Finite rows in float64, or a MetricError that names them."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size:
         raise MetricError(f"the {name} were of shape {array.shape}. Give one row a clip, and at least one.")

@@ -46,3 +46,44 @@ def class_hits(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
             f"labels from {truth.min()} to {truth.max()}, but the classifier has classes 0 to {classes - 1}."
         )
     return (predicted == truth).astype(np.float64)
+
+
+def cosines(sounds: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:
+    """Cosine of each sound's embedding with its caption's; their mean is the CLAP score.
+
+    Shapes:
+        (N, D), (N, D) -> (N,)
+
+    Raises:
+        MetricError: Different shapes, numbers that are not finite.
+
+    Example:
+        >>> cosines([[1.0, 0.0], [3.0, 4.0]], [[2.0, 0.0], [1.0, 0.0]])
+        array([1. , 0.6])
+    """
+    x, y = (np.asarray(rows, dtype=np.float64) for rows in (sounds, texts))
+    if x.ndim != 2 or x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise MetricError(
+            f"embeddings of shapes {x.shape} and {y.shape}, or not all finite. Give one finite row a clip."
+        )
+    return (x * y).sum(axis=1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
+
+
+def prompted(segments: ArrayLike, prompts: ArrayLike, scale: float) -> float:
+    """PAM: how much likelier the first of two prompts is for a sound, by softmax; a mean over its segments.
+
+    Args:
+        segments: Embeddings of the sound's segments.
+        prompts: Embeddings of what is hoped for, and of its opposite.
+        scale: What cosines are multiplied by before softmax.
+
+    Shapes:
+        (W, D), (2, D) -> a probability
+
+    Example:
+        >>> round(prompted([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], 2.0), 4)  # 1 / (1 + exp(-2))
+        0.8808
+    """
+    sounds, texts = np.asarray(segments, dtype=np.float64), np.asarray(prompts, dtype=np.float64)
+    hoped, feared = (cosines(sounds, np.broadcast_to(text, sounds.shape)) for text in texts)
+    return float((1 / (1 + np.exp(-scale * (hoped - feared)))).mean())

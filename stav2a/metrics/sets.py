@@ -16,6 +16,14 @@ COUNTED = "; n = "  # in a definition: what is measured stands before it, on how
 class Classified:
     """What one classifier says of the generated and of the real sounds.
 
+    Args:
+        name: Of the classifier, as in a table.
+        generated_logits: Of the generated sounds.
+        reference_logits: Of the real ones.
+        generated_embeddings: Of the generated sounds.
+        reference_embeddings: Of the real ones.
+        definition: The classifier with its front end and weights; its name, if they need no telling.
+
     Shapes:
         logits (N, C); embeddings (N, D); row i belongs to clip i on both sides
     """
@@ -25,9 +33,14 @@ class Classified:
     reference_logits: np.ndarray
     generated_embeddings: np.ndarray
     reference_embeddings: np.ndarray
+    definition: str = ""
 
     def __post_init__(self) -> None:
-        shapes = {name: np.shape(values) for name, values in vars(self).items() if name != "name"}
+        shapes = {
+            name: np.shape(values)
+            for name, values in vars(self).items()
+            if name not in ("name", "definition")
+        }
         if len({shape[:1] for shape in shapes.values()}) != 1 or any(
             len(shape) != 2 for shape in shapes.values()
         ):
@@ -36,6 +49,11 @@ class Classified:
 
     def __len__(self) -> int:
         return len(self.generated_logits)
+
+    @property
+    def described(self) -> str:
+        """Its definition, or at least its name."""
+        return self.definition or self.name
 
 
 @dataclass(frozen=True, kw_only=True)

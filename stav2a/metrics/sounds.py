@@ -101,7 +101,9 @@ def describe(ear: Ear) -> str:
 
 
 def _key(ear: Ear) -> object:
-    """Equal for ears of equal class and settings; the ear itself where that can't be told."""
+    """Equal for ears of equal definition, or class and settings; the ear itself where that can't be told."""
+    if definition := getattr(ear, "definition", None):
+        return definition
     try:
         return pickle.dumps(ear)
     except (pickle.PicklingError, AttributeError, TypeError):

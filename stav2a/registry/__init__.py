@@ -43,6 +43,7 @@ BUILT_IN = (
     "stav2a.data.flow",
     "stav2a.data.filters",
     "stav2a.metrics.components",
+    "stav2a.judges",
     "stav2a.sampling",
     "stav2a.training.stages",
     "stav2a.training.optimizers",

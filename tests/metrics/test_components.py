@@ -9,7 +9,8 @@ import pytest
 from stav2a import registry
 from stav2a.evaluation import from_json, to_json
 from stav2a.metrics import components  # noqa: F401  (registers)
-from stav2a.metrics.components.classified import ClassAccuracy, FrechetDistance, InceptionScore, KLDivergence
+from stav2a.metrics.components.classified import ClassAccuracy, InceptionScore, KLDivergence
+from stav2a.metrics.components.distances import FrechetDistance, KernelAudioDistance
 from stav2a.metrics.components.timing import AAAlign, AVAlign, OnsetF1
 from stav2a.metrics.distribution import frechet_distance
 from stav2a.metrics.errors import MetricError
@@ -225,11 +226,19 @@ def test_class_accuracy_of_all_and_of_vague_captions(many):
         ClassAccuracy(captions="some")
 
 
-@pytest.mark.parametrize("metric", [FrechetDistance, KLDivergence, InceptionScore, ClassAccuracy])
-def test_without_a_classifier_there_is_no_figure(metric, three):
+@pytest.mark.parametrize("metric", [FrechetDistance, KLDivergence, InceptionScore, KernelAudioDistance])
+def test_without_a_classifier_and_weights_there_is_no_figure(metric, three, monkeypatch):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
     score = metric()(three)
-    assert score.unavailable == "no classifier was given for this evaluation"
+    assert score.unavailable == (
+        "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth into a folder and name it "
+        "with --weights-dir or $STAV2A_WEIGHTS"
+    )
     assert math.isnan(score.value)
+
+
+def test_class_accuracy_is_the_sets_own_classifiers(three):
+    assert ClassAccuracy()(three).unavailable == "no classifier was given for this evaluation"
 
 
 def test_too_few_clips_give_a_reason_and_no_figure():

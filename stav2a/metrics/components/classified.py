@@ -3,53 +3,15 @@
 import numpy as np
 
 from stav2a.metrics import distribution, semantic
+from stav2a.metrics.components import judging
+from stav2a.metrics.components.judging import Classifying, JudgeFactory
 from stav2a.metrics.errors import MetricError
 from stav2a.metrics.scoring import Sheet
-from stav2a.metrics.sets import Classified, EvaluationSet, Score
+from stav2a.metrics.sets import EvaluationSet, Score
 from stav2a.registry import register
 
+RELEASED_EPS = 1e-6
 NO_CLASSIFIER = "no classifier was given for this evaluation"
-
-
-@register("metric", "fd")
-class FrechetDistance:
-    """Fréchet distance between the embeddings of generated and real sounds; not square-rooted.
-
-    Args:
-        resamples: Bootstrap draws of the clips.
-        draws: Pairs of parts of the real sounds, for the bias floor that a perfect generator would reach.
-        seed: Of both.
-
-    Shapes:
-        embeddings (N, D) on both sides -> a distance
-    """
-
-    def __init__(self, *, resamples: int = 300, draws: int = 20, seed: int = 0):
-        self.draws = draws
-        self.sheet = Sheet(name="fd", label="FD", higher_is_better=False, resamples=resamples, seed=seed)
-
-    def __call__(self, samples: EvaluationSet) -> Score:
-        definition = "Fréchet distance (covariance ddof 1, not square-rooted, no eps)"
-        sheet, classifier = _named(self.sheet, samples.classifier), samples.classifier
-        if classifier is None:
-            return sheet.absent(NO_CLASSIFIER, definition)
-        ours, theirs = classifier.generated_embeddings, classifier.reference_embeddings
-        definition = f"{definition} of embeddings of width {ours.shape[1]} by the {classifier.name}"
-        try:
-            return sheet.statistic(
-                lambda clips: distribution.frechet_distance(ours[clips], theirs[clips]),
-                len(samples),
-                definition,
-                details=self._floor(theirs, sheet.seed),
-            )
-        except MetricError as error:
-            return sheet.absent(str(error), definition)
-
-    def _floor(self, embeddings: np.ndarray, seed: int) -> dict[str, float]:
-        if len(embeddings) < 8:
-            return {}
-        floor = distribution.frechet_floor(embeddings, len(embeddings), draws=self.draws, seed=seed)
-        return {"bias floor (a perfect generator at this n)": floor}
 
 
 @register("metric", "kl")
@@ -57,6 +19,7 @@ class KLDivergence:
     """KL(real || generated) between the class distributions of each pair of sounds, in nats.
 
     Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
         eps: Added to the generated probabilities; 0 is exact, 1e-6 as released.
         resamples: Bootstrap draws of the clips.
         seed: Of the draws.
@@ -65,19 +28,35 @@ class KLDivergence:
         logits (N, C) on both sides -> a mean over clips
     """
 
-    def __init__(self, *, eps: float = 0.0, resamples: int = 2000, seed: int = 0):
+    compares = True
+
+    def __init__(
+        self,
+        *,
+        judge: JudgeFactory | None = None,
+        eps: float = 0.0,
+        resamples: int = 2000,
+        seed: int = 0,
+    ):
         self.eps = eps
+        self.classifying = Classifying(judge)
+        self.ears = judging.ears(self.classifying.judge)
         name = f"kl_eps_{eps:g}" if eps else "kl"
         self.sheet = Sheet(name=name, label="KL", higher_is_better=False, resamples=resamples, seed=seed)
 
+    @classmethod
+    def released(cls) -> "KLDivergence":
+        """As the paper's authors published it."""
+        return cls(eps=RELEASED_EPS)
+
     def __call__(self, samples: EvaluationSet) -> Score:
         definition = f"KL(real || generated) of softmax distributions, nats, eps {self.eps:g}"
-        sheet, classifier = _named(self.sheet, samples.classifier), samples.classifier
-        if classifier is None:
-            return sheet.absent(NO_CLASSIFIER, definition)
-        logits = classifier.generated_logits, classifier.reference_logits
-        values = distribution.kl_divergences(*logits, eps=self.eps)
-        return sheet.mean(samples.ids, values, f"{definition}, by the {classifier.name}")
+        said = self.classifying.of(samples)
+        if isinstance(said, str):
+            return self.sheet.absent(said, definition)
+        values = distribution.kl_divergences(said.generated_logits, said.reference_logits, eps=self.eps)
+        sheet = judging.named(self.sheet, said.name)
+        return sheet.mean(samples.ids, values, f"{definition}, by the {said.described}")
 
 
 @register("metric", "is")
@@ -85,6 +64,7 @@ class InceptionScore:
     """Inception score of the generated sounds: sure of each, varied over all.
 
     Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
         splits: Parts of the shuffled clips, over which the score is averaged.
         resamples: Bootstrap draws of the clips.
         seed: Of the draws; the shuffle has its own, 2020.
@@ -93,17 +73,26 @@ class InceptionScore:
         logits (N, C) -> a number within 1 and C
     """
 
-    def __init__(self, *, splits: int = 10, resamples: int = 300, seed: int = 0):
+    def __init__(
+        self,
+        *,
+        judge: JudgeFactory | None = None,
+        splits: int = 10,
+        resamples: int = 300,
+        seed: int = 0,
+    ):
         self.splits = splits
+        self.classifying = Classifying(judge)
+        self.ears = judging.ears(self.classifying.judge)
         self.sheet = Sheet(name="is", label="IS", higher_is_better=True, resamples=resamples, seed=seed)
 
     def __call__(self, samples: EvaluationSet) -> Score:
         definition = f"inception score, mean of {self.splits} splits of RandomState(2020)'s permutation"
-        sheet, classifier = _named(self.sheet, samples.classifier), samples.classifier
-        if classifier is None:
-            return sheet.absent(NO_CLASSIFIER, definition)
-        definition = f"{definition}, by the {classifier.name}"
-        ours, theirs = classifier.generated_logits, classifier.reference_logits
+        said = self.classifying.of(samples)
+        if isinstance(said, str):
+            return self.sheet.absent(said, definition)
+        sheet, definition = judging.named(self.sheet, said.name), f"{definition}, by the {said.described}"
+        ours, theirs = said.generated_logits, said.reference_logits
         try:
             deviation = distribution.inception_score(ours, splits=self.splits).std
             real = distribution.inception_score(theirs, splits=self.splits).mean
@@ -149,10 +138,11 @@ class ClassAccuracy:
         definition = (
             f"likeliest class = true class, {'clips with vague captions' if self.vague else 'all clips'}"
         )
-        sheet, classifier = _named(self.sheet, samples.classifier), samples.classifier
+        classifier = samples.classifier
         if classifier is None:
-            return sheet.absent(NO_CLASSIFIER, definition)
-        definition = f"{definition}, by the {classifier.name}"
+            return self.sheet.absent(NO_CLASSIFIER, definition)
+        sheet = judging.named(self.sheet, classifier.name)
+        definition = f"{definition}, by the {classifier.described}"
         if samples.labels is None:
             return sheet.absent("the clips' true classes are not known", definition)
         if self.vague and samples.vague is None:
@@ -171,8 +161,3 @@ class ClassAccuracy:
             details={"real sounds": float(semantic.class_hits(theirs, labels).mean())},
             pair=lambda i, j: float(predicted[i] == labels[j]),
         )
-
-
-def _named(sheet: Sheet, classifier: Classified | None) -> Sheet:
-    """No figure of a classifier's without its name."""
-    return sheet if classifier is None else sheet.relabelled(f"{sheet.label} ({classifier.name})")
