@@ -14,9 +14,8 @@ Rows = Mapping[str, Sequence[Score]]
 def table_one(comparisons: Mapping[Crop, Comparison]) -> Grid:
     """Systems by crops, by metrics: a crop's rows below one another's."""
     first = {crop: grids(comparison)[0] for crop, comparison in comparisons.items()}
-    headings = dict.fromkeys(
-        tuple(column.title for column in group) for grid in first.values() for group in grid.groups
-    )
+    tables = list(first.values())
+    headings = dict.fromkeys(group[0].title for grid in tables for group in grid.groups)
     seconds = [Entry(crop_in_figures(crop)) for crop, grid in first.items() for _ in grid.names]
     return Grid(
         title="Systems by durations by metrics",
@@ -62,14 +61,15 @@ def crop_in_figures(crop: Crop) -> str:
     return "whole" if crop is None else f"{crop:g}"
 
 
-def _joined(tables: Sequence[Grid], titles: Sequence[str]) -> list[Column]:
-    """One metric's columns, of all tables; dashes where a table hasn't got them."""
+def _joined(tables: Sequence[Grid], heading: str) -> list[Column]:
+    """One metric's columns, of all tables: its figures, and the paper's if any table has them."""
+    groups = [next((g for g in grid.groups if g[0].title == heading), ()) for grid in tables]
+    titles = max((tuple(column.title for column in group) for group in groups), key=len)
     columns = []
     for place, title in enumerate(titles):
         entries: list[Entry] = []
-        for grid in tables:
-            own = next((g for g in grid.groups if tuple(c.title for c in g) == titles), None)
-            entries += own[place].entries if own else [Entry(NOTHING)] * len(grid.names)
+        for grid, group in zip(tables, groups, strict=True):
+            entries += group[place].entries if place < len(group) else [Entry(NOTHING)] * len(grid.names)
         columns.append(Column(title, entries))
     return columns
 

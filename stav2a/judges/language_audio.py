@@ -24,10 +24,11 @@ class LanguageAudio(PublishedJudge):
 
     @property
     def file(self) -> Path:
-        found = [super().file / name for name in NAMES if (super().file / name).is_file()]
+        folder = super().file
+        found = [folder / name for name in NAMES if (folder / name).is_file()]
         if not found:
             raise CheckpointError(
-                f"{super().file}: no weights of {self.name} there. Expected {' or '.join(NAMES)}."
+                f"{folder}: no weights of {self.name} there. Expected {' or '.join(NAMES)}."
             )
         return found[0]
 
