@@ -17,6 +17,7 @@ from stav2a.report import Media, render
 from stav2a.store import write_text
 
 CLASSES = {YES: "yes", NO: "no", NOISE: "noise"}
+KINDS = {".mp4": "video/mp4", ".wav": "audio/wav"}
 REAL = "real sound"
 
 
@@ -25,7 +26,7 @@ class RowClip:
     """What one row made of a clip.
 
     Args:
-        video: The clip with its new sound, a file that browsers play (mp4).
+        video: The clip with its new sound, a file that browsers play (mp4); without a film, the sound.
         audio: The new sound alone (wav).
         facts: Name -> value, such as its own scores by their labels.
     """
@@ -152,7 +153,7 @@ def _cards(clip: ComparedClip, comparison: Comparison) -> list[Card]:
 
 def _made(name: str, own: RowClip, picture: Media) -> Card:
     facts = {shortened(label): value for label, value in own.facts.items()}
-    return Card(name, Media(name, own.video, "video/mp4"), picture, facts)
+    return Card(name, Media(name, own.video, KINDS[own.video.suffix]), picture, facts)
 
 
 def _mel(sound: Path) -> np.ndarray:

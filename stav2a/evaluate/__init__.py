@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("two systems have one name. Give each a name of its own.")
     baseline = _baseline(arguments.baseline, list(systems))
     from stav2a import registry  # not above, so that help comes at once
-    from stav2a.evaluate import choosing, folders, scoring, tables, tracked, writing
+    from stav2a.evaluate import choosing, folders, page, scoring, tables, tracked, writing
     from stav2a.judges.weights import looked_for_in
     from stav2a.run_folder import check_writable
 
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     named = {name: metric.sheet.name for name, metric in metrics.items()}
     made = tables.tabulate(found, named, baseline=baseline)
-    files = writing.write(arguments.output, made)
+    files = [*writing.write(arguments.output, made), page.write_page(arguments.output, made, clips)]
     tracked.track(arguments.tracking_uri, arguments.output, made, files)
     print(made.text())
     print("\n".join(str(file) for file in files))

@@ -1,7 +1,7 @@
 """From folders of sounds to scores: every system, every crop, every metric, on the same clips."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,8 @@ def _scores(
 ) -> dict[str, Sequence[Score]]:
     systems = [side for side in hearing.clips[0].files if side != REFERENCE]
     found = {system: evaluate(_set(hearing, ids, system, crop), metrics) for system in systems}
-    return {REAL: evaluate(_set(hearing, ids, REFERENCE, crop), [_alone(each) for each in metrics]), **found}
-
-
-def _alone(metric: Any) -> Callable[[EvaluationSet], Score]:
-    """A metric for the real sounds by themselves: none that compares with them."""
-    if getattr(metric, "compares", False):
-        return lambda _: metric.sheet.absent("it is the real sounds that others are compared with", "")
-    return metric
+    alone = [metric for metric in metrics if not getattr(metric, "compares", False)]
+    return {REAL: evaluate(_set(hearing, ids, REFERENCE, crop), alone), **found}
 
 
 def _set(hearing: Hearing, ids: Sequence[str], side: str, crop: Crop) -> EvaluationSet:

@@ -7,7 +7,7 @@ from stav2a.comparison.tables.grids import shortened
 from stav2a.comparison.tables.notes import notes
 from stav2a.evaluate.folders import LeftOut
 from stav2a.evaluate.listening import Crop
-from stav2a.evaluate.scoring import Evaluated
+from stav2a.evaluate.scoring import REAL, Evaluated
 
 MOST = 20  # lines of one kind; left_out.csv has them all
 FEW = {"fd": 2048, "fad": 100, "is": 500}  # with fewer clips a figure tells little by itself
@@ -32,10 +32,14 @@ def words(evaluated: Evaluated, comparisons: Mapping[Crop, Comparison]) -> dict[
     ]
 
     def own(heading: str) -> list[str]:
-        return [
+        """A note of all crops once, and those of single crops with their crop."""
+        lines = {crop: found.get(heading, []) for crop, found in by_crop.items()}
+        common = [line for line in next(iter(lines.values())) if all(line in each for each in lines.values())]
+        return common + [
             _at(crop, line, len(by_crop))
-            for crop, found in by_crop.items()
-            for line in found.get(heading, [])
+            for crop, each in lines.items()
+            for line in each
+            if line not in common
         ]
 
     listed = {
@@ -44,7 +48,7 @@ def words(evaluated: Evaluated, comparisons: Mapping[Crop, Comparison]) -> dict[
         "Too few clips": few,
         "Left out": [*_lines(evaluated.left_out), *own("Left out")],
         "Noticed": _lines(evaluated.noticed),
-        "Missing": own("Missing"),
+        "Missing": [line for line in own("Missing") if not line.startswith(f"{REAL}, ")],
     }
     return {heading: lines for heading, lines in listed.items() if lines}
 

@@ -64,6 +64,7 @@ def test_every_form_is_written(made):
         "table.txt": "Systems by durations by metrics",
         "table.md": "| **good** |",
         "table.tex": r"\toprule",
+        "report.html": '<video controls preload="metadata" playsinline aria-label="good: clip0"',
         "left_out.csv": "kind,clip,where,reason",
     }.items():
         assert word in (out / name).read_text()
