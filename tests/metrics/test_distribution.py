@@ -63,7 +63,7 @@ def test_frechet_is_symmetric_and_zero_for_equals(rng):
     assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
 
 
-@pytest.mark.parametrize(("n", "d"), [(200, 8), (128, 64), (60, 100)])
+@pytest.mark.parametrize(("n", "d"), [(200, 8), (128, 64), (60, 100), (50, 128), (200, 128), (1000, 128)])
 def test_the_floor_is_what_equal_distributions_reach(rng, n, d):
     """Against fresh pairs of samples; the floor sees one sample alone."""
     mix = rng.normal(size=(d, d)) / np.sqrt(d)
@@ -132,6 +132,19 @@ def test_inception_score_of_sure_and_varied_sounds_is_the_number_of_classes():
     """Any split of two clips of different classes scores 2; one split of all classes alike scores 5."""
     logits = 1e3 * np.tile(np.eye(5), (8, 1))
     assert inception_score(logits, splits=1) == pytest.approx((5.0, 0.0))
+
+
+def test_inception_score_by_hand_in_two_splits():
+    """RandomState(2020) makes the splits (2, 1) and (3, 0).
+
+    Clips 0 and 1 are of class A for sure, 2 and 3 of class B: both splits hold one of each, the mean is
+    (1/2, 1/2), each KL is log 2, each score 2, the deviation 0. Of classes A, B, B, A each split holds one
+    class alone, and scores 1.
+    """
+    assert np.random.RandomState(2020).permutation(4).tolist() == [2, 1, 3, 0]
+    sure = 1e3 * np.eye(2)
+    assert inception_score(sure[[0, 0, 1, 1]], splits=2) == pytest.approx((2.0, 0.0))
+    assert inception_score(sure[[0, 1, 1, 0]], splits=2) == pytest.approx((1.0, 0.0))
 
 
 def test_inception_score_of_the_same_sound_again_and_again_is_one(rng):

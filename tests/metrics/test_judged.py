@@ -1,0 +1,135 @@
+"""Metrics of judges, with judges whose embeddings are known."""
+
+import numpy as np
+import pytest
+
+from stav2a.metrics.components.classified import InceptionScore, KLDivergence
+from stav2a.metrics.components.distances import FrechetAudioDistance, FrechetDistance, KernelAudioDistance
+from stav2a.metrics.components.language import PAM, ClapScore
+from stav2a.metrics.distribution import frechet_distance
+from stav2a.metrics.sets import EvaluationSet
+from stav2a.metrics.sounds import Arrays
+
+RATE, N = 100, 24
+RECORD = np.dtype([("embedding", float, 3), ("logits", float, 4)])
+
+
+class Toy:
+    """Takes the first samples of a sound for what it makes of it."""
+
+    name, fault, definition, scale = "toy classifier", None, "a toy (no weights)", 2.0
+
+    def __call__(self, audio, sample_rate):
+        return np.array((audio[:3], audio[3:7]), dtype=RECORD)
+
+
+class Windows(Toy):
+    """Two rows of three samples for each sound, or one for a short one."""
+
+    def __call__(self, audio, sample_rate):
+        return np.asarray(audio, float)[: 6 if len(audio) > 8 else 3].reshape(-1, 3)
+
+
+class Texts(Windows):
+    """Reads a text as the vector that its letter stands for."""
+
+    name = "toy"
+
+    def __call__(self, audio, sample_rate):
+        return np.asarray(audio[:3], float)
+
+    def read(self, texts):
+        return np.array([np.eye(3)["xyz".index(text[0])] for text in texts])
+
+
+class Prompts(Windows):
+    def read(self, texts):
+        assert [text.split()[3] for text in texts] == ["clear", "noisy"]
+        return np.eye(3)[:2]
+
+
+class Missing(Toy):
+    fault = "weights of Toy not found: put toy.pth here: nowhere"
+
+
+def samples(generated=None, references=None, **known):
+    rng = np.random.default_rng(0)
+    ours, theirs = (
+        [each.astype(float) for each in (rng.normal(size=(N, 9)) if given is None else given)]
+        for given in (generated, references)
+    )
+    sounds = Arrays(generated=ours, references=theirs, sample_rate=RATE)
+    return EvaluationSet(ids=[f"clip{i}" for i in range(len(ours))], sounds=sounds, **known)
+
+
+@pytest.mark.parametrize("metric", [FrechetDistance, KLDivergence, InceptionScore, KernelAudioDistance])
+def test_a_published_judge_stands_in_for_a_classifier(metric):
+    score = metric(judge=Toy, resamples=20)(samples())
+    assert score.label.endswith("(toy classifier)")
+    assert "by the a toy (no weights)" in score.definition or "the a toy" in score.definition
+    assert np.isfinite(score.value) and score.n == N
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        FrechetDistance,
+        KLDivergence,
+        InceptionScore,
+        KernelAudioDistance,
+        FrechetAudioDistance,
+        ClapScore,
+        PAM,
+    ],
+)
+def test_a_judge_without_weights_leaves_the_metric_out_and_listens_to_nothing(metric):
+    made = metric(judge=Missing)
+    assert made(samples()).unavailable == "weights of Toy not found: put toy.pth here: nowhere"
+    assert made.ears == ()
+
+
+def test_fad_pools_the_windows_of_all_clips():
+    short = [np.arange(8.0) + i for i in range(12)]
+    long = [np.arange(9.0) * i for i in range(12)]
+    both = samples([*short[:6], *long[:6]], [*long[6:], *short[6:]])
+    score = FrechetAudioDistance(judge=Windows, resamples=20)(both)
+    pooled = [
+        np.concatenate([Windows()(sound[: min(len(sound), len(other))], RATE) for sound, other in pairs])
+        for pairs in (
+            list(zip(both.sounds.generated, both.sounds.references, strict=True)),
+            list(zip(both.sounds.references, both.sounds.generated, strict=True)),
+        )
+    ]
+    assert score.value == pytest.approx(frechet_distance(*pooled))
+    assert (score.name, score.n) == ("fad", 12)
+    assert list(score.details) == ["bias floor (a perfect generator at this n)"]
+
+
+def test_clap_is_the_mean_cosine_with_the_own_caption_and_has_a_chance_level():
+    """Sounds x, y and 0.8 y + 0.6 z with captions x, y, z: cosines 1, 1, 0.6; with the others 0, 0, 0.4."""
+    sounds = np.array([[2.0, 0, 0], [0, 1, 0], [0, 0.8, 0.6]])
+    score = ClapScore(judge=Texts)(samples(sounds, sounds, captions=["x", "y", "z"]))
+    assert score.per_clip == pytest.approx({"clip0": 1.0, "clip1": 1.0, "clip2": 0.6})
+    assert score.chance == pytest.approx(0.8 / 2 / 3)
+    assert score.corrected == pytest.approx((2.6 / 3 - 0.4 / 3) / (1 - 0.4 / 3))
+
+
+def test_clips_without_a_caption_are_left_out_of_clap():
+    sounds = np.eye(3)
+    score = ClapScore(judge=Texts)(samples(sounds, sounds, captions=["x", "", "z"]))
+    assert (score.n, score.left_out) == (2, {"clip1": "no caption"})
+    assert ClapScore(judge=Texts)(samples(sounds, sounds)).unavailable == "no clip has a caption"
+
+
+def test_pam_is_the_probability_of_the_clean_prompt():
+    """One window between the prompts and one along the clean one, scale 2: (1/2 + 1 / (1 + e^-2)) / 2."""
+    sounds = np.array([[1.0, 1, 0, 3, 0, 0, 0, 0, 0]])
+    score = PAM(judge=Prompts)(samples(sounds, sounds))
+    assert score.value == pytest.approx((0.5 + 1 / (1 + np.exp(-2))) / 2)
+    assert (score.name, score.label) == ("pam", "PAM")
+
+
+def test_released_forms_have_names_of_their_own(monkeypatch):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
+    names = [form.released().sheet.name for form in (KLDivergence, ClapScore, PAM)]
+    assert names == ["kl_eps_1e-06", "clap_released", "pam_released"]
