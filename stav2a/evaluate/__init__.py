@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: runs/evaluation"
     )
     options.add_tracking_uri(parser, "; none tracks nothing")
-    add("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add("--workers", type=options.whole(1, 64), metavar="N", help="processes (default: one a core)")
     return parser
 
 

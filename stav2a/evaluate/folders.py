@@ -1,14 +1,14 @@
 """From folders to clips: files paired by name, and a reason for each that has no partner."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stav2a.errors import UsageError
 
 REFERENCE = "reference"
-SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")  # before films: a sound alone was never encoded again
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
@@ -67,8 +67,8 @@ def pair(
     if REFERENCE in generated:
         raise UsageError(f"a system is named {REFERENCE!r}, as the real sounds are. Give it another name.")
     folders = {REFERENCE: references, **generated}
-    found = {name: _named(folder, SOUNDS + FILMS, name) for name, folder in folders.items()}
-    films = _named(videos, FILMS, "--videos") if videos else _films(references)
+    found = {name: _sounding(folder, name) for name, folder in folders.items()}
+    films = _films(videos, "--videos") if videos else _films(references, REFERENCE)
     texts = _captions(captions) if captions else {}
     everywhere = set.intersection(*(set(files) for files in found.values()))
     known = sorted(set().union(*found.values()))
@@ -91,22 +91,34 @@ def pair(
     ]
 
 
-def _named(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
-    """Files of these kinds by their names; of one name, the kind that comes first."""
+def _sounding(folder: Path, what: str) -> dict[str, Path]:
+    """Sounds and films by their names; of a sound and a film of one name, the sound."""
     if not folder.is_dir():
         raise UsageError(f"{what}: there is no folder {folder}. Give a folder of sounds or films.")
-    files = list(_of_kinds(folder.iterdir(), kinds))
-    if not files:
-        raise UsageError(f"{what}: {folder} holds no file of the kinds {', '.join(kinds)}.")
-    return {file.stem: file for file in sorted(files, key=lambda file: -kinds.index(file.suffix.lower()))}
+    found = {**_of_kinds(folder, FILMS, what), **_of_kinds(folder, SOUNDS, what)}
+    if not found:
+        raise UsageError(f"{what}: {folder} holds no file of the kinds {', '.join(SOUNDS + FILMS)}.")
+    return found
 
 
-def _films(folder: Path) -> dict[str, Path]:
-    return {file.stem: file for file in sorted(_of_kinds(folder.iterdir(), FILMS))}
+def _films(folder: Path, what: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of films.")
+    return _of_kinds(folder, FILMS, what)
 
 
-def _of_kinds(files: Iterable[Path], kinds: Sequence[str]) -> Iterable[Path]:
-    return (file for file in files if file.suffix.lower() in kinds and not file.name.startswith("."))
+def _of_kinds(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
+    """Files of these kinds by their names, each of which may occur once."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in kinds or file.name.startswith("."):
+            continue
+        if file.stem in found:
+            raise UsageError(
+                f"{what}: {found[file.stem].name} and {file.name} are one clip by their names. Remove one."
+            )
+        found[file.stem] = file
+    return found
 
 
 def _captions(file: Path) -> dict[str, str]:

@@ -161,6 +161,23 @@ def test_mistakes_are_told_in_a_line(made, tmp_path, capsys, more, code, told):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_figures_are_tracked(tmp_path):
+    import mlflow
+
+    folders(tmp_path, clips=2)
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    metrics = ["aa_align", "aa_align_released"]
+    assert run(tmp_path, tmp_path / "out", "--tracking-uri", store, systems=["good"], metrics=metrics) == 0
+    client = mlflow.MlflowClient(store)
+    (kept,) = client.search_runs([client.get_experiment_by_name("evaluation").experiment_id])
+    assert kept.data.metrics["good/whole/aa_align"] == figure(tmp_path / "out", "good", "aa_align", "whole")
+    assert {"good/whole/aa_align_chance", "real sound/whole/aa_align_released"} <= set(kept.data.metrics)
+    assert "matched one to one" in kept.data.params["good/whole/aa_align"]
+    names = {file.path for file in client.list_artifacts(kept.info.run_id)}
+    assert {"table.csv", "scores.json", "left_out.csv", "report.html"} <= names
+
+
 def test_the_papers_figures_stand_beside_the_released_forms_of_the_same_duration(tmp_path):
     folders(tmp_path, clips=2)
     (tmp_path / "good").rename(tmp_path / "sta_v2a")

@@ -48,6 +48,7 @@ def test_captions_are_by_id(tmp_path):
         (None, ["a.wav"], "reference: there is no folder .*real"),
         ([], ["a.wav"], "reference: .*real holds no file of the kinds .wav"),
         (["a.wav"], ["notes.txt"], "ours: .*ours holds no file of the kinds .wav"),
+        (["a.wav"], ["a.wav", "a.flac"], "ours: a.flac and a.wav are one clip by their names. Remove one."),
         (["a.wav"], ["b.wav"], r"no name is in all folders \(reference 1, ours 1 files\)"),
     ],
 )
