@@ -1,12 +1,14 @@
 """`stav2a evaluate`, which is `python -m stav2a.evaluate`: score any system's sounds beside the real ones."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from stav2a import options
 from stav2a.errors import SUCCESS, UsageError, guarded
 
+RESERVED = ("reference", "real sound")
 EPILOG = """examples:
   stav2a evaluate --references real --generated ours=out/ours --captions captions.csv
   stav2a evaluate --references real --generated A=out/a B=out/b --duration 4 --duration 8 --released
@@ -70,9 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Score, write the tables, and print the first of them."""
     arguments = build_parser().parse_args(argv)
-    systems = {name: Path(folder) for name, folder in arguments.generated}
-    if len(systems) < len(arguments.generated):
-        raise UsageError("two systems have one name. Give each a name of its own.")
+    systems = _systems(arguments.generated)
     baseline = _baseline(arguments.baseline, list(systems))
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluate import choosing, folders, page, scoring, tables, tracked, writing
@@ -104,6 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(made.text())
     print("\n".join(str(file) for file in files))
     return SUCCESS
+
+
+def _systems(given: Sequence[tuple[str, str]]) -> dict[str, Path]:
+    """System -> folder."""
+    systems = {name: Path(folder) for name, folder in given}
+    if len(systems) < len(given):
+        raise UsageError("two systems have one name. Give each a name of its own.")
+    for name in systems:
+        if name in RESERVED or not re.fullmatch(r"[\w .+&-]+", name):
+            raise UsageError(
+                f"a system is named {name!r}. Take letters, digits, spaces and any of . + & - _ for it, and "
+                f"neither {' nor '.join(RESERVED)}."
+            )
+    return systems
 
 
 def _baseline(given: str | None, systems: Sequence[str]) -> str:

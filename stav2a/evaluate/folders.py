@@ -64,8 +64,6 @@ def pair(
     Raises:
         UsageError: A folder that is not there or holds no sound; no clip that all have; a csv that is none.
     """
-    if REFERENCE in generated:
-        raise UsageError(f"a system is named {REFERENCE!r}, as the real sounds are. Give it another name.")
     folders = {REFERENCE: references, **generated}
     found = {name: _sounding(folder, name) for name, folder in folders.items()}
     films = _films(videos, "--videos") if videos else _films(references, REFERENCE)

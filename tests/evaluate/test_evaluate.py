@@ -151,6 +151,12 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
         (["--metrics", "fd_released"], 2, "fd has one form alone, the paper's too. Write fd."),
         (["--baseline", "ours"], 2, "--baseline ours is no system. The systems are: good, bad."),
         (["--generated", "good=elsewhere"], 2, "two systems have one name"),
+        (
+            ["--generated", "real sound=bad"],
+            2,
+            "a system is named 'real sound'. Take letters, digits, spaces",
+        ),
+        (["--generated", "a/b=bad"], 2, "a system is named 'a/b'. Take letters, digits, spaces"),
         (["--detector", "ears"], 2, "No onset_detector named 'ears'"),
         (["--duration", "60"], 2, "no clip can be scored: lasts 2.00 s, less than 95% of it"),
         (["--videos", "nowhere"], 2, "--videos: there is no folder nowhere"),

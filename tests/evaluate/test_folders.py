@@ -72,9 +72,3 @@ def test_other_captions_are_refused(tmp_path, text, told):
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(UsageError, match=told):
         pair(real, {"ours": real}, captions=tmp_path / "captions.csv")
-
-
-def test_a_system_is_not_named_as_the_real_sounds_are(tmp_path):
-    real = fill(tmp_path / "real", "a.wav")
-    with pytest.raises(UsageError, match="a system is named 'reference'"):
-        pair(real, {"reference": real})
