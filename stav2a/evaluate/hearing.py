@@ -34,6 +34,7 @@ class Hearing:
         self.clips, self.crops, self.flow, self.cache, self.workers = clips, crops, flow, cache, workers
         self.listened: dict[str, Listened] = {}
         self._known: set[str] = set()
+        self._prepared = False
 
     def need(self, ears: Iterable[Ear]) -> None:
         """Let these ears hear all clips, in one pass; those that have heard them are left out."""
@@ -47,6 +48,7 @@ class Hearing:
             crops=self.crops,
             flow=self.flow,
         )
+        self._prepared = False
         work = parallel(
             listener(request, self.cache),
             self.clips,
@@ -63,7 +65,11 @@ class Hearing:
         self._known |= set(new)
 
     def _finish(self, found: Listened, models: dict[str, Ear]) -> None:
-        """Let the models hear what is waiting for them."""
+        """Let the models hear what is waiting for them; all of them are loaded at the first such sound."""
+        if found.waiting and not self._prepared:
+            for model in models.values():
+                getattr(model, "prepare", lambda: None)()
+            self._prepared = True
         for key, sound in found.waiting.items():
             crop, name, side = key
             duration_s = found.common_s if crop is None else min(crop, found.common_s)

@@ -56,6 +56,14 @@ class PublishedJudge(ABC):
             CheckpointError: They belong to another model, or can't be read.
         """
 
+    def prepare(self) -> None:
+        """Load all that judging needs, so that what is wrong is told before the first sound.
+
+        Raises:
+            CheckpointError: See `model`.
+        """
+        self.model  # noqa: B018
+
     def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
         import torch
 

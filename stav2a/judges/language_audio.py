@@ -73,6 +73,10 @@ class LanguageAudio(PublishedJudge):
             )
         return tokenizer, extractor
 
+    def prepare(self) -> None:
+        super().prepare()
+        self._ready  # noqa: B018
+
     def judge(self, sound: np.ndarray) -> np.ndarray:
         extractor = self._ready[1]
         first = sound[: round(FIRST_S * self.sample_rate)]

@@ -95,6 +95,10 @@ class MSClap(PublishedJudge):
                 "its tokenizer.json, or vocab.json and merges.txt, and its config.json into that folder."
             ) from None
 
+    def prepare(self) -> None:
+        super().prepare()
+        self.tokenizer  # noqa: B018
+
     @property
     def scale(self) -> float:
         """What cosines are multiplied by before softmax."""

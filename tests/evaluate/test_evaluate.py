@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from stav2a.evaluate import main
 from tests.evaluate.material import RATE, clicks, film, folders
@@ -165,6 +166,23 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
 def test_mistakes_are_told_in_a_line(made, tmp_path, capsys, more, code, told):
     assert run(made, tmp_path / "out", *more) == code
     assert told in capsys.readouterr().err
+
+
+def test_a_metric_without_its_weights_is_absent_and_the_others_are_there(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
+    weights = tmp_path / "weights"
+    assert run(made, tmp_path / "out", "--weights-dir", str(weights), metrics=["fad", "aa_align"]) == 0
+    told = f"weights of VGGish not found: put vggish-10086976.pth here: {weights / 'vggish-10086976.pth'}"
+    assert told in capsys.readouterr().out
+    assert {line["metric"] for line in lines(tmp_path / "out") if line["value"]} == {"aa_align"}
+
+
+@pytest.mark.slow
+def test_weights_of_another_model_end_it_before_anything_is_scored(made, tmp_path, capsys):
+    torch.save({"features.0.weight": torch.zeros(2, 2)}, tmp_path / "vggish-10086976.pth")
+    assert run(made, tmp_path / "out", "--weights-dir", str(tmp_path), metrics=["fad", "aa_align"]) == 1
+    assert "weights of VGGish does not fit this model: missing" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "table.csv").exists()
 
 
 @pytest.mark.slow
