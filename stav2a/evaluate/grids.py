@@ -1,25 +1,39 @@
 """Tables of an evaluation: the layout of the paper's Table I, and what chance leaves of a figure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from stav2a.comparison.results import Comparison
 from stav2a.comparison.tables.grids import Column, Entry, Grid, grids, shortened
 from stav2a.comparison.tables.numerals import MINUS, NOTHING
 from stav2a.evaluate.listening import Crop
+from stav2a.evaluate.scoring import REAL
 from stav2a.metrics.sets import Score
 
 Rows = Mapping[str, Sequence[Score]]
 
 
+def compared(comparison: Comparison) -> list[Grid]:
+    """The comparison's own tables; the best of a column is the best system, for real sound is no rival."""
+    figures, *differences = grids(comparison)
+    systems = replace(comparison, rows=[row for row in comparison.rows if row != REAL])
+    groups = [
+        [_best_marked(ours, figures.names, systems.best(metric)), *theirs]
+        for (ours, *theirs), metric in zip(figures.groups, comparison.metrics, strict=True)
+    ]
+    caption = figures.caption.replace("the best of each column is", "the best system of each column is")
+    return [replace(figures, groups=groups, caption=caption), *differences]
+
+
 def table_one(comparisons: Mapping[Crop, Comparison]) -> Grid:
     """Systems by crops, by metrics: a crop's rows below one another's."""
-    first = {crop: grids(comparison)[0] for crop, comparison in comparisons.items()}
+    first = {crop: compared(comparison)[0] for crop, comparison in comparisons.items()}
     tables = list(first.values())
     headings = dict.fromkeys(group[0].title for grid in tables for group in grid.groups)
     seconds = [Entry(crop_in_figures(crop)) for crop, grid in first.items() for _ in grid.names]
     return Grid(
         title="Systems by durations by metrics",
-        caption="The layout of the paper's Table I; the best of each duration is marked.",
+        caption="The layout of the paper's Table I; the best system of each duration is marked.",
         names=[name for grid in first.values() for name in grid.names],
         groups=[
             [Column("seconds", seconds)],
@@ -59,6 +73,11 @@ def chance(rows: Rows) -> list[Grid]:
 def crop_in_figures(crop: Crop) -> str:
     """`4`, or `whole`."""
     return "whole" if crop is None else f"{crop:g}"
+
+
+def _best_marked(column: Column, names: Sequence[str], best: str | None) -> Column:
+    entries = [replace(entry, best=name == best) for name, entry in zip(names, column.entries, strict=True)]
+    return replace(column, entries=entries)
 
 
 def _joined(tables: Sequence[Grid], heading: str) -> list[Column]:

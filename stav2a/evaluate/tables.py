@@ -9,9 +9,9 @@ from typing import Any
 from stav2a.comparison import Row, compare
 from stav2a.comparison.results import Comparison
 from stav2a.comparison.tables import latex_tables, markdown_tables, text_tables
-from stav2a.comparison.tables.grids import Grid, grids
+from stav2a.comparison.tables.grids import Grid
 from stav2a.evaluate import paper
-from stav2a.evaluate.grids import chance, crop_in_figures, table_one
+from stav2a.evaluate.grids import chance, compared, crop_in_figures, table_one
 from stav2a.evaluate.listening import Crop
 from stav2a.evaluate.scoring import Evaluated
 from stav2a.evaluate.words import crop_in_words, words
@@ -40,11 +40,11 @@ class Tables:
         """Table I's layout if there are several crops, each crop's own tables, and the paper's figures."""
         if len(self.comparisons) == 1:
             ((crop, comparison),) = self.comparisons.items()
-            figures, *differences = grids(comparison)
+            figures, *differences = compared(comparison)
             return [figures, *chance(self.evaluated.scores[crop]), *differences, paper.table_one()]
         found = [table_one(self.comparisons)]
         for crop, comparison in self.comparisons.items():
-            own = [*chance(self.evaluated.scores[crop]), *grids(comparison)[1:]]
+            own = [*chance(self.evaluated.scores[crop]), *compared(comparison)[1:]]
             found += [replace(grid, title=f"{grid.title}, {crop_in_words(crop)}") for grid in own]
         return [*found, paper.table_one()]
 

@@ -73,6 +73,12 @@ def test_every_form_is_written(made):
     assert list(scores) == ["1", "2"] and list(scores["2"]) == ["real sound", "good", "bad"]
 
 
+def test_the_best_is_a_system_and_not_the_real_sound(made):
+    rows = [line for line in (made / "out" / "table.md").read_text().splitlines() if "| 2 |" in line]
+    real, good, bad = (line.split(" | ")[2] for line in rows)
+    assert (real.startswith("**"), good.startswith("**"), bad.startswith("**")) == (False, True, False)
+
+
 def test_the_second_time_answers_from_what_was_heard_to_the_last_bit(made, monkeypatch):
     first = (made / "out" / "table.csv").read_text()
 
