@@ -102,7 +102,7 @@ class MSClap(PublishedJudge):
     @property
     def scale(self) -> float:
         """What cosines are multiplied by before softmax."""
-        return float(self.model.logit_scale.exp())
+        return float(self.model.logit_scale.detach().exp())
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
         return self.model.hear(torch.from_numpy(segments(sound, round(self.segment_s * RATE)))).numpy()
