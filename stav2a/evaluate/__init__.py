@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="score the first S seconds; may be repeated (default: all that a clip's files have in common)",
     )
     add("--detector", metavar="NAME", help="another onset detector, such as superflux (default: librosa)")
+    add("--flow", metavar="NAME", help="another optical flow, such as sparse_farneback (default: farneback)")
     add("--baseline", metavar="NAME", help="the system that others are compared with (default: the first)")
     add(
         "--output", type=Path, default=Path("runs/evaluation"), metavar="DIR", help="default: runs/evaluation"
@@ -84,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.metrics or [*choosing.PAPERS, "kad"]
     with looked_for_in(arguments.weights_dir):
         metrics = choosing.build(
-            choosing.released(names) if arguments.released else names, detector=arguments.detector
+            choosing.released(names) if arguments.released else names,
+            detector=arguments.detector,
+            flow=arguments.flow,
         )
     clips, unpaired = folders.pair(
         arguments.references, systems, videos=arguments.videos, captions=arguments.captions

@@ -1,6 +1,7 @@
 """Listening to all clips: files in worker processes, ears with a model of their own in this one."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Hearing:
     Args:
         clips: Files paired by name.
         crops: In seconds from the start; None is all that a clip's files have in common.
-        flow: Whether the videos' motion is needed.
+        flow: Finds the videos' motion; None where it is not needed.
         cache: Where it is kept.
         workers: Processes; by default one a core.
     """
@@ -27,7 +28,7 @@ class Hearing:
         clips: Sequence[Paired],
         *,
         crops: Sequence[Crop],
-        flow: bool,
+        flow: Any = None,
         cache: Cache,
         workers: int | None = None,
     ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from stav2a.evaluate.folders import Paired
 from stav2a.metrics.sounds import Ear, describe
 
 Crop = float | None  # seconds from the start; None is all that the clip's files have in common
-FLOW = "Farneback at the native size and rate"
 SHORTEST = 0.95  # of a crop: who is shorter has no figure in it
 SILENCE = 1e-4  # -80 dB
 
@@ -39,12 +38,10 @@ class Facts(NamedTuple):
     Args:
         duration_s: How long it is.
         peak: The largest magnitude.
-        finite: Whether all samples are numbers.
     """
 
     duration_s: float
     peak: float
-    finite: bool
 
 
 @dataclass
@@ -87,13 +84,13 @@ class Request:
         ears: Those that may listen in a worker.
         torch_ears: Those that may not: their models live in the main process.
         crops: Each gives figures of its own.
-        flow: Whether the video's motion is asked for.
+        flow: Finds the video's motion; None where nobody asks for it.
     """
 
     ears: Sequence[Ear]
     torch_ears: Sequence[str]
     crops: Sequence[Crop]
-    flow: bool
+    flow: Any
 
 
 def listen(request: Request, cache: Cache, clip: Paired) -> Listened:
@@ -104,8 +101,6 @@ def listen(request: Request, cache: Cache, clip: Paired) -> Listened:
         found.contents[side] = file.content
         try:
             found.facts[side] = _facts(file, cache)
-            if not found.facts[side].finite:
-                found.faults[side] = "holds samples that are not finite (NaN)"
         except MediaError as error:
             found.faults[side] = str(error)
     if found.faults:
@@ -114,8 +109,8 @@ def listen(request: Request, cache: Cache, clip: Paired) -> Listened:
         duration_s = found.common_s if crop is None else min(crop, found.common_s)
         for side, file in decoded.items():
             _hear(request, cache, found, crop, duration_s, side, file)
-    if request.flow and clip.video is not None:
-        _watch(clip.video, cache, found)
+    if request.flow is not None and clip.video is not None:
+        _watch(clip.video, request.flow, cache, found)
     return found
 
 
@@ -144,11 +139,9 @@ def _facts(file: _Once, cache: Cache) -> Facts:
     known = cache.get(file.content, "facts")
     if known is None:
         audio, rate = file.sound()
-        finite = bool(np.isfinite(audio).all())
-        peak = float(np.abs(audio).max(initial=0.0)) if finite else float("nan")
-        known = np.array([len(audio) / rate, peak, finite])
+        known = np.array([len(audio) / rate, np.abs(audio).max(initial=0.0)])
         cache.put(file.content, "facts", known)
-    return Facts(float(known[0]), float(known[1]), bool(known[2]))
+    return Facts(float(known[0]), float(known[1]))
 
 
 def _hear(
@@ -179,15 +172,20 @@ def kept_as(key: tuple[Crop, str, str], duration_s: float) -> str:
     return f"{key[1]}; the first {duration_s:.6f} s"
 
 
-def _watch(video: Path, cache: Cache, found: Listened) -> None:
+def flow_in_words(flow: Any) -> str:
+    """An optical flow as it is used here."""
+    return f"{flow.definition} at the native size and rate"
+
+
+def _watch(video: Path, flow: Any, cache: Cache, found: Listened) -> None:
     """The video's motion, from the cache or now."""
-    content = content_of(video)
-    known = cache.get(content, FLOW)
+    content, what = content_of(video), flow_in_words(flow)
+    known = cache.get(content, what)
     try:
         if known is None:
-            flow = motion(read_video(video, gray=True))
-            known = np.array([probe(video).frame_rate_hz, *flow])
-            cache.put(content, FLOW, known)
+            means = motion(read_video(video, gray=True), flow=flow)
+            known = np.array([probe(video).frame_rate_hz, *means])
+            cache.put(content, what, known)
         found.frame_rate_hz, found.flow = float(known[0]), known[1:]
     except MediaError as error:
         found.faults["video"] = str(error)

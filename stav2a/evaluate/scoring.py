@@ -10,7 +10,7 @@ from stav2a.errors import UsageError
 from stav2a.evaluate.cache import Cache
 from stav2a.evaluate.folders import REFERENCE, LeftOut, Paired
 from stav2a.evaluate.hearing import FileSounds, Hearing
-from stav2a.evaluate.listening import FLOW, SHORTEST, SILENCE, Crop
+from stav2a.evaluate.listening import SHORTEST, SILENCE, Crop, flow_in_words
 from stav2a.evaluation import evaluate
 from stav2a.metrics.sets import EvaluationSet, Score
 
@@ -58,11 +58,11 @@ def score(
     Raises:
         UsageError: Not one clip can be used.
     """
-    moves = any(hasattr(metric, "threshold") for metric in metrics)
-    hearing = Hearing(clips, crops=crops, flow=moves, cache=Cache(cache), workers=workers)
+    flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
+    hearing = Hearing(clips, crops=crops, flow=flow, cache=Cache(cache), workers=workers)
     hearing.need(ear for metric in metrics for ear in getattr(metric, "ears", ()))
     ids = {crop: hearing.whole(crop) for crop in crops}
-    left_out = [*unpaired, *_left_out(hearing, moves)]
+    left_out = [*unpaired, *_left_out(hearing)]
     usable = {crop: chosen for crop, chosen in ids.items() if chosen}
     if not usable:
         reasons = "; ".join(dict.fromkeys(each.reason for each in left_out))
@@ -95,7 +95,7 @@ def _set(hearing: Hearing, ids: Sequence[str], side: str, crop: Crop) -> Evaluat
         sounds=FileSounds(hearing, ids, side, crop),
         flows=[_cropped(each.flow, each.frame_rate_hz, crop) for each in listened] if seen else None,
         frame_rate_hz=[each.frame_rate_hz for each in listened] if seen else None,
-        flow_definition=FLOW,
+        flow_definition=flow_in_words(hearing.flow) if seen else "none",
         captions=[text or "" for text in captions] if any(captions) else None,
     )
 
@@ -104,7 +104,7 @@ def _cropped(flow: Any, rate_hz: float, crop: Crop) -> Any:
     return flow if flow is None or crop is None else flow[: round(crop * rate_hz)]
 
 
-def _left_out(hearing: Hearing, moves: bool) -> list[LeftOut]:
+def _left_out(hearing: Hearing) -> list[LeftOut]:
     """Clips that can't be used at all, then those that are too short for a crop, or can't be watched."""
     found = []
     for clip in hearing.clips:
@@ -122,7 +122,7 @@ def _left_out(hearing: Hearing, moves: bool) -> list[LeftOut]:
             for crop in hearing.crops
             if crop is not None and not listened.lasts(crop)
         ]
-        if moves and listened.flow is None:
+        if hearing.flow is not None and listened.flow is None:
             found.append(LeftOut(clip.id, "AV-Align", listened.faults.get("video", "no video of this name")))
     return found
 

@@ -126,12 +126,12 @@ def test_nothing_is_left_out_in_silence(tmp_path, capsys):
         told = {(line["kind"], line["clip"], line["where"]): line["reason"] for line in csv.DictReader(file)}
     assert told["left out", "clip0", "good"].startswith("no such file in")
     assert "clip1.wav: not a readable" in told["left out", "clip1", "good"]
-    assert told["left out", "clip2", "good"] == "holds samples that are not finite (NaN)"
+    assert "clip2.wav: its sound holds samples that are not finite" in told["left out", "clip2", "good"]
     assert told["noticed", "clip3", "good"] == "silent: no sample above -80 dB"
     assert told["left out", "clip4", "first 1.5 s"] == "lasts 0.80 s, less than 95% of it"
     assert told["left out", "clip5", "AV-Align"].startswith("AV-Align was given 2 frames")
     assert ("left out", "clip6", "good") in told or ("left out", "clip6", "first 1.5 s") in told
-    assert "clip2, good: holds samples that are not finite (NaN)" in capsys.readouterr().out
+    assert "clip2.wav: its sound holds samples that are not finite" in capsys.readouterr().out
 
 
 def test_sounds_of_different_length_are_cut_to_the_shortest_and_it_is_told(tmp_path):
@@ -140,6 +140,20 @@ def test_sounds_of_different_length_are_cut_to_the_shortest_and_it_is_told(tmp_p
     assert run(tmp_path, tmp_path / "out", metrics=["aa_align"]) == 0
     told = (tmp_path / "out" / "left_out.csv").read_text()
     assert 'noticed,clip0,bad,"lasts 2.00 s, another 1.00 s: cut to that"' in told
+
+
+def test_another_flow_is_another_measure(made, tmp_path):
+    assert (
+        run(made, tmp_path / "out", "--flow", "sparse_farneback", systems=["good"], metrics=["av_align"]) == 0
+    )
+    (found,) = [line["definition"] for line in lines(tmp_path / "out") if line["row"] == "good"]
+    (exact,) = [
+        line["definition"]
+        for line in lines(made / "out")
+        if (line["row"], line["metric"], line["crop_s"]) == ("good", "av_align", "2")
+    ]
+    assert "flow: Farneback at the native size" in exact
+    assert "flow: Farneback at the native size" not in found
 
 
 def test_one_clip_has_figures_without_intervals(tmp_path):
@@ -165,6 +179,7 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
         ),
         (["--generated", "a/b=bad"], 2, "a system is named 'a/b'. Take letters, digits, spaces"),
         (["--detector", "ears"], 2, "No onset_detector named 'ears'"),
+        (["--flow", "river"], 2, "No optical_flow named 'river'"),
         (["--duration", "60"], 2, "no clip can be scored: lasts 2.00 s, less than 95% of it"),
         (["--videos", "nowhere"], 2, "--videos: there is no folder nowhere"),
     ],

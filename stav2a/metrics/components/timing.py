@@ -115,9 +115,11 @@ class AVAlign:
         self.sheet = _sheet("av_align", "AV-Align", matching, shuffles, resamples, seed)
 
     @classmethod
-    def released(cls, *, detector: DetectorFactory | None = None) -> "AVAlign":
+    def released(
+        cls, *, detector: DetectorFactory | None = None, flow: FlowFactory | None = None
+    ) -> "AVAlign":
         """As the paper's authors published it."""
-        return cls(matching="released", detector=detector)
+        return cls(matching="released", detector=detector, flow=flow)
 
     def __call__(self, samples: EvaluationSet) -> Score:
         definition = (
