@@ -1,6 +1,7 @@
 """Weights from a folder, and into one: strict, whole or not at all, and clear about what is missing."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import uuid
@@ -128,6 +129,15 @@ def state(module: Any, *, without: str = "") -> dict[str, Any]:
     """A module's tensors by name, but for those of a prefix."""
     tensors = module.state_dict()
     return {name: tensors[name] for name in tensors if not (without and name.startswith(without))}
+
+
+def fingerprint(module: Any) -> str:
+    """A hash of all tensors of a module: with its settings, all that its output depends on."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + numbers.tobytes())
+    return found.hexdigest()
 
 
 def holder(module: Any) -> Any:

@@ -37,6 +37,7 @@ BUILT_IN = (
     "stav2a.components.backbones",
     "stav2a.components.autoencoders",
     "stav2a.components.vocoders",
+    "stav2a.data.cache.dataset",
     "stav2a.data.manifest",
     "stav2a.data.struck_objects",
     "stav2a.data.onsets",
