@@ -137,13 +137,13 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
         slot: make[slot]()
         for slot in ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
     }
-    latent_shape = _latent_shape(blocks["autoencoder"], duration_s)
+    shape = latent_shape(blocks["autoencoder"], duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
-    blocks["local_head"] = make["local_head"](in_dim=in_dim, length=latent_shape[1])
+    blocks["local_head"] = make["local_head"](in_dim=in_dim, length=shape[1])
     blocks["global_pooler"] = make["global_pooler"](in_dim=in_dim, cond_dim=cond_dim)
-    unet = make["unet"](latent_channels=latent_shape[0], cond_dim=cond_dim)
+    unet = make["unet"](latent_channels=shape[0], cond_dim=cond_dim)
     blocks["backbone"] = make["backbone"](unet=unet, local_dim=blocks["local_head"].dim)
-    model = STAV2A(blocks, latent_shape=latent_shape, duration_s=duration_s)
+    model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
     model.described = {slot: _described(factories[slot]) for slot in BLOCKS}
     return model
 
@@ -181,7 +181,12 @@ def _apart(factory: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _latent_shape(autoencoder: Any, duration_s: float) -> tuple[int, int, int]:
+def latent_shape(autoencoder: Any, duration_s: float) -> tuple[int, int, int]:
+    """Shape of one clip's latent, (C, T, F).
+
+    Raises:
+        UsageError: The duration does not make a whole number of latent frames.
+    """
     frames = round(duration_s * mel.SAMPLE_RATE / mel.HOP)
     if frames % autoencoder.downsampling:
         raise UsageError(

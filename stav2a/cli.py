@@ -58,6 +58,11 @@ COMMANDS: dict[str, Command] = {
         "Rate the sound of several systems blindly, and make a table of it.",
         "stav2a listen --systems gt=sounds/gt mine=sounds/mine --clips 20 --output test",
     ),
+    "prepare": Command(
+        "stav2a.prepare",
+        "Turn videos into a dataset: filtered, labelled, encoded, cached.",
+        "stav2a prepare --manifest vggsound.csv --videos clips --output data/vggsound",
+    ),
     "convert": Command(
         "stav2a.convert",
         "Make the folders of weights that components load out of published checkpoints.",

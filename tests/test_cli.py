@@ -44,17 +44,17 @@ def test_version(capsys):
         (
             "rnu",
             "error: there is no command 'rnu'. Did you mean run? "
-            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, convert",
+            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, prepare, convert",
         ),
         (
             "zzz",
             "error: there is no command 'zzz'. "
-            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, convert",
+            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, prepare, convert",
         ),
         (
             "--verison",
             "error: there is no option '--verison'. "
-            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, convert",
+            "Commands: run, ablation, dashboard, components, generate, evaluate, listen, prepare, convert",
         ),
     ],
 )

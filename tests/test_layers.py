@@ -10,11 +10,20 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 
 # From the top down. A module may import from its own layer and from all below it.
 LAYERS = [
-    ["__main__", "cli", "components.__main__", "ablation.__main__", "convert.__main__", "evaluate.__main__"],
+    [
+        "__main__",
+        "cli",
+        "components.__main__",
+        "ablation.__main__",
+        "convert.__main__",
+        "evaluate.__main__",
+        "prepare.__main__",
+    ],
     ["evaluate"],
-    ["run", "generate", "ablation", "dashboard", "listing", "convert", "listen"],
+    ["run", "prepare", "generate", "ablation", "dashboard", "listing", "convert", "listen"],
     ["session"],
     ["pipeline", "gallery"],
+    ["cached"],
     ["preparation", "results", "audit"],
     ["experiment"],
     ["comparison"],

@@ -3,7 +3,16 @@ import struct
 import numpy as np
 import pytest
 
-from stav2a.plots import Mark, compare_png, curves_png, forest_png, panels_png, spectrogram_png, strip_png
+from stav2a.plots import (
+    Mark,
+    compare_png,
+    curves_png,
+    forest_png,
+    histogram_png,
+    panels_png,
+    spectrogram_png,
+    strip_png,
+)
 
 MEL = np.random.default_rng(0).normal(-6, 1, (200, 64)).astype(np.float32)
 
@@ -121,3 +130,10 @@ def test_a_row_that_may_equal_the_baseline_is_a_ring():
 def test_a_forest_of_nothing_is_drawn_empty():
     size(forest_png({}))
     size(forest_png({"CN": None}, baseline="CN"))
+
+
+def test_a_histogram_shows_its_threshold_and_repeats_its_bytes():
+    plain = histogram_png([0, 3, 1, 0], title="four bins", label="score")
+    parted = histogram_png([0, 3, 1, 0], title="four bins", label="score", threshold=0.5)
+    assert plain[:4] == parted[:4] == b"\x89PNG" and plain != parted
+    assert parted == histogram_png([0, 3, 1, 0], title="four bins", label="score", threshold=0.5)

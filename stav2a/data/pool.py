@@ -1,5 +1,6 @@
 """The same function over many items in worker processes, with a progress bar."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -45,19 +46,36 @@ def parallel(
                 yield function(item)
                 bar.update()
             return
-        # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
-        servable = "forkserver" in multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if servable else "spawn")
-        if servable:
-            context.set_forkserver_preload(["stav2a.data.prepare", "stav2a.data.struck_objects"])
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            try:
-                for result in _ahead(pool, function, items, workers):
-                    yield result
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with process_pool(workers) as pool:
+            for result in _ahead(pool, function, items, workers):
+                yield result
+                bar.update()
+
+
+@contextlib.contextmanager
+def process_pool(
+    workers: int, start: Callable[..., None] | None = None, *given: object
+) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that leave Ctrl-C to this one, end with it, and use one thread.
+
+    Args:
+        workers: How many.
+        start: Called first in each of them.
+        given: What with; sent once to each.
+    """
+    # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
+    servable = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if servable else "spawn")
+    if servable:
+        context.set_forkserver_preload(["stav2a.data.prepare", "stav2a.data.struck_objects"])
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(start, given)
+    ) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _ahead(
@@ -77,13 +95,14 @@ def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Res
     return [function(item) for item in items]
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, end with it, and use one thread."""
+def _start_worker(start: Callable[..., None] | None, given: Sequence[object]) -> None:
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start is not None:
+        start(*given)
 
 
 def _end_with_parent() -> None:

@@ -1,0 +1,108 @@
+"""Reading a prepared folder: rows when asked for, and nothing that is not what was written."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from stav2a import registry
+from stav2a.data.cache import Cache, CacheError
+from stav2a.prepare.folder import Folder
+from stav2a.prepare.texts import make_texts
+from tests import tiny
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "copy")
+
+
+def test_rows_are_indexed_like_a_tensor(prepared):
+    mel = Cache(prepared).tensor("mel")
+    whole = mel[:]
+    assert whole.shape == mel.shape == (10, 1, 256, 64) and len(mel) == 10
+    for key in (3, -1, slice(2, 5), [4, 1], np.array([9, 0]), torch.tensor([7, 7]), torch.tensor(2)):
+        torch.testing.assert_close(mel[key], whole[key])
+    torch.testing.assert_close(mel[torch.arange(10) > 6], whole[7:])
+    torch.testing.assert_close(mel[2, :, 5:9], whole[2, :, 5:9])
+    torch.testing.assert_close(mel[1:3, :, 5:9], whole[1:3, :, 5:9])
+    torch.testing.assert_close(torch.cat(list(mel.split(4))), whole)
+    assert mel[[]].shape == (0, 1, 256, 64)
+    with pytest.raises(IndexError):
+        mel[10]
+
+
+def test_clips_are_those_of_the_manifest(prepared):
+    cache = Cache(prepared)
+    assert [clip.id for clip in cache.clips][:2] == ["train_00000", "train_00001"]
+    assert all(clip.video.is_file() and clip.label and clip.caption for clip in cache.clips)
+    assert cache.onsets().shape == (10, 32) and cache.onsets().dtype == torch.float32
+
+
+def test_the_component_gives_the_same_clips(prepared, tmp_path):
+    dataset = registry.get("dataset", "prepared").factory(folder=str(prepared), videos=str(tmp_path))
+    assert [clip.video for clip in dataset.clips(tmp_path)][0] == tmp_path / "train/train_00000.mp4"
+
+
+def test_changed_numbers_are_found_when_their_row_is_read(copy):
+    path = copy / "shards" / "00001.safetensors"
+    with safe_open(path, framework="np") as file:
+        told = file.metadata()
+    tensors = load_file(path)
+    tensors["mel"][2, 0, 7, 7] += 1
+    save_file(tensors, path, told)
+    mel = Cache(copy).tensor("mel")
+    mel[5]
+    with pytest.raises(CacheError, match="00001.safetensors: mel of row 2 is not what was written"):
+        mel[6]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "missing or damaged"),
+        (lambda path: path.unlink(), "missing or damaged"),
+    ],
+)
+def test_a_damaged_shard_is_found(copy, change, message):
+    change(copy / "shards" / "00001.safetensors")
+    mel = Cache(copy).tensor("mel")
+    mel[0]
+    with pytest.raises(CacheError, match=message):
+        mel[4]
+
+
+def test_what_is_not_there_is_said(prepared, tmp_path):
+    with pytest.raises(CacheError, match="holds no e_v, but frames, mel, onsets: feature_encoder"):
+        Cache(prepared).tensor("e_v")
+    with pytest.raises(CacheError, match="asks another filter, or other settings"):
+        Cache(prepared).decisions("0" * 64)
+    with pytest.raises(CacheError, match="holds no text embeddings: "):
+        Cache(prepared).texts([0])
+    with pytest.raises(CacheError, match="holds no prepared clips"):
+        Cache(tmp_path)
+
+
+def test_an_unfinished_folder_is_refused(copy):
+    (copy / "index.parquet").unlink()
+    with pytest.raises(CacheError, match="is not finished"):
+        Cache(copy)
+
+
+def test_each_distinct_caption_is_embedded_once(copy):
+    encoder = tiny.model().text_encoder
+    make_texts(Folder(copy), encoder)
+    cache = Cache(copy)
+    captions = [clip.caption for clip in cache.clips]
+    e_text, mask = cache.texts([3, 0, 9])
+    with torch.no_grad():
+        wanted, wanted_mask = encoder([captions[row] for row in (3, 0, 9)])
+    longest = e_text.shape[1]
+    assert torch.equal(mask, wanted_mask[:, :longest]) and not wanted_mask[:, longest:].any()
+    torch.testing.assert_close(e_text, wanted[:, :longest], atol=2e-3, rtol=1e-3)
+    null, _ = cache.embeddings([0])
+    torch.testing.assert_close(null[0, 0], encoder([""])[0][0, 0], atol=2e-3, rtol=1e-3)
+    assert len(list(Folder(copy).plan.captions())) == len({"", *captions})

@@ -1,0 +1,68 @@
+"""Processes, Ray and kill -9: whatever happens, the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stav2a.data.cache.layout import Row
+from stav2a.prepare.local import run
+from stav2a.prepare.stages import Decode, Encode, Settings, Work
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(prepare, prepared, files_of, tmp_path):
+    assert prepare(tmp_path / "out", workers=2) == 0
+    assert files_of(tmp_path / "out") == files_of(prepared)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_files(prepare, prepared, files_of, tmp_path):
+    assert prepare(tmp_path / "out", "--engine", "ray", workers=2) == 0
+    assert files_of(tmp_path / "out") == files_of(prepared)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(world, prepared, files_of, tmp_path):
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "stav2a.prepare", "--manifest", str(world / "manifest.csv")]
+    command += ["--videos", str(world), "--output", str(folder), "--shard-clips", "4", "--workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for finished in ("unfinished/00000/*.safetensors", "shards/*.safetensors"):  # a clip; a shard
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(folder.glob(finished)):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (folder / "index.parquet").exists()
+    subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
+    assert files_of(folder) == files_of(prepared)
+
+
+class Fragile(Decode):
+    """Dies with its process at clip 3, as a fault in a decoder would."""
+
+    def __call__(self, position: int) -> Row:
+        if position == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(position)
+
+
+@pytest.mark.slow
+def test_a_clip_that_kills_its_process_is_quarantined(prepared, world):
+    from stav2a.data.filters import KeepAll
+    from stav2a.data.onsets import SuperFlux
+    from stav2a.prepare.plan import Plan
+
+    settings = Settings(12.5, 32, 2.56, 32, keep=("mel",))
+    decode = Fragile(Plan(prepared / "plan.parquet"), world, settings, SuperFlux(), {"none": KeepAll()})
+    rows = {row.position: row for row in run(Work(decode, Encode(("mel",), None, None)), range(10), 2)}
+    assert sorted(rows) == list(range(10))
+    failed = {position: row.facts["reason"] for position, row in rows.items() if not row.tensors}
+    assert list(failed) == [3] and failed[3].startswith("the process that read it died")

@@ -1,0 +1,236 @@
+"""`stav2a prepare`: from a manifest to a folder that training reads."""
+
+import csv
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from stav2a import recipe
+from stav2a.checkpoints import save_weights, state
+from stav2a.components.autoencoders import MelVAE
+from stav2a.components.feature_encoders import CAVP
+from stav2a.data import io
+from stav2a.data.cache import Cache
+from stav2a.data.mel import log_mel
+from stav2a.data.onsets import SuperFlux, onset_frames
+from stav2a.experiment import Experiment
+from stav2a.prepare.parts import filter_key
+
+SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "dim": 64, "frame_rate_hz": 12.5, "frame_size": 32}
+VAE = {
+    "block_out_channels": (32, 64), "layers_per_block": 1, "patch": 4,
+    "mel_mean": -5.0, "mel_std": 1.0, "mel_floor": -5.5,
+}  # fmt: skip
+
+
+def clips_csv(folder) -> list[dict[str, str]]:
+    with open(folder / "clips.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_there_and_nothing_is_left_over(prepared):
+    names = {path.name for path in prepared.iterdir()}
+    assert names == {
+        ".lock", "clips.csv", "index.parquet", "plan.parquet", "prepared.json", "report.html", "report.json",
+        "shards",
+    }  # fmt: skip
+    assert len(list((prepared / "shards").iterdir())) == 3
+
+
+def test_what_was_decided_is_told_for_every_clip(prepared):
+    rows = clips_csv(prepared)
+    told = json.loads((prepared / "report.json").read_text())
+    dropped = [row for row in rows if row["status"] == "dropped"]
+    assert len(rows) == 10 and dropped
+    assert {row["rule"] for row in dropped} == {"av_align"}
+    assert all(row["reason"].startswith("rejected") for row in dropped)
+    assert told["clips"] == {"kept": 10 - len(dropped), "dropped": len(dropped), "failed": 0}
+    assert told["dropped_by"] == {"av_align": len(dropped)}
+    assert 0 < sum(told["histograms"]["av_align"]) <= 10
+    page = (prepared / "report.html").read_text()
+    assert "Scores of the rule av_align: a histogram" in page and "data:image/png" in page
+
+
+def test_tensors_are_those_of_the_files(prepared):
+    cache = Cache(prepared)
+    clip = cache.clips[3]
+    frames = io.read_video(clip.video, frame_rate_hz=12.5, size=32).transpose(0, 3, 1, 2)
+    audio = io.read_audio(clip.video, 16_000)
+    np.testing.assert_array_equal(cache.tensor("frames")[3], frames)
+    torch.testing.assert_close(cache.tensor("mel")[3], log_mel(torch.from_numpy(audio)[None])[0])
+    onsets = SuperFlux()(audio, 16_000)
+    np.testing.assert_allclose(cache.onsets_s[3], onsets, atol=1e-6)
+    np.testing.assert_array_equal(cache.tensor("onsets")[3], onset_frames(onsets, 32, 12.5))
+
+
+def test_decisions_are_found_by_the_recipes_filters(prepared):
+    recipe.load("recipes/cn_onset_gvf.gin")
+    stages = [factory() for factory in Experiment().stages]
+    decisions = Cache(prepared).decisions(filter_key(stages[-1].data_filter))
+    assert {decision.keep for decision in decisions} == {True, False}
+
+
+def test_the_same_command_again_changes_nothing(prepared, prepare, files_of, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    assert prepare(folder) == 0
+    assert files_of(folder) == files_of(prepared)
+
+
+def test_other_settings_are_refused(prepared, prepare, capsys):
+    assert prepare(prepared, "--bind", "data_filter.av_align.threshold = 0.3") == 2
+    assert "holds clips prepared with another filters. Choose another --output" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_goes_on(prepared, prepare, files_of, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    (folder / "index.parquet").unlink()
+    (folder / "shards" / "00001.safetensors").unlink()
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "00001.safetensors.new").write_bytes(b"half")
+    assert prepare(folder) == 0
+    assert files_of(folder) == files_of(prepared)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights for the small encoders, and the bindings that name them."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    for name, block in (("cavp", CAVP(**SIZES)), ("vae", MelVAE(**VAE))):
+        (folder / name).mkdir()
+        save_weights(folder / name / "model.safetensors", state(block))
+    bindings = {"feature_encoder.cavp": folder / "cavp", "autoencoder.kl": folder / "vae"}
+    return [word for name, path in bindings.items() for word in ("--bind", f"{name}.checkpoint = '{path}'")]
+
+
+@pytest.fixture(scope="session")
+def encoded(prepare, weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoded") / "whole"
+    assert prepare(folder, *weights, "--bind", "run.classifier = None") == 0
+    return folder
+
+
+def test_encoders_with_weights_leave_features_and_latents(encoded, prepared):
+    cache = Cache(encoded)
+    assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "onsets"}
+    e_v = cache.tensor("e_v")[:]
+    assert e_v.shape == (10, 32, 64) and e_v.dtype == torch.float32
+    torch.testing.assert_close(e_v.norm(dim=-1), torch.ones(10, 32), atol=1e-3, rtol=0)
+    assert cache.tensor("latent_mean").shape == (10, 8, 32, 8)
+    assert "feature_encoder.cavp: has its weights, e_v is kept" in cache.settings["kept"]
+
+
+def test_features_are_those_of_the_encoder_to_half_precision(encoded, prepared, weights):
+    recipe.load("recipes/cn_onset_gvf.gin", [word for word in weights if word != "--bind"])
+    encoder = Experiment().feature_encoder().eval()
+    frames = Cache(prepared).tensor("frames")[[2]].float() / 255
+    with torch.no_grad():
+        torch.testing.assert_close(Cache(encoded).tensor("e_v")[[2]], encoder(frames), atol=2e-4, rtol=1e-3)
+
+
+def test_an_encoder_can_be_left_out(prepare, tmp_path):
+    options = [word for slot in ("feature_encoder", "autoencoder") for word in ("--without", slot)]
+    assert prepare(tmp_path / "out", *options, "--bind", "run.classifier = None") == 0
+    assert set(Cache(tmp_path / "out").kinds) == {"onsets"}
+
+
+def test_weights_that_are_not_there_are_named_with_the_way_round(prepare, tmp_path, capsys):
+    assert prepare(tmp_path / "out", "--bind", "autoencoder.kl.checkpoint = 'nowhere'") == 1
+    told = capsys.readouterr().err
+    assert "autoencoder.kl.checkpoint = 'nowhere'" in told and "--without autoencoder" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_clips_are_quarantined_and_can_be_tried_again(prepared, prepare, world, files_of, tmp_path):
+    folder, videos = tmp_path / "out", shutil.copytree(world, tmp_path / "videos")
+    victim = videos / "train" / "train_00003.mp4"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    given = ["--videos", str(videos)]
+    assert prepare(folder, *given) == 0
+    (row,) = [row for row in clips_csv(folder) if row["status"] == "failed"]
+    assert row["id"] == "train_00003" and row["reason"].startswith("train/train_00003.mp4: ")
+    assert len(Cache(folder)) == 9
+    victim.write_bytes(whole)
+    assert prepare(folder, *given) == 0 and len(Cache(folder)) == 9
+    assert prepare(folder, *given, "--retry-failed") == 0
+    ours, theirs = files_of(folder), files_of(prepared)
+    for told in (ours, theirs):  # they name the folder of videos
+        told.pop("prepared.json"), told.pop("report.html")
+    assert ours == theirs
+
+
+def test_lines_that_can_be_no_clip_do_not_stop_the_others(prepare, world, tmp_path):
+    (world.parent / "secret.mp4").touch()
+    lines = ["id,caption,file", "a,x,train/train_00000.mp4", "a,y,train/train_00001.mp4", "b,z,none.mp4"]
+    lines += ["c,z,../secret.mp4", "d,z,/etc/hosts", "e,z", '"f\ng",z,train/train_00002.mp4']
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("\n".join(lines))
+    assert prepare(tmp_path / "out", manifest=manifest) == 0
+    rows = {row["id"] + row["status"][0]: row["reason"] for row in clips_csv(tmp_path / "out")}
+    assert rows["af"] == "the id 'a' occurs before. Give it another."
+    assert rows["bf"] == "no such file: none.mp4. Put it into the folder of videos."
+    assert rows["cf"] == "../secret.mp4: leads out of the folder of videos. Copy the file into it."
+    assert rows["df"] == "/etc/hosts: leads out of the folder of videos. Copy the file into it."
+    assert rows["ef"] == "2 fields where the header has 3."
+    assert [clip.id for clip in Cache(tmp_path / "out").clips] == ["a", "f\ng"]
+
+
+def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tmp_path):
+    captions = tmp_path / "captions.csv"
+    captions.write_text("id,caption\ntest/test_00001,a drum\n")
+    options = ["--captions", str(captions), "--validation", "0.5"]
+    assert prepare(tmp_path / "out", *options, manifest=world) == 0
+    clips = Cache(tmp_path / "out").clips
+    assert {clip.split for clip in clips} == {"train", "validation"}
+    assert {clip.id: clip.caption for clip in clips if clip.caption} == {"test/test_00001": "a drum"}
+
+
+def test_kept_clips_are_exported(prepared, prepare, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    assert prepare(folder, "--export", "webdataset", str(tmp_path / "tars")) == 0
+    told = json.loads((prepared / "report.json").read_text())["clips"]
+    names = []
+    for path in sorted((tmp_path / "tars").iterdir()):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    assert names[:4] == [f"00000000.{end}" for end in ("json", "frames.npy", "mel.npy", "onsets.npy")]
+    assert len(names) == 4 * told["kept"]
+
+
+def test_the_rule_of_several_that_drops_a_clip_is_told(prepare, tmp_path):
+    several = "[@data_filter.static, @data_filter.av_align]"
+    options = [f"data_filter.all_of.filters = {several}"]
+    options += [
+        f"stage.{each}.data_filter = @data_filter.all_of"
+        for each in ("contrastive", "t2a_finetune", "onset", "joint")
+    ]
+    assert prepare(tmp_path / "out", *(word for each in options for word in ("--bind", each))) == 0
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(told["dropped_by"]) <= {"static", "av_align"}
+    rows = clips_csv(tmp_path / "out")
+    assert all(row["scores"].startswith(("static ", "av_align ")) for row in rows)
+    assert sum(told["histograms"]["av_align"]) < 10 or "static" not in told["dropped_by"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--videos", "nowhere"], "--videos nowhere: there is no such folder"),
+        (["--run", "x", "--bind", "run.seed = 1"], "--run brings its own recipe"),
+        (["--export", "zip", "x"], "--export zip: expected webdataset"),
+    ],
+)
+def test_what_the_command_refuses(prepare, tmp_path, capsys, options, message):
+    assert prepare(tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_with_other_things_is_left_alone(prepare, tmp_path, capsys):
+    (tmp_path / "mine.txt").touch()
+    assert prepare(tmp_path) == 2
+    assert "holds other things. Choose a new or empty --output" in capsys.readouterr().err
