@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from stav2a import preparation, processes, recipe, results
+from stav2a import cached, preparation, processes, recipe, results
 from stav2a.assembly import BLOCKS, STAV2A
+from stav2a.data.cache.dataset import PreparedClips
 from stav2a.data.clip import Clip
 from stav2a.data.flow import Farneback
 from stav2a.data.prepare import Prepared
@@ -105,8 +106,8 @@ class Pipeline:
     def train(self) -> Trained:
         """All in which every process takes part: the data, the stages, the classifier."""
         model = self.experiment.model().to(processes.device())
-        data = self._prepare(model)
-        corpus = preparation.corpus(data, model, self._filter_key, store=self.store, keys=self._keys)
+        data, tensors = self._prepare(model)
+        corpus = preparation.corpus(data, tensors, model, self._filter_key, store=self.store, keys=self._keys)
         self._tell_data(data)
         histories = self._train(model, corpus)
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
@@ -142,7 +143,7 @@ class Pipeline:
     @cached_property
     def _filters(self) -> dict[str, Any]:
         """Every distinct data filter that a stage asks for, by the signature of its description."""
-        stages = [stage for _, _, stage in self._stages]
+        stages = [stage for _, _, stage in self._stages if stage.steps]
         if self.experiment.classifier:
             stages.append(self.experiment.classifier(classes=1))
         factories = [stage.data_filter for stage in stages]
@@ -168,11 +169,19 @@ class Pipeline:
 
     @cached_property
     def _dataset_key(self) -> str:
-        return recipe.signature([self.experiment.described("dataset"), STORE_FORMAT])
+        return recipe.signature([*self._described_dataset, STORE_FORMAT])
+
+    @cached_property
+    def _described_dataset(self) -> list[Any]:
+        """With what is in a prepared folder, whose name does not say it."""
+        described = [self.experiment.described("dataset")]
+        return (
+            [*described, self._dataset.identity()] if isinstance(self._dataset, PreparedClips) else described
+        )
 
     @cached_property
     def _data_key(self) -> str:
-        wanted = [self.experiment.described(slot) for slot in ("dataset", "onset_detector")]
+        wanted = [*self._described_dataset, self.experiment.described("onset_detector")]
         encoder = self._blocks["feature_encoder"]["parameters"]
         seen = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
         return recipe.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
@@ -202,11 +211,18 @@ class Pipeline:
     def _clips(self) -> list[Clip]:
         folder = self.store.root / f"dataset-{self._dataset_key[:16]}"
         with processes.main_first(), self.store.alone("dataset", self._dataset_key):
-            return list(self.experiment.dataset().clips(folder))
+            return list(self._dataset.clips(folder))
 
-    def _prepare(self, model: STAV2A) -> Prepared:
+    @cached_property
+    def _dataset(self) -> Any:
+        return self.experiment.dataset()
+
+    def _prepare(self, model: STAV2A) -> tuple[Prepared, preparation.Tensors]:
         self.tell("data")
-        return preparation.prepared(
+        if isinstance(self._dataset, PreparedClips):
+            cache, detector = self._dataset.cache, self.experiment.described("onset_detector")
+            return cached.data(cache, model, self._filters), cached.tensors(cache, model, detector)
+        data = preparation.prepared(
             self._clips,
             model,
             self.experiment.onset_detector(),
@@ -214,6 +230,7 @@ class Pipeline:
             store=self.store,
             key=self._data_key,
         )
+        return data, preparation.tensors(data, model)
 
     def _tell_data(self, data: Prepared) -> None:
         for name, decisions in data.decisions.items():

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,36 @@ def _prepare(
         replace(made, decisions={}).save(folder)
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """Clips as tensors, in memory or on disk: what is asked for by rows is a tensor in memory.
+
+    Args:
+        frames: uint8 (N, L, 3, H, W).
+        mel: Log-mels (N, 1, Tm, M).
+        onsets: Pseudo-labels in latent frames, (N, T) float32.
+        features: Gives e_v (N, L, D_v) where it is prepared; None has it computed of the frames.
+        latents: Gives mean and deviation, each (N, C, T, F), where they are; None has them computed of mel.
+    """
+
+    frames: Any
+    mel: Any
+    onsets: Tensor
+    features: Callable[[], Tensor] | None = None
+    latents: Callable[[], tuple[Tensor, Tensor]] | None = None
+
+
+def tensors(data: Prepared, model: STAV2A) -> Tensors:
+    """Decoded clips as tensors."""
+    mel = torch.cat([front_end.log_mel(part) for part in torch.from_numpy(data.audio).split(AT_ONCE)])
+    length, rate = model.latent_shape[1], model.latent_rate_hz
+    onsets = np.stack([onset_frames(times, length, rate) for times in data.pseudo_onsets])
+    return Tensors(torch.from_numpy(data.frames), mel, torch.from_numpy(onsets).float())
+
+
 def corpus(
     data: Prepared,
+    given: Tensors,
     model: STAV2A,
     filter_key: Callable[[Any], str],
     *,
@@ -97,17 +125,14 @@ def corpus(
     """Tensors for the training stages; features and latents are computed when first asked for.
 
     Args:
-        data: The decoded clips.
+        data: The clips, and what was decided on them.
+        given: The same as tensors.
         model: Its encoders make features and latents, once they are trained.
         filter_key: The signature of a filter's factory, as `prepared` knows it.
         store: Where features and latents are kept.
         keys: Signature of what each block makes of the data.
     """
-    mel = torch.cat([front_end.log_mel(part) for part in torch.from_numpy(data.audio).split(AT_ONCE)])
-    length, rate = model.latent_shape[1], model.latent_rate_hz
-    onsets = np.stack([onset_frames(times, length, rate) for times in data.pseudo_onsets])
     classes = class_names(data.clips)
-    frames = torch.from_numpy(data.frames)
 
     def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
         kept = data.rows(split, filter_key(data_filter))
@@ -124,22 +149,24 @@ def corpus(
 
     @functools.cache
     def features() -> Tensor:
-        return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, frames)})["e_v"]
+        return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, given.frames)})[
+            "e_v"
+        ]
 
     @functools.cache
     def latents() -> tuple[Tensor, Tensor]:
-        found = derived("latents", "autoencoder", lambda: encode_mels(model, mel))
+        found = derived("latents", "autoencoder", lambda: encode_mels(model, given.mel))
         return found["mean"], found["std"]
 
     return Corpus(
-        frames=frames,
-        mel=mel,
-        onsets=torch.from_numpy(onsets).float(),
+        frames=given.frames,
+        mel=given.mel,
+        onsets=given.onsets,
         captions=[clip.caption for clip in data.clips],
         labels=torch.tensor([classes.index(c.label) if c.label else -1 for c in data.clips]),
         rows=rows,
-        features=features,
-        latents=latents,
+        features=given.features or features,
+        latents=given.latents or latents,
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from stav2a.checkpoints import Asked
 
-DATA = ("file", "videos")  # a dataset's parameters that name what has to be there
-CLIPS = "get the clips (the paper's are VGGSound's) and list them in a csv: docs/benchmark.md shows one"
+DATA = ("file", "folder", "videos")  # a dataset's parameters that name what has to be there
+CLIPS = "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md"
 
 
 @dataclass(frozen=True)

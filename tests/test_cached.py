@@ -1,0 +1,92 @@
+"""A run on prepared clips: the same rows, tensors and figures as on their videos."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stav2a import cached, recipe, run
+from stav2a.data.cache import Cache, CacheError
+from stav2a.data.struck_objects import StruckObjects
+from stav2a.experiment import Experiment
+from stav2a.generate.soundtrack import load
+from stav2a.pipeline import Pipeline
+from stav2a.preparation import encode_frames
+from stav2a.prepare import main
+from stav2a.store import Store
+
+COUNTS = {"train_clips": 6, "validation_clips": 2, "test_clips": 2}
+SMOKE = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
+BINDINGS = [f"dataset.struck_objects.{name} = {count}" for name, count in COUNTS.items()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    return StruckObjects(**COUNTS).clips(tmp_path_factory.mktemp("world"))[0].video.parents[1]
+
+
+@pytest.fixture(scope="module")
+def prepared(world, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared") / "whole"
+    fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--output", str(folder)]
+    recipes = [word for path in SMOKE for word in ("--gin", path)]
+    assert main([*fixed, *recipes, "--workers", "1", "--shard-clips", "4"]) == 0
+    return folder
+
+
+def using(folder: Path) -> list[str]:
+    return ["run.dataset = @dataset.prepared", f"dataset.prepared.folder = '{folder}'"]
+
+
+def pipeline(bindings: list[str], store: Path) -> Pipeline:
+    recipe.load(SMOKE, bindings)
+    return Pipeline(Experiment(), Store(store), lambda name, value, step: None, lambda line: None)
+
+
+def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
+    made = {}
+    for name, bindings in (("videos", BINDINGS), ("cache", using(prepared))):
+        each = pipeline(bindings, tmp_path / name)
+        data, tensors = each._prepare(each.experiment.model())
+        made[name] = data, tensors
+        assert list(data.decisions) == list(each._filters)
+    (ours, tensors), (theirs, wanted) = made["cache"], made["videos"]
+    assert ours.decisions == theirs.decisions
+    assert [clip.id for clip in ours.clips] == [clip.id for clip in theirs.clips]
+    assert torch.equal(tensors.frames[:], wanted.frames) and torch.equal(tensors.onsets, wanted.onsets)
+    torch.testing.assert_close(tensors.mel[:], wanted.mel)
+    torch.testing.assert_close(torch.from_numpy(ours.audio[[8, 9]]), torch.from_numpy(theirs.audio[[8, 9]]))
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("feature_encoder.cavp.frame_size = 16", "prepared with another frame_size than this recipe's"),
+        ("run.onset_detector = @onset_detector.librosa", "prepared with another onset_detector than"),
+        ("data_filter.av_align.threshold = 0.3", "asks another filter, or other settings"),
+    ],
+)
+def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
+    each = pipeline([*using(prepared), binding], tmp_path)
+    with pytest.raises(CacheError, match=message):
+        each._prepare(each.experiment.model())
+
+
+@pytest.mark.slow
+def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, tmp_path):
+    bindings = [word for line in using(prepared) for word in ("--bind", line)]
+    recipes = [word for path in SMOKE for word in ("--gin", path)]
+    assert run.main([*recipes, *bindings, "--output", str(tmp_path), "--tracking-uri", "none"]) == 0
+    (run_folder,) = tmp_path.glob("cn_onset_gvf-*")
+    fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--workers", "1"]
+    assert main([*fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
+    cache, trained = Cache(tmp_path / "encoded"), load(run_folder)
+    assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
+    ready = cached.tensors(cache, trained.model, trained.experiment.described("onset_detector"))
+    e_v = encode_frames(trained.model, Cache(prepared).tensor("frames")[:2])
+    torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
+    assert cache.texts([0, 1])[0].shape[0] == 2
+    with torch.no_grad():
+        trained.model.feature_encoder.video_project_head.bias += 1
+    with pytest.raises(CacheError, match="holds what another feature_encoder made"):
+        ready.features()
