@@ -33,6 +33,7 @@ class Experiment:
         dataset: The clips.
         onset_detector: Gives the pseudo-labels of the onset pretext task.
         scheduler: Steps through the noise levels when sampling.
+        sampler: The denoising loop.
         stages: Training stages, in order.
         trainer: How they are trained.
         classifier: The judge of FD, KL, IS and class accuracy; None where clips have no class.
@@ -58,6 +59,7 @@ class Experiment:
     dataset: Callable[..., Any]
     onset_detector: Callable[..., Any]
     scheduler: Callable[..., Any]
+    sampler: Callable[..., Any]
     stages: Sequence[Callable[..., Any]]
     trainer: Callable[..., Any]
     classifier: Callable[..., Any] | None
@@ -95,5 +97,5 @@ class Experiment:
         return recipe.describe(getattr(self, slot))
 
 
-SINGLE = (*BLOCKS, "dataset", "onset_detector", "scheduler", "trainer", "classifier")
+SINGLE = (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier")
 LISTS = {"stages": "stage", "metrics": "metric"}

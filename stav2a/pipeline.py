@@ -284,6 +284,7 @@ class Pipeline:
             trained.model,
             trained.corpus.features()[rows],
             [clip.caption for clip in clips],
+            sampler=self.experiment.sampler(),
             scheduler=self.experiment.scheduler(prediction_type=self.experiment.prediction_type),
             num_inference_steps=self.experiment.num_inference_steps,
             guidance_scale=self.experiment.guidance_scale,

@@ -15,7 +15,7 @@ from stav2a.data.clip import Clip
 from stav2a.metrics.sets import Classified, EvaluationSet
 from stav2a.metrics.sounds import Arrays
 from stav2a.processes import device
-from stav2a.sampling import generate_latents, to_audio
+from stav2a.sampling import to_audio
 
 BATCH = 32
 LOUDEST = 0.99
@@ -41,6 +41,7 @@ def generate(
     e_v: Tensor,
     captions: Sequence[str],
     *,
+    sampler: Any,
     scheduler: Any,
     num_inference_steps: int,
     guidance_scale: float,
@@ -56,7 +57,7 @@ def generate(
     for start in tqdm(range(0, len(captions), BATCH), desc="sampling", unit="batch", leave=False):
         rows = slice(start, start + BATCH)
         seeds = [seed * 1_000_003 + 2 * i for i in range(start, min(start + BATCH, len(captions)))]
-        z = generate_latents(
+        z = sampler(
             model,
             e_v[rows].to(device()),
             captions[rows],

@@ -9,7 +9,7 @@ Letters used in all shapes:
     M mel bins, S audio samples, D width, K tokens
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -144,6 +144,44 @@ class Scheduler(Protocol):
 
 
 @runtime_checkable
+class Sampler(Protocol):
+    """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
+
+    It takes the assembled model in evaluation mode, a diffusers scheduler, whose state is set anew, the
+    number of steps, w of eq. 7, B seeds (one a clip, of its initial noise and of the scheduler's own), and
+    what wraps the timesteps, say a progress bar. At a guidance of 1 the null branch is not computed.
+    """
+
+    def __call__(
+        self,
+        model: Any,
+        e_v: Tensor,
+        captions: Sequence[str],
+        *,
+        scheduler: Any,
+        num_inference_steps: int,
+        guidance_scale: float,
+        seeds: Sequence[int],
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A sampler's step on static tensors -> the same step, carried out in another way."""
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
+
+
+@runtime_checkable
+class Shortcut(Protocol):
+    """Which parts of the model a sampler computes: ways to predict, by name, and which each step takes."""
+
+    def ways(self, backbone: Any) -> Mapping[str, Any]: ...
+    def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
+
+
+@runtime_checkable
 class Stage(Protocol):
     """One training stage: what it trains, on what, with which loss."""
 
@@ -208,6 +246,9 @@ SLOTS: dict[str, Slot] = {
     "metric": Slot(Metric),
     "judge": Slot(Judge),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
+    "sampler": Slot(Sampler),
+    "engine": Slot(Engine),
+    "shortcut": Slot(Shortcut),
     "stage": Slot(Stage),
     "optimizer": Slot(Optimizer, wired=("params",)),
     "trainer": Slot(Trainer),

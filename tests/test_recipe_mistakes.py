@@ -163,7 +163,7 @@ MISTAKES = {
         "run.global_pooler = @none",
         "No configurable matching 'none'.",
         FILE,
-        "Write it in full: local_head.none or global_pooler.none or data_filter.none.",
+        "Write it in full: local_head.none or global_pooler.none or data_filter.none or shortcut.none.",
     ),
     "a scope": (
         "wide/local_head.onset.windows = (8, 16)",

@@ -24,7 +24,7 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiment import Experiment
 from stav2a.results import LOUDEST
 from stav2a.run_folder import RunFolder, RunFolderError
-from stav2a.sampling import generate_latents, to_audio
+from stav2a.sampling import to_audio
 from stav2a.store import load_tensors
 
 OVERLAP = 0.25  # of a window, at least, shared by neighbours; and the length of the cross-fade
@@ -185,13 +185,13 @@ def cross_fade(parts: Sequence[np.ndarray], starts: Sequence[int], length: int) 
 @torch.no_grad()
 def _generate(trained: Trained, frames: Tensor, settings: Settings, title: str) -> Iterator[np.ndarray]:
     """Windows (N, L, 3, H, W) -> their sounds (B, S), batch by batch."""
-    model, experiment = trained.model, trained.experiment
+    model, experiment, sampler = trained.model, trained.experiment, trained.experiment.sampler()
     scheduler = experiment.scheduler(prediction_type=experiment.prediction_type)
     batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
     total = len(batches) * settings.num_inference_steps
     with tqdm(total=total, desc=title, unit="step", leave=False, disable=None) as bar:
         for batch, numbers in batches:
-            z = generate_latents(
+            z = sampler(
                 model,
                 model.feature_encoder(as_video(batch)),
                 [settings.prompt] * len(batch),

@@ -48,7 +48,12 @@ class UNetControlNet(nn.Module):
         self.unet.requires_grad_(not self.freeze_unet)
 
     def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor:
-        down, mid = self.control(z_t, t, c, mask, e_lv)
+        return self.controlled(z_t, t, c, mask, *self.control(z_t, t, c, mask, e_lv))
+
+    def controlled(
+        self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, down: Sequence[Tensor], mid: Tensor
+    ) -> Tensor:
+        """The U-Net's prediction, with what `control` gave."""
         return self.unet(
             z_t,
             t,
@@ -63,7 +68,12 @@ class UNetControlNet(nn.Module):
         self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor
     ) -> tuple[Sequence[Tensor], Tensor]:
         """What is added to the U-Net's skips and to its middle. Stock ControlNet takes no mask."""
-        return self.controlnet(z_t, t, c, controlnet_cond=e_lv, return_dict=False)
+        picture = self.picture(e_lv, z_t.shape[3])
+        return self.controlnet(z_t, t, c, controlnet_cond=picture, return_dict=False)
+
+    def picture(self, e_lv: Tensor, bins: int) -> Tensor:
+        """What the ControlNet embeds and adds to its first layer: the same at every step."""
+        return e_lv
 
 
 @register("backbone", "unet_controlnet_masked")

@@ -1,6 +1,5 @@
 """The ControlNets of the authors' release: the local features as a picture over time and frequency."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from einops import rearrange, repeat
@@ -44,11 +43,8 @@ class UNetControlNetReleased(UNetControlNet):
             self.copy_unet()
         self.settle()
 
-    def control(
-        self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor
-    ) -> tuple[Sequence[Tensor], Tensor]:
-        picture = repeat(e_lv, "b t d -> b d t f", f=z_t.shape[3])
-        return self.controlnet(z_t, t, c, controlnet_cond=picture, return_dict=False)
+    def picture(self, e_lv: Tensor, bins: int) -> Tensor:
+        return repeat(e_lv, "b t d -> b d t f", f=bins)
 
 
 @register("backbone", "unet_controlnet_plain")
@@ -80,18 +76,15 @@ class UNetControlNetPlain(UNetControlNet):
         self.channels = channels
         self.controlnet.controlnet_cond_embedding = PlainEmbedding(channels, width)
 
-    def control(
-        self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor
-    ) -> tuple[Sequence[Tensor], Tensor]:
-        bins, left = z_t.shape[3], -(-e_lv.shape[2] // 2 ** len(self.channels))
+    def picture(self, e_lv: Tensor, bins: int) -> Tensor:
+        left = -(-e_lv.shape[2] // 2 ** len(self.channels))
         if left != bins:
             raise RegistryError(
                 f"backbone.unet_controlnet_plain.channels = {self.channels}: {len(self.channels)} halvings "
                 f"make {left} of the {e_lv.shape[2]} local features, but the latent has {bins} frequencies. "
                 "Give as many channels as halvings are needed, and local features of a fitting width."
             )
-        picture = rearrange(e_lv, "b t d -> b 1 t d")
-        return self.controlnet(z_t, t, c, controlnet_cond=picture, return_dict=False)
+        return rearrange(e_lv, "b t d -> b 1 t d")
 
 
 class SpreadEmbedding(nn.Module):

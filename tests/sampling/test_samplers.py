@@ -8,10 +8,20 @@ from torch.nn import functional
 
 from stav2a.assembly import STAV2A, encode_captions
 from stav2a.components.global_poolers import NoPooler
-from stav2a.sampling import ddim, ddpm, dpm_solver, generate_latents, guided, initial_noise, to_audio
+from stav2a.sampling import (
+    FastSampler,
+    ReferenceSampler,
+    ddim,
+    ddpm,
+    dpm_solver,
+    guided,
+    initial_noise,
+    to_audio,
+    unipc,
+)
 from tests import tiny
 
-SCHEDULERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver}
+SCHEDULERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver, "unipc": unipc}
 CAPTIONS = ["a low drum", "a high bell", "a drum"]
 every_scheduler = pytest.mark.parametrize("name", SCHEDULERS)
 
@@ -28,12 +38,19 @@ def e_v() -> Tensor:
     return functional.normalize(torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
 
 
-def sample(
-    model: STAV2A, e_v: Tensor, captions=CAPTIONS, *, seeds=(1, 5, 9), name="ddim", **changes
-) -> Tensor:
-    settings: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, **changes}
-    scheduler = SCHEDULERS[name]("v_prediction")
-    return generate_latents(model, e_v, captions, scheduler=scheduler, seeds=seeds, **settings)
+@pytest.fixture(scope="module", params=[ReferenceSampler, FastSampler])
+def sample(request: Any) -> Any:
+    """Both samplers do all that is asked of one here."""
+    sampler = request.param()
+
+    def sample(
+        model: STAV2A, e_v: Tensor, captions=CAPTIONS, *, seeds=(1, 5, 9), name="ddim", **changes
+    ) -> Tensor:
+        settings: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, **changes}
+        scheduler = SCHEDULERS[name]("v_prediction")
+        return sampler(model, e_v, captions, scheduler=scheduler, seeds=seeds, **settings)
+
+    return sample
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
@@ -51,7 +68,7 @@ def test_guidance_is_equation_7(model, e_v):
         assert close(guided(model, z_t, t, both, w), (1 - w) * null + w * conditional)
 
 
-def test_guidance_of_one_is_the_conditional_prediction_and_of_zero_the_null(model, e_v):
+def test_guidance_of_one_is_the_conditional_prediction_and_of_zero_the_null(sample, model, e_v):
     conditional = sample(model, e_v, guidance_scale=1.0)
     assert close(sample(model, e_v, guidance_scale=1.0 + 1e-7), conditional)  # through both branches
     null = sample(model, e_v, [""] * 3, guidance_scale=1.0)
@@ -60,13 +77,13 @@ def test_guidance_of_one_is_the_conditional_prediction_and_of_zero_the_null(mode
     assert not close(sample(model, e_v), conditional, 1e-2)
 
 
-def test_the_null_text_is_the_empty_caption(model, e_v):
+def test_the_null_text_is_the_empty_caption(sample, model, e_v):
     assert close(
         sample(model, e_v, [""] * 3, guidance_scale=7.0), sample(model, e_v, [""] * 3, guidance_scale=1.0)
     )
 
 
-def test_guidance_keeps_the_video_in_both_branches(model, e_v):
+def test_guidance_keeps_the_video_in_both_branches(sample, model, e_v):
     """Text alone is guided (eq. 7): without a caption the video still tells."""
     for w in (0.0, 3.0):
         forwards = sample(model, e_v, [""] * 3, guidance_scale=w)
@@ -75,7 +92,7 @@ def test_guidance_keeps_the_video_in_both_branches(model, e_v):
 
 
 @every_scheduler
-def test_a_clip_depends_neither_on_its_batch_nor_on_its_place(model, e_v, name):
+def test_a_clip_depends_neither_on_its_batch_nor_on_its_place(sample, model, e_v, name):
     together = sample(model, e_v, name=name)
     turned = sample(model, e_v[[2, 0]], [CAPTIONS[2], CAPTIONS[0]], seeds=(9, 1), name=name)
     assert close(turned, together[[2, 0]])
@@ -83,7 +100,7 @@ def test_a_clip_depends_neither_on_its_batch_nor_on_its_place(model, e_v, name):
 
 
 @every_scheduler
-def test_the_same_seeds_give_the_same_bits_and_others_another_result(model, e_v, name):
+def test_the_same_seeds_give_the_same_bits_and_others_another_result(sample, model, e_v, name):
     torch.manual_seed(1)
     first = sample(model, e_v, name=name)
     torch.manual_seed(2)  # nothing is drawn from the global generator
@@ -126,16 +143,21 @@ def test_a_perfect_denoiser_is_followed_to_the_clean_latent(e_v, name, predictio
     model = tiny.model(backbone=Knowing, global_pooler=NoPooler)
     model.backbone.z = torch.randn(3, *model.latent_shape, generator=torch.Generator().manual_seed(4))
     model.backbone.prediction_type = prediction_type
-    z = generate_latents(
-        model, e_v, CAPTIONS, scheduler=SCHEDULERS[name](prediction_type),
-        num_inference_steps=steps, guidance_scale=1.0, seeds=(1, 2, 3),
-    )  # fmt: skip
+    z = ReferenceSampler()(
+        model,
+        e_v,
+        CAPTIONS,
+        scheduler=SCHEDULERS[name](prediction_type),
+        num_inference_steps=steps,
+        guidance_scale=1.0,
+        seeds=(1, 2, 3),
+    )
     # DDIM ends on the first of the training levels, where 0.03 of noise is left
     torch.testing.assert_close(z, model.backbone.z, rtol=0, atol=0.2 if name == "ddim" else 2e-3)
     assert (z - model.backbone.z).std() < 0.04
 
 
-def test_progress_sees_every_step(model, e_v):
+def test_progress_sees_every_step(sample, model, e_v):
     seen: list[int] = []
     sample(model, e_v, num_inference_steps=5, progress=partial(_noting, seen))
     assert len(seen) == 5 and seen == sorted(seen, reverse=True)
