@@ -8,13 +8,14 @@ from stav2a.sampling.engines import Compiled, CudaGraph, Eager
 from stav2a.sampling.fast import FastSampler
 from stav2a.sampling.reference import ReferenceSampler, guided
 from stav2a.sampling.schedulers import ddim, ddpm, dpm_solver, unipc
-from stav2a.sampling.shortcuts import NoShortcut
+from stav2a.sampling.shortcuts import ControlEvery, DeepCache, GuidanceInterval, NoShortcut
 from stav2a.sampling.start import initial_noise
 from stav2a.sampling.tables import SamplerError
 
 __all__ = [
-    "Compiled", "CudaGraph", "Eager", "FastSampler", "NoShortcut", "ReferenceSampler", "SamplerError", "ddim",
-    "ddpm", "dpm_solver", "guided", "initial_noise", "to_audio", "unipc",
+    "Compiled", "ControlEvery", "CudaGraph", "DeepCache", "Eager", "FastSampler", "GuidanceInterval",
+    "NoShortcut", "ReferenceSampler", "SamplerError", "ddim", "ddpm", "dpm_solver", "guided", "initial_noise",
+    "to_audio", "unipc",
 ]  # fmt: skip
 
 

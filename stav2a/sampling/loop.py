@@ -65,6 +65,8 @@ class Loop:
         self._turn(0, weights)
         for name in dict.fromkeys(plan):
             if name not in self.steps:
+                if self.ways[name].keeps:
+                    self._step(self.ways[name])  # by itself, so that the engine finds what it keeps in place
                 self.steps[name] = self.engine(partial(self._step, self.ways[name]))
         self.carried.hold(start)
 

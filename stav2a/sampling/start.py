@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stav2a.assembly import STAV2A, Conditions, encode_captions
 
@@ -27,10 +30,16 @@ def generator(seed: int) -> torch.Generator:
 
 def text_conditions(model: STAV2A, e_v: Tensor, captions: Sequence[str], guidance_scale: float) -> Conditions:
     """Conditions of 2B clips, the null text's first, then the caption's; of B clips at a guidance of 1."""
-    conditions = model.condition(e_v, *encode_captions(model, captions))
-    if guidance_scale == 1:
-        return conditions
-    return model.condition(e_v, *encode_captions(model, [""] * len(captions))) + conditions
+    texts = [list(captions)] if guidance_scale == 1 else [[""] * len(captions), list(captions)]
+    encoded = [encode_captions(model, text) for text in texts]
+    longest = max(mask.shape[1] for _, mask in encoded)  # an encoder may pad to the longest it is given
+    branches = [model.condition(e_v, *_padded(*each, longest)) for each in encoded]
+    return reduce(add, branches)
+
+
+def _padded(e_text: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    padding = (0, length - mask.shape[1])
+    return functional.pad(e_text, (0, 0, *padding)), functional.pad(mask, padding)
 
 
 def takes_noise(scheduler: Any) -> bool:

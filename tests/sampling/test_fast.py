@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from stav2a.assembly import STAV2A
 from stav2a.components.backbones import (
     UNetBackbone,
     UNetControlNet,
@@ -31,8 +28,8 @@ from stav2a.sampling import (
     unipc,
 )
 from tests import tiny
+from tests.sampling.given import CAPTIONS, error, features, made, sample
 
-CAPTIONS = ["a low drum", "a high bell", "a drum"]
 BACKBONES: dict[str, dict[str, Any]] = {
     "unet": {"backbone": UNetBackbone},
     "controlnet": {"backbone": UNetControlNet},
@@ -47,110 +44,90 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(name: str = "controlnet") -> STAV2A:
-    model = tiny.model(**BACKBONES[name])
-    tiny.shake(model.backbone, 0.05)
-    return model
-
-
-@pytest.fixture
-def e_v() -> Tensor:
-    return functional.normalize(torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-
-
-def sample(sampler, model, e_v, captions=CAPTIONS, scheduler=ddim, **changes) -> Tensor:
-    settings: dict[str, Any] = {
-        "num_inference_steps": 5,
-        "guidance_scale": 3.0,
-        "seeds": (1, 5, 9),
-        **changes,
-    }
-    return sampler(model, e_v, captions, scheduler=scheduler("v_prediction"), **settings)
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
-def test_every_backbone_gives_the_references_latents(name, guidance_scale, e_v):
-    model = made(name)
-    expected = sample(ReferenceSampler(), model, e_v, guidance_scale=guidance_scale)
-    assert error(sample(FastSampler(), model, e_v, guidance_scale=guidance_scale), expected) <= 1e-5
+def test_every_backbone_gives_the_references_latents(name, guidance_scale):
+    model = made(**BACKBONES[name])
+    expected = sample(ReferenceSampler(), model, guidance_scale=guidance_scale)
+    assert error(sample(FastSampler(), model, guidance_scale=guidance_scale), expected) <= 1e-5
 
 
 @pytest.mark.parametrize("scheduler", [ddpm, ddim, dpm_solver, unipc])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type, e_v):
+def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type):
     model, scheduler = made(), partial(scheduler, timestep_spacing="trailing")
     settings: Any = {"num_inference_steps": 20, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
     found, expected = (
-        sampler(model, e_v, CAPTIONS, scheduler=scheduler(prediction_type), **settings)
+        sampler(model, features(), CAPTIONS, scheduler=scheduler(prediction_type), **settings)
         for sampler in (FastSampler(), ReferenceSampler())
     )
     assert error(found, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("text_bucket", [1, 7, 64])
-def test_padding_the_tokens_changes_nothing_even_where_no_mask_is_heard(text_bucket, e_v):
-    model = made("controlnet")  # whose stock ControlNet takes no mask
-    expected = sample(ReferenceSampler(), model, e_v)
-    assert error(sample(FastSampler(text_bucket=text_bucket), model, e_v), expected) <= 1e-5
+def test_padding_the_tokens_changes_nothing_even_where_no_mask_is_heard(text_bucket):
+    model = made()  # whose stock ControlNet takes no mask
+    expected = sample(ReferenceSampler(), model)
+    assert error(sample(FastSampler(text_bucket=text_bucket), model), expected) <= 1e-5
 
 
-def test_channels_last_gives_the_references_latents(e_v):
+def test_channels_last_gives_the_references_latents():
     model = made()
-    found = sample(FastSampler(memory_format="channels_last"), model, e_v)
-    assert error(found, sample(ReferenceSampler(), model, e_v)) <= 1e-5
+    found = sample(FastSampler(memory_format="channels_last"), model)
+    assert error(found, sample(ReferenceSampler(), model)) <= 1e-5
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.1), ("float16", 0.01)])
-def test_half_precision_comes_near(precision, most, e_v):
+def test_half_precision_comes_near(precision, most):
     model = made()
-    found = sample(FastSampler(precision=precision), model, e_v)
-    assert found.dtype == torch.float32 and 0 < error(found, sample(ReferenceSampler(), model, e_v)) <= most
+    found = sample(FastSampler(precision=precision), model)
+    assert found.dtype == torch.float32 and 0 < error(found, sample(ReferenceSampler(), model)) <= most
 
 
-def test_one_sampler_serves_other_captions_steps_guidance_batches_and_models(e_v):
+def test_one_sampler_serves_other_captions_steps_guidance_batches_and_models():
     sampler, reference = FastSampler(), ReferenceSampler()
-    model, other = made(), made("masked")
+    model, other = made(), made(backbone=UNetControlNetMasked)
     calls: list[tuple[Any, ...]] = [
-        (model, e_v, CAPTIONS, ddim, {}),
-        (model, e_v.flip(1), ["", "a bell that rings for long", "x"], ddim, {"guidance_scale": 1.5}),
-        (model, e_v, CAPTIONS, ddpm, {"num_inference_steps": 7}),
-        (model, e_v, CAPTIONS, unipc, {}),
-        (model, e_v[:1], CAPTIONS[:1], unipc, {"seeds": (4,)}),
-        (model, e_v, CAPTIONS, ddim, {"guidance_scale": 1.0}),
-        (other, e_v, CAPTIONS, ddim, {"guidance_scale": 1.0}),
-        (model, e_v, CAPTIONS, ddim, {}),
+        (model, CAPTIONS, ddim, {}),
+        (
+            model,
+            ["", "a bell that rings for long", "x"],
+            ddim,
+            {"e_v": features().flip(1), "guidance_scale": 1.5},
+        ),
+        (model, CAPTIONS, ddpm, {"num_inference_steps": 7}),
+        (model, CAPTIONS, unipc, {}),
+        (model, CAPTIONS[:1], unipc, {"seeds": (4,)}),
+        (model, CAPTIONS, ddim, {"guidance_scale": 1.0}),
+        (other, CAPTIONS, ddim, {"guidance_scale": 1.0}),
+        (model, CAPTIONS, ddim, {}),
     ]
-    for model_, features, captions, scheduler, changes in calls:
+    for of, captions, scheduler, changes in calls:
         found, expected = (
-            sample(each, model_, features, captions, scheduler, **changes) for each in (sampler, reference)
+            sample(each, of, captions, scheduler=scheduler, **changes) for each in (sampler, reference)
         )
         assert error(found, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_weights_that_changed_are_noticed(precision, e_v):
+def test_weights_that_changed_are_noticed(precision):
     model, sampler = made(), FastSampler(precision=precision)
-    before = sample(sampler, model, e_v)
+    before = sample(sampler, model)
     tiny.shake(model.backbone, 0.05, seed=1)
-    found = sample(sampler, model, e_v)
+    found = sample(sampler, model)
     assert error(before, found) > 0.1
-    assert torch.equal(found, sample(FastSampler(precision=precision), model, e_v))
+    assert torch.equal(found, sample(FastSampler(precision=precision), model))
 
 
-def test_the_model_stays_as_it_is(e_v):
+def test_the_model_stays_as_it_is():
     model = made()
     modules = {name: type(module) for name, module in model.named_modules()}
     weights = copy.deepcopy(model.state_dict())
     z_t, t = torch.randn(3, *model.latent_shape), torch.tensor([500, 500, 500])
-    conditions = model.condition(e_v, *model.text_encoder(CAPTIONS))
+    conditions = model.condition(features(), *model.text_encoder(CAPTIONS))
     before = model.predict(z_t, t, conditions)
     for form in ({}, {"precision": "bfloat16"}, {"memory_format": "channels_last"}):
-        sample(FastSampler(**form), model, e_v)
+        sample(FastSampler(**form), model)
     assert {name: type(module) for name, module in model.named_modules()} == modules
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
     assert all(p.dtype == torch.float32 and p.is_contiguous() for p in model.parameters())
@@ -158,14 +135,14 @@ def test_the_model_stays_as_it_is(e_v):
     assert torch.equal(model.predict(z_t, t, conditions), before)
 
 
-def test_a_cross_attention_with_norms_of_its_own_is_refused(e_v):
+def test_a_cross_attention_with_norms_of_its_own_is_refused():
     from diffusers.models.attention_processor import Attention
 
-    model = made("unet")
+    model = made(backbone=UNetBackbone)
     attention = next(m for m in model.modules() if isinstance(m, Attention) and m.is_cross_attention)
     attention.norm_q = torch.nn.Identity()
     with pytest.raises(SamplerError) as told:
-        sample(FastSampler(), model, e_v)
+        sample(FastSampler(), model)
     assert str(told.value) == (
         "The backbone's cross attention has norms or residuals of its own, which sampler.fast does not know. "
         "Bind run.sampler = @sampler.reference."

@@ -20,6 +20,7 @@ from stav2a.sampling import (
     unipc,
 )
 from tests import tiny
+from tests.sampling import given
 
 SCHEDULERS = {"ddpm": ddpm, "ddim": ddim, "dpm_solver": dpm_solver, "unipc": unipc}
 CAPTIONS = ["a low drum", "a high bell", "a drum"]
@@ -107,6 +108,15 @@ def test_the_same_seeds_give_the_same_bits_and_others_another_result(sample, mod
     assert torch.equal(sample(model, e_v, name=name), first)
     other = sample(model, e_v, seeds=(1, 6, 9), name=name)
     assert close(other[0], first[0]) and not close(other[1], first[1], 1e-2)
+
+
+@pytest.mark.parametrize("sampler", [ReferenceSampler(), FastSampler()])
+def test_the_null_text_may_come_shorter_than_the_captions(sampler, e_v):
+    """Pretrained text encoders pad to the longest caption that they are given, not to a fixed length."""
+    model = given.made()
+    settings: Any = {"scheduler": ddim("epsilon"), "num_inference_steps": 2, "seeds": (1, 5, 9)}
+    whole = sampler(model, e_v, CAPTIONS, guidance_scale=1 + 1e-7, **settings)  # through both branches
+    assert close(whole, sampler(model, e_v, CAPTIONS, guidance_scale=1.0, **settings))
 
 
 def test_initial_noise_is_a_clips_own_and_normal():

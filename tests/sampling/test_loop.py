@@ -1,0 +1,115 @@
+"""What keeps the loop fast on a GPU, and can be seen without one."""
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stav2a.sampling import (
+    Compiled,
+    ControlEvery,
+    DeepCache,
+    FastSampler,
+    ReferenceSampler,
+    ddim,
+    ddpm,
+    dpm_solver,
+    unipc,
+)
+from tests.sampling.given import error, made, sample
+
+PROMPTS = ["a drum", "a bell", "a long and very high bell", "", "one two three four five six seven eight"]
+READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__"}
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("shortcut", [None, ControlEvery, DeepCache])
+def test_one_graph_serves_all_steps_prompts_and_numbers_of_steps(fresh_compiler, shortcut):
+    """`fullgraph` refuses a graph that breaks; the counter sees every graph that is made."""
+    counter, model = CompileCounterWithBackend("eager"), made()
+    others = {} if shortcut is None else {"shortcut": shortcut}
+    sampler = FastSampler(engine=partial(Compiled, backend=counter), **others)
+    for prompt, steps in zip(PROMPTS, (200, 10, 6, 5, 4), strict=True):
+        found = sample(sampler, model, [prompt], num_inference_steps=steps)
+        assert error(found, sample(FastSampler(**others), model, [prompt], num_inference_steps=steps)) <= 1e-5
+    assert counter.frame_count == (1 if shortcut is None else 2)
+
+
+class NoReads(TorchFunctionMode):
+    """Fails where a tensor's value comes to Python, for which a GPU would have to be waited for."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        assert name not in READS, f"the loop reads a tensor: {name}"
+        return function(*args, **(kwargs or {}))
+
+
+class NoScalars(TorchDispatchMode):
+    """The same one floor below, where `if tensor:` arrives too."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default, "the loop reads a tensor"
+        return function(*args, **(kwargs or {}))
+
+
+def guarded(timesteps: Iterable[Any]) -> Iterator[Any]:
+    """In the place of a progress bar: no reads from the first step to the last."""
+    with NoReads(), NoScalars():
+        yield from timesteps
+
+
+@pytest.mark.parametrize("scheduler", [ddpm, ddim, dpm_solver, unipc])
+def test_no_step_reads_a_tensor(scheduler):
+    sample(FastSampler(), made(), scheduler=scheduler, progress=guarded)
+
+
+@pytest.mark.parametrize("scheduler", [ddpm, ddim, dpm_solver, unipc])
+def test_the_plain_loop_does_and_is_caught(scheduler):
+    with pytest.raises(AssertionError, match="the loop reads a tensor"):
+        sample(ReferenceSampler(), made(), scheduler=scheduler, progress=guarded)
+
+
+def held_bytes() -> int:
+    """Of all tensors that Python knows."""
+    tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
+    return sum(each.untyped_storage().nbytes() for each in tensors)
+
+
+def weighed(at: set[int], seen: list[int]) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    def weigh(timesteps: Iterable[Any]) -> Iterator[Any]:
+        for i, t in enumerate(timesteps):
+            if i in at:
+                gc.collect()
+                seen.append(held_bytes())
+            yield t
+
+    return weigh
+
+
+@pytest.mark.parametrize("scheduler", [ddpm, unipc])
+def test_memory_does_not_grow_with_the_steps(scheduler):
+    seen: list[int] = []
+    progress = weighed({3, 50, 99}, seen)
+    sample(FastSampler(), made(), scheduler=scheduler, num_inference_steps=100, progress=progress)
+    assert len(seen) == 3 and len(set(seen)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freezing", [False, True])
+def test_the_compiled_loop_gives_the_references_latents(fresh_compiler, freezing):
+    model, sampler = made(), FastSampler(engine=partial(Compiled, freezing=freezing))
+    for captions in (["a drum"], ["a long and very high bell"]):
+        expected = sample(ReferenceSampler(), model, captions, scheduler=unipc)
+        assert error(sample(sampler, model, captions, scheduler=unipc), expected) <= 1e-5
