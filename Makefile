@@ -6,6 +6,8 @@ VENV ?= .venv
 GIN ?= recipes/cn_onset_gvf.gin
 ARGS ?=
 WORKERS ?= 2
+WHEELS ?= wheels
+BENCH_PACKAGES := diffusers einops gin-config pytest pytest-benchmark pytest-timeout safetensors tqdm
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -21,7 +23,7 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check bench clean clean-env
+.PHONY: help setup run test check bench bench-gpu clean clean-env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,8 +45,14 @@ check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) ## Run the benchmarks
-	$(BIN)/python -m pytest -q tests/benchmarks --benchmark-only
+bench: $(READY) ## Run the benchmarks and write docs/performance.md
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/benchmarks --benchmark-only
+	$(BIN)/python -m tests.benchmarks.report
+
+# On a machine that has only PyTorch 2.11 or later for its GPU: what else is needed comes from a folder of wheels.
+bench-gpu: ## Run the ladder at the paper's size on a GPU, with wheels from WHEELS
+	$(PYTHON) -m pip install --no-index --find-links $(WHEELS) $(BENCH_PACKAGES)
+	PYTHONPATH=. $(PYTHON) -m pytest -q tests/benchmarks/test_loop.py --benchmark-only
 
 clean: ## Remove caches and built packages (not runs/, not the environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks

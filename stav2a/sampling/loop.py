@@ -77,8 +77,8 @@ class Loop:
 
     def _step(self, way: Way) -> None:
         carried, guided = self.carried.value, self.guided and way.guided
-        z_t = torch.cat([carried[0], carried[0]]) if guided else carried[0]
-        prediction = way.predict(self.twin.backbone, *self.twin.inputs(z_t)).to(carried.dtype)
+        inputs = self.twin.inputs(carried[0], guided=guided)
+        prediction = way.predict(self.twin.backbone, *inputs).to(carried.dtype)
         if guided:
             null, conditional = prediction.chunk(2)
             prediction = null + self.guidance.value * (conditional - null)  # eq. 7

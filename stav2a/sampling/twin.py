@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stav2a.assembly import Conditions
 from stav2a.sampling.held import Clock, HeldOutput, HeldTokens, Static
+from stav2a.sampling.parting import part_late
 from stav2a.sampling.tables import SamplerError
 
 
@@ -59,6 +60,9 @@ class Twin:
         self.attentions = [HeldTokens(attention, masked) for attention, masked in seen.attentions.items()]
         self.clock = Clock(seen.networks())
         self.local = _held_local(self.backbone)
+        if self.local is not None:  # else e_lv may be read behind the place where the branches part
+            part_late(self.backbone.controlnet)
+            part_late(self.backbone.unet)
         self.t, self.c, self.mask, self.e_lv = Static(), Static(), Static(), Static()
 
     def hold(self, conditions: Conditions, timesteps: Tensor) -> None:
@@ -82,12 +86,15 @@ class Twin:
         self.clock.show(i)
         self.t.hold(self.timesteps[i : i + 1])
 
-    def inputs(self, z_t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (N, C, T, F) -> what the backbone takes, with the conditions of the last N clips held."""
+    def inputs(self, z_t: Tensor, *, guided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latents (B, C, T, F) -> what the backbone takes, to predict both branches or one."""
         z_t = z_t.to(self.form.dtype, memory_format=self.form.memory_format)
+        tokens = slice(-len(z_t) * (2 if guided else 1), None)
+        if guided and self.local is None:
+            z_t = torch.cat([z_t, z_t])
         rows = slice(-len(z_t), None)
         t = self.t.value.expand(len(z_t))
-        return z_t, t, self.c.value[rows], self.mask.value[rows], self.e_lv.value[rows]
+        return z_t, t, self.c.value[tokens], self.mask.value[tokens], self.e_lv.value[rows]
 
     def _cast(self, conditions: Conditions) -> Conditions:
         dtype = self.form.dtype

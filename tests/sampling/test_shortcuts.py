@@ -62,7 +62,7 @@ def test_deep_cache_again_is_the_whole_model_while_nothing_changes():
     ways = DeepCache().ways(twin.backbone)
     twin.hold(both, torch.tensor([400]))
     twin.show(0)
-    inputs = twin.inputs(torch.randn(1, *model.latent_shape))
+    inputs = twin.inputs(torch.randn(1, *model.latent_shape), guided=False)
     with torch.no_grad():
         anew, again = (ways[name].predict(twin.backbone, *inputs) for name in ("anew", "again"))
     assert error(again, anew) <= 1e-6

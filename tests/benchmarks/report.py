@@ -1,0 +1,113 @@
+"""The committed results as docs/performance.md, and into MLflow: `python -m tests.benchmarks.report`."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stav2a.store import write_text
+from stav2a.tracking import connect
+
+HERE = Path(__file__).parent
+RESULTS, TEXT = HERE / "results", HERE / "performance.md"
+PAGE = HERE.parents[1] / "docs" / "performance.md"
+METRICS = ("aa_align", "onset_f1", "fd", "class_accuracy")
+
+
+def page(text: str, ladders: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
+    """What was written by hand, with the tables in the places of `{{ladders}}` and `{{quality}}`."""
+    tables = "\n\n".join(ladder(record) for record in ladders.values())
+    return text.replace("{{ladders}}", tables).replace("{{quality}}", quality_table(quality))
+
+
+def ladder(record: Mapping[str, Any]) -> str:
+    """One scale's rungs, with the machine that they were measured on."""
+    machine, best = record["machine"], record["ceilings"]
+    lines = [
+        f"### {record['scale']}, batch {record['batch']}",
+        "",
+        f"{machine['device']}, {machine['threads']} thread(s), load {machine['load']}; torch "
+        f"{machine['torch']}, diffusers {machine['diffusers']}, Python {machine['python']}; "
+        f"{machine['date']}. {record['million_parameters']:.1f} M parameters, "
+        f"{record['gflop_a_step']:.4g} GFLOP a step. Ceilings measured in the same run: "
+        f"{best['float32']:.0f} GFLOP/s in float32, {best['bfloat16']:.0f} in bfloat16, "
+        f"{best['copy']:.0f} GB/s of copying. {record['rounds']} rounds of {record['steps']} steps; "
+        f"peak memory of the whole process {record['peak_memory_gb']:.1f} GB.",
+        "",
+        *table(
+            ["rung", "ms a step", "quartiles", "share of ceiling", "of plain", "quartiles", "expected",
+             "exact", "error", "first run, s more"],
+            rows(record),
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
+    kind = record["clock"]
+    for name, arm in record["arms"].items():
+        ms = {key: 1000 * value / record["steps"] for key, value in arm[kind].items()}
+        ceiling = record["ceilings"]["bfloat16" if "bfloat16" in name else "float32"]
+        share = record["gflop_a_step"] / (ms["median"] / 1000) / ceiling
+        ratio = arm["ratio"]
+        yield [
+            name, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}", f"{share:.0%}",
+            f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", f"{arm['expected']:.2f}",
+            "yes" if arm["exact"] else "no", f"{arm['error']:.0e}",
+            f"{arm['first_run_s'][kind] - arm[kind]['median']:.1f}",
+        ]  # fmt: skip
+
+
+def quality_table(quality: Mapping[str, Any]) -> str:
+    """Each row's scores with their intervals, and the processor's seconds of sampling."""
+    return "\n".join(
+        table(
+            ["sampling", "s of CPU", *(f"{name}" for name in METRICS)],
+            (
+                [name, f"{found['cpu_s']:.0f}", *(score(found["scores"], metric) for metric in METRICS)]
+                for name, found in quality.items()
+            ),
+        )
+    )
+
+
+def score(scores: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """A score, corrected for chance where it is, with its interval."""
+    found = next((each for each in scores if each["name"] == metric), None)
+    if found is None:
+        return "–"
+    corrected = f", corrected {found['corrected']:.3f}" if found["corrected"] is not None else ""
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]{corrected}"
+
+
+def table(head: Sequence[str], lines: Iterator[Sequence[str]] | Any) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+
+
+def track(ladders: Mapping[str, Any], uri: str | None, root: Path) -> None:
+    """Every ladder as a run of the MLflow experiment `benchmarks`."""
+    for name, record in ladders.items():
+        with connect(uri, root, experiment="benchmarks", run_name=name) as tracker:
+            tracker.log_params({**record["machine"], **{k: record[k] for k in ("scale", "batch", "steps")}})
+            for arm, found in record["arms"].items():
+                slug = arm.replace(", ", "-").replace(" ", "_")
+                tracker.log_metrics(
+                    {f"{slug}/ratio": found["ratio"]["median"], f"{slug}/error": found["error"]}
+                )
+            tracker.log_artifact(RESULTS / f"{name}.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tracking-uri", help="as in `stav2a run`; none tracks nothing")
+    arguments = parser.parse_args()
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    quality = found.pop("quality", {})
+    write_text(PAGE, page(TEXT.read_text(), found, quality))
+    track(found, arguments.tracking_uri, HERE.parents[1] / "runs")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
