@@ -53,7 +53,7 @@ APART = {
         "sampling",
         "store",
     },  # no component by name
-    "sampling": {"assembly", "registry"},
+    "sampling": {"assembly", "errors", "registry"},
     "evaluation": {"metrics"},
     "comparison": {
         "comparison",

@@ -38,7 +38,7 @@ def tabulated(scheduler, steps: int) -> torch.Tensor:
 @pytest.mark.parametrize("make", SCHEDULERS)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("steps", [1, 2, 5, 25, 50])
+@pytest.mark.parametrize("steps", [1, 2, 25])
 def test_the_table_takes_the_schedulers_steps(make, prediction_type, spacing, steps):
     scheduler = make(prediction_type, timestep_spacing=spacing)
     expected = followed(scheduler, steps)
