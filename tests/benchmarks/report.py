@@ -49,10 +49,11 @@ def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, arm in sorted(record["arms"].items(), key=lambda each: -each[1]["ratio"]["median"]):
         ms = {key: 1000 * value / record["steps"] for key, value in arm[kind].items()}
         ceiling = record["ceilings"]["bfloat16" if "bfloat16" in name else "float32"]
-        share = record["gflop_a_step"] / (ms["median"] / 1000) / ceiling
-        whole, ratio = arm["exact"] or "bfloat16" in name, arm["ratio"]  # a shortcut takes fewer operations
+        whole = arm["exact"] or "bfloat16" in name  # a shortcut takes fewer operations
+        share = f"{record['gflop_a_step'] * 1000 / ms['median'] / ceiling:.0%}" if whole else "–"
+        ratio = arm["ratio"]
         yield [
-            name, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}", f"{share:.0%}" if whole else "–",
+            name, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}", share,
             f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", f"{arm['expected']:.2f}",
             "yes" if arm["exact"] else "no", f"{arm['error']:.0e}",
             f"{arm['first_run_s']['wall']:.1f}",
