@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
-from stav2a import cached, preparation, processes, recipe, results
-from stav2a.assembly import BLOCKS, STAV2A
+from stav2a import cached, preparation, processes, results
+from stav2a.assembly import STAV2A
 from stav2a.data.cache.dataset import PreparedClips
 from stav2a.data.clip import Clip
 from stav2a.data.flow import Farneback
 from stav2a.data.prepare import Prepared
 from stav2a.evaluation import evaluate
-from stav2a.experiment import STORE_FORMAT, Experiment
+from stav2a.experiment import Experiment
+from stav2a.keys import Keys, filter_key
 from stav2a.metrics.sets import Score
 from stav2a.store import Store, load_tensors, save_tensors, write_json
-from stav2a.training.plan import Planned, block_keys, plan_stages, train_stages
+from stav2a.training.plan import train_stages
 from stav2a.training.work import Corpus, Work
 
 Tell = Callable[[str], None]
@@ -62,23 +63,6 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something that a run takes from the store, or makes and leaves there.
-
-    Args:
-        kind: What the store calls it: clips, filter, stage, features, latents, classifier, flows.
-        name: What people call it.
-        key: The signature of all that it depends on.
-        steps: Optimizer steps; 0 where nothing is trained.
-    """
-
-    kind: str
-    name: str
-    key: str
-    steps: int = 0
-
-
-@dataclass(frozen=True)
 class Pipeline:
     """The steps of one run, each taken from the store where it is there.
 
@@ -107,141 +91,48 @@ class Pipeline:
         """All in which every process takes part: the data, the stages, the classifier."""
         model = self.experiment.model().to(processes.device())
         data, tensors = self._prepare(model)
-        corpus = preparation.corpus(data, tensors, model, self._filter_key, store=self.store, keys=self._keys)
+        corpus = preparation.corpus(data, tensors, model, filter_key, store=self.store, keys=self.keys.blocks)
         self._tell_data(data)
         histories = self._train(model, corpus)
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
         return Trained(model, data, corpus, histories, self._classifier(model, corpus, data))
 
-    def parts(self) -> list[Part]:
-        """All that `run` takes from the store or makes, in order; no model is built to know it."""
-        filters = [Part("filter", "filter", self._data_key + key) for key in self._filters]
-        stages = [Part("stage", each.name, each.key, each.stage.steps) for each in self._planned]
-        encoded = {"features": "feature_encoder", "latents": "autoencoder"}
-        judge = self.experiment.classifier
-        return [
-            Part("clips", "data", self._data_key),
-            *filters,
-            *stages,
-            *(Part(kind, kind, self._keys[block]) for kind, block in encoded.items()),
-            *(
-                [Part("classifier", "classifier", self._classifier_key, judge(classes=1).steps)]
-                if judge
-                else ()
-            ),
-            Part("flows", "optical flow", self._flows_key),
-        ]
-
     @cached_property
-    def _stages(self) -> list[tuple[str, Any, Any]]:
-        """Name, description and instance of every stage of the model."""
-        described = [recipe.describe(factory) for factory in self.experiment.stages]
-        names = [each["component"].split(".")[1] for each in described]
-        made = [factory() for factory in self.experiment.stages]
-        return list(zip(names, described, made, strict=True))
-
-    @cached_property
-    def _filters(self) -> dict[str, Any]:
-        """Every distinct data filter that a stage asks for, by the signature of its description."""
-        stages = [stage for _, _, stage in self._stages if stage.steps]
-        if self.experiment.classifier:
-            stages.append(self.experiment.classifier(classes=1))
-        factories = [stage.data_filter for stage in stages]
-        return {self._filter_key(factory): factory() for factory in factories}
-
-    def _filter_key(self, factory: Any) -> str:
-        return recipe.signature(recipe.describe(factory))
-
-    @cached_property
-    def _blocks(self) -> dict[str, Any]:
-        return {slot: self.experiment.described(slot) for slot in BLOCKS}
-
-    @cached_property
-    def _planned(self) -> list[Planned]:
-        given = {
-            "data": self._data_key,
-            "seed": self.experiment.seed,
-            "prediction_type": self.experiment.prediction_type,
-            "trainer": self._described_trainer,
-            "format": STORE_FORMAT,
-        }
-        return plan_stages(self._stages, self._blocks, given=given, signature=recipe.signature)
-
-    @cached_property
-    def _dataset_key(self) -> str:
-        return recipe.signature([*self._described_dataset, STORE_FORMAT])
-
-    @cached_property
-    def _described_dataset(self) -> list[Any]:
-        """With what is in a prepared folder, whose name does not say it."""
-        described = [self.experiment.described("dataset")]
-        return (
-            [*described, self._dataset.identity()] if isinstance(self._dataset, PreparedClips) else described
-        )
-
-    @cached_property
-    def _data_key(self) -> str:
-        wanted = [*self._described_dataset, self.experiment.described("onset_detector")]
-        encoder = self._blocks["feature_encoder"]["parameters"]
-        seen = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
-        return recipe.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
-
-    @cached_property
-    def _flows_key(self) -> str:
-        """Of the optical flow that the metrics ask for; where they leave it open, of the exact one."""
-        described = [recipe.describe(metric)["parameters"].get("flow") for metric in self.experiment.metrics]
-        asked = [flow for flow in described if flow]
-        return recipe.signature([self._dataset_key, *asked]) if asked else self._dataset_key
-
-    @cached_property
-    def _classifier_key(self) -> str:
-        described = [self.experiment.described("classifier"), self._described_trainer]
-        return recipe.signature([described, self._data_key])
-
-    @cached_property
-    def _described_trainer(self) -> Any:
-        return self.experiment.described("trainer")
-
-    @cached_property
-    def _keys(self) -> dict[str, str]:
-        given = [self._data_key, self.experiment.seed]  # the seed draws the weights that no stage trains
-        return block_keys(self._planned, self._blocks, given=given, signature=recipe.signature)
+    def keys(self) -> Keys:
+        """Under which signatures all of it is stored."""
+        return Keys(self.experiment)
 
     @cached_property
     def _clips(self) -> list[Clip]:
-        folder = self.store.root / f"dataset-{self._dataset_key[:16]}"
-        with processes.main_first(), self.store.alone("dataset", self._dataset_key):
-            return list(self._dataset.clips(folder))
-
-    @cached_property
-    def _dataset(self) -> Any:
-        return self.experiment.dataset()
+        folder = self.store.root / f"dataset-{self.keys.dataset[:16]}"
+        with processes.main_first(), self.store.alone("dataset", self.keys.dataset):
+            return list(self.keys.clips.clips(folder))
 
     def _prepare(self, model: STAV2A) -> tuple[Prepared, preparation.Tensors]:
         self.tell("data")
-        if isinstance(self._dataset, PreparedClips):
-            cache, detector = self._dataset.cache, self.experiment.described("onset_detector")
-            return cached.data(cache, model, self._filters), cached.tensors(cache, model, detector)
+        if isinstance(self.keys.clips, PreparedClips):
+            cache, detector = self.keys.clips.cache, self.experiment.described("onset_detector")
+            return cached.data(cache, model, self.keys.filters), cached.tensors(cache, model, detector)
         data = preparation.prepared(
             self._clips,
             model,
             self.experiment.onset_detector(),
-            self._filters,
+            self.keys.filters,
             store=self.store,
-            key=self._data_key,
+            key=self.keys.data,
         )
         return data, preparation.tensors(data, model)
 
     def _tell_data(self, data: Prepared) -> None:
         for name, decisions in data.decisions.items():
             kept = sum(decision.keep for decision in decisions)
-            self.tell(f"  {type(self._filters[name]).__name__} keeps {kept} of {len(decisions)} clips")
+            self.tell(f"  {type(self.keys.filters[name]).__name__} keeps {kept} of {len(decisions)} clips")
         for clip, reason in data.failed.items():
             self.tell(f"  left out: {clip}: {reason}")
 
     def _train(self, model: STAV2A, corpus: Corpus) -> dict[str, Any]:
         return train_stages(
-            self._planned,
+            self.keys.planned,
             model,
             corpus,
             store=self.store,
@@ -258,7 +149,7 @@ class Pipeline:
         torch.manual_seed(0)  # the judge is the same for every seed of the variants
         classifier = self.experiment.classifier(classes=len(preparation.class_names(data.clips)))
         classifier.to(processes.device())
-        key = self._classifier_key
+        key = self.keys.classifier
 
         def train() -> Callable[[Path], None]:
             self.tell("classifier of FD, KL, IS and class accuracy: training")
@@ -295,7 +186,7 @@ class Pipeline:
     def _measure(self, made: results.Generated, trained: Trained, metrics: Sequence[Any]) -> Sequence[Score]:
         classifier = trained.classifier
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
-        flows, rates = preparation.mean_flows(made.clips, flow, store=self.store, key=self._flows_key)
+        flows, rates = preparation.mean_flows(made.clips, flow, store=self.store, key=self.keys.flows)
         heard = results.classified(classifier, made, name=self._classifier_name) if classifier else None
         classes = preparation.class_names(trained.data.clips)
         samples = results.evaluation_set(made, flows, rates, heard, classes, flow.definition)

@@ -24,7 +24,7 @@ LAYERS = [
     ["session"],
     ["pipeline", "gallery"],
     ["cached"],
-    ["preparation", "results", "audit"],
+    ["preparation", "results", "audit", "keys"],
     ["experiment"],
     ["comparison"],
     ["report", "plots", "training"],

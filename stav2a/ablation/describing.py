@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from stav2a.ablation.estimate import estimate
 from stav2a.ablation.planning import Plan, PlannedRun
-from stav2a.pipeline import Part
+from stav2a.keys import Part
 
 
 def told(plan: Plan, jobs: int = 1) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stav2a.ablation.planning import Plan
-from stav2a.pipeline import Part
+from stav2a.keys import Part
 from stav2a.store import Store
 
 # Seconds on 2 cores at laptop scale, two runs side by side (docs/speed.md): of one step of a stage; of making

@@ -10,7 +10,7 @@ from typing import Any
 from stav2a import recipe
 from stav2a.ablation.study import Loaded, Row, StudyError
 from stav2a.experiment import Experiment
-from stav2a.pipeline import Part, Pipeline
+from stav2a.keys import Keys, Part
 from stav2a.registry import did_you_mean
 from stav2a.run_folder import RunFolder
 from stav2a.store import Store
@@ -152,7 +152,7 @@ def _planned(row: Row, seed: int, store: Store, overlay: Overlay, measured: Meas
         bindings=bindings,
         signature=signature,
         folder=RunFolder(store.root.parent / f"{loaded.named[0].stem}-{signature[:8]}"),
-        parts=tuple(Pipeline(experiment, store, _ignore, _ignore).parts()),
+        parts=tuple(Keys(experiment).parts()),
         described=described,
     )
 
@@ -194,7 +194,3 @@ def _each_warning_once() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_new)
-
-
-def _ignore(*_: Any) -> None:
-    """Planning logs nothing."""

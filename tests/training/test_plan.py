@@ -7,30 +7,29 @@ import torch
 from stav2a import recipe
 from stav2a.data.filters import KeepAll
 from stav2a.experiment import Experiment
-from stav2a.pipeline import Pipeline
+from stav2a.keys import Keys
 from stav2a.store import Store
 from stav2a.training.plan import load_part, train_stages
 from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
 from stav2a.training.trainer import AccelerateTrainer
 from tests import tiny
 
-Keys = dict[str, str]
 STAGES = {"autoencoder", "contrastive", "t2a_pretrain", "t2a_finetune", "onset", "joint"}
 LATENT_STAGES = {"autoencoder", "t2a_pretrain", "t2a_finetune", "joint"}
 
 
 @pytest.fixture
-def planned(recipes: Path, tmp_path: Path) -> Callable[..., Pipeline]:
-    def plan(*bindings: str, variant: str = "cn_onset_gvf") -> Pipeline:
+def planned(recipes: Path, tmp_path: Path) -> Callable[..., Keys]:
+    def plan(*bindings: str, variant: str = "cn_onset_gvf") -> Keys:
         recipe.load(recipes / f"{variant}.gin", bindings)
         experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
-        return Pipeline(experiment, Store(tmp_path), lambda name, value, step: None, lambda line: None)
+        return Keys(experiment)
 
     return plan
 
 
-def keys(pipeline: Pipeline) -> Keys:
-    return {each.name: each.key for each in pipeline._planned}
+def stage_keys(keys: Keys) -> dict[str, str]:
+    return {each.name: each.key for each in keys.planned}
 
 
 @pytest.mark.parametrize(
@@ -61,43 +60,43 @@ def keys(pipeline: Pipeline) -> Keys:
     ],
 )
 def test_a_setting_changes_the_keys_of_the_stages_that_depend_on_it(planned, binding, changed):
-    before, after = keys(planned()), keys(planned(binding))
+    before, after = stage_keys(planned()), stage_keys(planned(binding))
     assert set(before) == set(after) == STAGES
     assert {name for name in STAGES if before[name] != after[name]} == changed
 
 
 def test_variants_share_all_but_what_they_differ_in(planned):
-    ours = keys(planned(variant="cn_onset_gvf"))
+    ours = stage_keys(planned(variant="cn_onset_gvf"))
     for variant in ("pretrained_t2a", "finetuned_t2a", "cn", "cn_onset"):
-        theirs = keys(planned(variant=variant))
+        theirs = stage_keys(planned(variant=variant))
         own = {name for name, key in theirs.items() if ours[name] != key}
         assert own == {"joint"} & set(theirs), variant
 
 
 def test_keys_do_not_depend_on_the_process(planned):
-    assert keys(planned()) == keys(planned())
+    assert stage_keys(planned()) == stage_keys(planned())
 
 
 def test_a_stage_of_no_steps_is_left_out(planned):
-    assert set(keys(planned("stage.contrastive.steps = 0"))) == STAGES - {"contrastive"}
+    assert set(stage_keys(planned("stage.contrastive.steps = 0"))) == STAGES - {"contrastive"}
 
 
 def test_a_stage_after_the_joint_one_depends_on_it(planned):
     order = "run.stages = [@stage.autoencoder, @stage.t2a_pretrain, @stage.joint, @stage.t2a_finetune]"
-    before, after = keys(planned(order)), keys(planned(order, "stage.joint.steps = 7"))
+    before, after = stage_keys(planned(order)), stage_keys(planned(order, "stage.joint.steps = 7"))
     assert before["t2a_finetune"] != after["t2a_finetune"]
 
 
 def test_what_a_block_makes_of_the_data_depends_on_the_stages_that_train_it(planned):
-    before = planned()._keys
-    after = planned("stage.contrastive.steps = 7")._keys
+    before = planned().blocks
+    after = planned("stage.contrastive.steps = 7").blocks
     assert before["feature_encoder"] != after["feature_encoder"]
     assert before["autoencoder"] == after["autoencoder"]
-    assert before["feature_encoder"] != planned("dataset.struck_objects.seed = 1")._keys["feature_encoder"]
+    assert before["feature_encoder"] != planned("dataset.struck_objects.seed = 1").blocks["feature_encoder"]
 
 
 def test_what_an_untrained_block_makes_of_the_data_depends_on_the_seed(planned):
-    keys = [planned("stage.contrastive.steps = 0", f"run.seed = {seed}")._keys for seed in (0, 1)]
+    keys = [planned("stage.contrastive.steps = 0", f"run.seed = {seed}").blocks for seed in (0, 1)]
     assert keys[0]["feature_encoder"] != keys[1]["feature_encoder"]
 
 
