@@ -45,7 +45,9 @@ def _audited(experiment: Experiment) -> list[str]:
         model, asked = audit.skeleton(
             {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
         )
-        found = audit.audit(model, [(name, stage) for name, stage in stages if stage.steps])
+        trained = [(name, stage) for name, stage in stages if stage.steps]
+        sampler = experiment.described("sampler")["parameters"]
+        found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
         return [f"what the model costs can't be told without its weights: {told(error).splitlines()[0]}"]
     missing = audit.missing_weights(asked) + audit.missing_data(experiment.described("dataset"))

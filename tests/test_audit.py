@@ -145,10 +145,15 @@ def test_memory_is_weights_gradients_moments_and_averages():
     assert text.trained_in == () and text.training == text.inference == text.parameters * 4
 
 
-def test_inference_takes_half_in_half_precision():
+def test_a_sampler_in_half_precision_keeps_half_of_the_denoiser_once_more():
     model, _ = skeleton(tiny.factories(), duration_s=tiny.DURATION_S)
-    whole, half = (audit.audit(model, [], precision=each).blocks[1] for each in ("float32", "bfloat16"))
-    assert half.inference * 2 == whole.inference
+    whole, half = (audit.audit(model, [], precision=each) for each in ("float32", "bfloat16"))
+    for block, again in zip(whole.blocks, half.blocks, strict=True):
+        copied = block.slot in ("unet", "backbone")
+        assert (
+            again.inference == block.inference * (1.5 if copied else 1) and again.training == block.training
+        )
+    assert "and the sampler's copy of unet and backbone in bfloat16" in "\n".join(audit.table(half))
 
 
 def test_a_stage_leaves_what_is_frozen_or_finished():

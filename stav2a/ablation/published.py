@@ -50,6 +50,16 @@ def read_published(path: Path, *, rows: Sequence[str], metrics: Sequence[str]) -
     return figures
 
 
+def plain(name: str) -> str:
+    """A row's name without capitals and strokes, so that a user's spelling of a system finds it.
+
+    Example:
+        >>> plain("STA-V2A") == plain("sta_v2a")
+        True
+    """
+    return "".join(filter(str.isalnum, name)).casefold()
+
+
 def _figures(line: Mapping[str | None, str | None], where: str) -> dict[str, float]:
     if None in line or None in line.values():
         raise PublishedError(f"{where}: it has not as many cells as the first line.")

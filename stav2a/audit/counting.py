@@ -12,6 +12,7 @@ from stav2a.data.io.resampling import frame_count
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # a number, by precision
 GRADIENT, ADAMW, EMA = 4, 8, 4  # bytes a trained parameter, beside its weight: kept in float32 throughout
+DENOISER = ("unet", "backbone")  # what a sampler of another precision keeps a copy of
 CAPTION_TOKENS = 77  # of a text encoder that has no `max_length`
 
 
@@ -45,7 +46,7 @@ class Block:
         trained_in: Stages that train it; none where it is frozen.
         weights: Bytes of its weights and buffers in float32.
         training: Bytes at most over all stages: the same, and what training keeps of them.
-        inference: Bytes of its weights at the precision chosen.
+        inference: Bytes of its weights, and of the copy that a sampler of another precision keeps of them.
         flops: Operations of one denoising step; None where they could not be counted.
     """
 
@@ -67,7 +68,7 @@ class Audit:
         blocks: One a slot.
         trainings: One a stage.
         shapes: Of what one denoising step is given, by the paper's symbols.
-        precision: Of the weights in inference.
+        precision: In which the sampler computes.
     """
 
     blocks: Sequence[Block]
@@ -93,7 +94,7 @@ def audit(model: STAV2A, stages: Sequence[tuple[str, Any]], *, precision: str = 
     Args:
         model: Assembled, on any device; a block with a true `size_unknown` is left out of all sums.
         stages: Name and instance of every stage that has steps, in order.
-        precision: Of the weights in inference, one of `BYTES`; training keeps float32 weights.
+        precision: In which the sampler computes, one of `BYTES`; the weights are float32 throughout.
     """
     trainings = list(_trainings(model, stages))
     given = _step_inputs(model.eval())
@@ -133,7 +134,7 @@ def _block(
         tuple(each.stage for each in trainings if each.trained[slot]),
         weights,
         weights + max(extra, default=0),
-        _bytes(numbers, precision),
+        weights + (_bytes(numbers, precision) if slot in DENOISER and precision != "float32" else 0),
         flops.get(slot, 0),
     )
 

@@ -65,10 +65,14 @@ def _step(found: Audit) -> list[str]:
 def _reading(found: Audit) -> list[str]:
     return [
         f"training: weights, gradients, AdamW's two moments and EMA in float32, the most of any stage; "
-        f"inference: weights in {found.precision}",
+        f"inference: weights in float32{_copy(found.precision)}",
         "not counted: activations, a stage's own helpers, the copies that validation keeps; normalisations "
         "and activations in FLOPs, where a product and its sum are two",
     ]
+
+
+def _copy(precision: str) -> str:
+    return "" if precision == "float32" else f", and the sampler's copy of unet and backbone in {precision}"
 
 
 def _millions(count: int) -> str:

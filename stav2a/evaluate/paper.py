@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from stav2a.ablation.published import read_published
+from stav2a.ablation.published import plain, read_published
 from stav2a.comparison.tables.grids import Column, Entry, Grid
 from stav2a.comparison.tables.numerals import NOTHING
 from stav2a.evaluate.choosing import PAPERS, RELEASED
@@ -68,9 +68,9 @@ def _entry(value: float | None, decimals: int) -> Entry:
 
 
 def _of(row: str, duration_s: float) -> dict[str, float]:
-    wanted = _plain("GT" if row == REAL else row)
+    wanted = plain("GT" if row == REAL else row)
     for name, figures in _read().items():
-        same = _plain(re.sub(r" \(\d+ s\)$", "", name)) == wanted
+        same = plain(re.sub(r" \(\d+ s\)$", "", name)) == wanted
         if same and abs(figures["duration_s"] - duration_s) <= ROUNDED_S:
             return figures
     return {}
@@ -78,7 +78,3 @@ def _of(row: str, duration_s: float) -> dict[str, float]:
 
 def _read() -> dict[str, dict[str, float]]:
     return read_published(shipped_root("ablations") / FILE, rows=["GT"], metrics=list(PAPERS))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

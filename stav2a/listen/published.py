@@ -3,7 +3,7 @@
 import functools
 from typing import NamedTuple
 
-from stav2a.ablation.published import read_published
+from stav2a.ablation.published import plain, read_published
 from stav2a.listen.scales import NAMES
 from stav2a.recipe.reading import shipped_root
 
@@ -29,17 +29,13 @@ def published(system: str) -> dict[str, Published]:
         >>> published("sta_v2a")["oq"], published("mine")
         (Published(mean=92.0, half=1.03), {})
     """
-    return _table().get(_plain(system), {})
+    return _table().get(plain(system), {})
 
 
 @functools.cache
 def _table() -> dict[str, dict[str, Published]]:
     rows = read_published(shipped_root("ablations") / FILE, rows=["GT"], metrics=NAMES)
     return {
-        _plain(row): {scale: Published(figures[scale], figures[f"{scale}_ci"]) for scale in NAMES}
+        plain(row): {scale: Published(figures[scale], figures[f"{scale}_ci"]) for scale in NAMES}
         for row, figures in rows.items()
     }
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).casefold()
