@@ -32,14 +32,14 @@ CONTROLNET = {  # at paper scale, in millions of parameters
     "cn_onset": "363.8", "cn_onset_gvf": "363.8",
 }  # fmt: skip
 UNET_TRAINED_IN = {  # and what follows in its row, where it is not trained with the rest
-    "pretrained_t2a": "frozen 3.5 GB", "finetuned_t2a": "t2a_finetune 17.3", "cn_frozen": "t2a_finetune 17.3",
+    "pretrained_t2a": "frozen 3.5 GB", "finetuned_t2a": "t2a_finetune 13.9", "cn_frozen": "t2a_finetune 13.9",
 }  # fmt: skip
 LACKING_AT_PAPER_SCALE = [
     "stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp",
     "hf download google/mt5-large",
     "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm",
     "stav2a convert tango --checkpoint pytorch_model_main.bin --output checkpoints/t2a",
-    "get the clips (the paper's are VGGSound's) and list them in a csv: docs/benchmark.md shows one",
+    "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md",
 ]
 
 

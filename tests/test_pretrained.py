@@ -22,7 +22,7 @@ from stav2a.experiment import Experiment
 from stav2a.pretrained import PretrainedError
 from stav2a.registry import RegistryError
 from stav2a.results import generate
-from stav2a.sampling import ddpm
+from stav2a.sampling import FastSampler, ddpm
 from tests import tiny
 
 GENERATE = """
@@ -47,6 +47,7 @@ def write_sound(model: STAV2A, path: Path) -> None:
         model,
         e_v,
         ["a low drum"],
+        sampler=FastSampler(),
         scheduler=ddpm(prediction_type="epsilon"),
         num_inference_steps=3,
         guidance_scale=2.0,
