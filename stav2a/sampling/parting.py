@@ -1,7 +1,7 @@
 """The branches of guidance differ in the text alone: until it is first heard, one computation serves both.
 
-The latent goes in once, and is doubled before the first attention over the tokens; skips from before that
-place are doubled where they are used.
+The latent goes in once, and is doubled where the first attention over the tokens is near; skips from before
+that place are doubled where they are used.
 """
 
 from typing import Any
@@ -21,15 +21,34 @@ def part_late(network: Any) -> None:
 
 
 class Parting(nn.Module):
-    """In the place of the first attention over the tokens: doubles the latents where there are two texts."""
+    """In the place of the first transformer that hears the text: doubles the latents where there are two.
+
+    The latents attend to themselves before they hear the text, so that this serves both branches as well.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.alike = Alike(transformer.transformer_blocks[0].attn1)
+        transformer.transformer_blocks[0].attn1 = self.alike
+
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **named: Any) -> Any:
+        self.alike.rows = len(hidden_states)
+        hidden_states = as_many(hidden_states, encoder_hidden_states)
+        return self.transformer(hidden_states, encoder_hidden_states=encoder_hidden_states, **named)
+
+
+class Alike(nn.Module):
+    """In the place of a self-attention whose input is the same for both branches: computes one of them."""
+
+    rows: int
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.attention = attention
 
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **named: Any) -> Any:
-        hidden_states = as_many(hidden_states, encoder_hidden_states)
-        return self.attention(hidden_states, encoder_hidden_states=encoder_hidden_states, **named)
+    def forward(self, hidden_states: Tensor, **named: Any) -> Tensor:
+        return as_many(self.attention(hidden_states[: self.rows], **named), hidden_states)
 
 
 class Joining(nn.Module):
