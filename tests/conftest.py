@@ -9,12 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import gin
+import numpy as np
 import pytest
 
 from stav2a import registry
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile what numba keeps before several workers ask for it at once: on a new machine one crashed."""
+    several = getattr(config.option, "numprocesses", None)
+    if several and not hasattr(config, "workerinput"):
+        from stav2a.data.flow import SparseFarneback
+        from stav2a.data.onsets import Librosa
+
+        rng = np.random.default_rng(0)
+        Librosa()(rng.normal(size=16_000).astype(np.float32), 16_000)
+        SparseFarneback()(rng.integers(0, 255, (3, 64, 64), dtype=np.uint8))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -49,7 +49,7 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
         each = pipeline(bindings, tmp_path / name)
         data, tensors = each._prepare(each.experiment.model())
         made[name] = data, tensors
-        assert list(data.decisions) == list(each._filters)
+        assert list(data.decisions) == list(each.keys.filters)
     (ours, tensors), (theirs, wanted) = made["cache"], made["videos"]
     assert ours.decisions == theirs.decisions
     assert [clip.id for clip in ours.clips] == [clip.id for clip in theirs.clips]
