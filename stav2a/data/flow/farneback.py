@@ -17,9 +17,9 @@ class Farneback:
     definition = "Farneback"
 
     def __call__(self, grey: np.ndarray) -> np.ndarray:
-        return np.array([_mean_flow(a, b) for a, b in zip(grey, grey[1:], strict=False)])
-
-
-def _mean_flow(before: np.ndarray, after: np.ndarray) -> float:
-    flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
-    return float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean())
+        flow = np.empty((*grey.shape[1:], 2), np.float32)  # one for all pairs: no memory to be had anew
+        means = []
+        for before, after in zip(grey, grey[1:], strict=False):
+            cv2.calcOpticalFlowFarneback(before, after, flow, 0.5, 3, 15, 3, 5, 1.2, 0)
+            means.append(float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean()))
+        return np.array(means)

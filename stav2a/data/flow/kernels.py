@@ -1,130 +1,195 @@
 """The inner loops of the sparse Farneback flow, compiled by numba when they are first called.
 
 Compiled code is kept beside this file, or in the user's cache. Each picture is a quadratic around every
-pixel, f(p + d) = c + b'd + d'Ad; it is held as five planes: b_x, b_y, A_xx, A_yy, 2 A_xy.
+pixel, f(p + d) = c + b'd + d'Ad; it is held as five planes, row by row: b_x, b_y, A_xx, A_yy, 2 A_xy.
+
+How the loops are written decides whether the compiler works on many pixels at once: few results a loop, so
+that it can see them not to overlap; counts of taps that it knows; `at` for places that it can't
+see to be positive.
 """
 
 import numba
 import numpy as np
 
-HALF, ONE, ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 INSIDE = np.float32(1e-3)  # how far a sample stays from the last row and column
 REGULAR = np.float32(1e-3)  # keeps the determinant of a flat window from 0
-compiled = numba.njit(fastmath=True, nogil=True, cache=True)
+REACH, SIGMA = 5, 1.2  # of the quadratics: pixels to each side, and the deviation of their weights
+compiled = numba.njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+at = np.uintp
+
+
+def _quadratics() -> tuple[np.ndarray, ...]:
+    """The filters' taps from the middle outwards, times 1, x and x²; and of the inverse of their moments
+    what is not zero: of (b, b), (1, A), (A, A), (A_xx, A_yy) and (A_xy, A_xy)."""
+    x = np.arange(-REACH, REACH + 1, dtype=np.float64)
+    g = np.exp(-(x**2) / (2 * SIGMA**2))
+    g /= g.sum()
+    across, down = (each.ravel() for each in np.meshgrid(x, x))
+    basis = np.stack([np.ones_like(across), across, down, across**2, down**2, across * down])
+    inverse = np.linalg.inv((basis * np.outer(g, g).ravel()) @ basis.T)
+    kept = np.array([inverse[each] for each in ((1, 1), (0, 3), (3, 3), (3, 4), (5, 5))])
+    return *(each[REACH:].astype(np.float32) for each in (g, x * g, x**2 * g)), kept.astype(np.float32)
+
+
+G, XG, XXG, INVERSE = _quadratics()
 
 
 @compiled
-def expand(picture, taps, inverse, out):
+def expand(picture, out):
     """Fit a quadratic around every pixel, by separable filters.
 
     Shapes:
-        picture (H + 2n, W + 2n) float32, taps (3, n + 1): the weights times 1, x and x², out (5, H, W)
+        picture (H + 2 REACH, W + 2 REACH) float32, out (H, 5, W)
     """
-    n = taps.shape[1] - 1
-    height, width = out.shape[1], out.shape[2]
-    g, xg, xxg = taps[0], taps[1], taps[2]
-    rows = np.empty((3, width + 2 * n), np.float32)
-    sums = np.empty((6, width), np.float32)
-    f, fy, fyy = rows[0], rows[1], rows[2]
-    m, mx, mxx, my, mxy, myy = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]
+    n, height, width = REACH, out.shape[0], out.shape[2]
+    columns = np.empty((3, width + 2 * n), np.float32)
+    f, fy, fyy = columns[0], columns[1], columns[2]
     for y in range(height):
-        line = picture[y + n]
         for x in range(width + 2 * n):
-            f[x] = g[0] * line[x]
-            fy[x] = fyy[x] = ZERO
-        for k in range(1, n + 1):
-            above, below = picture[y + n - k], picture[y + n + k]
-            for x in range(width + 2 * n):
-                both = below[x] + above[x]
-                f[x] += g[k] * both
-                fyy[x] += xxg[k] * both
-                fy[x] += xg[k] * (below[x] - above[x])
-        inner_f, inner_fy, inner_fyy = f[n:], fy[n:], fyy[n:]
+            s, sy, syy = G[0] * picture[y + n, x], ZERO, ZERO
+            for k in range(1, REACH + 1):
+                above, below = picture[y + n - k, x], picture[y + n + k, x]
+                s += G[k] * (below + above)
+                sy += XG[k] * (below - above)
+                syy += XXG[k] * (below + above)
+            f[x], fy[x], fyy[x] = s, sy, syy
+        bx, by, axx, ayy, axy = out[y, 0], out[y, 1], out[y, 2], out[y, 3], out[y, 4]
         for x in range(width):
-            m[x], my[x], myy[x] = g[0] * inner_f[x], g[0] * inner_fy[x], g[0] * inner_fyy[x]
-            mx[x] = mxx[x] = mxy[x] = ZERO
-        for k in range(1, n + 1):
-            right_f, right_fy, right_fyy = f[n + k :], fy[n + k :], fyy[n + k :]
-            left_f, left_fy, left_fyy = f[n - k :], fy[n - k :], fyy[n - k :]
-            for x in range(width):
-                m[x] += g[k] * (right_f[x] + left_f[x])
-                mx[x] += xg[k] * (right_f[x] - left_f[x])
-                mxx[x] += xxg[k] * (right_f[x] + left_f[x])
-                my[x] += g[k] * (right_fy[x] + left_fy[x])
-                mxy[x] += xg[k] * (right_fy[x] - left_fy[x])
-                myy[x] += g[k] * (right_fyy[x] + left_fyy[x])
+            m, mx, mxx = G[0] * f[x + n], ZERO, ZERO
+            for k in range(1, REACH + 1):
+                left, right = f[at(x + n - k)], f[at(x + n + k)]
+                m += G[k] * (right + left)
+                mx += XG[k] * (right - left)
+                mxx += XXG[k] * (right + left)
+            bx[x] = mx * INVERSE[0]
+            axx[x] = m * INVERSE[1] + mxx * INVERSE[2]
+            ayy[x] = m * INVERSE[1] + mxx * INVERSE[3]
         for x in range(width):
-            out[0, y, x] = mx[x] * inverse[0]
-            out[1, y, x] = my[x] * inverse[0]
-            out[2, y, x] = m[x] * inverse[1] + mxx[x] * inverse[2] + myy[x] * inverse[3]
-            out[3, y, x] = m[x] * inverse[1] + myy[x] * inverse[2] + mxx[x] * inverse[3]
-            out[4, y, x] = mxy[x] * inverse[4]
+            my, mxy = G[0] * fy[x + n], ZERO
+            for k in range(1, REACH + 1):
+                left, right = fy[at(x + n - k)], fy[at(x + n + k)]
+                my += G[k] * (right + left)
+                mxy += XG[k] * (right - left)
+            by[x] = my * INVERSE[0]
+            axy[x] = mxy * INVERSE[4]
+        for x in range(width):
+            myy = G[0] * fyy[x + n]
+            for k in range(1, REACH + 1):
+                myy += G[k] * (fyy[at(x + n - k)] + fyy[at(x + n + k)])
+            axx[x] += myy * INVERSE[3]
+            ayy[x] += myy * INVERSE[2]
 
 
 @compiled
-def tensors(first, second, flow, step, edge_y, edge_x, out):
-    """At every point of the grid: A'A and A'Δb, of the pictures before and after a first guess of the flow.
-
-    A point that the guess moves out of the picture counts as one where nothing changed.
+def double(coarse, down, across, flow):
+    """The first guess of a level: the flow of the next coarser one, twice as long, between its points.
 
     Shapes:
-        first, second (5, H, W); flow, the guess (2, h, w); edge_y (h,), edge_x (w,); out (h, 5, w + 2n), n a
-        margin for `solve`
+        coarse (2, h', w'); down (2, h), across (2, w): of every point the number of the coarser one before
+        it, and how far it is from there to the next; flow (2, h, w) is overwritten
     """
-    height, width = second.shape[1], second.shape[2]
-    plane, row, one = np.uintp(height * width), np.uintp(width), np.uintp(1)  # unsigned: no wrap-around
-    before, after = first.reshape(-1), second.reshape(-1)
+    last, width = coarse.shape[1] - 1, coarse.shape[2]
+    line = np.empty(width + 1, np.float32)
+    for c in range(2):
+        for i in range(flow.shape[1]):
+            y = min(np.int32(down[0, i]), last)
+            above, below = coarse[c, y], coarse[c, min(y + 1, last)]
+            for j in range(width):
+                line[j] = TWO * (above[j] + down[1, i] * (below[j] - above[j]))
+            line[width] = line[width - 1]
+            for j in range(flow.shape[2]):
+                x = min(np.int32(across[0, j]), width - 1)
+                left, right = line[at(x)], line[at(x + 1)]
+                flow[c, i, j] = left + across[1, j] * (right - left)
+
+
+@compiled
+def sample(second, flow, step, trust_y, trust_x, i, weights, places, sampled):
+    """Row i of the second picture's quadratics, at the points where a first guess of the flow leads.
+
+    A point that the guess moves out of the picture counts as one where nothing changed: of its sample nothing
+    is taken, and `alone`, the weight of the first picture's quadratics, is 1 for ½.
+
+    Shapes:
+        second (H, 5, W), flow (2, h, w), trust_y (h,), trust_x (w,), weights (6, w): `alone`, the trust in
+        each point and four for the corners, places (w,), sampled (5, w)
+    """
+    height, width = second.shape[0], second.shape[2]
+    plane, row, one, two, three, four = at(width), at(5 * width), at(1), at(2), at(3), at(4)
+    after = second.reshape(-1)
     last_x, last_y = np.float32(width - 1), np.float32(height - 1)
     points = flow.shape[2]
-    margin = (out.shape[2] - points) // 2
-    places = np.empty(points, np.int32)
-    weights = np.empty((5, points), np.float32)
-    w00, w01, w10, w11, alone = weights[0], weights[1], weights[2], weights[3], weights[4]
-    for i in range(flow.shape[1]):
-        u, v = flow[0, i], flow[1, i]
-        y = i * step + step // 2
-        for j in range(points):
-            fx, fy = np.float32(j * step + step // 2) + u[j], np.float32(y) + v[j]
-            inside = np.float32((fx >= ZERO) & (fx < last_x) & (fy >= ZERO) & (fy < last_y))
-            fx, fy = min(max(fx, ZERO), last_x - INSIDE), min(max(fy, ZERO), last_y - INSIDE)
-            x0, y0 = np.int32(fx), np.int32(fy)
-            fx, fy = (fx - np.float32(x0)) * inside, (fy - np.float32(y0)) * inside
-            w11[j] = fx * fy
-            w01[j], w10[j], w00[j] = fx - w11[j], fy - w11[j], inside - fx - fy + w11[j]
-            alone[j] = ONE - HALF * inside
-            places[j] = y0 * width + x0
-        inner = out[i, :, margin:]
-        xx, xy, yy, hx, hy = inner[0], inner[1], inner[2], inner[3], inner[4]
-        for j in range(points):
-            p, q = np.uintp(y * width + j * step + step // 2), np.uintp(places[j])
-            a, b, c, d = w00[j], w01[j], w10[j], w11[j]
-            bx = HALF * (before[p] - _at(after, q, one, row, a, b, c, d))
-            p, q = p + plane, q + plane
-            by = HALF * (before[p] - _at(after, q, one, row, a, b, c, d))
-            p, q = p + plane, q + plane
-            axx = alone[j] * before[p] + HALF * _at(after, q, one, row, a, b, c, d)
-            p, q = p + plane, q + plane
-            ayy = alone[j] * before[p] + HALF * _at(after, q, one, row, a, b, c, d)
-            p, q = p + plane, q + plane
-            axy = HALF * (alone[j] * before[p] + HALF * _at(after, q, one, row, a, b, c, d))
-            bx += axx * u[j] + axy * v[j]
-            by += axy * u[j] + ayy * v[j]
-            trust = (edge_y[i] * edge_x[j]) ** 2
-            xx[j] = trust * (axx * axx + axy * axy)
-            xy[j] = trust * (axx + ayy) * axy
-            yy[j] = trust * (ayy * ayy + axy * axy)
-            hx[j] = trust * (axx * bx + axy * by)
-            hy[j] = trust * (axy * bx + ayy * by)
-        for c in range(5):  # the margins repeat the outermost points
-            out[i, c, :margin], out[i, c, margin + points :] = (
-                out[i, c, margin],
-                out[i, c, margin + points - 1],
-            )
+    u, v = flow[0, i], flow[1, i]
+    alone, trust, w00, w01, w10, w11 = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
+    y = i * step + step // 2
+    for j in range(points):
+        fx, fy = np.float32(j * step + step // 2) + u[j], np.float32(y) + v[j]
+        inside = np.float32((fx >= ZERO) & (fx < last_x) & (fy >= ZERO) & (fy < last_y))
+        fx, fy = min(max(fx, ZERO), last_x - INSIDE), min(max(fy, ZERO), last_y - INSIDE)
+        x0, y0 = np.int32(fx), np.int32(fy)
+        fx, fy = (fx - np.float32(x0)) * inside, (fy - np.float32(y0)) * inside
+        w11[j] = fx * fy
+        w01[j], w10[j], w00[j] = fx - w11[j], fy - w11[j], inside - fx - fy + w11[j]
+        alone[j] = ONE - HALF * inside
+        places[j] = 5 * y0 * width + x0
+    for j in range(points):
+        trust[j] = (trust_y[i] * trust_x[j]) ** 2
+    s0, s1, s2, s3, s4 = sampled[0], sampled[1], sampled[2], sampled[3], sampled[4]
+    for j in range(points):
+        a, b, c, d, q = w00[j], w01[j], w10[j], w11[j], at(places[j])
+        s0[j] = _between(after, q, one, row, a, b, c, d)
+        s1[j] = _between(after, q + plane, one, row, a, b, c, d)
+        s2[j] = _between(after, q + two * plane, one, row, a, b, c, d)
+        s3[j] = _between(after, q + three * plane, one, row, a, b, c, d)
+        s4[j] = _between(after, q + four * plane, one, row, a, b, c, d)
 
 
 @numba.njit(fastmath=True, inline="always")
-def _at(plane, q, one, row, a, b, c, d):
+def _between(plane, q, one, row, a, b, c, d):
     return a * plane[q] + b * plane[q + one] + c * plane[q + row] + d * plane[q + row + one]
+
+
+@compiled
+def tensors(first, second, flow, step, trust_y, trust_x, out):
+    """At every point of the grid: A'A and A'Δb, of the pictures before and after a first guess of the flow.
+
+    Shapes:
+        first (h, 5, w), at the points; second (H, 5, W); flow, the guess (2, h, w); trust_y (h,),
+        trust_x (w,); out (h, 5, w + 2n), n a margin for `solve`
+    """
+    points = flow.shape[2]
+    margin = (out.shape[2] - points) // 2
+    places = np.empty(points, np.int32)
+    weights, sampled = np.empty((6, points), np.float32), np.empty((5, points), np.float32)
+    alone, trust = weights[0], weights[1]
+    bx, by, axx, ayy, axy = sampled[0], sampled[1], sampled[2], sampled[3], sampled[4]
+    for i in range(flow.shape[1]):
+        sample(second, flow, step, trust_y, trust_x, i, weights, places, sampled)
+        u, v = flow[0, i], flow[1, i]
+        for j in range(points):
+            axx[j] = alone[j] * first[i, 2, j] + HALF * axx[j]
+        for j in range(points):
+            ayy[j] = alone[j] * first[i, 3, j] + HALF * ayy[j]
+        for j in range(points):
+            axy[j] = HALF * (alone[j] * first[i, 4, j] + HALF * axy[j])
+        for j in range(points):
+            bx[j] = HALF * (first[i, 0, j] - bx[j]) + axx[j] * u[j] + axy[j] * v[j]
+        for j in range(points):
+            by[j] = HALF * (first[i, 1, j] - by[j]) + axy[j] * u[j] + ayy[j] * v[j]
+        for j in range(points):
+            out[i, 0, at(margin + j)] = trust[j] * (axx[j] * axx[j] + axy[j] * axy[j])
+        for j in range(points):
+            out[i, 1, at(margin + j)] = trust[j] * (axx[j] + ayy[j]) * axy[j]
+        for j in range(points):
+            out[i, 2, at(margin + j)] = trust[j] * (ayy[j] * ayy[j] + axy[j] * axy[j])
+        for j in range(points):
+            out[i, 3, at(margin + j)] = trust[j] * (axx[j] * bx[j] + axy[j] * by[j])
+        for j in range(points):
+            out[i, 4, at(margin + j)] = trust[j] * (axy[j] * bx[j] + ayy[j] * by[j])
+        for c in range(5):  # the margins repeat the outermost points
+            out[i, c, :margin] = out[i, c, margin]
+            out[i, c, margin + points :] = out[i, c, margin + points - 1]
 
 
 @compiled
@@ -134,12 +199,13 @@ def solve(tensors, taps, flow):
     All planes of a row lie behind one another, each with its margins, so that one loop serves them all.
 
     Shapes:
-        tensors (h, 5, w + 2n), taps (n + 1,): the window's weights, flow (2, h, w) is overwritten
+        tensors (h, 5, w + 2n), taps, a tuple of n + 1: the window's weights, flow (2, h, w) is overwritten
     """
-    n, height, width = taps.shape[0] - 1, flow.shape[1], flow.shape[2]
+    n, height, width = len(taps) - 1, flow.shape[1], flow.shape[2]
     rows = tensors.reshape(height, -1)
     line, means = np.empty(rows.shape[1], np.float32), np.zeros((5, width + 2 * n), np.float32)
     mean, length = means.reshape(-1), rows.shape[1] - 2 * n
+    xx, xy, yy, hx, hy = means[0], means[1], means[2], means[3], means[4]
     for i in range(height):
         middle = rows[i]
         for j in range(line.shape[0]):
@@ -148,24 +214,25 @@ def solve(tensors, taps, flow):
             above, below = rows[max(i - k, 0)], rows[min(i + k, height - 1)]
             for j in range(line.shape[0]):
                 line[j] += taps[k] * (above[j] + below[j])
-        centre = line[n:]
         for j in range(length):
-            mean[j] = taps[0] * centre[j]
-        for k in range(1, n + 1):
-            left, right = line[n - k :], line[n + k :]
-            for j in range(length):
-                mean[j] += taps[k] * (left[j] + right[j])
+            s = taps[0] * line[j + n]
+            for k in range(1, n + 1):
+                s += taps[k] * (line[at(j + n - k)] + line[at(j + n + k)])
+            mean[j] = s
+        u, v = flow[0, i], flow[1, i]
         for j in range(width):
-            xx, xy, yy, hx, hy = means[0, j], means[1, j], means[2, j], means[3, j], means[4, j]
-            scale = ONE / (xx * yy - xy * xy + REGULAR)
-            flow[0, i, j] = (yy * hx - xy * hy) * scale
-            flow[1, i, j] = (xx * hy - xy * hx) * scale
+            u[j] = (yy[j] * hx[j] - xy[j] * hy[j]) / (xx[j] * yy[j] - xy[j] * xy[j] + REGULAR)
+        for j in range(width):
+            v[j] = (xx[j] * hy[j] - xy[j] * hx[j]) / (xx[j] * yy[j] - xy[j] * xy[j] + REGULAR)
 
 
 @compiled
-def refine(first, second, flow, step, edge_y, edge_x, taps, iterations):
-    """Improve a guess of the flow, (2, h, w), in place; the rest as in `tensors` and `solve`."""
-    found = np.empty((flow.shape[1], 5, flow.shape[2] + 2 * (taps.shape[0] - 1)), np.float32)
+def refine(first, second, flow, step, trust_y, trust_x, taps, found, iterations):
+    """Improve a guess of the flow, (2, h, w), in place; the rest as in `tensors` and `solve`.
+
+    Shapes:
+        found (h, 5, w + 2n) is overwritten
+    """
     for _ in range(iterations):
-        tensors(first, second, flow, step, edge_y, edge_x, found)
+        tensors(first, second, flow, step, trust_y, trust_x, found)
         solve(found, taps, flow)

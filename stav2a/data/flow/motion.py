@@ -31,7 +31,8 @@ def motion(frames: np.ndarray, size: int | None = None, flow: OpticalFlow | None
         )
     scale = 1.0 if size is None else size / min(frames.shape[1:3])
     shape = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
-    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) if f.ndim == 3 else f for f in frames]
-    small = grey if scale == 1 else [cv2.resize(f, shape, interpolation=cv2.INTER_AREA) for f in grey]
-    means = (flow or Farneback())(np.stack(small)) / scale
+    grey = frames if frames.ndim == 3 else np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames])
+    if scale != 1:
+        grey = np.stack([cv2.resize(f, shape, interpolation=cv2.INTER_AREA) for f in grey])
+    means = (flow or Farneback())(grey) / scale
     return np.array([means[0], *means])
