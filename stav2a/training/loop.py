@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stav2a.training.compiling import compiled
 from stav2a.training.hardware import Objective, accelerator, checkpoint_gradients
 from stav2a.training.objective import Batch, Plan, pieces
 from stav2a.training.resuming import Progress, read_checkpoint, write_checkpoint
@@ -67,6 +68,7 @@ class _Run:
         self.saved, self.pause = time.monotonic(), CHECKPOINT_S
         if settings.gradient_checkpointing:
             checkpoint_gradients(work.model)
+        self._lay_out(settings.memory_format)
         groups = [{"params": g.parameters(), "lr": g.learning_rate} for g in plan.groups]
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         if not self.parameters:
@@ -75,11 +77,19 @@ class _Run:
                 f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
             )
         _check_all_trained(work.model, self.parameters)
-        self.objective = self.accelerator.prepare_model(Objective(plan))
+        self.objective = self.accelerator.prepare_model(self._objective())
         self.optimizer = self.accelerator.prepare_optimizer(settings.optimizer(groups))
         self.ema = [p.detach().clone() for p in self.parameters] if plan.ema_decay else self.parameters
         self.best = self._weights()
         self.validate_every = max(1, plan.steps // (plan.validations or settings.validations))
+
+    def _objective(self) -> nn.Module:
+        objective = Objective(self.plan)
+        if not self.settings.compiled:
+            return objective
+        with torch.no_grad():
+            batch = self.plan.draw(generator(self.work.seed, self.plan.name, 0))
+        return compiled(objective, self._share(batch)[0].rows, self.parameters, self.accelerator.autocast)
 
     def _rate(self, step: int) -> float:
         """Linear warm-up over a tenth of the run, then a cosine down to a tenth of the rate."""
@@ -200,6 +210,11 @@ class _Run:
                 tensor.copy_(best)
         for module in self.plan.modules():
             module.eval()
+        self._lay_out("contiguous_format")
+
+    def _lay_out(self, memory_format: str) -> None:
+        for module in self.plan.modules():
+            module.to(memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]
 
     def _tensors(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the optimizer's state, by name; the tensors are the live ones."""

@@ -20,6 +20,9 @@ class AccelerateTrainer:
     Args:
         optimizer: `@optimizer.adamw`, or one of the others.
         mixed_precision: Of the network's passes; weights, gradients and optimizer stay in float32.
+        memory_format: Of the weights and activations of pictures while training.
+        compiled: Let torch.compile make graphs of the loss and its gradient when a stage begins; they are
+            held against the eager ones first.
         per_device_batch_size: Clips that a device holds at once; None for its whole share of a batch.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
         max_grad_norm: The gradient's norm is cut to it.
@@ -28,6 +31,8 @@ class AccelerateTrainer:
 
     optimizer: Callable[..., Any] = adamw
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    memory_format: Literal["contiguous_format", "channels_last"] = "contiguous_format"
+    compiled: bool = False
     per_device_batch_size: int | None = None
     gradient_checkpointing: bool = False
     max_grad_norm: float = 1.0
@@ -50,5 +55,6 @@ class AccelerateTrainer:
             NothingToTrainError: All of it is frozen.
             BatchSizeError: There are fewer clips a step than processes.
             DivergedError: The loss became NaN or infinite.
+            CompiledGradientError: A compiled step has another gradient than an eager one.
         """
         return fit(plan, work, self)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stav2a.errors import UsageError
 from stav2a.training import loop
+from stav2a.training.compiling import CompiledGradientError
 from stav2a.training.loop import DivergedError, History, NothingToTrainError
 from stav2a.training.objective import Batch, Group, Plan, pieces
 from stav2a.training.optimizers import adamw, adamw_8bit
@@ -343,6 +344,32 @@ def test_bf16_trains_with_weights_in_float32(tmp_path):
     assert {t.dtype for name, t in state(model).items() if t.is_floating_point()} == {torch.float32}
     (_, ends), (_, exactly) = history["validation_loss"][-1], same["validation_loss"][-1]
     assert ends == pytest.approx(exactly, rel=0.1) and ends != exactly
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_and_learns_the_same(tmp_path):
+    def ends(compiled: bool) -> float:
+        model, folder = net(), tmp_path / str(compiled)
+        history = fit(plan(model, held_out=None), work(model, folder), compiled=compiled)
+        return history["loss"][-1][1]
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    assert ends(compiled=True) == pytest.approx(ends(compiled=False), rel=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_compiled_step_with_another_gradient_is_refused(tmp_path, monkeypatch):
+    class Faulty(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1.5 * model.loss(x)
+
+    model = net()
+    monkeypatch.setattr(torch, "compile", lambda objective, options: Faulty())
+    with pytest.raises(
+        CompiledGradientError, match=r"gradient is 50% off .* on cpu: a fault of the compiler"
+    ):
+        fit(plan(model), work(model, tmp_path), compiled=True)
 
 
 def test_8_bit_adamw_says_what_it_needs(tmp_path):

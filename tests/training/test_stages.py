@@ -113,6 +113,20 @@ def test_activations_computed_again_change_nothing(tmp_path):
     assert all(torch.equal(t, computed[name]) for name, t in kept.items())
 
 
+def test_channels_last_changes_rounding_alone(tmp_path):
+    ends = []
+    for memory_format in ("contiguous_format", "channels_last"):
+        model, folder = tiny.model(), tmp_path / memory_format
+        folder.mkdir()
+        trainer = AccelerateTrainer(memory_format=memory_format)
+        history = STAGES["joint"](steps=3).run(tiny.work(model, folder, trainer=trainer))
+        ends.append((history, weights(model)))
+    (history, kept), (other, computed) = ends
+    assert other["validation_loss"][-1][1] == pytest.approx(history["validation_loss"][-1][1], rel=1e-5)
+    assert any(not torch.equal(t, computed[name]) for name, t in kept.items())
+    assert all(t.is_contiguous() for t in computed.values())
+
+
 def test_the_autoencoder_ends_whitened(tmp_path):
     model = tiny.model()
     STAGES["autoencoder"]().run(tiny.work(model, tmp_path))

@@ -1,0 +1,138 @@
+"""The joint stage's training step: a ladder of ways to compute it, in one process, in turns.
+
+Clips are random numbers of the right shapes; latents and video features are at hand, as the store has them.
+"""
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from stav2a.data.filters import KeepAll
+from stav2a.store import write_json
+from stav2a.training.joint import JointStage
+from stav2a.training.loop import _Run
+from stav2a.training.trainer import AccelerateTrainer
+from stav2a.training.work import Corpus, Work, generator
+from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
+from tests.benchmarks.scales import CAPTIONS, SCALES
+from tests.benchmarks.test_loop import CLOCK, DEVICE, RESULTS, machine
+
+CLIPS = 64
+# scale, batch, rounds, warm-up rounds
+RUNS = [("laptop", 16, 10, 2)] if DEVICE.type == "cpu" else [("laptop", 16, 10, 2), ("paper", 10, 10, 3)]
+PLAIN = "plain AdamW"
+LAST = {"memory_format": "channels_last"}
+BF16 = {"mixed_precision": "bf16"}
+
+
+def plain_adamw(params: Iterable[Any]) -> Any:
+    """One parameter after the other."""
+    return torch.optim.AdamW(params, betas=(0.9, 0.99), foreach=False, fused=False)
+
+
+# name: settings of the trainer, the step's time over the plain one's as expected before it was measured,
+# and whether it learns the same but for rounding in float32
+ARMS: dict[str, tuple[dict[str, Any], float, bool]] = {
+    PLAIN: ({"optimizer": plain_adamw}, 1.0, True),
+    "fused AdamW": ({}, 0.95, True),
+    "fused AdamW, channels_last": (LAST, 0.9, True),
+    "fused AdamW, compiled": ({"compiled": True}, 0.8, True),
+    "fused AdamW, bf16": (BF16, 0.9, False),
+    "fused AdamW, bf16, compiled": ({"compiled": True, **BF16}, 0.6, False),
+}
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("scale", "batch", "rounds", "warmups"), RUNS)
+def test_training_ladder(benchmark, tmp_path, scale, batch, rounds, warmups):
+    clock, times = Clock(DEVICE), {}
+    runs = {name: run(scale, batch, settings, tmp_path / name) for name, (settings, *_) in ARMS.items()}
+    losses, firsts = {}, {}
+    for name, each in runs.items():
+        began = time.perf_counter()
+        losses[name] = [each.step() for _ in range(3)][-1]
+        firsts[name] = time.perf_counter() - began
+    pieces = {"drawing a batch": drawing(runs[PLAIN]), "encoding its clips": encoding(scale, batch)}
+    benchmark.pedantic(
+        in_turns,
+        args=({**{name: each.step for name, each in runs.items()}, **pieces}, clock, times),
+        rounds=rounds,
+        warmup_rounds=warmups,
+    )
+    taken = {name: [each for each in found[CLOCK][warmups:]] for name, found in times.items()}
+    record = {
+        "machine": machine(), "scale": scale, "batch": batch, "rounds": rounds,
+        "peak_memory_gb": peak_memory_gb(DEVICE),
+        "arms": {
+            name: {
+                "expected": expected, "exact": exact, "first_run_s": firsts[name],
+                "error": abs(losses[name] / losses[PLAIN] - 1),
+                "seconds": spread(taken[name]),
+                "ratio": spread([a / b for a, b in zip(taken[name], taken[PLAIN], strict=True)]),
+            }
+            for name, (_, expected, exact) in ARMS.items()
+        },
+        "pieces": {name: spread(taken[name]) for name in pieces},
+    }  # fmt: skip
+    benchmark.extra_info.update(record)
+    RESULTS.mkdir(exist_ok=True)
+    write_json(RESULTS / f"training-{DEVICE.type}-{scale}-{batch}.json", record)
+
+
+def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> _Run:
+    """The joint stage of a new model, ready for its first step."""
+    AcceleratorState._reset_state()  # it keeps one way a process
+    folder.mkdir()
+    model = SCALES[scale].model(DEVICE)
+    stage = JointStage(data_filter=KeepAll, batch_size=batch, steps=10_000)
+    asked = SimpleNamespace(fit=lambda plan, work: plan)
+    work = partial(Work, model, corpus(model), folder, 0, "epsilon", frozenset(), lambda *_: None)
+    return _Run(
+        stage.run(work(asked)), work(None), SimpleNamespace(**{**vars(AccelerateTrainer()), **settings})
+    )
+
+
+def corpus(model: Any) -> Corpus:
+    """Random clips, of which only what the joint stage reads is there."""
+    rng = torch.Generator().manual_seed(0)
+    length = round(model.duration_s * model.feature_encoder.frame_rate_hz)
+    e_v = torch.nn.functional.normalize(
+        torch.randn(CLIPS, length, model.feature_encoder.dim, generator=rng), dim=-1
+    )
+    mean = torch.randn(CLIPS, *model.latent_shape, generator=rng)
+    nothing = torch.empty(0)
+    return Corpus(
+        nothing, nothing, nothing, [CAPTIONS[i % len(CAPTIONS)] for i in range(CLIPS)], nothing,
+        rows=lambda split, data_filter: torch.arange(CLIPS),
+        features=lambda: e_v,
+        latents=lambda: (mean, torch.full_like(mean, 0.1)),
+    )  # fmt: skip
+
+
+def drawing(run: _Run) -> Any:
+    """What a step waits for its data."""
+    return torch.no_grad()(lambda: run.plan.draw(generator(0, "joint", run.progress.step)))
+
+
+def encoding(scale: str, batch: int) -> Any:
+    """What a step does not wait for, as latents and features are kept: both encoders on its clips."""
+    model: Any = SCALES[scale].model(DEVICE)
+    encoder = model.feature_encoder
+    length, size = round(model.duration_s * encoder.frame_rate_hz), encoder.frame_size
+    frames = torch.rand(batch, length, 3, size, size, device=DEVICE)
+    mel = torch.randn(batch, 1, round(model.duration_s * 100), 64, device=DEVICE)
+
+    @torch.no_grad()
+    def both() -> Tensor:
+        model.autoencoder.encode(mel)
+        return encoder(frames)
+
+    return both
