@@ -1,5 +1,6 @@
 """Prepared clips for a run: what `preparation` makes of videos, from a folder of `stav2a prepare` instead."""
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from stav2a.data.io import fit_audio, read_audio
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.prepare import Prepared
 from stav2a.preparation import Tensors
+from stav2a.processes import device
+from stav2a.training.work import Texts
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,21 @@ def tensors(cache: Cache, model: STAV2A, onset_detector: Any) -> Tensors:
     frames, mel = (cache.tensor_if_asked(name) for name in ("frames", "mel"))
     onsets: Tensor = cache.onsets()
     e_v, latents = given("feature_encoder", "e_v"), given("autoencoder", "latent_mean", "latent_std")
-    return Tensors(frames, mel, onsets, (lambda: e_v()[0]) if e_v else None, latents)
+    texts = _texts(cache, model) if cache.has_texts else None
+    return Tensors(frames, mel, onsets, (lambda: e_v()[0]) if e_v else None, latents, texts)
+
+
+def _texts(cache: Cache, model: STAV2A) -> Texts:
+    @functools.cache
+    def check() -> None:
+        check_encoder(cache, "text_encoder", model.text_encoder)
+
+    def texts(rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        check()
+        e_text, mask = cache.texts(rows.tolist(), drop.tolist())
+        return e_text.to(device()), mask.to(device())
+
+    return texts
 
 
 def check_encoder(cache: Cache, slot: str, block: Any) -> None:

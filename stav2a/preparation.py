@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stav2a import processes
-from stav2a.assembly import STAV2A, as_video
+from stav2a.assembly import STAV2A, as_video, encode_captions
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
@@ -26,7 +26,7 @@ from stav2a.errors import UsageError
 from stav2a.processes import device
 from stav2a.slots import OpticalFlow
 from stav2a.store import Store, load_tensors, save_tensors, write_json
-from stav2a.training.work import Corpus
+from stav2a.training.work import Corpus, Texts
 
 AT_ONCE = 64  # clips encoded together
 
@@ -96,6 +96,7 @@ class Tensors:
         onsets: Pseudo-labels in latent frames, (N, T) float32.
         features: Gives e_v (N, L, D_v) where it is prepared; None has it computed of the frames.
         latents: Gives mean and deviation, each (N, C, T, F), where they are; None has them computed of mel.
+        texts: Embeddings of captions where they are, see `Corpus`; None has captions encoded at every step.
     """
 
     frames: Any
@@ -103,6 +104,7 @@ class Tensors:
     onsets: Tensor
     features: Callable[[], Tensor] | None = None
     latents: Callable[[], tuple[Tensor, Tensor]] | None = None
+    texts: Texts | None = None
 
 
 def tensors(data: Prepared, model: STAV2A) -> Tensors:
@@ -132,7 +134,7 @@ def corpus(
         store: Where features and latents are kept.
         keys: Signature of what each block makes of the data.
     """
-    classes = class_names(data.clips)
+    classes, captions = class_names(data.clips), [clip.caption for clip in data.clips]
 
     def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
         kept = data.rows(split, filter_key(data_filter))
@@ -162,17 +164,28 @@ def corpus(
         frames=given.frames,
         mel=given.mel,
         onsets=given.onsets,
-        captions=[clip.caption for clip in data.clips],
+        captions=captions,
         labels=torch.tensor([classes.index(c.label) if c.label else -1 for c in data.clips]),
         rows=rows,
         features=given.features or features,
         latents=given.latents or latents,
+        texts=given.texts or encode_texts(model, captions),
     )
 
 
 def class_names(clips: Sequence[Clip]) -> list[str]:
     """The classes of the clips, in alphabetical order; empty where none are known."""
     return sorted({clip.label for clip in clips if clip.label})
+
+
+def encode_texts(model: STAV2A, captions: Sequence[str]) -> Texts:
+    """The texts of a `Corpus`, encoded when they are asked for."""
+
+    def texts(rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        asked = zip(rows.tolist(), drop.tolist(), strict=True)
+        return encode_captions(model, ["" if null else captions[row] for row, null in asked])
+
+    return texts
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from stav2a.data.struck_objects import StruckObjects
 from stav2a.experiment import Experiment
 from stav2a.generate.soundtrack import load
 from stav2a.pipeline import Pipeline
-from stav2a.preparation import encode_frames
+from stav2a.preparation import encode_frames, encode_texts
 from stav2a.prepare import main
 from stav2a.store import Store
 
@@ -85,8 +85,17 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     ready = cached.tensors(cache, trained.model, trained.experiment.described("onset_detector"))
     e_v = encode_frames(trained.model, Cache(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
-    assert cache.texts([0, 1])[0].shape[0] == 2
+    rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
+    e_text, mask = ready.texts(rows, drop)
+    wanted, wanted_mask = encode_texts(trained.model, [clip.caption for clip in cache.clips])(rows, drop)
+    assert torch.equal(mask, wanted_mask[:, : mask.shape[1]])
+    counted = mask[..., None]
+    torch.testing.assert_close(e_text * counted, wanted[:, : mask.shape[1]] * counted, atol=2e-3, rtol=1e-3)
     with torch.no_grad():
         trained.model.feature_encoder.video_project_head.bias += 1
     with pytest.raises(CacheError, match="holds what another feature_encoder made"):
         ready.features()
+    with torch.no_grad():
+        next(trained.model.text_encoder.parameters()).add_(1)
+    with pytest.raises(CacheError, match="holds what another text_encoder made"):
+        cached.tensors(cache, trained.model, trained.experiment.described("onset_detector")).texts(rows, drop)

@@ -80,8 +80,3 @@ class DiffusionLoss:
 def dropped(count: int, probability: float, rng: torch.Generator) -> Tensor:
     """Which captions to replace by the null text in this step (sec. II-C2): (count,)."""
     return torch.rand(count, generator=rng) < probability
-
-
-def with_null(captions: list[str], drop: Tensor) -> list[str]:
-    """The captions, but for those that the null text replaces."""
-    return ["" if d else caption for d, caption in zip(drop.tolist(), captions, strict=True)]

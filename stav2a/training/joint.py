@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from stav2a.assembly import BLOCKS, encode_captions
+from stav2a.assembly import BLOCKS
 from stav2a.registry import register
-from stav2a.training.diffusion import DiffusionLoss, with_null
-from stav2a.training.objective import Batch, Group, Plan
+from stav2a.training.diffusion import DiffusionLoss
+from stav2a.training.objective import Group, Plan
 from stav2a.training.work import Work
 
 
@@ -49,17 +49,14 @@ class JointStage:
         model: Any = work.model
         new = work.train_only(*self.trains)
         model.backbone.start_from_t2a()
-        e_v, captions = work.corpus.features(), work.corpus.captions
-
-        def condition(rows: Tensor, drop: Tensor) -> Batch:
-            return encode_captions(model, with_null([captions[i] for i in rows.tolist()], drop))
+        e_v = work.corpus.features()
 
         def predict(z_t: Tensor, t: Tensor, rows: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
             return model(z_t, t, e_v[rows].to(work.device), e_text, mask)
 
         objective = DiffusionLoss(
             work,
-            condition,
+            work.corpus.texts,
             predict,
             rows=work.corpus.rows("train", self.data_filter),
             batch_size=self.batch_size,

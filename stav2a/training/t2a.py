@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from stav2a.assembly import encode_captions
 from stav2a.registry import register
-from stav2a.training.diffusion import DiffusionLoss, with_null
+from stav2a.training.diffusion import DiffusionLoss
 from stav2a.training.objective import Batch, Group, Plan
 from stav2a.training.work import Work
 
@@ -43,13 +42,13 @@ class T2APretrain:
         self.learning_rate, self.text_dropout, self.ema_decay = learning_rate, text_dropout, ema_decay
 
     def run(self, work: Work) -> dict[str, Any]:
-        model, captions = work.model, work.corpus.captions
+        model = work.model
 
         def condition(rows: Tensor, drop: Tensor) -> Batch:
             return (drop,)  # the text encoder may need its gradient
 
         def predict(z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
-            e_text, mask = encode_captions(model, with_null([captions[i] for i in rows.tolist()], drop))
+            e_text, mask = work.corpus.texts(rows, drop)
             return model.block("unet")(z_t, t, e_text, encoder_attention_mask=mask, return_dict=False)[0]
 
         objective = DiffusionLoss(

@@ -13,6 +13,8 @@ from stav2a import processes
 from stav2a.assembly import STAV2A
 from stav2a.training.objective import Plan
 
+Texts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -27,6 +29,8 @@ class Corpus:
         rows: Row numbers that a split holds, after a filter: called with the split and the filter's factory.
         features: e_v of all clips (N, L, D_v) by the model's present encoder; computed once.
         latents: Mean and deviation of all latents, each (N, C, T, F); computed once.
+        texts: e_text (B, K0, D_c) and mask (B, K0) of the captions of some rows: called with the rows, and
+            with which of them get the null text. Carries the text encoder's gradient where it is trained.
     """
 
     frames: Tensor
@@ -37,6 +41,7 @@ class Corpus:
     rows: Callable[[str, Callable[..., object]], Tensor]
     features: Callable[[], Tensor]
     latents: Callable[[], tuple[Tensor, Tensor]]
+    texts: Texts
 
 
 @dataclass(frozen=True)

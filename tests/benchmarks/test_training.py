@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from stav2a.data.filters import KeepAll
+from stav2a.preparation import encode_texts
 from stav2a.store import write_json
 from stav2a.training.joint import JointStage
 from stav2a.training.loop import _Run
@@ -109,11 +110,13 @@ def corpus(model: Any) -> Corpus:
     )
     mean = torch.randn(CLIPS, *model.latent_shape, generator=rng)
     nothing = torch.empty(0)
+    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(CLIPS)]
     return Corpus(
-        nothing, nothing, nothing, [CAPTIONS[i % len(CAPTIONS)] for i in range(CLIPS)], nothing,
+        nothing, nothing, nothing, captions, nothing,
         rows=lambda split, data_filter: torch.arange(CLIPS),
         features=lambda: e_v,
         latents=lambda: (mean, torch.full_like(mean, 0.1)),
+        texts=encode_texts(model, captions),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stav2a.assembly import STAV2A
+from stav2a.assembly import STAV2A, encode_captions
 from stav2a.components.backbones import UNetBackbone, UNetControlNet
 from stav2a.components.global_poolers import NoPooler
 from stav2a.components.local_heads import LinearHead
@@ -18,7 +18,7 @@ from stav2a.registry import RegistryError
 from stav2a.training import loop
 from stav2a.training.classifier import MelCNN
 from stav2a.training.contrastive import AudioTower
-from stav2a.training.diffusion import DiffusionLoss, dropped, with_null
+from stav2a.training.diffusion import DiffusionLoss, dropped
 from stav2a.training.trainer import AccelerateTrainer
 from stav2a.training.work import generator
 from tests import tiny
@@ -258,4 +258,8 @@ def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path
 
 
 def test_the_null_text_takes_the_place_of_dropped_captions():
-    assert with_null(["a", "b"], torch.tensor([False, True])) == ["a", ""]
+    model = tiny.model()
+    texts = tiny.corpus(model).texts(torch.tensor([0, 1, 1]), torch.tensor([False, True, False]))
+    expected = encode_captions(model, [tiny.CAPTIONS[0], "", tiny.CAPTIONS[1]])
+    assert tiny.clips()[3][:2].tolist() == [0, 1]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(texts, expected, strict=True))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stav2a.data.cache.layout import FORMAT, INDEX, SETTINGS, SHARDS, TEXT, CacheError, digest, norm
-from stav2a.data.cache.texts import TEXTS_IN_A_FILE, read_texts
+from stav2a.data.cache.texts import TEXTS_IN_A_FILE, PackedTexts
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
 
@@ -102,9 +102,26 @@ class Cache:
         """The same; where there is none, something that says so when it is used."""
         return self.tensor(name) if self.has(name) else _Absent(self, name)
 
-    def texts(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Embeddings of some clips' captions, padded with zeros to the longest, and their mask."""
-        return self.embeddings([self.table["caption_row"][int(row)].as_py() for row in rows])
+    @property
+    def has_texts(self) -> bool:
+        """Whether there are text embeddings."""
+        return (self.folder / TEXT).is_dir()
+
+    @cached_property
+    def _caption_rows(self) -> list[int]:
+        return self.table["caption_row"].to_pylist()
+
+    def texts(self, rows: Sequence[int], drop: Sequence[bool] | None = None) -> tuple[Tensor, Tensor]:
+        """Embeddings of some clips' captions, padded with zeros to the longest, and their mask.
+
+        Args:
+            rows: Of the clips.
+            drop: Which of them get the null text instead; by default none.
+        """
+        dropped = drop if drop is not None else [False] * len(rows)
+        return self.embeddings(
+            [0 if null else self._caption_rows[int(row)] for row, null in zip(rows, dropped, strict=True)]
+        )
 
     def embeddings(self, caption_rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Embeddings of distinct captions by their number; number 0 is the null text.
@@ -217,8 +234,8 @@ class Sharded:
 
 
 @functools.lru_cache(OPEN_FILES)
-def _texts(path: Path) -> list[np.ndarray]:
-    return read_texts(path)[1]
+def _texts(path: Path) -> PackedTexts:
+    return PackedTexts(path)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -21,11 +21,25 @@ def pack_texts(captions: Sequence[str], embeddings: Sequence[np.ndarray]) -> byt
     return save({"e_text": np.concatenate(embeddings), "lengths": lengths}, {"captions": told})
 
 
-def read_texts(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """What `pack_texts` made."""
-    from safetensors import safe_open
+class PackedTexts:
+    """What `pack_texts` made; embeddings stay on disk until one is asked for.
 
-    with safe_open(path, framework="np") as file:
-        captions = json.loads(file.metadata()["captions"])
-        ends = np.cumsum(file.get_tensor("lengths"))
-        return captions, np.split(file.get_tensor("e_text"), ends[:-1])
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        file = safe_open(path, framework="np")
+        self.captions: list[str] = json.loads(file.metadata()["captions"])
+        self._ends = np.cumsum(file.get_tensor("lengths")).tolist()
+        self._tokens = file.get_slice("e_text")
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        if place >= len(self):
+            raise IndexError(place)
+        return self._tokens[self._ends[place - 1] if place else 0 : self._ends[place]]
