@@ -15,21 +15,21 @@ PAGE = HERE.parents[1] / "docs" / "performance.md"
 METRICS = ("aa_align", "onset_f1", "fd", "class_accuracy_vague")
 
 
-def page(text: str, ladders: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
-    """What was written by hand, with the tables in the places of `{{ladders}}` and `{{quality}}`."""
+def page(text: str, ladders: Mapping[str, Any], training: Mapping[str, Any], quality: Any) -> str:
+    """What was written by hand, with the tables in the places of `{{ladders}}` and the other two."""
     tables = "\n\n".join(ladder(name, record) for name, record in ladders.items())
-    return text.replace("{{ladders}}", tables).replace("{{quality}}", quality_table(quality))
+    steps = "\n\n".join(training_ladder(name, record) for name, record in training.items())
+    text = text.replace("{{ladders}}", tables).replace("{{training}}", steps)
+    return text.replace("{{quality}}", quality_table(quality))
 
 
 def ladder(name: str, record: Mapping[str, Any]) -> str:
     """One scale's rungs, with the machine that they were measured on."""
-    machine, best = record["machine"], record["ceilings"]
+    best = record["ceilings"]
     lines = [
         f"### {record['scale']}, batch {record['batch']} ({name})",
         "",
-        f"{machine['device']}, {machine['threads']} thread(s), load {machine['load']}; torch "
-        f"{machine['torch']}, diffusers {machine['diffusers']}, Python {machine['python']}; "
-        f"{machine['date']}. {record['million_parameters']:.1f} M parameters, "
+        f"{where(record['machine'])} {record['million_parameters']:.1f} M parameters, "
         f"{record['gflop_a_step']:.4g} GFLOP a step. Ceilings measured in the same run: "
         f"{best['float32']:.0f} GFLOP/s in float32, {best['bfloat16']:.0f} in bfloat16, "
         f"{best['copy']:.0f} GB/s of copying. {record['rounds']} rounds of {record['steps']} steps; "
@@ -58,6 +58,52 @@ def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
             "yes" if arm["exact"] else "no", f"{arm['error']:.0e}",
             f"{arm['first_run_s']['wall']:.1f}",
         ]  # fmt: skip
+
+
+def training_ladder(name: str, record: Mapping[str, Any]) -> str:
+    """One scale's ways to compute a training step, and what it does and does not wait for."""
+    waits, saved = (record["pieces"][each]["median"] for each in ("drawing a batch", "encoding its clips"))
+    plain = record["arms"]["plain AdamW"]["seconds"]["median"]
+    found = sorted(record["arms"].items(), key=lambda each: -each[1]["ratio"]["median"])
+    lines = [
+        f"### {record['scale']}, batch {record['batch']} ({name})",
+        "",
+        f"{where(record['machine'])} {record['rounds']} rounds of a step; peak memory of the whole process "
+        f"{record['peak_memory_gb']:.1f} GB. Of a plain step {waits / plain:.1%} is drawing its batch; "
+        f"encoding its clips, which is done once a dataset, would add {saved / plain:.0%}.",
+        "",
+        *table(
+            [
+                "step",
+                "ms",
+                "quartiles",
+                "of plain",
+                "quartiles",
+                "expected",
+                "exact",
+                "error",
+                "first steps, s",
+            ],
+            (_step(step, arm) for step, arm in found),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _step(name: str, arm: Mapping[str, Any]) -> list[str]:
+    ms, ratio = {key: 1000 * value for key, value in arm["seconds"].items()}, arm["ratio"]
+    return [
+        name, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}",
+        f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", f"{arm['expected']:.2f}",
+        "yes" if arm["exact"] else "no", f"{arm['error']:.0e}", f"{arm['first_run_s']:.1f}",
+    ]  # fmt: skip
+
+
+def where(machine: Mapping[str, Any]) -> str:
+    """Device, versions and date."""
+    device = f"{machine['device']}, {machine['threads']} thread(s), load {machine['load']}"
+    versions = f"torch {machine['torch']}, diffusers {machine['diffusers']}, Python {machine['python']}"
+    return f"{device}; {versions}; {machine['date']}."
 
 
 def quality_table(quality: Mapping[str, Any]) -> str:
@@ -105,7 +151,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     quality = found.pop("quality", {})
-    write_text(PAGE, page(TEXT.read_text(), found, quality))
+    training = {name: found.pop(name) for name in list(found) if name.startswith("training-")}
+    write_text(PAGE, page(TEXT.read_text(), found, training, quality))
     track(found, arguments.tracking_uri, HERE.parents[1] / "runs")
     print(PAGE)
 
