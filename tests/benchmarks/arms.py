@@ -98,6 +98,9 @@ ON_CPU = {
     "fast, bfloat16, compiled, frozen": Arm(
         fast(engine=FROZEN, **BF16), {"laptop": 0.5, "quarter": 0.6}, exact=False
     ),
+    "fast, bfloat16, compiled, frozen, channels_last": Arm(
+        fast(engine=FROZEN, **BF16, **LAST), {"laptop": 0.5, "quarter": 0.6}, exact=False
+    ),
     "fast, guidance from 0.2 to 0.8": Arm(
         fast(shortcut=GuidanceInterval), {"laptop": 0.8, "quarter": 0.8}, exact=False
     ),

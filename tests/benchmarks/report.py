@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,30 @@ PAGE = HERE.parents[1] / "docs" / "performance.md"
 METRICS = ("aa_align", "onset_f1", "fd", "class_accuracy_vague")
 
 
-def page(text: str, ladders: Mapping[str, Any], training: Mapping[str, Any], quality: Any) -> str:
-    """What was written by hand, with the tables in the places of `{{ladders}}` and the other two."""
-    tables = "\n\n".join(ladder(name, record) for name, record in ladders.items())
-    steps = "\n\n".join(training_ladder(name, record) for name, record in training.items())
-    text = text.replace("{{ladders}}", tables).replace("{{training}}", steps)
-    return text.replace("{{quality}}", quality_table(quality))
+def page(text: str, results: Mapping[str, Any]) -> str:
+    """What was written by hand, with the tables of the results in their places: `{{ladders}}` and others."""
+    tables = {
+        "ladders": _all(ladder, loops(results)),
+        "training": _all(training_ladder, of_kind("training-", results)),
+        "sound": _all(sound, of_kind("sound-", results)),
+        "quality": quality_table(results.get("quality", {})),
+    }
+    for place, made in tables.items():
+        text = text.replace(f"{{{{{place}}}}}", made)
+    return text
+
+
+def _all(made: Callable[[str, Any], str], results: Mapping[str, Any]) -> str:
+    return "\n\n".join(made(name, record) for name, record in results.items())
+
+
+def of_kind(kind: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record for name, record in results.items() if name.startswith(kind)}
+
+
+def loops(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of the denoising loop: named after their device."""
+    return of_kind("cpu-", results) | of_kind("gpu-", results)
 
 
 def ladder(name: str, record: Mapping[str, Any]) -> str:
@@ -82,7 +100,7 @@ def training_ladder(name: str, record: Mapping[str, Any]) -> str:
                 "expected",
                 "exact",
                 "error",
-                "first steps, s",
+                "start and first steps, s",
             ],
             (_step(step, arm) for step, arm in found),
         ),
@@ -97,6 +115,19 @@ def _step(name: str, arm: Mapping[str, Any]) -> list[str]:
         f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", f"{arm['expected']:.2f}",
         "yes" if arm["exact"] else "no", f"{arm['error']:.0e}", f"{arm['first_run_s']:.1f}",
     ]  # fmt: skip
+
+
+def sound(name: str, record: Mapping[str, Any]) -> str:
+    """Time of a sound, whole and by piece."""
+    head = ["from a caption to a waveform, or a piece of it", "ms", "quartiles"]
+    times = ((each, {k: 1000 * s for k, s in found.items()}) for each, found in record["seconds"].items())
+    lines = [
+        f"{where(record['machine'])} One sound of {record['duration_s']} s, {record['rounds']} rounds; "
+        f"peak memory {record['peak_memory_gb']:.1f} GB ({name}).",
+        "",
+        *table(head, ([n, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}"] for n, ms in times)),
+    ]
+    return "\n".join(lines)
 
 
 def where(machine: Mapping[str, Any]) -> str:
@@ -150,10 +181,8 @@ def main() -> None:
     parser.add_argument("--tracking-uri", help="as in `stav2a run`; none tracks nothing")
     arguments = parser.parse_args()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    quality = found.pop("quality", {})
-    training = {name: found.pop(name) for name in list(found) if name.startswith("training-")}
-    write_text(PAGE, page(TEXT.read_text(), found, training, quality))
-    track(found, arguments.tracking_uri, HERE.parents[1] / "runs")
+    write_text(PAGE, page(TEXT.read_text(), found))
+    track(loops(found), arguments.tracking_uri, HERE.parents[1] / "runs")
     print(PAGE)
 
 

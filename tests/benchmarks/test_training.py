@@ -55,11 +55,11 @@ ARMS: dict[str, tuple[dict[str, Any], float, bool]] = {
 @pytest.mark.parametrize(("scale", "batch", "rounds", "warmups"), RUNS)
 def test_training_ladder(benchmark, tmp_path, scale, batch, rounds, warmups):
     clock, times = Clock(DEVICE), {}
-    runs = {name: run(scale, batch, settings, tmp_path / name) for name, (settings, *_) in ARMS.items()}
-    losses, firsts = {}, {}
-    for name, each in runs.items():
+    runs, losses, firsts = {}, {}, {}
+    for name, (settings, *_) in ARMS.items():
         began = time.perf_counter()
-        losses[name] = [each.step() for _ in range(3)][-1]
+        runs[name] = run(scale, batch, settings, tmp_path / name)  # compiles
+        losses[name] = [runs[name].step() for _ in range(3)][-1]
         firsts[name] = time.perf_counter() - began
     pieces = {"drawing a batch": drawing(runs[PLAIN]), "encoding its clips": encoding(scale, batch)}
     benchmark.pedantic(
