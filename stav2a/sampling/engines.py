@@ -42,8 +42,8 @@ class Compiled:
 class _Unguarded:
     """A compiled step that looks for the graph to run at its first call alone.
 
-    A step works on tensors that stay where they are, by a loop that is made anew when anything changes. Asking
-    after every module again took a tenth of a step at laptop scale.
+    A step works on tensors that stay where they are, by a loop that is made anew when anything changes.
+    Asking after every module again took a tenth of a step at laptop scale.
     """
 
     def __init__(self, compiled: Step) -> None:
