@@ -25,8 +25,6 @@ class FastSampler:
     Args:
         precision: Of the model's weights and activations; latents stay in float32 between steps.
         memory_format: Of the model's pictures.
-        attention: Who computes self-attention: `narrow` is quicker on a CPU where heads have at most 16
-            channels and a picture 1,024 positions or more; it leaves all other attention to PyTorch.
         engine: How a step is carried out.
         shortcut: Which parts of the model each step computes; all but `shortcut.none` are approximate.
         text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
@@ -40,12 +38,11 @@ class FastSampler:
         *,
         precision: Literal["float32", "bfloat16", "float16"] = "float32",
         memory_format: Literal["contiguous_format", "channels_last"] = "contiguous_format",
-        attention: Literal["torch", "narrow"] = "torch",
         engine: Callable[..., Any] = Eager,
         shortcut: Callable[..., Any] = NoShortcut,
         text_bucket: int = 16,
     ) -> None:
-        self.form = Form(getattr(torch, precision), getattr(torch, memory_format), text_bucket, attention)
+        self.form = Form(getattr(torch, precision), getattr(torch, memory_format), text_bucket)
         self.engine, self.shortcut = expect("engine", engine)(), expect("shortcut", shortcut)()
         self._fitting: Any = None
         self._loop: Loop

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from stav2a.assembly import Conditions
 from stav2a.sampling.held import Clock, HeldOutput, HeldTokens, Static
-from stav2a.sampling.narrow import NarrowHeads
 from stav2a.sampling.parting import part_late
 from stav2a.sampling.tables import SamplerError
 
@@ -28,13 +27,11 @@ class Form:
         dtype: Of its weights and activations.
         memory_format: Of its pictures and of its convolutions' weights.
         text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
-        attention: Who computes self-attention, `torch` or `narrow`.
     """
 
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
     text_bucket: int = 1
-    attention: str = "torch"
 
     def padded(self, length: int) -> int:
         """The length of so many tokens with their padding."""
@@ -61,8 +58,6 @@ class Twin:
         self.backbone: Any = share(backbone, form)
         seen = look(self.backbone, latent_shape, self._cast(conditions))
         self.attentions = [HeldTokens(attention, masked) for attention, masked in seen.attentions.items()]
-        if form.attention == "narrow":
-            _narrow(self.backbone, seen)
         self.clock = Clock(seen.networks())
         self.local = _held_local(self.backbone)
         if self.local is not None:  # else e_lv may be read behind the place where the branches part
@@ -180,24 +175,10 @@ def _watch(backbone: nn.Module, c: Tensor, seen: Seen) -> Any:
             yield module.time_embedding.register_forward_hook(made_embedding(module))
 
 
-def _narrow(backbone: nn.Module, seen: Seen) -> None:
-    """Let plain self-attention be computed by `narrow`, which leaves wide heads and few positions alone."""
-    from diffusers.models.attention_processor import Attention
-
-    for module in backbone.modules():
-        if isinstance(module, Attention) and module not in seen.attentions and _plain(module):
-            module.set_processor(NarrowHeads())
-
-
-def _plain(attention: Any) -> bool:
-    """Whether it has no norms or residuals of its own."""
+def _check_plain(attention: Any) -> None:
     norms = (attention.group_norm, attention.spatial_norm, attention.norm_q, attention.norm_k)
     scaled = attention.residual_connection or attention.rescale_output_factor != 1
-    return not (any(norm is not None for norm in norms) or attention.norm_cross or scaled)
-
-
-def _check_plain(attention: Any) -> None:
-    if not _plain(attention):
+    if any(norm is not None for norm in norms) or attention.norm_cross or scaled:
         raise SamplerError(
             "The backbone's cross attention has norms or residuals of its own, which sampler.fast does not "
             "know. Bind run.sampler = @sampler.reference."

@@ -83,7 +83,6 @@ def fast(**settings: Any) -> Callable[[], Sampler]:
 FROZEN = partial(Compiled, freezing=True)
 BF16 = {"precision": "bfloat16"}
 LAST = {"memory_format": "channels_last"}
-NARROW = {"attention": "narrow"}
 
 ON_CPU = {
     "plain diffusers loop": Arm(lambda: plain, {"laptop": 1.0, "quarter": 1.0, "paper": 1.0}),
@@ -101,13 +100,6 @@ ON_CPU = {
     ),
     "fast, bfloat16, compiled, frozen, channels_last": Arm(
         fast(engine=FROZEN, **BF16, **LAST), {"laptop": 0.5, "quarter": 0.6}, exact=False
-    ),
-    "fast, narrow heads": Arm(fast(**NARROW), {"quarter": 0.88}),
-    "fast, narrow heads, compiled, frozen, channels_last": Arm(
-        fast(engine=FROZEN, **NARROW, **LAST), {"quarter": 0.8}
-    ),
-    "fast, narrow heads, bfloat16, compiled, frozen, channels_last": Arm(
-        fast(engine=FROZEN, **NARROW, **BF16, **LAST), {"quarter": 0.6}, exact=False
     ),
     "fast, guidance from 0.2 to 0.8": Arm(
         fast(shortcut=GuidanceInterval), {"laptop": 0.8, "quarter": 0.8}, exact=False
