@@ -134,7 +134,7 @@ def corpus(
         store: Where features and latents are kept.
         keys: Signature of what each block makes of the data.
     """
-    classes, captions = class_names(data.clips), [clip.caption for clip in data.clips]
+    classes = class_names(data.clips)
 
     def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
         kept = data.rows(split, filter_key(data_filter))
@@ -164,12 +164,11 @@ def corpus(
         frames=given.frames,
         mel=given.mel,
         onsets=given.onsets,
-        captions=captions,
         labels=torch.tensor([classes.index(c.label) if c.label else -1 for c in data.clips]),
         rows=rows,
         features=given.features or features,
         latents=given.latents or latents,
-        texts=given.texts or encode_texts(model, captions),
+        texts=given.texts or encode_texts(model, [clip.caption for clip in data.clips]),
     )
 
 

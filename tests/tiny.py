@@ -105,17 +105,15 @@ def corpus(of: STAV2A) -> Corpus:
         made = preparation.encode_mels(of, mel)
         return made["mean"], made["std"]
 
-    captions = [CAPTIONS[label] for label in labels.tolist()]
     return Corpus(
         frames=frames,
         mel=mel,
         onsets=onsets,
-        captions=captions,
         labels=labels,
         rows=rows,
         features=cache(lambda: preparation.encode_frames(of, frames)),
         latents=latents,
-        texts=preparation.encode_texts(of, captions),
+        texts=preparation.encode_texts(of, [CAPTIONS[label] for label in labels.tolist()]),
     )
 
 

@@ -41,11 +41,11 @@ def compiled(
     expected, found = (_gradient(each, rows, parameters, autocast) for each in (objective, made))
     for buffer, before in buffers:  # running statistics, for one
         buffer.copy_(before)
-    error = float((found - expected).norm() / expected.norm())
-    if error > FAR:
+    error, size = (found - expected).norm(), expected.norm()
+    if not error <= FAR * size:  # nor where it is no number
         raise CompiledGradientError(
-            f"The compiled training step's gradient is {error:.0%} off the eager one's, with torch "
-            f"{torch.__version__} on {expected.device.type}: a fault of the compiler. Bind "
+            f"The compiled training step's gradient is {float(error / size):.0%} off the eager one's, with "
+            f"torch {torch.__version__} on {expected.device.type}: a fault of the compiler. Bind "
             "trainer.accelerate.compiled = False, or trainer.accelerate.memory_format = 'contiguous_format'."
         )
     return made
@@ -56,4 +56,5 @@ def _gradient(objective: Any, rows: Batch, parameters: Sequence[Tensor], autocas
     with autocast():
         loss = objective(*rows)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return torch.cat([g.flatten().float() for g in found if g is not None])
+    known = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
+    return torch.cat([g.flatten().float() for g in known])

@@ -1,7 +1,7 @@
 """What a stage is given to work on: the model, the clips as tensors, and where to keep its checkpoints."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ class Corpus:
         frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
         mel: Log-mels (N, 1, Tm, M).
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
-        captions: N captions.
         labels: Class of each clip (N,), -1 where unknown.
         rows: Row numbers that a split holds, after a filter: called with the split and the filter's factory.
         features: e_v of all clips (N, L, D_v) by the model's present encoder; computed once.
@@ -36,7 +35,6 @@ class Corpus:
     frames: Tensor
     mel: Tensor
     onsets: Tensor
-    captions: Sequence[str]
     labels: Tensor
     rows: Callable[[str, Callable[..., object]], Tensor]
     features: Callable[[], Tensor]

@@ -112,7 +112,7 @@ def corpus(model: Any) -> Corpus:
     nothing = torch.empty(0)
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(CLIPS)]
     return Corpus(
-        nothing, nothing, nothing, captions, nothing,
+        nothing, nothing, nothing, nothing,
         rows=lambda split, data_filter: torch.arange(CLIPS),
         features=lambda: e_v,
         latents=lambda: (mean, torch.full_like(mean, 0.1)),

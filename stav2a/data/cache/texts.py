@@ -22,24 +22,21 @@ def pack_texts(captions: Sequence[str], embeddings: Sequence[np.ndarray]) -> byt
 
 
 class PackedTexts:
-    """What `pack_texts` made; embeddings stay on disk until one is asked for.
+    """What `pack_texts` made; embeddings stay on disk until one is asked for, by its number.
 
     Args:
         path: The file.
+
+    Shapes:
+        a number -> (K_i, D) float16
     """
 
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
 
         file = safe_open(path, framework="np")
-        self.captions: list[str] = json.loads(file.metadata()["captions"])
         self._ends = np.cumsum(file.get_tensor("lengths")).tolist()
         self._tokens = file.get_slice("e_text")
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
     def __getitem__(self, place: int) -> np.ndarray:
-        if place >= len(self):
-            raise IndexError(place)
         return self._tokens[self._ends[place - 1] if place else 0 : self._ends[place]]
