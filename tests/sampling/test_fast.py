@@ -77,6 +77,13 @@ def test_channels_last_gives_the_references_latents():
     assert error(found, sample(ReferenceSampler(), model)) <= 1e-5
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_winograds_convolutions_give_the_references_latents(name):
+    model = made(**BACKBONES[name])
+    found = sample(FastSampler(convolution="winograd"), model)
+    assert error(found, sample(ReferenceSampler(), model)) <= 1e-5
+
+
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.1), ("float16", 0.01)])
 def test_half_precision_comes_near(precision, most):
     model = made()

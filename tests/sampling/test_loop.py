@@ -17,6 +17,7 @@ from stav2a.sampling import (
     DeepCache,
     FastSampler,
     ReferenceSampler,
+    blocks,
     ddim,
     ddpm,
     dpm_solver,
@@ -36,22 +37,31 @@ def fresh_compiler() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "shortcut",
+    ("settings", "graphs"),
     [
-        None,
-        pytest.param(ControlEvery, marks=pytest.mark.slow),
-        pytest.param(DeepCache, marks=pytest.mark.slow),
+        ({}, 1),
+        ({"convolution": "winograd"}, 1),
+        ({"precision": "bfloat16", "attention": "blocks"}, 1),
+        pytest.param({"shortcut": ControlEvery}, 2, marks=pytest.mark.slow),
+        pytest.param({"shortcut": DeepCache}, 2, marks=pytest.mark.slow),
     ],
 )
-def test_one_graph_serves_all_steps_prompts_and_numbers_of_steps(fresh_compiler, shortcut):
+def test_one_graph_serves_all_steps_prompts_and_numbers_of_steps(
+    fresh_compiler, monkeypatch, settings, graphs
+):
     """`fullgraph` refuses a graph that breaks; the counter sees every graph that is made."""
+    monkeypatch.setattr(blocks, "LONG", 1)
     counter, model = CompileCounterWithBackend("eager"), made()
-    others = {} if shortcut is None else {"shortcut": shortcut}
-    sampler = FastSampler(engine=partial(Compiled, backend=counter), **others)
+    sampler, eager = (
+        FastSampler(engine=partial(Compiled, backend=counter), **settings),
+        FastSampler(**settings),
+    )
     for prompt, steps in zip(PROMPTS, (200, 10, 6, 5, 4), strict=True):
-        found = sample(sampler, model, [prompt], num_inference_steps=steps)
-        assert error(found, sample(FastSampler(**others), model, [prompt], num_inference_steps=steps)) <= 1e-5
-    assert counter.frame_count == (1 if shortcut is None else 2)
+        found, expected = (
+            sample(each, model, [prompt], num_inference_steps=steps) for each in (sampler, eager)
+        )
+        assert error(found, expected) <= 1e-5
+    assert counter.frame_count == graphs
 
 
 class NoReads(TorchFunctionMode):
@@ -114,8 +124,10 @@ def test_memory_does_not_grow_with_the_steps(scheduler):
 
 
 @pytest.mark.slow
-def test_the_compiled_loop_gives_the_references_latents(fresh_compiler):
-    model, sampler = made(), FastSampler(engine=partial(Compiled, freezing=True))
+@pytest.mark.parametrize("convolution", ["direct", "winograd"])
+def test_the_compiled_loop_gives_the_references_latents(fresh_compiler, convolution):
+    model = made()
+    sampler = FastSampler(convolution=convolution, engine=partial(Compiled, freezing=True))
     for captions in (["a drum"], ["a long and very high bell"]):
         expected = sample(ReferenceSampler(), model, captions, scheduler=unipc)
         assert error(sample(sampler, model, captions, scheduler=unipc), expected) <= 1e-5
