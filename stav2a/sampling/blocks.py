@@ -31,7 +31,8 @@ class Blocks:
             project(hidden_states).unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
-        attend = attention_in_blocks if q.shape[2] >= LONG else functional.scaled_dot_product_attention
+        pays = q.is_cpu and q.shape[2] >= LONG
+        attend = attention_in_blocks if pays else functional.scaled_dot_product_attention
         return attn.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -50,9 +51,7 @@ def attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 rows = slice(first, first + QUERIES)
                 scores = q[b, h, rows] @ k[b, h].T
                 totals = exponentiate(scores)
-                sums = (
-                    v[b, h].T @ scores.T
-                )  # (D, rows): a product with long rows is quicker than one with D columns
+                sums = v[b, h].T @ scores.T  # (D, rows): long rows are quicker than D columns
                 made[b, rows, h] = (sums / totals).T
     return made.transpose(1, 2)
 
@@ -72,11 +71,9 @@ def exponentiate(scores: Tensor) -> Tensor:
     from stav2a.sampling.exponentials import exponentiate_rows
 
     totals, threads = torch.empty(len(scores)), torch.get_num_threads()
-    parts = [
-        (part.view(torch.uint16).numpy(), total.numpy())
-        for part, total in zip(scores.chunk(threads), totals.chunk(threads), strict=True)
-    ]
-    list((_pool(threads).map if threads > 1 else map)(exponentiate_rows, *zip(*parts, strict=True)))
+    parts = ([part.numpy() for part in x.chunk(threads)] for x in (scores.view(torch.uint16), totals))
+    each = map if threads == 1 else _pool(threads).map
+    list(each(exponentiate_rows, *parts))
     return totals
 
 
