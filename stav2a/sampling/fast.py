@@ -25,7 +25,7 @@ class FastSampler:
     Args:
         precision: Of the model's weights and activations; latents stay in float32 between steps.
         memory_format: Of the model's pictures.
-        convolution: How the model's 3x3 convolutions are computed; `winograd` pays where a step is compiled.
+        convolution: How the model's 3x3 convolutions are computed; `winograd` pays in compiled float32.
         attention: How self-attention is computed; `blocks` pays in bfloat16 on a CPU that isn't Intel's, for
             pictures of 1,024 positions or more, and rounds the scores.
         engine: How a step is carried out.
