@@ -31,6 +31,7 @@ PLAIN = "plain diffusers loop"
 CPU_RUNS = [
     ("laptop", 1, 10, 10, 1),
     ("laptop", 8, 5, 10, 3),
+    ("laptop", 32, 2, 5, 1),
     ("quarter", 1, 1, 5, 0),
     ("paper", 1, 1, 2, 0),
 ]
