@@ -4,8 +4,6 @@ PyTorch's fused attention takes its products from MKL, which has them in bfloat1
 and computes them in float32 elsewhere. Plain products are oneDNN's, and twice as quick.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import torch
@@ -63,20 +61,13 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def exponentiate(scores: Tensor) -> Tensor:
-    """Write exp(score - its row's highest) over scores (N, L), bfloat16.
+    """Write exp(score - its row's highest) over scores (N, L), bfloat16; on one thread.
 
     Shapes:
         the rows' sums: (N,) float32
     """
     from stav2a.sampling.exponentials import exponentiate_rows
 
-    totals, threads = torch.empty(len(scores)), torch.get_num_threads()
-    parts = ([part.numpy() for part in x.chunk(threads)] for x in (scores.view(torch.uint16), totals))
-    each = map if threads == 1 else _pool(threads).map
-    list(each(exponentiate_rows, *parts))
+    totals = torch.empty(len(scores))
+    exponentiate_rows(scores.view(torch.uint16).numpy(), totals.numpy())
     return totals
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)

@@ -26,8 +26,8 @@ class FastSampler:
         precision: Of the model's weights and activations; latents stay in float32 between steps.
         memory_format: Of the model's pictures.
         convolution: How the model's 3x3 convolutions are computed; `winograd` pays in compiled float32.
-        attention: How self-attention is computed; `blocks` pays in bfloat16 on a CPU that isn't Intel's, for
-            pictures of 1,024 positions or more, and rounds the scores.
+        attention: How self-attention is computed; `blocks` pays in bfloat16 on one or two threads of a CPU
+            that isn't Intel's, for pictures of 1,024 positions or more, and rounds the scores.
         engine: How a step is carried out.
         shortcut: Which parts of the model each step computes; all but `shortcut.none` are approximate.
         text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.

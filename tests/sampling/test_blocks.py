@@ -40,19 +40,6 @@ def test_scores_far_below_the_highest_count_nothing():
     torch.testing.assert_close(scores.float(), torch.tensor([[1.0, 0, 0], [1, 1, 1]]))
 
 
-def test_several_threads_give_the_same_bits():
-    given = torch.randn(7, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            scores = given.clone()
-            found.append((exponentiate(scores), scores))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
-
-
 @pytest.mark.parametrize("length", [1024, 100])
 def test_the_processor_attends_as_the_stock_one(length):
     torch.manual_seed(0)
