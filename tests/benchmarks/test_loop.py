@@ -92,7 +92,7 @@ def test_ladder(benchmark, scale, batch, steps, rounds, warmups):
         "scale": scale, "batch": batch, "steps": steps, "rounds": rounds,
         "gflop_a_step": flops(model, batch, tokens) / 1e9,
         "million_parameters": sum(p.numel() for p in model.backbone.parameters()) / 1e6,
-        "ceilings": ceilings(DEVICE, clock),
+        "ceilings": ceilings(DEVICE, clock, CLOCK),
         "peak_memory_gb": peak_memory_gb(DEVICE),
         "arms": {
             name: {
