@@ -1,7 +1,7 @@
 """Self-attention in bfloat16 by plain matrix products, a block of queries at a time, on a processor.
 
-PyTorch's fused attention takes its products from MKL, which has them in bfloat16 for Intel's processors alone
-and computes them in float32 elsewhere. Plain products are oneDNN's, and twice as quick.
+PyTorch's fused attention takes its products from MKL, which computed them in float32 on the AMD processor
+that was measured (docs/performance.md). Plain products are oneDNN's, and twice as quick there.
 """
 
 from typing import Any
@@ -16,15 +16,8 @@ LONG, QUERIES = 1024, 256  # positions from which on it pays; those of a block, 
 class Blocks:
     """A diffusers attention processor for self-attention without norms of its own."""
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """Attend to the positions of the same picture."""
+    def __call__(self, attn: Any, hidden_states: Tensor, **none: None) -> Tensor:
+        """Attend to the positions of the same picture; there are no tokens, and no mask."""
         q, k, v = (
             project(hidden_states).unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for project in (attn.to_q, attn.to_k, attn.to_v)
@@ -61,10 +54,10 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def exponentiate(scores: Tensor) -> Tensor:
-    """Write exp(score - its row's highest) over scores (N, L), bfloat16; on one thread.
+    """Write exp(score - its row's highest) over the scores, and sum the rows; on one thread.
 
     Shapes:
-        the rows' sums: (N,) float32
+        scores (N, L) bfloat16 -> sums (N,) float32
     """
     from stav2a.sampling.exponentials import exponentiate_rows
 

@@ -65,7 +65,7 @@ class Twin:
         seen = look(self.backbone, latent_shape, self._cast(conditions))
         self.attentions = [HeldTokens(attention, masked) for attention, masked in seen.attentions.items()]
         if form.blocks:
-            _attend_in_blocks(self.backbone, seen)
+            _attend_in_blocks(self.backbone)
         self.clock = Clock(seen.networks())
         self.local = _held_local(self.backbone)
         if self.local is not None:  # else e_lv may be read behind the place where the branches part
@@ -185,12 +185,12 @@ def _watch(backbone: nn.Module, c: Tensor, seen: Seen) -> Any:
             yield module.time_embedding.register_forward_hook(made_embedding(module))
 
 
-def _attend_in_blocks(backbone: nn.Module, seen: Seen) -> None:
+def _attend_in_blocks(backbone: nn.Module) -> None:
     """Let self-attention be computed in blocks, where it has no norms of its own."""
     from diffusers.models.attention_processor import Attention
 
     for module in backbone.modules():
-        if isinstance(module, Attention) and module not in seen.attentions and _plain(module):
+        if isinstance(module, Attention) and not module.is_cross_attention and _plain(module):
             module.set_processor(Blocks())
 
 

@@ -5,9 +5,9 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch.nn import functional
 
-from stav2a.sampling import FastSampler, ReferenceSampler, SamplerError, blocks
+from stav2a.sampling import FastSampler, SamplerError
 from stav2a.sampling.blocks import Blocks, attention_in_blocks, exponentiate
-from tests.sampling.given import error, made, sample
+from tests.sampling.given import error
 
 ROUNDING = 1.1 * 2**-8  # of bfloat16, and a tenth of it for the polynomial
 
@@ -48,15 +48,6 @@ def test_the_processor_attends_as_the_stock_one(length):
         stock = attention(x)
         attention.set_processor(Blocks())
         torch.testing.assert_close(attention(x), stock, atol=0.01, rtol=0.01)
-
-
-def test_the_sampler_gives_the_references_latents(monkeypatch):
-    monkeypatch.setattr(blocks, "LONG", 1)
-    model = made()
-    expected = sample(ReferenceSampler(), model)
-    fused, ours = (sample(FastSampler(precision="bfloat16", attention=a), model) for a in ("fused", "blocks"))
-    assert not torch.equal(ours, fused)
-    assert error(ours, expected) < 0.1
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
