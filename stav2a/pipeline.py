@@ -1,5 +1,6 @@
 """One run from the recipe to the report: prepare, train, sample, measure, write down."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,11 +155,14 @@ class Pipeline:
         def train() -> Callable[[Path], None]:
             self.tell("classifier of FD, KL, IS and class accuracy: training")
             folder, trainer = self.store.partial("classifier", key), self.experiment.trainer()
+            began = time.monotonic()
             history = classifier.fit(Work(model, corpus, folder, 0, "", frozenset(), self.log, trainer))
+            seconds = round(time.monotonic() - began, 1)
 
             def keep(made: Path) -> None:
                 save_tensors(made / "model.safetensors", classifier.state_dict())
                 write_json(made / "history.json", history)
+                write_json(made / "facts.json", {"steps": classifier.steps, "seconds": seconds})
 
             return keep
 

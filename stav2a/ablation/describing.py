@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from stav2a.ablation.estimate import estimate
+from stav2a.ablation.estimate import duration, training_s
 from stav2a.ablation.planning import Plan, PlannedRun
 from stav2a.keys import Part
 
 
 def told(plan: Plan, jobs: int = 1) -> str:
-    """What a plan will make, what it finds there, and how long it may take."""
+    """What a plan will make, what it finds there, and where that is known, how long it takes."""
     study = plan.study
     width = max(len(row.name) for row in study.rows)
     size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"
@@ -23,9 +23,18 @@ def told(plan: Plan, jobs: int = 1) -> str:
             *lines,
             f"to make: {_listed(plan.to_make())}",
             f"reused:  {_listed(_reused(plan))}",
-            f"time:    {estimate(plan).told(jobs)}",
+            *_time(plan, jobs),
         ]
     )
+
+
+def _time(plan: Plan, jobs: int) -> list[str]:
+    """How long the training takes, where this store has timed its stages before."""
+    seconds = training_s(plan)
+    if not seconds:
+        return []
+    at_once = f", {duration(seconds / jobs)} with {jobs} runs at a time" if jobs > 1 else ""
+    return [f"time:    about {duration(seconds)} of training{at_once} (steps as timed in this store)"]
 
 
 def _state(plan: Plan, runs: list[PlannedRun], done: set[str]) -> str:

@@ -15,10 +15,6 @@ class RecipeError(ValueError):
         super().__init__("\n  ".join(line for line in lines if line))
 
 
-class RecipeWarning(UserWarning):
-    """A setting without effect."""
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a line of a recipe stands: in a file, or in a binding given by hand (`file` is None)."""

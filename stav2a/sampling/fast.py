@@ -12,7 +12,7 @@ from stav2a.sampling.engines import Eager
 from stav2a.sampling.loop import Loop
 from stav2a.sampling.shortcuts import NoShortcut
 from stav2a.sampling.start import initial_noise, step_generators, text_conditions
-from stav2a.sampling.tables import SamplerError, Table, tabulate
+from stav2a.sampling.tables import Table, tabulate
 from stav2a.sampling.twin import Form, Twin
 
 
@@ -25,16 +25,12 @@ class FastSampler:
     Args:
         precision: Of the model's weights and activations; latents stay in float32 between steps.
         memory_format: Of the model's pictures.
-        convolution: How the model's 3x3 convolutions are computed; `winograd` pays in compiled float32.
-        attention: How self-attention is computed; `blocks` pays in bfloat16 on one or two threads of a CPU
-            that isn't Intel's, for pictures of 1,024 positions or more, and rounds the scores.
         engine: How a step is carried out.
         shortcut: Which parts of the model each step computes; all but `shortcut.none` are approximate.
         text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
 
     Raises:
-        SamplerError: No table can stand for the scheduler, or the shortcut does not go with the backbone,
-            or the attention with the precision.
+        SamplerError: No table can stand for the scheduler, or the shortcut does not go with the backbone.
     """
 
     def __init__(
@@ -42,24 +38,11 @@ class FastSampler:
         *,
         precision: Literal["float32", "bfloat16", "float16"] = "float32",
         memory_format: Literal["contiguous_format", "channels_last"] = "contiguous_format",
-        convolution: Literal["direct", "winograd"] = "direct",
-        attention: Literal["fused", "blocks"] = "fused",
         engine: Callable[..., Any] = Eager,
         shortcut: Callable[..., Any] = NoShortcut,
         text_bucket: int = 16,
     ) -> None:
-        if attention == "blocks" and precision != "bfloat16":
-            raise SamplerError(
-                f"attention = 'blocks' computes in bfloat16, not in {precision}. "
-                "Bind sampler.fast.attention = 'fused', or sampler.fast.precision = 'bfloat16'."
-            )
-        self.form = Form(
-            getattr(torch, precision),
-            getattr(torch, memory_format),
-            text_bucket,
-            winograd=convolution == "winograd",
-            blocks=attention == "blocks",
-        )
+        self.form = Form(getattr(torch, precision), getattr(torch, memory_format), text_bucket)
         self.engine, self.shortcut = expect("engine", engine)(), expect("shortcut", shortcut)()
         self._fitting: Any = None
         self._loop: Loop

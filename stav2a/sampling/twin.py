@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.assembly import Conditions
-from stav2a.sampling.blocks import Blocks
 from stav2a.sampling.held import Clock, HeldOutput, HeldTokens, Static
 from stav2a.sampling.parting import part_late
 from stav2a.sampling.tables import SamplerError
-from stav2a.sampling.winograd import filter_minimally
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,11 @@ class Form:
         dtype: Of its weights and activations.
         memory_format: Of its pictures and of its convolutions' weights.
         text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
-        winograd: Whether its 3x3 convolutions are Winograd's.
-        blocks: Whether it computes self-attention in blocks of queries.
     """
 
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
     text_bucket: int = 1
-    winograd: bool = False
-    blocks: bool = False
 
     def padded(self, length: int) -> int:
         """The length of so many tokens with their padding."""
@@ -64,15 +58,11 @@ class Twin:
         self.backbone: Any = share(backbone, form)
         seen = look(self.backbone, latent_shape, self._cast(conditions))
         self.attentions = [HeldTokens(attention, masked) for attention, masked in seen.attentions.items()]
-        if form.blocks:
-            _attend_in_blocks(self.backbone)
         self.clock = Clock(seen.networks())
         self.local = _held_local(self.backbone)
         if self.local is not None:  # else e_lv may be read behind the place where the branches part
             part_late(self.backbone.controlnet)
             part_late(self.backbone.unet)
-        if form.winograd:
-            filter_minimally(self.backbone)
         self.t, self.c, self.mask, self.e_lv = Static(), Static(), Static(), Static()
 
     def hold(self, conditions: Conditions, timesteps: Tensor) -> None:
@@ -185,24 +175,10 @@ def _watch(backbone: nn.Module, c: Tensor, seen: Seen) -> Any:
             yield module.time_embedding.register_forward_hook(made_embedding(module))
 
 
-def _attend_in_blocks(backbone: nn.Module) -> None:
-    """Let self-attention be computed in blocks, where it has no norms of its own."""
-    from diffusers.models.attention_processor import Attention
-
-    for module in backbone.modules():
-        if isinstance(module, Attention) and not module.is_cross_attention and _plain(module):
-            module.set_processor(Blocks())
-
-
-def _plain(attention: Any) -> bool:
-    """Whether it has no norms or residuals of its own."""
+def _check_plain(attention: Any) -> None:
     norms = (attention.group_norm, attention.spatial_norm, attention.norm_q, attention.norm_k)
     scaled = attention.residual_connection or attention.rescale_output_factor != 1
-    return not (any(norm is not None for norm in norms) or attention.norm_cross or scaled)
-
-
-def _check_plain(attention: Any) -> None:
-    if not _plain(attention):
+    if any(norm is not None for norm in norms) or attention.norm_cross or scaled:
         raise SamplerError(
             "The backbone's cross attention has norms or residuals of its own, which sampler.fast does not "
             "know. Bind run.sampler = @sampler.reference."

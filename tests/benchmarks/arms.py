@@ -83,8 +83,6 @@ def fast(**settings: Any) -> Callable[[], Sampler]:
 FROZEN = partial(Compiled, freezing=True)
 BF16 = {"precision": "bfloat16"}
 LAST = {"memory_format": "channels_last"}
-WINOGRAD = {"convolution": "winograd"}
-BLOCKS = {"attention": "blocks"}
 
 ON_CPU = {
     "plain diffusers loop": Arm(lambda: plain, {"laptop": 1.0, "quarter": 1.0, "paper": 1.0}),
@@ -102,22 +100,6 @@ ON_CPU = {
     ),
     "fast, bfloat16, compiled, frozen, channels_last": Arm(
         fast(engine=FROZEN, **BF16, **LAST), {"laptop": 0.5, "quarter": 0.6}, exact=False
-    ),
-    "fast, winograd": Arm(fast(**WINOGRAD), {"laptop": 1.2}),
-    "fast, compiled, frozen, winograd": Arm(
-        fast(engine=FROZEN, **WINOGRAD), {"laptop": 0.6, "quarter": 0.82}
-    ),
-    "fast, compiled, frozen, channels_last, winograd": Arm(
-        fast(engine=FROZEN, **LAST, **WINOGRAD), {"laptop": 0.6, "quarter": 0.82}
-    ),
-    "fast, bfloat16, compiled, frozen, channels_last, winograd": Arm(
-        fast(engine=FROZEN, **BF16, **LAST, **WINOGRAD), {"laptop": 0.6}, exact=False
-    ),
-    "fast, bfloat16, attention in blocks": Arm(
-        fast(**BF16, **BLOCKS), {"quarter": 0.72, "paper": 0.55}, exact=False
-    ),
-    "fast, bfloat16, compiled, frozen, channels_last, attention in blocks": Arm(
-        fast(engine=FROZEN, **BF16, **LAST, **BLOCKS), {"quarter": 0.65}, exact=False
     ),
     "fast, guidance from 0.2 to 0.8": Arm(
         fast(shortcut=GuidanceInterval), {"laptop": 0.8, "quarter": 0.8}, exact=False
