@@ -2,7 +2,7 @@
 
 import sys
 
-from stav2a.cli import main
+from stav2a.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stav2a import options
-from stav2a.errors import guarded
+from stav2a.cli import options
+from stav2a.utils.errors import guarded
 
 EXAMPLES = """examples:
   python -m stav2a.run --gin recipes/cn_onset_gvf.gin
@@ -68,20 +68,21 @@ def build_parser() -> argparse.ArgumentParser:
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
-    from stav2a import recipe, session  # not above: worker processes import this module again
+    from stav2a import recipe
+    from stav2a.experiments import execution  # not above: worker processes import this module again
 
     loaded = recipe.load(arguments.gin, arguments.bind, strict=arguments.strict, trust=arguments.trust_recipe)
     if arguments.check:
-        print(session.explain(loaded))
+        print(execution.explain(loaded))
         return 0
-    tracked = session.Tracked(
+    tracked = execution.TrackingOptions(
         uri=arguments.tracking_uri,
         experiment=arguments.experiment,
         run_name=arguments.run_name,
         tags=dict(arguments.tag),
         attached=arguments.attach,
     )
-    if answer := session.carry_out(loaded, arguments.output, tracked):
+    if answer := execution.execute(loaded, arguments.output, tracked):
         print(answer)
     return 0
 

@@ -22,8 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile what numba keeps before several workers ask for it at once: on a new machine one crashed."""
     several = getattr(config.option, "numprocesses", None)
     if several and not hasattr(config, "workerinput"):
-        from stav2a.data.flow import SparseFarneback
         from stav2a.data.onsets import Librosa
+        from stav2a.data.optical_flow import SparseFarneback
 
         rng = np.random.default_rng(0)
         Librosa()(rng.normal(size=16_000).astype(np.float32), 16_000)

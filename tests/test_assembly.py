@@ -4,15 +4,15 @@ from typing import Any
 import pytest
 import torch
 
-from stav2a.assembly import Conditions, as_video, assemble, encode_captions
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.backbones import UNetBackbone
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.global_poolers import AttentivePooler, NoPooler
 from stav2a.components.local_heads import LinearHead, NoLocalHead
 from stav2a.components.text_encoders import TinyMT5
-from stav2a.errors import UsageError
+from stav2a.models.stav2a import Conditions, as_video, assemble, encode_captions
 from stav2a.registry import RegistryError
+from stav2a.utils.errors import UsageError
 from tests import tiny
 
 WIDER: dict[str, Any] = {

@@ -11,17 +11,18 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stav2a import audit, recipe, run, session
-from stav2a.assembly import BLOCKS
-from stav2a.audit import TextStandIn, skeleton
-from stav2a.checkpoints import Asked, no_weights
+from stav2a import recipe, run
 from stav2a.components import backbones
-from stav2a.components.feature_encoders import CAVP
-from stav2a.components.feature_encoders.vision_transformers import CLIP, VJEPA2, VideoMAE
+from stav2a.components.feature_encoders import CAVP, CLIP, VJEPA2, VideoMAE
 from stav2a.components.global_poolers import FactorGraphPooler, NoPooler
 from stav2a.components.local_heads import NoLocalHead, ReleasedOnsetHead
 from stav2a.components.unets import stable_diffusion
-from stav2a.experiment import Experiment
+from stav2a.experiments import execution
+from stav2a.experiments.experiment import Experiment
+from stav2a.models import audit
+from stav2a.models.audit import TextStandIn
+from stav2a.models.stav2a import BLOCKS
+from stav2a.utils.checkpoints import RequestedWeights, no_weights
 from tests import tiny
 
 RECIPES = (
@@ -57,7 +58,7 @@ def empty_machine(tmp_path, monkeypatch):
 
 def found(changes: dict[str, Any], *stages: Any) -> dict[str, audit.Block]:
     """The audit of the small model with some changes, by slot."""
-    model, _ = skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
+    model, _ = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
     return {block.slot: block for block in audit.audit(model, stages).blocks}
 
 
@@ -101,7 +102,7 @@ def test_what_is_printed_is_a_recipe_still(recipes, capsys, tmp_path):
     path = str(recipes / "cn_onset.gin")
     loaded = recipe.load([path])
     out = checked(capsys, "--gin", path)
-    assert out.startswith(session.explain(loaded).split("# block")[0])
+    assert out.startswith(execution.explain(loaded).split("# block")[0])
     (tmp_path / "printed.gin").write_text(out)
     assert recipe.load([tmp_path / "printed.gin"]).signature() == loaded.signature()
 
@@ -146,7 +147,7 @@ def test_memory_is_weights_gradients_moments_and_averages():
 
 
 def test_a_sampler_in_half_precision_keeps_half_of_the_denoiser_once_more():
-    model, _ = skeleton(tiny.factories(), duration_s=tiny.DURATION_S)
+    model, _ = audit.skeleton(tiny.factories(), duration_s=tiny.DURATION_S)
     whole, half = (audit.audit(model, [], precision=each) for each in ("float32", "bfloat16"))
     for block, again in zip(whole.blocks, half.blocks, strict=True):
         copied = block.slot in ("unet", "backbone")
@@ -167,7 +168,7 @@ def test_a_stage_leaves_what_is_frozen_or_finished():
     assert found(with_weights, stage("contrastive", ("feature_encoder",)))["feature_encoder"].trained_in == ()
 
 
-@pytest.mark.parametrize("name", [name for name in backbones.__all__ if name.startswith("UNet")])
+@pytest.mark.parametrize("name", [name for name in vars(backbones) if name.startswith("UNet")])
 def test_the_operations_of_every_backbone_are_counted(name):
     unet = partial(tiny.unet, layers_per_block=2)
     kind = getattr(backbones, name)
@@ -193,7 +194,7 @@ def test_nothing_costs_nothing():
 )
 def test_encoders_of_transformers_are_built_without_their_folders(kind, told, advice):
     changes = {"feature_encoder": partial(kind, checkpoint="nowhere")}
-    model, asked = skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
+    model, asked = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
     assert not any(p.requires_grad for p in model.feature_encoder.parameters())
     (missing,) = audit.missing_weights(asked)
     assert missing.told == f"{told}.checkpoint = 'nowhere': no config.json there"
@@ -203,7 +204,7 @@ def test_encoders_of_transformers_are_built_without_their_folders(kind, told, ad
 def test_blocks_of_the_release_are_missing_with_their_command():
     heads = {"local_head": ReleasedOnsetHead, "global_pooler": FactorGraphPooler}
     changes = {slot: partial(kind, checkpoint=f"released/{slot}") for slot, kind in heads.items()}
-    _, asked = skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
+    _, asked = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
     lines = audit.missing_lines(audit.missing_weights(asked))
     assert lines == [
         "missing on this machine, and what to do:",
@@ -214,7 +215,11 @@ def test_blocks_of_the_release_are_missing_with_their_command():
 
 
 def test_a_folder_of_a_name_of_its_own_is_to_be_bound_again():
-    asked = [Asked("autoencoder.kl.checkpoint", "weights/mine", "autoencoder…: no weights there. Expected …")]
+    asked = [
+        RequestedWeights(
+            "autoencoder.kl.checkpoint", "weights/mine", "autoencoder…: no weights there. Expected …"
+        )
+    ]
     (missing,) = audit.missing_weights(asked)
     assert missing.advice == (
         "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output weights/mine, "
@@ -264,7 +269,7 @@ def test_a_text_encoder_is_found_in_the_hubs_cache(tmp_path):
 
 def test_a_text_encoder_of_unknown_size_is_in_no_sum():
     text = partial(TextStandIn, "T5", "text_encoder.t5.checkpoint", "nowhere", 7)
-    model, asked = skeleton(tiny.factories(text_encoder=text), duration_s=tiny.DURATION_S)
+    model, asked = audit.skeleton(tiny.factories(text_encoder=text), duration_s=tiny.DURATION_S)
     counted = audit.audit(model, [])
     assert counted.blocks[1].parameters is None and counted.shapes["c"] == (1, 11, 1024)
     lines = audit.table(counted)
@@ -274,7 +279,7 @@ def test_a_text_encoder_of_unknown_size_is_in_no_sum():
 
 
 def test_the_text_encoder_of_a_converted_checkpoint_comes_with_its_u_net():
-    asked = [Asked("text_encoder.t5.checkpoint", "t2a/text_encoder", "size unknown. Give …")]
+    asked = [RequestedWeights("text_encoder.t5.checkpoint", "t2a/text_encoder", "size unknown. Give …")]
     (missing,) = audit.missing_weights(asked)
     assert missing.advice == "stav2a convert tango --checkpoint pytorch_model_main.bin --output t2a"
 
@@ -318,6 +323,6 @@ def test_the_recipe_alone_decides(recipes):
     factories = {slot: getattr(experiment, slot) for slot in BLOCKS}
     state = torch.get_rng_state()
     first, second = (
-        audit.audit(skeleton(factories, duration_s=experiment.duration_s)[0], []) for _ in range(2)
+        audit.audit(audit.skeleton(factories, duration_s=experiment.duration_s)[0], []) for _ in range(2)
     )
     assert first == second and torch.equal(state, torch.get_rng_state())

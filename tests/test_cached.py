@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from stav2a import cached, recipe, run
-from stav2a.data.cache import Cache, CacheError
+from stav2a import recipe, run
+from stav2a.cli.prepare import main
+from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.experiment import Experiment
-from stav2a.generate.soundtrack import load
-from stav2a.pipeline import Pipeline
-from stav2a.preparation import encode_frames, encode_texts
-from stav2a.prepare import main
-from stav2a.store import Store
+from stav2a.experiments.experiment import Experiment
+from stav2a.experiments.run_folder import load
+from stav2a.experiments.steps import RunSteps
+from stav2a.training import corpus
+from stav2a.training.corpus import encode_frames, encode_texts
+from stav2a.utils.store import Store
 
 COUNTS = {"train_clips": 6, "validation_clips": 2, "test_clips": 2}
 SMOKE = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
@@ -38,9 +39,9 @@ def using(folder: Path) -> list[str]:
     return ["run.dataset = @dataset.prepared", f"dataset.prepared.folder = '{folder}'"]
 
 
-def pipeline(bindings: list[str], store: Path) -> Pipeline:
+def pipeline(bindings: list[str], store: Path) -> RunSteps:
     recipe.load(SMOKE, bindings)
-    return Pipeline(Experiment(), Store(store), lambda name, value, step: None, lambda line: None)
+    return RunSteps(Experiment(), Store(store), lambda name, value, step: None, lambda line: None)
 
 
 def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
@@ -68,7 +69,7 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
 )
 def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
     each = pipeline([*using(prepared), binding], tmp_path)
-    with pytest.raises(CacheError, match=message):
+    with pytest.raises(PreparedFolderError, match=message):
         each._prepare(each.experiment.model())
 
 
@@ -80,10 +81,10 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     (run_folder,) = tmp_path.glob("cn_onset_gvf-*")
     fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--workers", "1"]
     assert main([*fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
-    cache, trained = Cache(tmp_path / "encoded"), load(run_folder)
+    cache, trained = PreparedFolder(tmp_path / "encoded"), load(run_folder)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
-    ready = cached.tensors(cache, trained.model, trained.experiment.described("onset_detector"))
-    e_v = encode_frames(trained.model, Cache(prepared).tensor("frames")[:2])
+    ready = corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector"))
+    e_v = encode_frames(trained.model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
@@ -93,9 +94,11 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     torch.testing.assert_close(e_text * counted, wanted[:, : mask.shape[1]] * counted, atol=2e-3, rtol=1e-3)
     with torch.no_grad():
         trained.model.feature_encoder.video_project_head.bias += 1
-    with pytest.raises(CacheError, match="holds what another feature_encoder made"):
+    with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
         ready.features()
     with torch.no_grad():
         next(trained.model.text_encoder.parameters()).add_(1)
-    with pytest.raises(CacheError, match="holds what another text_encoder made"):
-        cached.tensors(cache, trained.model, trained.experiment.described("onset_detector")).texts(rows, drop)
+    with pytest.raises(PreparedFolderError, match="holds what another text_encoder made"):
+        corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector")).texts(
+            rows, drop
+        )

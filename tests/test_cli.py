@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import stav2a
-from stav2a import cli
-from stav2a.errors import UsageError, exit_code, guarded
+from stav2a.cli.main import COMMANDS, main
+from stav2a.utils.errors import UsageError, exit_code, guarded
 
 
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -17,24 +17,24 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_names_every_command_with_an_example(flag, capsys):
-    assert cli.main([flag]) == 0
+    assert main([flag]) == 0
     text = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert f"  {name} " in text and command.summary in text and f"$ {command.example}" in text
 
 
 def test_every_example_is_of_its_own_command():
-    for name, command in cli.COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert command.example.startswith(f"stav2a {name} ")
 
 
 def test_no_command_shows_the_help_as_an_error(capsys):
-    assert cli.main([]) == 2
+    assert main([]) == 2
     assert "usage: stav2a COMMAND" in capsys.readouterr().err
 
 
 def test_version(capsys):
-    assert cli.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"stav2a {stav2a.__version__}\n"
 
 
@@ -59,34 +59,34 @@ def test_version(capsys):
     ],
 )
 def test_an_unknown_command_gets_a_hint(typed, message, capsys):
-    assert cli.main([typed]) == 2
+    assert main([typed]) == 2
     assert capsys.readouterr().err.startswith(message)
 
 
 def test_help_imports_nothing_heavy():
     heavy = "torch numpy gin mlflow diffusers transformers librosa madmom av cv2 matplotlib".split()
-    code = "import sys, stav2a.cli; stav2a.cli.main(['--help']); "
+    code = "import sys, stav2a.cli.main; stav2a.cli.main.main(['--help']); "
     code += f"sys.exit(str([name for name in {heavy} if name in sys.modules]))"
     assert shell("-c", code).stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_parser_that_bears_its_name(name):
-    module = importlib.import_module(cli.COMMANDS[name].module)
+    module = importlib.import_module(COMMANDS[name].module)
     assert callable(module.main)
     assert module.build_parser().prog == f"stav2a {name}"
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command(name, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main([name, "--help"])
+        main([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: stav2a {name}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_command_and_module_are_the_same(name):
     command, module = shell("-m", "stav2a", name, "--help"), shell("-m", f"stav2a.{name}", "--help")
     assert command.returncode == module.returncode == 0
@@ -119,7 +119,7 @@ def test_an_expected_error_is_one_line_and_an_exit_code(error, code, capsys):
 
 
 def test_an_error_kind_of_this_package_is_expected():
-    kind = type("MediaError", (ValueError,), {"__module__": "stav2a.data.io"})
+    kind = type("MediaError", (ValueError,), {"__module__": "stav2a.data.media"})
     assert exit_code(kind("not a video")) == 1
     kind = type("RecipeError", (ValueError,), {"__module__": "stav2a.recipe.load"})
     assert exit_code(kind("no such recipe")) == 2
@@ -152,7 +152,7 @@ def test_an_interrupt_is_no_crash(capsys):
 
 
 def test_a_closed_pipe_is_quiet():
-    code = "from stav2a.errors import guarded\n"
+    code = "from stav2a.utils.errors import guarded\n"
     code += "@guarded\ndef main(argv):\n    [print('x' * 1000) for _ in range(10_000)]\nmain()"
     result = subprocess.run(
         f'{sys.executable} -c "$CODE" | head -1',

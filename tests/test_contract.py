@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from stav2a import listing, recipe, registry
-from stav2a.assembly import BLOCKS
-from stav2a.recipe import format_value
-from stav2a.recipe.fitting import conform
-from stav2a.recipe.reading import Reference, _statements
+from stav2a import registry
+from stav2a.cli import components
+from stav2a.models.stav2a import BLOCKS
+from stav2a.recipe import describing, format_value, parsing
+from stav2a.recipe.checking import conform
+from stav2a.recipe.parsing import Reference, _statements
 from stav2a.registry import REQUIRED, Entry
 from stav2a.slots import SLOTS
 
@@ -30,7 +31,7 @@ def defaults(entry: Entry) -> dict[str, Any]:
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_has_a_component_and_says_what_it_promises(slot):
     assert registry.available(slot)
-    assert listing.contract(slot).endswith((".", ")"))
+    assert components.contract(slot).endswith((".", ")"))
 
 
 @every_component
@@ -41,14 +42,14 @@ def test_the_docstring_says_what_it_is_in_a_sentence(entry):
 
 @every_component
 def test_the_docstring_explains_each_argument_and_no_other(entry):
-    assert list(listing.argument_docs(entry)) == list(entry.parameters)
+    assert list(components.argument_docs(entry)) == list(entry.parameters)
 
 
 @every_component
 def test_wired_arguments_come_first_and_are_marked(entry):
     wired = SLOTS[entry.slot].wired
     assert tuple(entry.parameters)[: len(wired)] == wired
-    docs = listing.argument_docs(entry)
+    docs = components.argument_docs(entry)
     assert all(docs[name].endswith("Wired.") for name in wired)
 
 
@@ -60,7 +61,7 @@ def test_what_a_recipe_sets_is_given_by_keyword(entry):
 
 @every_block
 def test_a_block_shows_its_shapes(entry):
-    shapes = listing.sections(entry.doc).get("Shapes", "")
+    shapes = components.sections(entry.doc).get("Shapes", "")
     assert "(B" in shapes and ("->" in shapes)
 
 
@@ -85,12 +86,12 @@ def test_defaults_can_be_written_in_a_recipe(entry):
 @every_component
 def test_it_is_described_without_being_built(entry):
     if any(each.default is REQUIRED for each in entry.settable.values()):
-        with pytest.raises(recipe.RecipeError, match="has no value"):
-            recipe.describe(entry.factory)
+        with pytest.raises(parsing.RecipeError, match="has no value"):
+            describing.describe(entry.factory)
         return
-    described = recipe.describe(entry.factory)
+    described = describing.describe(entry.factory)
     assert described["component"] == entry.selector and list(described["parameters"]) == list(entry.settable)
-    assert recipe.signature(described) == recipe.signature(recipe.describe(entry.factory))
+    assert describing.signature(described) == describing.signature(describing.describe(entry.factory))
 
 
 @every_component
@@ -100,8 +101,10 @@ def test_it_survives_pickling(entry):
 
 @every_component
 def test_it_is_explained_for_people_and_programs(entry):
-    assert entry.selector in listing.explain(entry)
-    assert listing.entry_as_json(entry)["example"][0].endswith((f"@{entry.selector}", f"@{entry.selector}]"))
+    assert entry.selector in components.explain(entry)
+    assert components.entry_as_json(entry)["example"][0].endswith(
+        (f"@{entry.selector}", f"@{entry.selector}]")
+    )
 
 
 @every_component

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stav2a import dashboard
-from stav2a.tracking import PARENT, connect
+from stav2a.cli import dashboard
+from stav2a.experiments.tracking import PARENT, connect
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,16 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
         ) as run:
             child = str(run.run_id)
     port = free_port()
-    line = [sys.executable, "-m", "stav2a.dashboard", "table3", "--tracking-uri", uri, "--port", str(port)]
+    line = [
+        sys.executable,
+        "-m",
+        "stav2a.cli.dashboard",
+        "table3",
+        "--tracking-uri",
+        uri,
+        "--port",
+        str(port),
+    ]
     with subprocess.Popen(
         line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     ) as served:

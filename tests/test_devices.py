@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stav2a import processes
-from stav2a.assembly import as_video
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.training.objective import Plan
+from stav2a.models.stav2a import as_video
+from stav2a.training.objective import TrainingSpec
+from stav2a.utils import distributed
 from tests import tiny
 from tests.training.stage_settings import STAGES
 
@@ -21,7 +21,7 @@ ELSEWHERE = torch.device("meta")
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch):
-    monkeypatch.setattr(processes, "device", lambda: ELSEWHERE)
+    monkeypatch.setattr(distributed, "device", lambda: ELSEWHERE)
 
 
 def test_a_tensor_left_on_the_cpu_would_be_found():
@@ -35,7 +35,7 @@ class OneStep:
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
 
-    def fit(self, plan: Plan, work: Any) -> Any:
+    def fit(self, plan: TrainingSpec, work: Any) -> Any:
         with torch.no_grad():
             batch = plan.draw(torch.Generator().manual_seed(0))
         self.losses.append(plan.loss(*batch))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stav2a import recipe, registry
+from stav2a.recipe import parsing
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -65,7 +66,7 @@ def test_the_primers_mistake_is_told_as_shown(tmp_path, monkeypatch):
     (shown,) = blocks("recipes.md", "")
     (tmp_path / "mine.gin").write_text(text.replace("onset.windows", "onset.windws"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(recipe.RecipeError) as caught:
+    with pytest.raises(parsing.RecipeError) as caught:
         recipe.load("mine.gin")
     assert str(caught.value) == shown.strip()
 

@@ -4,10 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from stav2a.evaluation import evaluate, from_json, table, to_json
-from stav2a.metrics.errors import MetricError
-from stav2a.metrics.sets import EvaluationSet, Score
-from stav2a.metrics.sounds import Arrays
+from stav2a.evaluation.scores import evaluate, from_json, to_json
+from stav2a.metrics.score import ArraySounds, EvaluationSet, MetricError, Score
+from stav2a.reports.tables import table
 
 FULL = Score(
     name="aa_align",
@@ -34,7 +33,7 @@ NONE = Score(
 
 @pytest.fixture
 def samples():
-    sounds = Arrays(generated=[np.zeros(9)], references=[np.zeros(9)], sample_rate=9)
+    sounds = ArraySounds(generated=[np.zeros(9)], references=[np.zeros(9)], sample_rate=9)
     return EvaluationSet(ids=["a"], sounds=sounds)
 
 

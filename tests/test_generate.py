@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from stav2a import recipe
-from stav2a.data.io import probe, read_audio, write_clip, write_wav
+from stav2a.cli.generate import build_parser, main
+from stav2a.data.media import probe, read_audio, write_clip, write_wav
 from stav2a.data.mel import SAMPLE_RATE
-from stav2a.experiment import Experiment
-from stav2a.generate import build_parser, main
-from stav2a.generate import soundtrack as subject
-from stav2a.run_folder import RunFolder
-from stav2a.store import save_tensors
+from stav2a.experiments import run_folder
+from stav2a.experiments import soundtrack as subject
+from stav2a.experiments.experiment import Experiment
+from stav2a.experiments.run_folder import RunFolder
+from stav2a.utils.store import save_tensors
 
 RECIPES = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
 DURATION_S = 2.56  # of the model
@@ -314,7 +315,7 @@ def test_weights_of_another_model(copy, videos, tmp_path, capsys, weights):
 
 
 def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
-    state = subject.load(copy.path).model.state_dict()
+    state = run_folder.load(copy.path).model.state_dict()
     next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
     save_tensors(copy.weights, state)
     assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1
@@ -326,12 +327,12 @@ def test_an_edited_snapshot_warns(copy, caplog):
     text = copy.snapshot.read_text()
     assert "run.guidance_scale = 2.0" in text
     copy.snapshot.write_text(text.replace("run.guidance_scale = 2.0", "run.guidance_scale = 7.0"))
-    subject.load(copy.path)
+    run_folder.load(copy.path)
     assert f"{copy.snapshot} was edited, or made by another version of its components" in caplog.text
 
 
 def test_a_run_s_own_snapshot_does_not_warn(run, caplog):
-    subject.load(run)
+    run_folder.load(run)
     assert caplog.text == ""
 
 
@@ -352,6 +353,7 @@ def test_a_bad_value_is_told_before_anything_is_loaded(option, value, message, c
 
 def test_help_comes_without_torch():
     code = (
-        "import sys, stav2a.generate as g; g.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+        "import sys; from stav2a.cli.generate import build_parser; build_parser().format_help(); "
+        "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,6 +1,7 @@
-"""Imports run downwards only, and some packages are imported in one place alone."""
+"""Imports run downwards only, some packages are imported in one place alone, and a name means one thing."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,61 +11,29 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 
 # From the top down. A module may import from its own layer and from all below it.
 LAYERS = [
-    [
-        "__main__",
-        "cli",
-        "components.__main__",
-        "ablation.__main__",
-        "convert.__main__",
-        "evaluate.__main__",
-        "prepare.__main__",
-    ],
-    ["evaluate"],
-    ["run", "prepare", "generate", "ablation", "dashboard", "listing", "convert", "listen"],
-    ["session"],
-    ["pipeline", "gallery"],
-    ["cached"],
-    ["preparation", "results", "audit", "keys"],
-    ["experiment"],
-    ["comparison"],
-    ["report", "plots", "training"],
-    ["sampling", "evaluation", "tracking", "run_folder"],
-    ["assembly", "pretrained"],
-    ["components", "data", "metrics", "judges"],
+    ["", "__main__", "run", "cli"],
+    ["listening", "preparation"],
+    ["experiments"],
+    ["reports"],
+    ["evaluation"],
+    ["training"],
+    ["sampling"],
+    ["models"],
+    ["components"],
+    ["data"],
+    ["metrics"],
     ["recipe"],
     ["registry"],
-    ["slots", "store", "checkpoints", "convert.reading", "processes", "errors", "options", ""],
+    ["slots"],
+    ["utils"],
 ]
-GIN = {"registry", "recipe", "assembly", "experiment"}
-ONLY_IN = {"gin": GIN, "mlflow": {"tracking"}}
-WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional
-APART = {
-    "components": {"checkpoints", "data", "registry", "slots"},  # and no other component
-    "judges": {"judges", "checkpoints", "convert", "data", "registry"},  # of convert: how files are read
-    "metrics": {"metrics", "registry"},  # arrays in, numbers out
-    "training": {
-        "training",
-        "assembly",
-        "checkpoints",
-        "data",
-        "errors",
-        "processes",
-        "registry",
-        "sampling",
-        "store",
-    },  # no component by name
-    "sampling": {"assembly", "errors", "registry"},
-    "evaluation": {"metrics"},
-    "comparison": {
-        "comparison",
-        "metrics",
-        "evaluation",
-        "report",
-        "plots",
-        "data",
-        "store",
-    },  # scores in, no model
+ONLY_IN = {
+    "gin": {"registry", "recipe", "experiments.experiment"},
+    "mlflow": {"experiments.tracking"},
 }
+WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional
+# Names that Python, a slot's contract or a checkpoint's layout asks for.
+SAME_NAMES: set[str] = set()
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -93,25 +62,15 @@ def ours(name: str) -> str:
     return name.removeprefix("stav2a") if name == "stav2a" or name.startswith("stav2a.") else name
 
 
+def within(module: str, places: set[str]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
 def layer(module: str) -> int:
-    """The depth of a module's layer: of the longest name in `LAYERS` that it is, or lies in."""
-    fitting = [
-        (len(name), depth)
-        for depth, names in enumerate(LAYERS)
-        for name in names
-        if module == name or (name and module.startswith(f"{name}."))
-    ]
-    assert fitting, f"{module} is in no layer: name it in LAYERS"
-    return max(fitting)[1]
-
-
-def folder(module: str) -> str:
-    return module.split(".")[0]
-
-
-def room(module: str) -> str:
-    """The folder, or the slot in the folder of components: `components.backbones`."""
-    return ".".join(module.split(".")[: 2 if folder(module) == "components" else 1])
+    """The depth of the layer that a module lies in."""
+    found = [depth for depth, names in enumerate(LAYERS) if module.split(".")[0] in names]
+    assert found, f"{module} is in no layer: name it in LAYERS"
+    return found[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -120,7 +79,7 @@ def test_imports_run_downwards(path):
     upwards = [
         name
         for name in imports(path)
-        if name.startswith(".") and name[1:] in MODULES and layer(name[1:]) < layer(module)
+        if name.startswith(".") and name[1:] in MODULES and name != "." and layer(name[1:]) < layer(module)
     ]
     assert upwards == []
 
@@ -129,7 +88,7 @@ def test_imports_run_downwards(path):
 def test_some_packages_are_imported_in_one_place(path):
     found = {name.split(".")[0] for name in imports(path)}
     misplaced = {
-        name for name, places in ONLY_IN.items() if name in found and folder(name_of(path)) not in places
+        name for name, places in ONLY_IN.items() if name in found and not within(name_of(path), places)
     }
     assert misplaced == set()
 
@@ -139,13 +98,37 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
     assert {name.split(".")[0] for name in imports(path, at_top=True)} & WHERE_USED == set()
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "components"], ids=name_of)
+def test_a_component_imports_none_of_another_slot(path):
+    assert not [name for name in imports(path) if name.startswith(".components")]
+
+
 @pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if folder(name_of(path)) in APART and path.stem != "__main__"],
-    ids=name_of,
+    "path", [path for path in FILES if name_of(path).split(".")[0] in ("training", "sampling")], ids=name_of
 )
-def test_rooms_see_only_their_neighbours(path):
-    module = name_of(path)
-    ours = {name[1:] for name in imports(path) if name.startswith(".") and name != "."}
-    seen = {folder(name) for name in ours if room(name) != room(module)}
-    assert seen <= APART[folder(module)], "see APART"
+def test_training_and_sampling_name_no_component(path):
+    assert not [name for name in imports(path) if name.startswith(".components")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "cli"], ids=name_of)
+def test_no_command_is_another_s_library(path):
+    commands = {f".cli.{each.stem}" for each in FILES if each.parent.name == "cli"} - {".cli.options"}
+    assert not set(imports(path, at_top=True)) & commands
+
+
+def test_no_two_modules_bear_one_name():
+    places = defaultdict(list)
+    for path in FILES:
+        if not path.stem.startswith("__"):
+            places[path.stem].append(name_of(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_no_two_classes_bear_one_name():
+    places = defaultdict(list)
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(name_of(path))
+    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in SAME_NAMES}
+    assert twice == {}

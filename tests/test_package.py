@@ -75,7 +75,7 @@ def test_the_installed_package_finds_its_recipes(installed, tmp_path):
 @pytest.mark.slow
 def test_the_console_script_is_the_command_line(wheel):
     (entry,) = [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("entry_points.txt")]
-    assert "stav2a = stav2a.cli:main" in zipfile.ZipFile(wheel).read(entry).decode()
+    assert "stav2a = stav2a.cli.main:main" in zipfile.ZipFile(wheel).read(entry).decode()
 
 
 def test_the_version_is_a_plain_one():

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from stav2a.plots import (
+from stav2a.reports.plots import (
     Mark,
     compare_png,
     curves_png,

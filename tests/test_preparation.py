@@ -6,8 +6,8 @@ from stav2a.components.feature_encoders import CAVP
 from stav2a.data.filters import KeepAll
 from stav2a.data.onsets import SuperFlux
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.preparation import prepared
-from stav2a.store import Store
+from stav2a.training.corpus import decoded_clips
+from stav2a.utils.store import Store
 
 
 @dataclass
@@ -24,7 +24,7 @@ def test_a_moved_folder_of_clips_is_decoded_once(tmp_path):
     store = Store(tmp_path / "store")
 
     def ask(folder):
-        return prepared(
+        return decoded_clips(
             world.clips(folder), model, SuperFlux(), {"all": KeepAll()}, store=store, key="the same key"
         )
 

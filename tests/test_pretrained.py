@@ -11,24 +11,23 @@ import pytest
 import torch
 
 from stav2a import recipe
-from stav2a.assembly import STAV2A, assemble
-from stav2a.checkpoints import CheckpointError
 from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.data.io import write_wav
+from stav2a.data.media import write_wav
 from stav2a.data.mel import SAMPLE_RATE
-from stav2a.errors import UsageError
-from stav2a.experiment import Experiment
-from stav2a.pretrained import PretrainedError
+from stav2a.experiments.experiment import Experiment
+from stav2a.models.stav2a import STAV2A, PretrainedError, assemble
 from stav2a.registry import RegistryError
-from stav2a.results import generate
 from stav2a.sampling import FastSampler, ddpm
+from stav2a.sampling.waveforms import generate
+from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.errors import UsageError
 from tests import tiny
 
 GENERATE = """
 import sys
 from pathlib import Path
-from stav2a.assembly import STAV2A
+from stav2a.models.stav2a import STAV2A
 from tests.test_pretrained import write_sound
 write_sound(STAV2A.from_pretrained(sys.argv[1]), Path(sys.argv[2]))
 """
@@ -164,7 +163,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stav2a.pretrained.save_weights", full)
+    monkeypatch.setattr("stav2a.models.stav2a.save_weights", full)
     with pytest.raises(OSError, match="No space left"):
         shaken().save_pretrained(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from stav2a.cli import COMMANDS
+from stav2a.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ablations/README.md")

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import gin
 import pytest
 
-from stav2a import recipe, registry
+from stav2a import recipe, slots
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.experiment import Experiment
-from stav2a.recipe.fitting import Mismatch, conform
-from stav2a.recipe.reading import Reference
+from stav2a.experiments.experiment import Experiment
+from stav2a.recipe import describing, parsing
+from stav2a.recipe.checking import Mismatch, conform
+from stav2a.recipe.parsing import Reference
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = [
@@ -72,11 +73,11 @@ def test_what_is_included_is_read_once_and_what_is_named_is_laid_over(write):
 def test_loading_again_replaces_what_was_loaded():
     recipe.load("recipes/cn.gin", ["run.seed = 3"])
     recipe.load("recipes/cn.gin")
-    assert recipe.describe_root()["parameters"]["seed"] == 0
+    assert describing.describe_root()["parameters"]["seed"] == 0
 
 
 def test_lineage_is_the_files_in_the_order_read():
-    chain = names(recipe.lineage("recipes/cn_onset_gvf.gin"))
+    chain = names(parsing.lineage("recipes/cn_onset_gvf.gin"))
     assert chain == [
         "laptop", "base", "pretrained_t2a", "finetuned_t2a", "cn", "cn_onset", "cn_onset_gvf"
     ]  # fmt: skip
@@ -135,7 +136,7 @@ def test_describing_builds_nothing(scratch_registry):
             return mel
 
     loaded = recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.explosive"])
-    assert recipe.describe(Explosive) == {
+    assert describing.describe(Explosive) == {
         "component": "vocoder.explosive", "parameters": {"fuse_s": 3.0}
     }  # fmt: skip
     assert "vocoder.explosive.fuse_s = 3.0\n" in loaded.snapshot()
@@ -143,8 +144,8 @@ def test_describing_builds_nothing(scratch_registry):
 
 def test_what_no_recipe_can_write_has_no_description():
     for value in (object(), float("nan"), {1, 2}, lambda: 0):
-        with pytest.raises(recipe.RecipeError, match="can't be written in a recipe"):
-            recipe.describe(value)
+        with pytest.raises(parsing.RecipeError, match="can't be written in a recipe"):
+            describing.describe(value)
 
 
 def test_a_component_inside_itself_is_told(scratch_registry):
@@ -159,7 +160,7 @@ def test_a_component_inside_itself_is_told(scratch_registry):
             return mel
 
     bindings = ["run.vocoder = @vocoder.matryoshka", "vocoder.matryoshka.inner = @vocoder.matryoshka"]
-    with pytest.raises(recipe.RecipeError) as caught:
+    with pytest.raises(parsing.RecipeError) as caught:
         recipe.load("recipes/cn.gin", bindings)
     assert str(caught.value) == (
         "A component is part of itself: run -> vocoder.matryoshka -> vocoder.matryoshka."
@@ -177,7 +178,7 @@ def test_a_required_parameter_without_a_value_is_told(scratch_registry):
         def forward(self, mel):
             return mel
 
-    with pytest.raises(recipe.RecipeError) as caught:
+    with pytest.raises(parsing.RecipeError) as caught:
         recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.needy"])
     assert str(caught.value) == (
         "vocoder.needy.sample_rate has no value.\n  Write vocoder.needy.sample_rate = VALUE"
@@ -201,7 +202,7 @@ def test_a_component_that_gives_other_results_than_before_raises_its_version(mon
     monkeypatch.setattr(StruckObjects, "version", "another")
     assert signed() != before
     loaded = recipe.load("recipes/cn_onset.gin")
-    assert recipe.flatten(loaded.described())["dataset.struck_objects.version"] == "another"
+    assert describing.flatten(loaded.described())["dataset.struck_objects.version"] == "another"
     assert "version" not in loaded.snapshot()
 
 
@@ -229,19 +230,19 @@ def test_a_snapshot_writes_complete_names():
     for line in recipe.load("recipes/cn_onset_gvf.gin").snapshot().splitlines():
         key = line.split(" = ")[0]
         slot, _, _ = key.partition(".")
-        assert slot in {"run", *registry.SLOTS} and key.count(".") == (1 if slot == "run" else 2)
+        assert slot in {"run", *slots.SLOTS} and key.count(".") == (1 if slot == "run" else 2)
 
 
 def test_a_difference_is_told_in_lines():
     linear = recipe.load("recipes/cn.gin").described()
     onset = recipe.load("recipes/cn.gin", ["run.local_head = @local_head.onset"]).described()
-    lines = recipe.diff(linear, onset).splitlines()
+    lines = describing.diff(linear, onset).splitlines()
     assert "- run.local_head = @local_head.linear" in lines
     assert "+ run.local_head = @local_head.onset" in lines
     assert {line.split(" ")[1].rsplit(".", 1)[0] for line in lines} == {
         "run", "local_head.linear", "local_head.onset"
     }  # fmt: skip
-    assert recipe.diff(linear, linear) == ""
+    assert describing.diff(linear, linear) == ""
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from stav2a import registry
-from stav2a.components.__main__ import main
+from stav2a.cli.components import main
 from stav2a.registry import RegistryError, register
+from stav2a.slots import SLOTS
 
 pytestmark = pytest.mark.usefixtures("scratch_registry")
 
@@ -224,7 +225,7 @@ def test_available_is_in_the_order_of_slots_and_names():
     names = [entry.name for entry in registry.available("local_head")]
     assert names == sorted(names) and {"aa", "zz"} <= set(names)
     slots = [entry.slot for entry in registry.available()]
-    assert slots == sorted(slots, key=list(registry.SLOTS).index)
+    assert slots == sorted(slots, key=list(SLOTS).index)
 
 
 def test_expect_passes_what_fits_and_what_nobody_registered():
@@ -291,7 +292,7 @@ USE = """
 from stav2a import recipe
 loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.median"])
 assert "run.global_pooler = @global_pooler.median" in loaded.snapshot()
-from stav2a.components.__main__ import main
+from stav2a.cli.components import main
 main(["global_pooler"])
 """
 
@@ -315,7 +316,7 @@ def test_an_installed_plugin_is_listed_and_runs_by_recipe(tmp_path):
 def test_all_slots_are_listed(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for slot in registry.SLOTS:
+    for slot in SLOTS:
         assert f"\n{slot}: " in f"\n{shown}"
     assert "  onset " in shown
 
@@ -341,7 +342,7 @@ def test_the_example_of_a_stage_is_a_list(capsys):
 def test_json_is_for_programs(capsys):
     assert main(["--json"]) == 0
     slots = json.loads(capsys.readouterr().out)["slots"]
-    assert [slot["slot"] for slot in slots] == list(registry.SLOTS)
+    assert [slot["slot"] for slot in slots] == list(SLOTS)
     assert main(["local_head.onset", "--json"]) == 0
     onset = json.loads(capsys.readouterr().out)
     windows = next(each for each in onset["parameters"] if each["name"] == "windows")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.metrics.sets import Score
-from stav2a.plots import curves_png
-from stav2a.report import Media, ReportClip, ReportError, write_report
+from stav2a.metrics.score import Score
+from stav2a.reports.html import Media, ReportError
+from stav2a.reports.plots import curves_png
+from stav2a.reports.run_report import ReportClip, write_report
 
 ATTACK = '<script>alert("x")</script>'
 SCORES = [

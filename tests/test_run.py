@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from stav2a import evaluation, run
-from stav2a.tracking import PARENT, open_store
+from stav2a import run
+from stav2a.evaluation.scores import from_json
+from stav2a.experiments.tracking import PARENT, open_store
+from stav2a.reports import tables
 
 ROOT = Path(__file__).parents[1]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -68,9 +70,9 @@ def first(tmp_path_factory) -> Ended:
 @pytest.mark.slow
 def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
     folder = first.folder("cn_onset_gvf")
-    scores = evaluation.from_json((folder / "scores.json").read_text())
+    scores = from_json((folder / "scores.json").read_text())
     assert {"aa_align", "av_align", "onset_f1", "class_accuracy_vague"} <= {score.name for score in scores}
-    assert evaluation.table(scores).strip() in first.stdout
+    assert tables.table(scores).strip() in first.stdout
     assert str(folder / "report.html") in first.stdout
     assert "<html" in (folder / "report.html").read_text().lower()
     endings = sorted(path.name.split(".", 1)[1] for path in (folder / "samples").iterdir())
@@ -110,7 +112,7 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
     kept = open_store(uri, tmp_path)
     (child,) = kept.children("abc")
     assert (child.name, child.status, child.tags["row"]) == ("CN, seed 0", "FINISHED", "CN=1")
-    scores = evaluation.from_json(kept.text(child, "scores.json"))
+    scores = from_json(kept.text(child, "scores.json"))
     aa = next(score for score in scores if score.name == "aa_align")
     assert child.metrics["aa_align"] == pytest.approx(aa.value)
     table = json.loads(kept.text(child, "per_clip.json"))

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.errors import UsageError, exit_code
-from stav2a.run_folder import RunFolder, RunFolderError, check_writable
+from stav2a.experiments.run_folder import RunFolder, RunFolderError
+from stav2a.utils.errors import UsageError, exit_code
+from stav2a.utils.files import check_writable
 
 SIGNATURE, OTHER = "1a2b3c4d" * 8, "9f8e7d6c" * 8
 

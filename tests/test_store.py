@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stav2a.store import Store, load_tensors, save_tensors, write_bytes, write_json, write_text
+from stav2a.utils.files import write_bytes, write_json, write_text
+from stav2a.utils.store import Store, load_tensors, save_tensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,7 +74,8 @@ def test_an_entry_is_made_once(store):
 
 MAKER = """
 import pathlib, sys, time
-from stav2a.store import Store, write_text
+from stav2a.utils.files import write_text
+from stav2a.utils.store import Store
 
 def make(folder):
     print("making", flush=True)

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.tracking import AddressError, NullTracker, TrackingError, connect, environment, git_state, tracker
-from stav2a.tracking.address import Address, resolve
+from stav2a.experiments.tracking import (
+    AddressError,
+    NullTracker,
+    TrackingError,
+    connect,
+    environment,
+    git_state,
+    tracker,
+)
+from stav2a.experiments.tracking.address import Address, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +189,7 @@ def test_none_tracks_nothing(tmp_path: Path):
 
 
 def test_importing_the_module_imports_neither_mlflow_nor_torch():
-    code = "import sys, stav2a.tracking; print({'mlflow', 'torch'} & set(sys.modules))"
+    code = "import sys, stav2a.experiments.tracking; print({'mlflow', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from stav2a.tracking import PARENT, TrackingError, TrackingStore, connect, open_store
+from stav2a.experiments.tracking import PARENT, TrackingError, TrackingStore, connect, open_store
 
 
 @pytest.fixture(scope="module")

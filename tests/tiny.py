@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stav2a import preparation
-from stav2a.assembly import STAV2A, assemble
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.backbones import UNetControlNet
 from stav2a.components.condition_fusers import Concat
@@ -20,8 +18,9 @@ from stav2a.components.text_encoders import TinyMT5
 from stav2a.components.unets import stable_diffusion
 from stav2a.components.vocoders import GriffinLim
 from stav2a.data import mel as front_end
+from stav2a.models.stav2a import STAV2A, assemble
+from stav2a.training.corpus import Corpus, TrainingContext, encode_frames, encode_mels, encode_texts
 from stav2a.training.trainer import AccelerateTrainer
-from stav2a.training.work import Corpus, Work
 
 DURATION_S = 0.64
 TRAIN, VALIDATION = 12, 4
@@ -102,7 +101,7 @@ def corpus(of: STAV2A) -> Corpus:
 
     @cache
     def latents() -> tuple[Tensor, Tensor]:
-        made = preparation.encode_mels(of, mel)
+        made = encode_mels(of, mel)
         return made["mean"], made["std"]
 
     return Corpus(
@@ -111,9 +110,9 @@ def corpus(of: STAV2A) -> Corpus:
         onsets=onsets,
         labels=labels,
         rows=rows,
-        features=cache(lambda: preparation.encode_frames(of, frames)),
+        features=cache(lambda: encode_frames(of, frames)),
         latents=latents,
-        texts=preparation.encode_texts(of, [CAPTIONS[label] for label in labels.tolist()]),
+        texts=encode_texts(of, [CAPTIONS[label] for label in labels.tolist()]),
     )
 
 
@@ -124,7 +123,9 @@ def work(
     frozen: frozenset[str] = frozenset(),
     seed: int = 0,
     trainer: AccelerateTrainer | None = None,
-) -> Work:
+) -> TrainingContext:
     """A stage's surroundings, with logs going nowhere."""
     quiet = lambda name, value, step: None  # noqa: E731 - a name for one line
-    return Work(of, corpus(of), folder, seed, "epsilon", frozen, quiet, trainer or AccelerateTrainer())
+    return TrainingContext(
+        of, corpus(of), folder, seed, "epsilon", frozen, quiet, trainer or AccelerateTrainer()
+    )

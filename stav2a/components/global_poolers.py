@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.checkpoints import load_weights
 from stav2a.registry import RegistryError, register
+from stav2a.utils.checkpoints import load_weights
 
 
 @register("global_pooler", "none")

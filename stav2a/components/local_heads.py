@@ -5,8 +5,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.checkpoints import load_weights
 from stav2a.registry import RegistryError, register
+from stav2a.utils.checkpoints import load_weights
 
 
 @register("local_head", "none")

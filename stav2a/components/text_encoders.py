@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stav2a.checkpoints import CheckpointError
 from stav2a.registry import register
+from stav2a.utils.checkpoints import CheckpointError
 
 PAD, END, FIRST_WORD = 0, 1, 2
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from stav2a.checkpoints import load_weights
 from stav2a.registry import register
+from stav2a.utils.checkpoints import load_weights
 
 
 @register("unet", "stable_diffusion")

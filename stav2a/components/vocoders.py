@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stav2a.checkpoints import load_weights
 from stav2a.data import mel as front_end
 from stav2a.registry import register
+from stav2a.utils.checkpoints import load_weights
 
 
 @register("vocoder", "griffin_lim")

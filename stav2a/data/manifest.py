@@ -1,8 +1,15 @@
 """A user's own clips: a folder of videos and a csv that says what they are."""
 
 import csv
+import hashlib
+import json
+import os
+import re
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.registry import register
@@ -15,7 +22,7 @@ class ManifestError(ValueError):
 
 
 @register("dataset", "manifest")
-class Manifest:
+class ManifestDataset:
     """Clips listed in a csv with the columns id, caption, split and file; label is optional.
 
     Args:
@@ -72,3 +79,263 @@ class Manifest:
                 f"{self.file}, line {line}: there is no file {video}. Check dataset.manifest.videos."
             )
         return Clip(row["id"], video, row["caption"], row["split"], label=row.get("label") or None)
+
+
+LONGEST = 1_000_000  # characters
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, one at a time.
+
+    Raises:
+        ManifestError: It can't be read, is no UTF-8, or has a line longer than any of a manifest.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            while line := file.readline(LONGEST + 1):
+                if len(line) > LONGEST:
+                    raise ManifestError(
+                        f"{path}: a line of more than {LONGEST} characters: this is no manifest. "
+                        "Give a csv, tsv or jsonl with a line a clip."
+                    )
+                yield line
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not in UTF-8 ({error.reason}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: can't be read ({error.strerror}). Give a manifest, or a folder."
+        ) from None
+
+
+def rows(path: Path, delimiter: str) -> Iterator[list[str]]:
+    """The rows of a csv or tsv that are not empty.
+
+    Raises:
+        ManifestError: As `lines`, or where quotes are never closed.
+    """
+    csv.field_size_limit(LONGEST)
+    try:
+        for row in csv.reader(lines(path), delimiter=delimiter):
+            if any(field.strip() for field in row):
+                yield row
+    except csv.Error as error:
+        raise ManifestError(f"{path}: not a table ({error}). Save it as csv or tsv, in UTF-8.") from None
+
+
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv")
+SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "eval": "test"}
+
+# What other projects call our columns.
+IDS = ("id", "youtube_id", "video_id")
+CAPTIONS = ("caption", "captions")
+FILES = ("file", "location", "video", "path")
+KNOWN = "\n".join(
+    (
+        "  VGGSound:   a csv without a header: YouTube id, start in seconds, label, train or test",
+        "  captions:   a csv with the columns id (or youtube_id) and caption; also split, label, file",
+        "  MMAudio:    a tsv with the columns id and label, or id and caption",
+        "  Tango:      a line of JSON a clip, with location (or video) and captions",
+        "  a folder:   of videos",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What one line of a manifest says; empty where it says nothing.
+
+    Args:
+        line: Its number, from 1 on.
+        id: The clip's name.
+        file: Its video, relative to the folder of videos; empty: a file named after the id.
+        caption: What the text encoder reads.
+        split: "train", "validation" or "test".
+        label: The class of its sound.
+        fault: Why this line can't be a clip.
+    """
+
+    line: int
+    id: str
+    file: str = ""
+    caption: str = ""
+    split: str = ""
+    label: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A recognised manifest, read anew at every call.
+
+    Args:
+        path: The file or folder.
+        form: What it was recognised as.
+        read: Its clips.
+    """
+
+    path: Path
+    form: str
+    read: Callable[[], Iterator[Listed]]
+
+    def signature(self) -> str:
+        """Changes with what it says."""
+        digest = hashlib.sha256(self.form.encode())
+        if self.path.is_dir():
+            for each in self.read():
+                digest.update(each.file.encode(errors="surrogateescape") + b"\0")
+            return digest.hexdigest()
+        with open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def open_manifest(path: Path) -> Manifest:
+    """Recognise a manifest.
+
+    Raises:
+        ManifestError: It is not there, empty, or of no known form; names what was found and what is known.
+    """
+    if path.is_dir():
+        return Manifest(path, "folder", lambda: _folder(path))
+    first = next((line for line in lines(path) if line.strip()), None)
+    if first is None:
+        raise ManifestError(f"{path}: empty. Expected one of\n{KNOWN}")
+    if first.lstrip().startswith("{"):
+        return Manifest(path, "jsonl", lambda: _jsonl(path))
+    delimiter = "\t" if "\t" in first else ","
+    header = next(rows(path, delimiter))
+    if _is_vggsound(header):
+        return Manifest(path, "vggsound", lambda: _vggsound(path))
+    if _named(header, IDS) and (_named(header, CAPTIONS) or "label" in header or _named(header, FILES)):
+        form = "tsv" if delimiter == "\t" else "csv"
+        return Manifest(path, form, lambda: _table(path, delimiter, header))
+    found = ", ".join(field.strip()[:40] for field in header[:8])
+    raise ManifestError(f"{path}: begins with the columns {found}. Expected one of\n{KNOWN}")
+
+
+def _named(header: list[str], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in header), None)
+
+
+def _is_vggsound(row: list[str]) -> bool:
+    return len(row) == 4 and row[1].strip().isdecimal() and row[3].strip() in ("train", "test")
+
+
+def _vggsound(path: Path) -> Iterator[Listed]:
+    for number, row in enumerate(rows(path, ","), start=1):
+        if not _is_vggsound(row):
+            yield Listed(number, row[0], fault="expected YouTube id, start in seconds, label, train or test")
+            continue
+        name, start, label, split = (field.strip() for field in row)
+        yield _listed(number, {"id": f"{name}_{int(start):06d}", "label": label, "split": split})
+
+
+def _table(path: Path, delimiter: str, header: list[str]) -> Iterator[Listed]:
+    table = rows(path, delimiter)
+    next(table)
+    for number, row in enumerate(table, start=2):
+        if len(row) != len(header):
+            fault = f"{len(row)} fields where the header has {len(header)}"
+            yield Listed(number, row[0], fault=fault)
+            continue
+        yield _listed(number, dict(zip(header, row, strict=True)))
+
+
+def _jsonl(path: Path) -> Iterator[Listed]:
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+        except ValueError as error:
+            yield Listed(number, f"line {number}", fault=f"no JSON ({error})")
+            continue
+        if not isinstance(said, dict):
+            yield Listed(number, f"line {number}", fault="JSON, but no object {…}")
+            continue
+        yield _listed(number, said)
+
+
+def _folder(path: Path) -> Iterator[Listed]:
+    for number, file in enumerate(sorted(_videos(path)), start=1):
+        yield Listed(number, file.rpartition(".")[0], file)
+
+
+def _videos(folder: Path) -> Iterator[str]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in files:
+            if Path(name).suffix.lower() in VIDEOS:
+                yield (Path(root) / name).relative_to(folder).as_posix()
+
+
+def _listed(line: int, said: Mapping[str, Any]) -> Listed:
+    """A line with our names for what it says."""
+    file = _text(said, FILES)
+    name = _text(said, IDS) or Path(file).stem
+    split = _text(said, ("split",))
+    fault = "" if name else "neither an id nor a file"
+    if split and split not in SPLIT_NAMES:
+        fault = f"the split is {split!r}; expected one of {', '.join(SPLITS)}"
+    return Listed(
+        line,
+        name or f"line {line}",
+        file,
+        _text(said, CAPTIONS),
+        SPLIT_NAMES.get(split, ""),
+        _text(said, ("label",)),
+        fault,
+    )
+
+
+def _text(said: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The first of these that is said; a list of captions gives its first."""
+    for name in names:
+        value = said.get(name)
+        value = value[0] if isinstance(value, list) and value else value
+        if value is not None and str(value).strip():
+            return str(value).strip()
+    return ""
+
+
+CLIP_OF_VIDEO = re.compile(r"(.{11})_(\d+)")  # a YouTube id and a start
+
+
+class Captions:
+    """What a captions file says of each id (Auto-ACD's, for VGGSound).
+
+    `abcdefghijk_000030` and `abcdefghijk_30` are the same clip; an id without a start stands for all clips of
+    its video.
+
+    Args:
+        path: A manifest whose lines have an id and a caption.
+
+    Raises:
+        ManifestError: It holds no caption, or two for one id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.by_id: dict[str, str] = {}
+        for each in open_manifest(path).read():
+            if each.fault or not each.caption:
+                continue
+            known = self.by_id.setdefault(_canonical(each.id), each.caption)
+            if known != each.caption:
+                raise ManifestError(
+                    f"{path}, line {each.line}: a second caption for {each.id!r}. Keep one a clip."
+                )
+        if not self.by_id:
+            raise ManifestError(f"{path}: no line with an id and a caption. Give a csv with these columns.")
+
+    def of(self, name: str) -> str | None:
+        """The caption of a clip; None where there is none."""
+        found = self.by_id.get(_canonical(name))
+        if found is None and (parts := CLIP_OF_VIDEO.fullmatch(name)):
+            return self.by_id.get(parts[1])
+        return found
+
+
+def _canonical(name: str) -> str:
+    parts = CLIP_OF_VIDEO.fullmatch(name)
+    return f"{parts[1]}_{int(parts[2])}" if parts else name

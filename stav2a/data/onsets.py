@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.data.io import resample_audio
 from stav2a.registry import register
+from stav2a.utils.resampling import resample_audio
 
 FRAME_S = 2048 / 44_100  # madmom's frame at its own rate; at 16 kHz its 2048 samples would put onsets early
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 MATCHINGS = ("one_to_one", "released")
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 Array = NDArray[np.float64]
-
 CONFIDENCE = 0.95
 _CELLS = 1 << 22  # weights held at once
 

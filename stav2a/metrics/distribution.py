@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 Array = NDArray[np.float64]
 
 
-class InceptionScore(NamedTuple):
+class MeanStd(NamedTuple):
     """Mean and deviation (ddof 0) over the splits."""
 
     mean: float
@@ -118,7 +118,7 @@ def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, 
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
 
 
-def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) -> InceptionScore:
+def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) -> MeanStd:
     """exp of the mean KL(p || mean p): mean and deviation over the parts of a fixed shuffle.
 
     Args:
@@ -134,7 +134,7 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) ->
 
     Example:
         >>> inception_score(np.zeros((20, 5)))
-        InceptionScore(mean=1.0, std=0.0)
+        MeanStd(mean=1.0, std=0.0)
     """
     rows = as_matrix(logits, "logits")
     n = len(rows)
@@ -144,7 +144,7 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) ->
         )
     log_p = log_softmax(rows)[np.random.RandomState(seed).permutation(n)]
     parts = [_exp_mutual_information(log_p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
-    return InceptionScore(float(np.mean(parts)), float(np.std(parts)))
+    return MeanStd(float(np.mean(parts)), float(np.std(parts)))
 
 
 def log_softmax(logits: Array) -> Array:
@@ -187,3 +187,74 @@ def as_matrix(values: ArrayLike, name: str) -> Array:
             f"the {name} are not all finite: row {np.argwhere(~np.isfinite(array))[0][0]} is not."
         )
     return array
+
+
+SCALE = 100.0  # as by its authors, for figures that can be read
+
+
+class KernelDistance:
+    """100 times the unbiased squared MMD between two sets, with a Gaussian kernel.
+
+    Its expectation is 0 for two samples of one distribution, however few, so that it can be negative. The
+    kernel's width is the median distance between the real embeddings.
+
+    Args:
+        generated: Embeddings of the generated sounds.
+        reference: Embeddings of the real sounds, clip by clip beside them.
+
+    Shapes:
+        (N, D), (N, D)
+
+    Raises:
+        MetricError: Fewer than two clips, different shapes, real sounds that are all alike.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(40, 3))
+        >>> near, far = KernelDistance(x + 0.1, x), KernelDistance(x + 2.0, x)
+        >>> near() < far()
+        True
+    """
+
+    def __init__(self, generated: ArrayLike, reference: ArrayLike) -> None:
+        x = as_matrix(generated, "generated embeddings")
+        y = as_matrix(reference, "reference embeddings")
+        if x.shape != y.shape:
+            raise MetricError(
+                f"embeddings of shapes {x.shape} and {y.shape}. Give one row a clip, both sides."
+            )
+        if len(x) < 2:
+            raise MetricError(f"the kernel distance needs 2 clips or more; got {len(x)}.")
+        distances = _squared_distances(y, y)
+        width = np.median(np.sqrt(distances[np.triu_indices(len(y), k=1)]))
+        if not width > 0:
+            raise MetricError("the kernel distance needs real sounds that differ; most of these are alike.")
+        self._xx, self._yy, self._xy = (
+            np.exp(-squared / (2 * width**2))
+            for squared in (_squared_distances(x, x), distances, _squared_distances(x, y))
+        )
+        np.fill_diagonal(self._xx, 0.0)
+        np.fill_diagonal(self._yy, 0.0)
+
+    def __call__(self, clips: NDArray[np.int64] | None = None) -> float:
+        """The distance on these clips, which may be named more than once; by default on all.
+
+        A clip drawn twice is never compared with itself, so that draws are as unbiased as the sample.
+        """
+        n = len(self._xx)
+        times = np.ones(n) if clips is None else np.bincount(clips, minlength=n).astype(np.float64)
+        pairs = times.sum() ** 2 - (times**2).sum()
+        if pairs == 0:
+            return float("nan")
+        within = (times @ self._xx @ times + times @ self._yy @ times) / pairs
+        between = times @ self._xy @ times / times.sum() ** 2
+        return float(SCALE * (within - 2 * between))
+
+
+def kernel_distance(generated: ArrayLike, reference: ArrayLike) -> float:
+    """`KernelDistance` of all clips."""
+    return KernelDistance(generated, reference)()
+
+
+def _squared_distances(x: Array, y: Array) -> Array:
+    squared = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None] - 2 * x @ y.T
+    return np.maximum(squared, 0.0)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 
 def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:

@@ -15,24 +15,22 @@ from typing import Any, TypeVar
 import gin
 
 from stav2a import registry
-from stav2a.recipe import describing, reading
+from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import KINDS, Binding, check
 from stav2a.recipe.describing import describe, describe_root, diff, flatten, format_value, signature
-from stav2a.recipe.errors import Place, RecipeError, shown
-from stav2a.recipe.reading import SUFFIX, Reference, find, lineage, recipes_root
+from stav2a.recipe.parsing import SUFFIX, Place, RecipeError, Reference, find, lineage, recipes_root, shown
 from stav2a.registry import Entry
 
-__all__ = [
-    "SUFFIX", "Binding", "Place", "Recipe", "RecipeError", "as_root", "describe", "describe_root", "diff",
-    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
-]  # fmt: skip
-
 ROOT = "run"
-ROOTS = {ROOT: "stav2a.experiment", "study": "stav2a.ablation.study"}  # the module that defines each
+ROOTS = {
+    ROOT: "stav2a.experiments.experiment",
+    "study": "stav2a.experiments.ablation.study",
+}  # the module that defines each
 SCALES = "scale"  # the folder of the recipes that set sizes, for components in use or not
-
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made", bound=type)
+
+
 assert set(ROOTS) == set(KINDS)
 
 
@@ -106,7 +104,7 @@ def load(
     top = root_entry(root)
     gin.clear_config()
     names = [recipes] if isinstance(recipes, str | Path) else recipes
-    read = reading.read(names, bindings, trust=trust)
+    read = parsing.read(names, bindings, trust=trust)
     written = check(read.written, top)
     in_force = {binding.key: binding for binding in written}
     recipe = Recipe(
@@ -168,3 +166,9 @@ def _tell_unused(recipe: Recipe, *, strict: bool) -> None:
         if strict:
             raise RecipeError(message, binding.place, f"Use @{binding.entry.selector} or leave the line out.")
         logger.warning("warning: %s\n  %s", message, binding.place)
+
+
+__all__ = [
+    "Binding", "Place", "Recipe", "RecipeError", "SUFFIX", "as_root", "describe", "describe_root", "diff",
+    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
+]  # fmt: skip

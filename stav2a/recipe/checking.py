@@ -1,15 +1,84 @@
 """What a recipe's words mean: each component, parameter and value, checked before anything is bound."""
 
+import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from stav2a import registry
-from stav2a.recipe.errors import Place, RecipeError
-from stav2a.recipe.fitting import Mismatch, conform
-from stav2a.recipe.reading import Macro, Reference, Written
+from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenBinding
 from stav2a.registry import Entry, RegistryError, did_you_mean
 from stav2a.slots import SLOTS
+
+
+class Mismatch(Exception):
+    """A value is not of the type."""
+
+
+def conform(value: Any, hint: Any) -> Any:
+    """The value, if it is of the type that the annotation names; text becomes a Path where one is meant.
+
+    Raises:
+        Mismatch: It isn't.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _conform_any(value, arguments)
+    if origin is typing.Annotated:
+        return conform(value, arguments[0])
+    if origin is Literal:
+        return _require(any(value == each and type(value) is type(each) for each in arguments), value)
+    if hint in (Callable, typing.Callable, type) or origin in (Callable, type):
+        return _require(isinstance(value, Reference) or registry.entry_of(value) is not None, value)
+    if isinstance(value, Reference):
+        raise Mismatch
+    if origin is not None or hint in (tuple, list, dict):
+        return _conform_container(value, origin or hint, arguments)
+    return _conform_scalar(value, hint)
+
+
+def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
+    for hint in hints:
+        try:
+            return conform(value, hint)
+        except Mismatch:
+            continue
+    raise Mismatch
+
+
+def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
+    if issubclass(kind, Mapping):
+        key, inner = arguments or (Any, Any)
+        _require(isinstance(value, dict), value)
+        return {conform(k, key): conform(v, inner) for k, v in value.items()}
+    _require(isinstance(value, list | tuple) and isinstance(value, kind), value)
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        _require(len(value) == len(arguments), value)
+        return tuple(conform(inner, hint) for inner, hint in zip(value, arguments, strict=True))
+    return type(value)(conform(inner, arguments[0] if arguments else Any) for inner in value)
+
+
+def _conform_scalar(value: Any, hint: Any) -> Any:
+    if hint is type(None):
+        return _require(value is None, value)
+    if hint is float:
+        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
+    if hint is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    return _require(isinstance(value, hint), value)
+
+
+def _require(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise Mismatch
+    return value
+
 
 # What a file is whose settings begin with these words, and how it is given.
 KINDS = {
@@ -39,7 +108,7 @@ class Binding:
         return f"{self.key} = {self.value!r}"
 
 
-def check(written: Sequence[Written], root: Entry) -> list[Binding]:
+def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
     """All bindings with their macros filled in, in the order written.
 
     Raises:
@@ -56,11 +125,11 @@ def check(written: Sequence[Written], root: Entry) -> list[Binding]:
     return bindings
 
 
-def _name(macro: Written) -> str:
+def _name(macro: WrittenBinding) -> str:
     return f"{macro.scope}/{macro.selector}" if macro.scope else macro.selector
 
 
-def _bind(each: Written, root: Entry, macros: Mapping[str, Written], used: set[str]) -> Binding:
+def _bind(each: WrittenBinding, root: Entry, macros: Mapping[str, WrittenBinding], used: set[str]) -> Binding:
     if each.scope:
         raise RecipeError(
             f"'{each.scope}/{each.selector}' has a scope, which recipes here don't have.",
@@ -77,7 +146,7 @@ def _bind(each: Written, root: Entry, macros: Mapping[str, Written], used: set[s
     return Binding(entry, each.parameter, value, each.place)
 
 
-def _component(each: Written, root: Entry) -> Entry:
+def _component(each: WrittenBinding, root: Entry) -> Entry:
     if each.selector in SLOTS:
         names = ", ".join(entry.name for entry in registry.available(each.selector))
         advice = f"Write {each.selector}.NAME.{each.parameter} with one of: {names}."
@@ -115,7 +184,7 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _check_parameter(entry: Entry, each: Written) -> None:
+def _check_parameter(entry: Entry, each: WrittenBinding) -> None:
     parameter = entry.parameters.get(each.parameter)
     if parameter is None:
         raise RecipeError(
@@ -132,7 +201,7 @@ def _check_parameter(entry: Entry, each: Written) -> None:
 
 
 def _resolve(
-    value: Any, macros: Mapping[str, Written], used: set[str], place: Place, path: tuple[str, ...] = ()
+    value: Any, macros: Mapping[str, WrittenBinding], used: set[str], place: Place, path: tuple[str, ...] = ()
 ) -> Any:
     """The value with every macro's value in its place."""
     if isinstance(value, Macro):

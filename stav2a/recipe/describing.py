@@ -13,8 +13,8 @@ from typing import Any
 
 import gin
 
-from stav2a import registry
-from stav2a.recipe.errors import RecipeError
+from stav2a import registry, slots
+from stav2a.recipe.parsing import RecipeError
 from stav2a.registry import Entry
 
 Described = Any  # what JSON can hold: a component is {"component": name, "parameters": {...}}
@@ -45,7 +45,7 @@ def values(entry: Entry) -> dict[str, Any]:
     found = {name: bound.get(name, parameter.default) for name, parameter in entry.settable.items()}
     for name, value in found.items():
         if value is registry.REQUIRED:
-            slot = name if name in registry.SLOTS else ""
+            slot = name if name in slots.SLOTS else ""
             advice = registry.advise(slot) if slot else f"Write {entry.selector}.{name} = VALUE"
             raise RecipeError(f"{entry.selector}.{name} has no value.", None, advice)
     return found

@@ -1,25 +1,176 @@
 """One training loop for every stage: its steps, running mean, validation and checkpoints."""
 
 import contextlib
+import json
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stav2a.training.compiling import compiled
-from stav2a.training.hardware import Objective, accelerator, checkpoint_gradients
-from stav2a.training.objective import Batch, Plan, pieces
-from stav2a.training.resuming import Progress, read_checkpoint, write_checkpoint
-from stav2a.training.work import Work, generator
+from stav2a.training.corpus import TrainingContext, generator
+from stav2a.training.objective import Batch, TrainingSpec, pieces
+from stav2a.utils import distributed
+from stav2a.utils.checkpoints import save_weights
+from stav2a.utils.errors import UsageError
+
+FAR = 0.05  # more than bfloat16 rounds
+
+# Laid out anew by the compiler (torch 2.13, CPU), the U-Net's gradient came out wrong by half.
+OPTIONS: dict[str, Any] = {"layout_optimization": False, "fallback_random": True}
+
+
+class CompiledGradientError(UsageError):
+    """A compiler that makes wrong gradients."""
+
+
+def compiled(
+    objective: nn.Module,
+    rows: Batch,
+    parameters: Sequence[Tensor],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Any:
+    """Compile an objective, and compare its gradient with the eager one on some rows.
+
+    Args:
+        objective: A loss as a module.
+        rows: What it is compared on.
+        parameters: By which the gradient is taken.
+        autocast: Gives the context in which both are computed.
+
+    Raises:
+        CompiledGradientError: The gradients differ by more than rounding.
+    """
+    made = torch.compile(objective, options=OPTIONS)
+    buffers = [(buffer, buffer.clone()) for buffer in objective.buffers()]
+    expected, found = (_gradient(each, rows, parameters, autocast) for each in (objective, made))
+    for buffer, before in buffers:  # running statistics, for one
+        buffer.copy_(before)
+    error, size = (found - expected).norm(), expected.norm()
+    if not error <= FAR * size:  # nor where it is no number
+        raise CompiledGradientError(
+            f"The compiled training step's gradient is {float(error / size):.0%} off the eager one's, with "
+            f"torch {torch.__version__} on {expected.device.type}: a fault of the compiler. Bind "
+            "trainer.accelerate.compiled = False, or trainer.accelerate.memory_format = 'contiguous_format'."
+        )
+    return made
+
+
+def _gradient(objective: Any, rows: Batch, parameters: Sequence[Tensor], autocast: Any) -> Tensor:
+    torch.manual_seed(0)
+    with autocast():
+        loss = objective(*rows)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    known = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
+    return torch.cat([g.flatten().float() for g in known])
+
+
+class Objective(nn.Module):
+    """The loss as a module's forward, so that autocast and data parallelism wrap all of it."""
+
+    def __init__(self, plan: TrainingSpec) -> None:
+        super().__init__()
+        self.trained = nn.ModuleList(plan.modules())
+        self.loss = plan.loss
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        return self.loss(*rows)
+
+
+def accelerator(settings: Any) -> Any:
+    """Accelerate's `Accelerator` for the settings of an `AccelerateTrainer`."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # Every step uses the same parameters, though not all: the joint stage has no use for onset logits. A
+    # static graph says so at no cost, but can't be accumulated (torch 2.13); then they are sought each time.
+    accumulated = settings.per_device_batch_size is not None
+    ddp = DistributedDataParallelKwargs(static_graph=not accumulated, find_unused_parameters=accumulated)
+    distributed.wait()  # joins the group of processes first, as `processes` knows it
+    return Accelerator(
+        mixed_precision=settings.mixed_precision, cpu=distributed.on_cpu(), kwargs_handlers=[ddp]
+    )
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let all diffusers models in it compute activations again in the backward pass."""
+    from diffusers import ModelMixin
+
+    for part in model.modules():
+        if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
+            part.enable_gradient_checkpointing()
+
+
+@dataclass
+class TrainingState:
+    """How far a stage has come: what a checkpoint holds beside tensors."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    history: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def note(self, name: str, value: float) -> None:
+        self.history.setdefault(name, []).append((self.step, value))
+
+
+def write_checkpoint(
+    file: Path, tensors: Mapping[str, Tensor], optimizer: Any, scaler: Any, progress: TrainingState
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        file: The checkpoint.
+        tensors: All that is to be restored in place, by name.
+        optimizer: A torch optimizer; what it knows of each parameter is kept.
+        scaler: fp16's gradient scaler, or None.
+        progress: How far the run has come.
+    """
+    state = {
+        f"optimizer.{number}.{name}": value
+        for number, known in optimizer.state_dict()["state"].items()
+        for name, value in known.items()
+    }
+    numbers = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    facts = {
+        "progress": vars(progress),
+        "optimizer": numbers,
+        "scaler": scaler.state_dict() if scaler else {},
+    }
+    temporary = file.with_suffix(f".{os.getpid()}")
+    kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    save_weights(temporary, {**tensors, **kept}, facts=json.dumps(facts))
+    os.replace(temporary, file)
+
+
+@torch.no_grad()
+def read_checkpoint(file: Path, tensors: Mapping[str, Tensor], optimizer: Any, scaler: Any) -> TrainingState:
+    """Put everything back that `write_checkpoint` kept, and return how far the run had come."""
+    with safe_open(file, framework="pt") as saved:
+        facts = json.loads(saved.metadata()["facts"])
+        for name, tensor in tensors.items():
+            tensor.copy_(saved.get_tensor(name))
+        kept = {name: saved.get_tensor(name) for name in saved.keys() if name.startswith("optimizer.")}
+    state: dict[int, dict[str, Any]] = {}
+    for full, value in {**kept, **facts["optimizer"]}.items():
+        _, number, name = full.split(".", 2)
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if scaler and facts["scaler"]:
+        scaler.load_state_dict(facts["scaler"])
+    return TrainingState(**facts["progress"])
+
 
 CHECKPOINT_S = 15.0  # what kill -9 costs at most,
 SAVING = 0.02  # where saving takes no more of the time than this
 LOG_EVERY = 10
-
 History = dict[str, list[tuple[int, float]]]
 
 
@@ -35,7 +186,7 @@ class BatchSizeError(ValueError):
     """A batch that can't be shared by all processes."""
 
 
-def fit(plan: Plan, work: Work, settings: Any) -> History:
+def fit(plan: TrainingSpec, work: TrainingContext, settings: Any) -> History:
     """See `AccelerateTrainer.fit`, whose settings these are."""
     run = _Run(plan, work, settings)
     run.resume()
@@ -60,10 +211,10 @@ def fit(plan: Plan, work: Work, settings: Any) -> History:
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, plan: Plan, work: Work, settings: Any) -> None:
+    def __init__(self, plan: TrainingSpec, work: TrainingContext, settings: Any) -> None:
         self.plan, self.work, self.settings = plan, work, settings
         self.accelerator = accelerator(settings)
-        self.progress = Progress()
+        self.progress = TrainingState()
         self.file = work.folder / f"{plan.name}.safetensors"
         self.saved, self.pause = time.monotonic(), CHECKPOINT_S
         if settings.gradient_checkpointing:

@@ -21,7 +21,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSpec:
     """How long and how to train.
 
     A step's whole batch is drawn at once, and alike in every process; then each process takes its share, in

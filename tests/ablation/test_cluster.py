@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from stav2a.ablation.cluster import Submitted
-from stav2a.ablation.pool import Job, run_all
-from stav2a.errors import UsageError
+from stav2a.experiments.ablation.launch import Job, SubmititLauncher, run_all
+from stav2a.utils.errors import UsageError
 
 pytest.importorskip("submitit", reason="submitit is an optional dependency: pip install 'stav2a[slurm]'")
 
@@ -21,13 +20,13 @@ class Nobody:
 
 @pytest.mark.slow
 def test_jobs_run_and_fail_as_they_do_here(tmp_path):
-    launcher = Submitted("submitit", tmp_path / "submitit", {"cpus_per_task": "1"})
+    launcher = SubmititLauncher("submitit", tmp_path / "submitit", {"cpus_per_task": "1"})
     talk = "import os; print('with', os.environ['OMP_NUM_THREADS'])"
     jobs = [
         Job("well", (sys.executable, "-c", talk), tmp_path / "well.log"),
         Job("ill", (sys.executable, "-c", "import sys; sys.exit('no such clip')"), tmp_path / "ill.log"),
     ]
-    done = run_all(jobs, launcher, width=2, audience=Nobody())
+    done = run_all(jobs, launcher, width=2, listener=Nobody())
     assert {ended.job.title: ended.code for ended in done} == {"well": 0, "ill": 1}
     assert "with 1" in jobs[0].log.read_text()
     assert "no such clip" in jobs[1].log.read_text()
@@ -35,18 +34,18 @@ def test_jobs_run_and_fail_as_they_do_here(tmp_path):
 
 def test_a_setting_that_submitit_does_not_know_is_told(tmp_path):
     with pytest.raises(UsageError, match="--slurm: Unknown argument 'partitoin' for executor 'slurm'"):
-        Submitted("submitit", tmp_path, {"partitoin": "gpu"})
+        SubmititLauncher("submitit", tmp_path, {"partitoin": "gpu"})
 
 
 def test_a_setting_of_another_kind_is_told(tmp_path):
     with pytest.raises(UsageError, match='--slurm: Parameter "timeout_min" expected type'):
-        Submitted("submitit", tmp_path, {"timeout_min": "soon"})
+        SubmititLauncher("submitit", tmp_path, {"timeout_min": "soon"})
 
 
 def test_a_machine_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="--cluster slurm: .*Start it on a machine that has sbatch."):
-        Submitted("slurm", tmp_path, {})
+        SubmititLauncher("slurm", tmp_path, {})
 
 
 def test_a_missing_submitit_is_told_with_what_to_install(tmp_path, monkeypatch):
@@ -54,4 +53,4 @@ def test_a_missing_submitit_is_told_with_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match=r"needs submitit, which is not installed: pip install 'stav2a\[slurm\]'"
     ):
-        Submitted("slurm", tmp_path, {})
+        SubmititLauncher("slurm", tmp_path, {})

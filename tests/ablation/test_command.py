@@ -2,7 +2,7 @@
 
 import pytest
 
-from stav2a.ablation.__main__ import build_parser, main
+from stav2a.cli.ablation import build_parser, main
 
 SMOKE = ["--gin", "tests/ablation/two_rows.gin", "--gin", "recipes/scale/smoke.gin"]
 

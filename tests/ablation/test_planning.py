@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.ablation import study
-from stav2a.ablation.describing import told
-from stav2a.ablation.estimate import duration, training_s
-from stav2a.ablation.planning import Overlay, plan
+from stav2a.experiments.ablation import study
+from stav2a.experiments.ablation.planning import Overlay, duration, plan, told, training_s
 from stav2a.recipe import RecipeError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.ablation.pool import Job, Local, run_all
+from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def job(tmp_path):
 
 def run(jobs, width=1, environment=None, **more):
     notes = Notes()
-    done = run_all(jobs, Local(environment or {}), width=width, audience=notes, **more)
+    done = run_all(jobs, LocalLauncher(environment or {}), width=width, listener=notes, **more)
     return done, notes.lines
 
 
@@ -91,7 +91,7 @@ def test_a_job_gets_the_environment(job):
 PARENT = """
 import sys
 from pathlib import Path
-from stav2a.ablation.pool import Job, Local, run_all
+from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
 
 class Nobody:
     def started(self, job): print("started", flush=True)
@@ -99,7 +99,8 @@ class Nobody:
 
 child = "import time, sys\\ntry:\\n    print('up', flush=True); time.sleep(60)\\n"
 child += "except KeyboardInterrupt:\\n    print('wrote it down')"
-run_all([Job("a", (sys.executable, "-c", child), Path(sys.argv[1]))], Local({}), width=1, audience=Nobody())
+job = Job("a", (sys.executable, "-c", child), Path(sys.argv[1]))
+run_all([job], LocalLauncher({}), width=1, listener=Nobody())
 """
 
 

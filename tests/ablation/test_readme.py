@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stav2a import dashboard
-from stav2a.ablation.__main__ import build_parser, main
+from stav2a.cli import dashboard
+from stav2a.cli.ablation import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "ablations" / "README.md").read_text(encoding="utf-8")

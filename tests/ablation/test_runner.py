@@ -48,7 +48,7 @@ class Done:
 
 def command(output: Path, *more: str) -> list[str]:
     shared = ["--output", str(output), "--tracking-uri", f"sqlite:///{output}/mlflow.db"]
-    return [sys.executable, "-m", "stav2a.ablation", *more, *shared]
+    return [sys.executable, "-m", "stav2a.experiments.ablation", *more, *shared]
 
 
 def run(output: Path, *more: str) -> Done:
@@ -107,7 +107,7 @@ def test_a_second_go_runs_only_what_failed_and_says_the_same(first, study):
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
     shared = first.folder.parents[1]
     elsewhere = subprocess.run(
-        [sys.executable, "-m", "stav2a.ablation", "--report", "mine", "--output", str(tmp_path),
+        [sys.executable, "-m", "stav2a.experiments.ablation", "--report", "mine", "--output", str(tmp_path),
          "--tracking-uri", f"sqlite:///{shared}/mlflow.db"],
         cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=300,
     )  # fmt: skip

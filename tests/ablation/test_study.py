@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stav2a import recipe
-from stav2a.ablation import study
-from stav2a.ablation.published import PublishedError, read_published
+from stav2a.evaluation.published import PublishedError, read_published
+from stav2a.experiments.ablation import study
 from stav2a.recipe import RecipeError
 
 ROOT = Path(__file__).parents[2]

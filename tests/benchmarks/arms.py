@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stav2a.assembly import STAV2A
+from stav2a.models.stav2a import STAV2A
 from stav2a.sampling import (
     Compiled,
     ControlEvery,
@@ -19,7 +19,7 @@ from stav2a.sampling import (
     ReferenceSampler,
     initial_noise,
 )
-from stav2a.sampling.start import step_generators, takes_noise, text_conditions
+from stav2a.sampling.reference import step_generators, takes_noise, text_conditions
 
 Sampler = Callable[..., Tensor]
 

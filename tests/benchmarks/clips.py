@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stav2a.data.io import write_clip
+from stav2a.data.media import write_clip
 
 SECONDS, RATE, SIZE, SAMPLE_RATE = 10, 30, (340, 256), 44_100
 

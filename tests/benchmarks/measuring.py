@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stav2a.assembly import STAV2A, Conditions
+from stav2a.models.stav2a import STAV2A, Conditions
 
 GIGA = 1e9
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from stav2a import recipe
-from stav2a.experiment import Experiment
-from stav2a.pipeline import Pipeline
-from stav2a.store import Store, write_json
+from stav2a.experiments.experiment import Experiment
+from stav2a.experiments.steps import RunSteps
+from stav2a.utils.files import write_json
+from stav2a.utils.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 RECIPE = "recipes/cn_onset_gvf.gin"
@@ -58,7 +59,7 @@ def scored(store: Store, name: str) -> dict[str, Any]:
     def tell(line: str) -> None:
         began[line.split()[0]] = time.process_time()
 
-    outcome = Pipeline(experiment, store, lambda *loss: None, tell).run()
+    outcome = RunSteps(experiment, store, lambda *loss: None, tell).run()
     return {
         "cpu_s": began["measuring"] - began["sampling"],
         "steps": experiment.num_inference_steps,

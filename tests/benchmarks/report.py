@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stav2a.store import write_text
-from stav2a.tracking import connect
+from stav2a.experiments.tracking import connect
+from stav2a.utils.files import write_text
 
 HERE = Path(__file__).parent
 RESULTS, TEXT = HERE / "results", HERE / "performance.md"

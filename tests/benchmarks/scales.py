@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stav2a.assembly import STAV2A, assemble
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.backbones import UNetControlNet
 from stav2a.components.condition_fusers import Concat
@@ -17,6 +16,7 @@ from stav2a.components.global_poolers import AttentivePooler
 from stav2a.components.local_heads import LinearHead
 from stav2a.components.unets import stable_diffusion
 from stav2a.components.vocoders import GriffinLim
+from stav2a.models.stav2a import STAV2A, assemble
 
 
 class Words(nn.Module):

@@ -12,12 +12,12 @@ from scipy.stats import spearmanr
 from stav2a import registry
 from stav2a.data.clip import Clip
 from stav2a.data.filters import AVAlignFilter
-from stav2a.data.flow import Farneback, SparseFarneback
-from stav2a.data.io import decode
+from stav2a.data.media import decode
 from stav2a.data.onsets import Librosa, SuperFlux
-from stav2a.data.pool import parallel
+from stav2a.data.optical_flow import Farneback, SparseFarneback
 from stav2a.data.struck_objects import StruckObjects
 from stav2a.metrics.alignment import onset_scores
+from stav2a.utils.parallel import parallel
 
 CLIPS, WITHIN_S = 240, 0.05
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stav2a.sampling import ddim
-from stav2a.store import write_json
+from stav2a.utils.files import write_json
 from tests.benchmarks.arms import ON_CPU, ON_GPU, Arm
 from tests.benchmarks.measuring import Clock, ceilings, error, flops, in_turns, peak_memory_gb, spread
 from tests.benchmarks.scales import SCALES, given

@@ -10,18 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
-from stav2a.data.cache import Row
 from stav2a.data.filters import KeepAll
-from stav2a.data.io import write_clip
-from stav2a.data.manifests import open_manifest
+from stav2a.data.manifest import open_manifest
+from stav2a.data.media import write_clip
 from stav2a.data.onsets import SuperFlux
-from stav2a.prepare.local import one_thread
-from stav2a.prepare.plan import Choices, Plan, write_plan
-from stav2a.prepare.stages import Decode, Encode, Settings
+from stav2a.data.prepared import ClipRecord
+from stav2a.preparation.clip_stages import ClipSettings, Decode, Encode
+from stav2a.preparation.executors import one_thread
+from stav2a.preparation.plan import PreparationPlan, SplitOptions, write_plan
 
 # Time of the processor: other programs on the machine do not count.
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
-SETTINGS = Settings(4.0, 224, 10.24, 256, keep=("e_v", "latents"))
+SETTINGS = ClipSettings(4.0, 224, 10.24, 256, keep=("e_v", "latents"))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def decode(tmp_path_factory) -> Decode:
     sound[::22_050] = 0.9
     write_clip(folder / "clip.mp4", np.clip(frames, 0, 255).astype(np.uint8), 25, sound, 44_100)
     plan = folder / "plan.parquet"
-    write_plan(plan, open_manifest(folder), Choices(), 256)
-    return Decode(Plan(plan), folder, SETTINGS, SuperFlux(), {"none": KeepAll()})
+    write_plan(plan, open_manifest(folder), SplitOptions(), 256)
+    return Decode(PreparationPlan(plan), folder, SETTINGS, SuperFlux(), {"none": KeepAll()})
 
 
 @pytest.fixture(scope="module")
@@ -64,5 +64,5 @@ def test_the_encoders(benchmark, decode, encode):
 
 def test_what_a_row_costs_between_processes(benchmark, decode, encode):
     made = encode(decode(0))
-    benchmark.pedantic(lambda: Row.unpack(pickle.loads(pickle.dumps(made.pack()))), rounds=20)
+    benchmark.pedantic(lambda: ClipRecord.unpack(pickle.loads(pickle.dumps(made.pack()))), rounds=20)
     assert torch.tensor(made.tensors["e_v"]).shape == (41, 512)

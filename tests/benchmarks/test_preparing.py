@@ -16,10 +16,11 @@ import torch
 
 from stav2a.data import mel
 from stav2a.data.filters import AVAlignFilter, Duration, Silence, SpeechCaptions, Static
-from stav2a.data.flow import SparseFarneback, motion
-from stav2a.data.io import decode, fit_audio, resample_audio, resample_frames
+from stav2a.data.media import decode, resample_frames
 from stav2a.data.onsets import Librosa, SuperFlux, onset_frames
-from stav2a.data.pool import parallel
+from stav2a.data.optical_flow import SparseFarneback, motion
+from stav2a.utils.parallel import parallel
+from stav2a.utils.resampling import fit_audio, resample_audio
 from tests.benchmarks.clips import write
 
 one_core = pytest.mark.benchmark(timer=time.process_time)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from stav2a.assembly import encode_captions
 from stav2a.components.text_encoders import TinyMT5
+from stav2a.models.stav2a import encode_captions
 from stav2a.sampling import FastSampler, ReferenceSampler, ddim, ddpm, dpm_solver, to_audio
-from stav2a.store import write_json
+from stav2a.utils.files import write_json
 from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
 from tests.benchmarks.scales import LAPTOP, given
 from tests.benchmarks.test_loop import CLOCK, RESULTS, machine

@@ -16,12 +16,11 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from stav2a.data.filters import KeepAll
-from stav2a.preparation import encode_texts
-from stav2a.store import write_json
-from stav2a.training.joint import JointStage
+from stav2a.training.corpus import Corpus, TrainingContext, encode_texts, generator
 from stav2a.training.loop import _Run
+from stav2a.training.stages.joint import JointStage
 from stav2a.training.trainer import AccelerateTrainer
-from stav2a.training.work import Corpus, Work, generator
+from stav2a.utils.files import write_json
 from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
 from tests.benchmarks.scales import CAPTIONS, SCALES
 from tests.benchmarks.test_loop import CLOCK, DEVICE, RESULTS, machine
@@ -95,7 +94,7 @@ def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> _Run:
     model = SCALES[scale].model(DEVICE)
     stage = JointStage(data_filter=KeepAll, batch_size=batch, steps=10_000)
     asked = SimpleNamespace(fit=lambda plan, work: plan)
-    work = partial(Work, model, corpus(model), folder, 0, "epsilon", frozenset(), lambda *_: None)
+    work = partial(TrainingContext, model, corpus(model), folder, 0, "epsilon", frozenset(), lambda *_: None)
     return _Run(
         stage.run(work(asked)), work(None), SimpleNamespace(**{**vars(AccelerateTrainer()), **settings})
     )

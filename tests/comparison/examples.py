@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.comparison import Row
-from stav2a.metrics.sets import Score
+from stav2a.evaluation.comparison import ComparedRow
+from stav2a.metrics.score import Score
 
 PAPER = {
     "Pretrained-T2A": {"aa": 0.498, "fd": 27.25},
@@ -50,12 +50,12 @@ def absent(name: str, reason: str) -> Score:
     return Score(name=name, label=name.upper(), definition="", higher_is_better=True, unavailable=reason)
 
 
-def row(name: str, *values: Sequence[float], builds_on: str | None = None, **changes: Any) -> Row:
+def row(name: str, *values: Sequence[float], builds_on: str | None = None, **changes: Any) -> ComparedRow:
     """A row with one mean a seed."""
-    return Row(name, {seed: [mean(clips, **changes)] for seed, clips in enumerate(values)}, builds_on)
+    return ComparedRow(name, {seed: [mean(clips, **changes)] for seed, clips in enumerate(values)}, builds_on)
 
 
-def study(seeds: int = 3, clips: int = 40) -> list[Row]:
+def study(seeds: int = 3, clips: int = 40) -> list[ComparedRow]:
     """Rows as an experiment gives them: some clips are hard for all, trainings differ, one row failed."""
     rng = np.random.default_rng(0)
     hard, shared = rng.normal(0, 0.2, clips), rng.normal(size=300)
@@ -74,8 +74,8 @@ def study(seeds: int = 3, clips: int = 40) -> list[Row]:
                 whole(distance + rng.normal(0, 0.2), drawn.tolist()),
                 absent("clap", "no checkpoint"),
             ]
-        rows.append(Row(name, scores, builds_on))
-    return [*rows, Row("CN Frozen", {}, "CN", missing={seed: "exit code 1" for seed in range(seeds)})]
+        rows.append(ComparedRow(name, scores, builds_on))
+    return [*rows, ComparedRow("CN Frozen", {}, "CN", missing={seed: "exit code 1" for seed in range(seeds)})]
 
 
 METRICS = {"aa": "higher", "fd": "lower", "clap": "higher"}

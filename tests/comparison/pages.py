@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stav2a.comparison import compare
-from stav2a.comparison.page import ComparedClip, RowClip, write_comparison
-from stav2a.data.io import write_clip, write_wav
+from stav2a.data.media import write_clip, write_wav
+from stav2a.evaluation.comparison import compare
+from stav2a.reports.comparison_page import ComparedClip, RowClip, write_comparison
 from tests.comparison.examples import METRICS, PAPER, study
 
 RATE = 16_000

@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from stav2a.comparison import ComparisonError, Estimate, Row, compare
-from stav2a.comparison.results import verdict
+from stav2a.evaluation.comparison import ComparedRow, ComparisonError, Estimate, compare, verdict
 from stav2a.metrics import bootstrap
 from tests.comparison.examples import METRICS, PAPER, absent, mean, row, study, whole
 
@@ -74,8 +73,8 @@ def test_seeds_that_differ_widen_the_interval():
 def test_a_statistic_of_the_set_is_compared_by_its_replicates():
     drawn = np.random.default_rng(0).normal(5, 1, 300)
     rows = [
-        Row("CN", {0: [whole(4.0, drawn.tolist())]}),
-        Row("less", {0: [whole(3.0, (drawn - 0.5).tolist())]}),
+        ComparedRow("CN", {0: [whole(4.0, drawn.tolist())]}),
+        ComparedRow("less", {0: [whole(3.0, (drawn - 0.5).tolist())]}),
     ]
     both = compare(rows, metrics={"fd": "lower"}, baseline="CN")
     own = both.cells["CN", "fd"].estimate
@@ -86,7 +85,7 @@ def test_a_statistic_of_the_set_is_compared_by_its_replicates():
 
 
 def test_scores_without_replicates_have_figures_but_no_interval():
-    rows = [Row("CN", {0: [whole(4.0, None)]}), Row("less", {0: [whole(3.0, [3.0, 3.1])]})]
+    rows = [ComparedRow("CN", {0: [whole(4.0, None)]}), ComparedRow("less", {0: [whole(3.0, [3.0, 3.1])]})]
     both = compare(rows, metrics={"fd": "lower"}, baseline="CN", published=PAPER)
     assert difference(both, "less", "fd") == Estimate(-1.0, None, None, {0: -1.0})
     assert both.cells["less", "fd"].to_baseline.verdict == "–"
@@ -95,8 +94,12 @@ def test_scores_without_replicates_have_figures_but_no_interval():
 
 def test_only_clips_that_all_rows_and_seeds_have_are_compared():
     rows = [
-        Row("CN", {0: [mean({"a": 0.0, "b": 0.5, "c": 1.0})], 1: [mean({"a": 0.0, "b": 0.5, "c": 1.0})]}),
-        Row("CN+Onset", {0: [mean({"a": 0.5, "b": 1.0}, left_out={"c": "no onset in either sound"})]}),
+        ComparedRow(
+            "CN", {0: [mean({"a": 0.0, "b": 0.5, "c": 1.0})], 1: [mean({"a": 0.0, "b": 0.5, "c": 1.0})]}
+        ),
+        ComparedRow(
+            "CN+Onset", {0: [mean({"a": 0.5, "b": 1.0}, left_out={"c": "no onset in either sound"})]}
+        ),
     ]
     both = compare(rows, metrics=AA, baseline="CN")
     assert both.metrics[0].clips == 2
@@ -123,7 +126,7 @@ def test_a_row_is_compared_with_the_one_it_builds_on_as_well():
 
 
 def test_a_difference_needs_a_seed_in_common():
-    rows = [Row("CN", {0: [mean([0.1, 0.2])]}), Row("CN+", {1: [mean([0.1, 0.2])]})]
+    rows = [ComparedRow("CN", {0: [mean([0.1, 0.2])]}), ComparedRow("CN+", {1: [mean([0.1, 0.2])]})]
     assert compare(rows, metrics=AA, baseline="CN").cells["CN+", "aa"].to_baseline is None
 
 
@@ -172,20 +175,20 @@ def test_what_is_missing_stays_with_its_reason():
 
 
 def test_a_row_may_lack_a_metric_that_others_have():
-    rows = [row("CN", [0.1, 0.2]), Row("CN+", {0: [absent("aa", "no clip has a value")]})]
+    rows = [row("CN", [0.1, 0.2]), ComparedRow("CN+", {0: [absent("aa", "no clip has a value")]})]
     found = compare(rows, metrics=AA, baseline="CN")
     assert found.lacking == {("CN+", "aa"): "no clip has a value"}
     assert ("CN+", "aa") not in found.cells
 
 
 def test_a_baseline_that_failed_leaves_figures_without_differences():
-    found = compare([Row("CN", {}), row("CN+", [0.1, 0.2])], metrics=AA, baseline="CN")
+    found = compare([ComparedRow("CN", {}), row("CN+", [0.1, 0.2])], metrics=AA, baseline="CN")
     assert found.cells["CN+", "aa"].to_baseline is None
     assert found.cells["CN+", "aa"].estimate.value == pytest.approx(0.15)
 
 
 def test_clips_that_no_two_rows_share_are_nothing_to_compare():
-    rows = [Row("CN", {0: [mean({"a": 0.1})]}), Row("CN+", {0: [mean({"b": 0.1})]})]
+    rows = [ComparedRow("CN", {0: [mean({"a": 0.1})]}), ComparedRow("CN+", {0: [mean({"b": 0.1})]})]
     assert compare(rows, metrics=AA, baseline="CN").absent == {
         "aa": "no clip has a value in all rows and seeds"
     }
@@ -220,7 +223,7 @@ def test_means_of_different_numbers_of_clips_are_the_same_measure_but_statistics
     few = dataclasses.replace(whole(3.0, [3.0]), n=8, definition="distance; n = 8; 95 % interval")
     with pytest.raises(ComparisonError, match="fd is not the same thing in all rows"):
         compare(
-            [Row("CN", {0: [whole(4.0, [4.0])]}), Row("CN+", {0: [few]})],
+            [ComparedRow("CN", {0: [whole(4.0, [4.0])]}), ComparedRow("CN+", {0: [few]})],
             metrics={"fd": "lower"},
             baseline="CN",
         )

@@ -5,9 +5,9 @@ from base64 import b64decode
 
 import pytest
 
-from stav2a.comparison import ComparisonError, Row, compare
-from stav2a.comparison.page import write_comparison
-from stav2a.data.io import MediaError
+from stav2a.data.media import MediaError
+from stav2a.evaluation.comparison import ComparedRow, ComparisonError, compare
+from stav2a.reports.comparison_page import write_comparison
 from tests.comparison.pages import ATTACK, clip, page
 from tests.test_report import Reader
 
@@ -85,7 +85,7 @@ def test_tables_alone_make_a_page(tmp_path):
 
 
 def test_nothing_to_compare_makes_a_page_that_says_so(tmp_path):
-    nothing = compare([Row("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
+    nothing = compare([ComparedRow("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
     reader = Reader(write_comparison(tmp_path / "r.html", nothing, title="x").read_text())
     assert "There is nothing to compare yet." in reader.text
     assert "CN, seed 0: killed." in reader.text

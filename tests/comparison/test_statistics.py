@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stav2a.comparison.statistics import Figures, estimate, over_seeds
+from stav2a.evaluation.comparison import Figures, estimate, over_seeds
 
 
 def test_the_spread_over_seeds_is_the_textbook_standard_error():

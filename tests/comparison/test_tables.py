@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from stav2a.comparison import Row, compare, tables
-from stav2a.comparison.tables.numerals import Numerals
+from stav2a.evaluation.comparison import ComparedRow, compare
+from stav2a.reports import tables
+from stav2a.reports.tables import NumberFormat
 from tests.comparison.examples import METRICS, PAPER, mean, row, study
 
 
@@ -88,8 +89,10 @@ def test_one_seed_is_told():
 def test_clips_left_out_are_counted_and_some_named():
     some = {f"clip{i}": 0.5 for i in range(10)}
     rows = [
-        Row("CN", {0: [mean(some)]}),
-        Row("CN+", {0: [mean({"clip0": 1.0, "clip1": 1.0}, left_out=dict.fromkeys(some, "no onset"))]}),
+        ComparedRow("CN", {0: [mean(some)]}),
+        ComparedRow(
+            "CN+", {0: [mean({"clip0": 1.0, "clip1": 1.0}, left_out=dict.fromkeys(some, "no onset"))]}
+        ),
     ]
     text = tables.text(compare(rows, metrics={"aa": "higher"}, baseline="CN"))
     assert (
@@ -99,7 +102,7 @@ def test_clips_left_out_are_counted_and_some_named():
 
 
 def test_without_any_score_there_is_still_something_to_read():
-    nothing = compare([Row("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
+    nothing = compare([ComparedRow("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
     assert tables.text(nothing) == (
         "How to read them:\n  - There is nothing to compare yet.\n\n"
         "Missing:\n  - CN, seed 0: killed.\n  - aa: no row has such a score; there are: none.\n"
@@ -168,7 +171,7 @@ def test_the_long_table(four):
 
 
 def test_numbers_are_written_alike():
-    write = Numerals(decimals=3, published=2)
+    write = NumberFormat(decimals=3, published=2)
     assert write.figure(0.66666) == "0.667"
     assert [write.change(v) for v in (0.02, -0.02, 0.0, -0.0001, 0.0001)] == [
         "+0.020", "−0.020", "0.000", "0.000", "0.000",

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stav2a.checkpoints import save_weights, state
 from stav2a.components.backbones import (
     FDN,
     LocalEmbedding,
@@ -22,7 +21,8 @@ from stav2a.components.backbones import (
 from stav2a.components.local_heads import LinearHead
 from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
-from stav2a.training.stages import JointStage
+from stav2a.training.stages.joint import JointStage
+from stav2a.utils.checkpoints import save_weights, state
 from tests import tiny
 
 LOCAL, WIDTH = 6, 16

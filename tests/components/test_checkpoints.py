@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stav2a.checkpoints import CheckpointError, holder, load_weights, new_folder, save_weights, state
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.errors import UsageError
+from stav2a.utils.checkpoints import CheckpointError, holder, load_weights, save_weights, state
+from stav2a.utils.errors import UsageError
+from stav2a.utils.files import new_folder
 from tests import tiny
 
 VAE = partial(MelVAE, block_out_channels=(8,), latent_channels=4, layers_per_block=1, patch=4)

@@ -5,7 +5,6 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from stav2a.checkpoints import CheckpointError
 from stav2a.components.local_heads import (
     LinearHead,
     NearestHead,
@@ -18,7 +17,8 @@ from stav2a.components.local_heads import (
 )
 from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
-from stav2a.training.stages import OnsetStage
+from stav2a.training.stages.onset import OnsetStage
+from stav2a.utils.checkpoints import CheckpointError
 from tests import tiny
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stav2a.assembly import STAV2A, assemble
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.backbones import UNetControlNetReleased
 from stav2a.components.feature_encoders import CAVP
@@ -21,6 +20,7 @@ from stav2a.components.global_poolers import FactorGraphPooler
 from stav2a.components.local_heads import ReleasedOnsetHead
 from stav2a.components.text_encoders import TinyMT5
 from stav2a.components.unets import stable_diffusion
+from stav2a.models.stav2a import STAV2A, assemble
 from stav2a.sampling import guided
 from tests import tiny
 from tests.components import golden

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stav2a.checkpoints import CheckpointError
 from stav2a.components.text_encoders import MT5, T5, TinyMT5
+from stav2a.utils.checkpoints import CheckpointError
 
 CAPTIONS = ["a wooden bowl is struck", "a bell", ""]
 

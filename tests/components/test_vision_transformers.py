@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stav2a.checkpoints import CheckpointError
 from stav2a.components.feature_encoders import CLIP, VJEPA2, VideoMAE
+from stav2a.utils.checkpoints import CheckpointError
 
 SMALL: dict[str, Callable[..., Any]] = {
     "clip": partial(CLIP, dim=8, width=16, layers=1, frame_size=28),

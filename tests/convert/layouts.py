@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stav2a.convert.sources import Choices
-from stav2a.convert.unets import UNet
+from stav2a.models.conversion.converters import ConversionOptions
+from stav2a.models.conversion.layouts import UNetSizes
 from tests import tiny
 
 State = dict[str, Tensor]
@@ -20,8 +20,11 @@ VAE: dict[str, Any] = {
     "mel_mean": 0.0, "mel_std": 1.0, "mel_floor": -11.6,
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 32}
-CHOICES = Choices(
-    unet=UNet("tiny", tiny.unet.keywords, latent_channels=4, cond_dim=8), cavp=CAVP, vae=VAE, hifigan=HIFIGAN
+CHOICES = ConversionOptions(
+    unet=UNetSizes("tiny", tiny.unet.keywords, latent_channels=4, cond_dim=8),
+    cavp=CAVP,
+    vae=VAE,
+    hifigan=HIFIGAN,
 )
 SCALE_FACTOR = 0.8
 

@@ -13,16 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stav2a.checkpoints import CheckpointError
+from stav2a.cli.convert import KINDS, main
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.convert import KINDS, converting, main
-from stav2a.convert.converting import convert
-from stav2a.convert.reading import ConvertError
-from stav2a.convert.sources import CONVERTERS, Choices
-from stav2a.errors import UsageError
+from stav2a.models.conversion.converters import CONVERTERS, ConversionOptions
+from stav2a.models.conversion.layouts import UNETS
+from stav2a.models.conversion.writing_folders import convert
+from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.errors import UsageError
+from stav2a.utils.torch_files import ConvertError
 from tests import tiny
 from tests.components import golden
 from tests.convert import layouts
@@ -36,7 +37,7 @@ def saved(state: object, path: Path) -> Path:
     return path
 
 
-def converted(kind: str, tmp_path: Path, state: object, choices: Choices = layouts.CHOICES) -> Path:
+def converted(kind: str, tmp_path: Path, state: object, choices: ConversionOptions = layouts.CHOICES) -> Path:
     convert(kind, [saved(state, tmp_path / "source.bin")], tmp_path / "out", choices)
     return tmp_path / "out"
 
@@ -68,7 +69,7 @@ def test_cavp_comes_through(tmp_path):
 
 
 def test_the_video_encoder_at_full_size_has_the_published_keys():
-    shapes = CONVERTERS["cavp"].parts({}, Choices())[0].shapes()
+    shapes = CONVERTERS["cavp"].parts({}, ConversionOptions())[0].shapes()
     lines = (golden.GOLDEN / "cavp_keys.txt").read_text().split("\n")
     assert sorted(f"{key} {shape}" for key, shape in shapes.items()) == [line for line in lines if line]
 
@@ -166,7 +167,7 @@ def test_tangos_autoencoder_comes_with_its_scale_factor(tmp_path):
     vae = saved(layouts.ldm_vae() | layouts.hifigan("vocoder."), tmp_path / "vae.bin")
     with pytest.raises(ConvertError, match=r'give --scale-factor X, the "scale_factor" of vae_config.json'):
         convert("tango", [main, vae], tmp_path / "out", layouts.CHOICES)
-    choices = Choices(**{**vars(layouts.CHOICES), "scale_factor": 0.5})
+    choices = ConversionOptions(**{**vars(layouts.CHOICES), "scale_factor": 0.5})
     convert("tango", [main, vae], tmp_path / "out", choices)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "text_encoder", "unet", "vae", "vocoder"
@@ -204,10 +205,10 @@ def test_many_keys_are_counted(tmp_path):
 
 
 def test_published_sizes_other_than_its_kinds_own_are_found(tmp_path, monkeypatch):
-    monkeypatch.setitem(converting.UNETS, "tiny", layouts.CHOICES.unet)
+    monkeypatch.setitem(UNETS, "tiny", layouts.CHOICES.unet)
     state = {name: t for name, t in layouts.CHECKPOINTS["vta_ldm"]().items()}
     with pytest.raises(ConvertError) as error:
-        converted("vta_ldm", tmp_path, state, Choices())
+        converted("vta_ldm", tmp_path, state, ConversionOptions())
     assert str(error.value).endswith("\n  Its U-Net has the sizes of --unet tiny.")
 
 
@@ -265,7 +266,7 @@ def test_the_answer_says_what_came_went_and_is_allowed(tmp_path):
 
 
 def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("stav2a.convert.sources.HIFIGAN", layouts.HIFIGAN)
+    monkeypatch.setattr("stav2a.models.conversion.converters.HIFIGAN", layouts.HIFIGAN)
     path = saved(layouts.hifigan(), tmp_path / "a.bin")
     given = ["hifigan", "--checkpoint", str(path), "--output"]
     assert main([*given, str(tmp_path / "new" / "vocoder")]) == 0
@@ -291,7 +292,10 @@ def test_a_scale_factor_has_to_be_a_number_above_zero(value, tmp_path, capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, stav2a.convert as c; c.build_parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from stav2a.cli.convert import build_parser; build_parser().format_help(); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stav2a.convert.reading import ConvertError, check_torch, read
+from stav2a.utils.torch_files import ConvertError, check_torch, read
 
 STATE = {"a": torch.arange(3.0), "b.weight": torch.ones(2, 2)}
 

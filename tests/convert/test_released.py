@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stav2a.assembly import STAV2A
+from stav2a.cli.convert import main
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import TinyMT5
-from stav2a.convert import main
-from stav2a.convert.converting import convert
-from stav2a.convert.sources import Choices
-from stav2a.convert.unets import find_unet
-from stav2a.pretrained import PretrainedError
+from stav2a.models.conversion.converters import ConversionOptions
+from stav2a.models.conversion.layouts import find_unet
+from stav2a.models.conversion.writing_folders import convert
+from stav2a.models.stav2a import STAV2A, PretrainedError
 from stav2a.sampling import guided
 from tests import tiny
 from tests.components import golden
@@ -83,7 +82,7 @@ def test_encoders_in_the_file_come_too(keys, tmp_path):
     state |= {name: tensor[:, :8] if tensor.ndim == 2 else tensor for name, tensor in small.items()}
     state["global_video_feature.fc.weight"] = torch.zeros(1024, 8)
     torch.save(state, tmp_path / "all.bin")
-    choices = Choices(**{**vars(layouts.CHOICES), "unet": find_unet(str(UNET))})
+    choices = ConversionOptions(**{**vars(layouts.CHOICES), "unet": find_unet(str(UNET))})
     told = convert("released", [tmp_path / "all.bin"], tmp_path / "out", choices)
     assert "left out  extract_cavp.stage1_model.spec_encoder.* (1 tensors)" in told
     assert "to add    the tokenizer's files of google/mt5-large, into " in told

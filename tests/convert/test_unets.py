@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from stav2a.convert.reading import ConvertError
-from stav2a.convert.unets import UNETS, find_unet
+from stav2a.models.conversion.layouts import UNETS, find_unet
+from stav2a.utils.torch_files import ConvertError
 from tests.components import golden
 
 

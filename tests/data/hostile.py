@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stav2a.data.io import MediaError, decode
+from stav2a.data.media import MediaError, decode
 
 SIZE, RATE, FRAMES = (64, 64), 25, 30
 Maker = Callable[[Path], Path]

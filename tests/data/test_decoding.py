@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stav2a.data.io import ClipLimits, MediaError, decode
+from stav2a.data.media import ClipLimits, MediaError, decode
 from tests.data.hostile import tone, video, write
 
 LONG_S = 6.0

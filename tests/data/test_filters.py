@@ -5,12 +5,20 @@ import numpy as np
 import pytest
 
 from stav2a import recipe, registry
-from stav2a.data.filters import AllOf, AVAlignFilter, Duration, KeepAll, Silence, SpeechCaptions, Static
-from stav2a.data.filters.captions import speech_in
-from stav2a.data.filters.clips import loudest_db
-from stav2a.data.io import Decoded
+from stav2a.data.filters import (
+    AllOf,
+    AVAlignFilter,
+    Duration,
+    KeepAll,
+    Silence,
+    SpeechCaptions,
+    Static,
+    loudest_db,
+    speech_in,
+)
+from stav2a.data.media import Decoded
 from stav2a.data.onsets import SuperFlux
-from stav2a.errors import UsageError
+from stav2a.utils.errors import UsageError
 
 # As people and captioning models write them: of VGGSound's classes, of AudioCaps and Auto-ACD.
 SPEECH = """

@@ -7,9 +7,9 @@ import pytest
 
 from stav2a import registry
 from stav2a.data.filters import AVAlignFilter, KeepAll
-from stav2a.data.flow import Farneback, SparseFarneback, motion
-from stav2a.data.io import Decoded
+from stav2a.data.media import Decoded
 from stav2a.data.onsets import SuperFlux
+from stav2a.data.optical_flow import Farneback, SparseFarneback, motion
 from stav2a.metrics.alignment import aa_align, video_peaks_s
 
 

@@ -6,8 +6,10 @@ import av
 import numpy as np
 import pytest
 
-from stav2a.data import io
-from stav2a.data.io import MediaError
+from stav2a.data.media import MediaError, opening, writing
+from stav2a.data.media.audio import read_audio
+from stav2a.data.media.video import decode, read_video, resample_frames
+from stav2a.utils.resampling import fit_audio
 
 RATE, FRAMES = 25, 20
 
@@ -26,7 +28,7 @@ def sound(duration_s: float = FRAMES / RATE, sample_rate: int = 16_000) -> np.nd
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    io.write_clip(path, pictures(), RATE, sound(), 16_000)
+    writing.write_clip(path, pictures(), RATE, sound(), 16_000)
     return path
 
 
@@ -57,55 +59,55 @@ def levels(frames: np.ndarray) -> list[int]:
 
 
 def test_same_input_gives_the_same_bytes(clip, tmp_path):
-    io.write_clip(tmp_path / "again.mp4", pictures(), RATE, sound(), 16_000)
+    writing.write_clip(tmp_path / "again.mp4", pictures(), RATE, sound(), 16_000)
     assert (tmp_path / "again.mp4").read_bytes() == clip.read_bytes()
 
 
 def test_probe_tells_what_was_written(clip):
-    assert io.probe(clip) == io.VideoInfo(64, 64, 25.0, 20, 0.8, True, "h264")
+    assert opening.probe(clip) == opening.VideoInfo(64, 64, 25.0, 20, 0.8, True, "h264")
 
 
 def test_decode_returns_what_was_written_at_its_time(clip):
-    decoded = io.decode(clip)
+    decoded = decode(clip)
     assert levels(decoded.frames) == list(range(FRAMES))
     np.testing.assert_allclose(decoded.pts_s, np.arange(FRAMES) / RATE, atol=1e-6)
     assert decoded.duration_s == pytest.approx(0.8)
-    audio = io.fit_audio(decoded.audio, 12_800)
+    audio = fit_audio(decoded.audio, 12_800)
     assert np.abs(audio[:7800]).max() < 0.02 and np.abs(audio[8000:]).max() == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(12.5, range(0, 20, 2)), (5, [0, 5, 10, 15]), (50, None)])
 def test_frames_are_the_nearest_in_time(clip, rate, expected):
     length = round(0.8 * rate)
-    frames = io.read_video(clip, frame_rate_hz=rate, size=16)
+    frames = read_video(clip, frame_rate_hz=rate, size=16)
     assert frames.shape == (length, 16, 16, 3)
-    np.testing.assert_array_equal(frames, io.resample_frames(io.decode(clip), rate, (16, 16), length))
+    np.testing.assert_array_equal(frames, resample_frames(decode(clip), rate, (16, 16), length))
     assert expected is None or levels(frames) == list(expected)
 
 
 def test_a_stretch_beyond_the_end_holds_the_last_frame(clip):
-    frames = io.read_video(clip, frame_rate_hz=25, start_s=0.6, duration_s=0.4)
+    frames = read_video(clip, frame_rate_hz=25, start_s=0.6, duration_s=0.4)
     assert levels(frames) == [15, 16, 17, 18, 19, 19, 19, 19, 19, 19]
 
 
 def test_without_a_rate_every_frame_of_the_stretch_comes(clip):
-    assert levels(io.read_video(clip, start_s=0.2, duration_s=0.12, gray=True)) == [5, 6, 7]
+    assert levels(read_video(clip, start_s=0.2, duration_s=0.12, gray=True)) == [5, 6, 7]
 
 
 def test_a_stretch_outside_the_video_is_refused(clip):
     with pytest.raises(MediaError, match="no frame from 3 s on for 1 s; the last is at 0.76 s"):
-        io.read_video(clip, frame_rate_hz=5, start_s=3, duration_s=1)
+        read_video(clip, frame_rate_hz=5, start_s=3, duration_s=1)
 
 
 def test_audio_comes_at_the_rate_asked_for(clip):
-    assert len(io.read_audio(clip, 8000)) == pytest.approx(6400, abs=512)
+    assert len(read_audio(clip, 8000)) == pytest.approx(6400, abs=512)
 
 
 def test_wav_round_trip(tmp_path):
-    io.write_wav(tmp_path / "a" / "x.wav", sound(), 16_000)
+    writing.write_wav(tmp_path / "a" / "x.wav", sound(), 16_000)
     with wave.open(str(tmp_path / "a" / "x.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 1, 12_800)
-    np.testing.assert_allclose(io.read_audio(tmp_path / "a" / "x.wav", 16_000), sound(), atol=1e-4)
+    np.testing.assert_allclose(read_audio(tmp_path / "a" / "x.wav", 16_000), sound(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +124,14 @@ def test_wav_round_trip(tmp_path):
 def test_mux_copies_every_packet(tmp_path, name, codec):
     quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     video = write(tmp_path / name, codec, options=quiet)
-    io.mux(video, sound(), 16_000, tmp_path / "out" / "y.mp4")
+    writing.mux(video, sound(), 16_000, tmp_path / "out" / "y.mp4")
     if name == "x.mkv":  # which leaves the first of them out
         assert without_decoding_times(packets(tmp_path / "out" / "y.mp4")) == without_decoding_times(
             packets(video)
         )
     else:
         assert packets(tmp_path / "out" / "y.mp4") == packets(video)
-    before, after = io.probe(video), io.probe(tmp_path / "out" / "y.mp4")
+    before, after = opening.probe(video), opening.probe(tmp_path / "out" / "y.mp4")
     assert (after.frames, after.has_audio) == (before.frames, True)
 
 
@@ -137,7 +139,7 @@ def test_mux_copies_every_packet(tmp_path, name, codec):
 @pytest.mark.parametrize("length_s", [0.1, 0.8, 3.0])
 def test_muxed_sound_is_as_long_as_the_picture(tmp_path, rate, length_s):
     video = write(tmp_path / "x.mp4", "libx264", rate)
-    io.mux(video, sound(length_s), 16_000, tmp_path / "y.mp4")
+    writing.mux(video, sound(length_s), 16_000, tmp_path / "y.mp4")
     with av.open(str(tmp_path / "y.mp4")) as container:
         picture, audio = (
             float(s.duration * s.time_base) for s in (*container.streams.video, *container.streams.audio)
@@ -146,14 +148,14 @@ def test_muxed_sound_is_as_long_as_the_picture(tmp_path, rate, length_s):
 
 
 def test_mux_replaces_the_old_sound(clip, tmp_path):
-    io.mux(clip, np.zeros(12_800), 16_000, tmp_path / "y.mp4")
+    writing.mux(clip, np.zeros(12_800), 16_000, tmp_path / "y.mp4")
     assert packets(tmp_path / "y.mp4") == packets(clip)
-    assert np.abs(io.read_audio(tmp_path / "y.mp4", 16_000)).max() < 1e-3
+    assert np.abs(read_audio(tmp_path / "y.mp4", 16_000)).max() < 1e-3
 
 
 def test_muxed_sound_begins_with_the_picture(clip, tmp_path):
-    io.mux(clip, sound(), 16_000, tmp_path / "y.mp4")
-    audio = io.read_audio(tmp_path / "y.mp4", 16_000)
+    writing.mux(clip, sound(), 16_000, tmp_path / "y.mp4")
+    audio = read_audio(tmp_path / "y.mp4", 16_000)
     assert np.flatnonzero(np.abs(audio) > 0.1)[0] == pytest.approx(8000, abs=64)
 
 
@@ -167,11 +169,11 @@ def test_a_turned_video_is_read_upright_and_stays_turned(tmp_path):
         for picture in wide:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    io.mux(tmp_path / "x.mp4", sound(), 16_000, tmp_path / "y.mp4")
+    writing.mux(tmp_path / "x.mp4", sound(), 16_000, tmp_path / "y.mp4")
     for name in ("x.mp4", "y.mp4"):
-        frames = io.read_video(tmp_path / name)
+        frames = read_video(tmp_path / name)
         assert frames.shape[1:3] == (64, 32)
-        assert (io.probe(tmp_path / name).width, io.probe(tmp_path / name).height) == (32, 64)
+        assert (opening.probe(tmp_path / name).width, opening.probe(tmp_path / name).height) == (32, 64)
         assert frames[0, 48:].mean() > 200 > 50 > frames[0, :16].mean()  # counterclockwise: left is now below
 
 
@@ -184,7 +186,7 @@ def test_bad_videos_are_told_in_one_line(clip, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/x.ts\n")
-    io.write_wav(tmp_path / "sound.wav", sound(), 16_000)
+    writing.write_wav(tmp_path / "sound.wav", sound(), 16_000)
     cut(tmp_path / "cut.mp4", clip, 0.6)
     expected = {
         "missing.mp4": "no such file. Give the path of a video file",
@@ -197,10 +199,10 @@ def test_bad_videos_are_told_in_one_line(clip, tmp_path):
     }
     for name, message in expected.items():
         for read in (
-            io.probe,
-            io.decode,
-            io.read_video,
-            lambda path: io.mux(path, sound(), 16_000, tmp_path / "o.mp4"),
+            opening.probe,
+            decode,
+            read_video,
+            lambda path: writing.mux(path, sound(), 16_000, tmp_path / "o.mp4"),
         ):
             with pytest.raises(MediaError, match=message) as error:
                 read(tmp_path / name)
@@ -219,7 +221,7 @@ def test_a_video_cut_behind_its_index_is_refused(tmp_path, name):
         for picture in noise:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    for read in (io.probe, io.read_video):
+    for read in (opening.probe, read_video):
         with pytest.raises(MediaError, match="cut off"):
             read(cut(tmp_path / name, whole, 0.5))
 
@@ -231,38 +233,38 @@ def test_a_video_without_frames_is_refused(tmp_path):
         stream.pix_fmt = "yuv420p"
         container.start_encoding()
     with pytest.raises(MediaError, match="no video stream with frames in it: it holds nothing"):
-        io.probe(tmp_path / "x.mp4")
+        opening.probe(tmp_path / "x.mp4")
 
 
 def test_training_clips_need_sound(tmp_path):
     with pytest.raises(MediaError, match="no sound stream in it. Training needs clips with sound"):
-        io.decode(write(tmp_path / "x.mp4", "libx264"))
+        decode(write(tmp_path / "x.mp4", "libx264"))
 
 
 def test_a_codec_that_mp4_does_not_hold_is_named(tmp_path):
     with pytest.raises(
         MediaError, match=r"its picture is vp8, which can't be copied into an mp4 \(only h264"
     ):
-        io.mux(write(tmp_path / "x.webm", "libvpx"), sound(), 16_000, tmp_path / "y.mp4")
+        writing.mux(write(tmp_path / "x.webm", "libvpx"), sound(), 16_000, tmp_path / "y.mp4")
 
 
 def test_only_an_mp4_is_written(clip, tmp_path):
     with pytest.raises(MediaError, match="an mp4 is written. Name it y.mp4."):
-        io.mux(clip, sound(), 16_000, tmp_path / "y.avi")
+        writing.mux(clip, sound(), 16_000, tmp_path / "y.avi")
 
 
 def test_an_odd_sample_rate_is_refused(clip, tmp_path):
     with pytest.raises(MediaError, match="AAC has no sample rate of 17000 Hz"):
-        io.mux(clip, sound(), 17_000, tmp_path / "y.mp4")
+        writing.mux(clip, sound(), 17_000, tmp_path / "y.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told(clip, tmp_path):
     (tmp_path / "file").touch()
     for write_it in (
-        lambda path: io.mux(clip, sound(), 16_000, path.with_suffix(".mp4")),
-        lambda path: io.write_wav(path, sound(), 16_000),
-        lambda path: io.write_clip(path, pictures(2), RATE, sound(), 16_000),
+        lambda path: writing.mux(clip, sound(), 16_000, path.with_suffix(".mp4")),
+        lambda path: writing.write_wav(path, sound(), 16_000),
+        lambda path: writing.write_clip(path, pictures(2), RATE, sound(), 16_000),
     ):
         with pytest.raises(
             MediaError, match=r"can't be written .* Choose an output folder that can be written to"
@@ -271,7 +273,7 @@ def test_a_folder_that_cannot_be_written_is_told(clip, tmp_path):
 
 
 def test_nothing_is_left_of_a_failed_write(tmp_path):
-    with pytest.raises(RuntimeError), io.atomic(tmp_path / "x.txt") as temporary:
+    with pytest.raises(RuntimeError), writing.atomic(tmp_path / "x.txt") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

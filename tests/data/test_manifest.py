@@ -2,7 +2,7 @@
 
 import pytest
 
-from stav2a.data.manifest import Manifest, ManifestError
+from stav2a.data.manifest import ManifestDataset, ManifestError
 
 HEADER = "id,caption,split,file,label\n"
 
@@ -15,7 +15,7 @@ def folder(tmp_path):
 
 def written(folder, text, encoding="utf-8"):
     (folder / "manifest.csv").write_bytes(text.encode(encoding))
-    return Manifest(file=str(folder / "manifest.csv"))
+    return ManifestDataset(file=str(folder / "manifest.csv"))
 
 
 def test_clips_come_in_the_order_of_the_csv(folder):
@@ -45,7 +45,7 @@ def test_what_is_wrong_is_said(folder, text, message):
 
 def test_a_missing_manifest(tmp_path):
     with pytest.raises(ManifestError, match="there is no such file. Expected a csv"):
-        Manifest(file=str(tmp_path / "none.csv")).clips(tmp_path)
+        ManifestDataset(file=str(tmp_path / "none.csv")).clips(tmp_path)
 
 
 def test_another_encoding(folder):

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from stav2a.data.manifest import ManifestError
-from stav2a.data.manifests import Captions, open_manifest
+from stav2a.data.manifest import Captions, ManifestError, open_manifest
 
 VGGSOUND = '---g-f_I2yQ,1,"people marching, in step",test\n--0PQM4-hqg,30,waterfall burbling,train\n'
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stav2a.data.onsets import Librosa, SuperFlux, _madmom_found, onset_frames
-from stav2a.data.struck_objects.performance import CLASSES, plan
-from stav2a.data.struck_objects.sound import render_sound
+from stav2a.data.struck_objects.scene import CLASSES, plan
+from stav2a.data.struck_objects.synthesis import render_sound
 
 WORLD = [plan(0, "test", index, 0, 0) for index in range(2 * len(CLASSES))]
 

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from stav2a.data import io
 from stav2a.data.clip import Clip
+from stav2a.data.decoded import DecodedClips, prepare
 from stav2a.data.filters import AVAlignFilter, KeepAll
-from stav2a.data.io import MediaError
+from stav2a.data.media import MediaError, audio, video
 from stav2a.data.onsets import SuperFlux
-from stav2a.data.prepare import Prepared, prepare
 from stav2a.data.struck_objects import StruckObjects
 
 
@@ -16,7 +15,7 @@ def clips(tmp_path_factory) -> list[Clip]:
     return world.clips(tmp_path_factory.mktemp("world"))
 
 
-def prepared(clips: list[Clip], workers: int = 1) -> Prepared:
+def prepared(clips: list[Clip], workers: int = 1) -> DecodedClips:
     filters = {"none": KeepAll(), "av_align": AVAlignFilter(detector=SuperFlux, flow_size=32)}
     return prepare(
         clips,
@@ -31,7 +30,7 @@ def prepared(clips: list[Clip], workers: int = 1) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def whole(clips) -> Prepared:
+def whole(clips) -> DecodedClips:
     return prepared(clips)
 
 
@@ -41,9 +40,9 @@ def test_arrays_fit_the_encoder_and_the_duration(whole):
 
 
 def test_frames_and_sound_are_those_of_the_file(clips, whole):
-    frames = io.read_video(clips[4].video, frame_rate_hz=12.5, size=32)
+    frames = video.read_video(clips[4].video, frame_rate_hz=12.5, size=32)
     np.testing.assert_array_equal(whole.frames[4], frames.transpose(0, 3, 1, 2))
-    np.testing.assert_array_equal(whole.audio[4], io.read_audio(clips[4].video, 16_000))
+    np.testing.assert_array_equal(whole.audio[4], audio.read_audio(clips[4].video, 16_000))
 
 
 def test_pseudo_onsets_match_the_truth(whole):
@@ -90,7 +89,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 def test_what_is_saved_is_loaded(whole, tmp_path):
     whole.save(tmp_path / "p")
-    loaded = Prepared.load(tmp_path / "p")
+    loaded = DecodedClips.load(tmp_path / "p")
     assert (loaded.clips, loaded.decisions, loaded.failed) == (whole.clips, whole.decisions, whole.failed)
     np.testing.assert_array_equal(loaded.frames, whole.frames)
     np.testing.assert_array_equal(loaded.audio, whole.audio)

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stav2a.data import io
-from stav2a.data.flow import motion
-from stav2a.data.pool import parallel
+from stav2a.data.media import opening
+from stav2a.data.optical_flow import motion
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.data.struck_objects.motion import distance
-from stav2a.data.struck_objects.performance import CLASSES, DURATION_S, NAMES, plan
-from stav2a.data.struck_objects.picture import render_picture
-from stav2a.data.struck_objects.sound import render_sound
+from stav2a.data.struck_objects.rendering import render_picture
+from stav2a.data.struck_objects.scene import CLASSES, DURATION_S, NAMES, distance, plan
+from stav2a.data.struck_objects.synthesis import render_sound
+from stav2a.utils.parallel import parallel
 
 MANY = [plan(0, "train", index, 0.4, 0.6) for index in range(300)]
 
@@ -117,7 +116,7 @@ def test_motion_is_greatest_at_the_first_strike():
 def test_rendering_gives_real_files_a_manifest_and_the_truth(tmp_path):
     clips = StruckObjects(train_clips=3, validation_clips=1, test_clips=2).clips(tmp_path)
     assert [clip.split for clip in clips] == ["train"] * 3 + ["validation"] + ["test"] * 2
-    info = io.probe(clips[0].video)
+    info = opening.probe(clips[0].video)
     assert (info.width, info.height, info.frame_rate_hz, info.frames) == (128, 128, 25.0, 64)
     manifest = clips[0].video.parents[1] / "manifest.csv"
     rows = list(csv.DictReader(manifest.open(encoding="utf-8")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stav2a.data.io import write_clip, write_wav
+from stav2a.data.media import write_clip, write_wav
 
 RATE = 16_000
 CLICKS_S = (0.3, 0.8, 1.4)

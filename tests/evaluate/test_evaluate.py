@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from stav2a.evaluate import main
+from stav2a.cli.evaluate import main
 from tests.evaluate.material import RATE, clicks, film, folders
 
 TIMING = ["aa_align", "av_align"]
@@ -85,8 +85,8 @@ def test_the_second_time_answers_from_what_was_heard_to_the_last_bit(made, monke
     def not_again(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("stav2a.evaluate.listening.read_audio", not_again)
-    monkeypatch.setattr("stav2a.evaluate.listening.read_video", not_again)
+    monkeypatch.setattr("stav2a.data.media.audio.read_audio", not_again)
+    monkeypatch.setattr("stav2a.data.media.video.read_video", not_again)
     assert run(made, made / "out", "--duration", "1", "--duration", "2") == 0
     assert (made / "out" / "table.csv").read_text() == first
 
@@ -178,7 +178,7 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
             "a system is named 'real sound'. Take letters, digits, spaces",
         ),
         (["--generated", "a/b=bad"], 2, "a system is named 'a/b'. Take letters, digits, spaces"),
-        (["--detector", "ears"], 2, "No onset_detector named 'ears'"),
+        (["--detector", "extractors"], 2, "No onset_detector named 'extractors'"),
         (["--flow", "river"], 2, "No optical_flow named 'river'"),
         (["--duration", "60"], 2, "no clip can be scored: lasts 2.00 s, less than 95% of it"),
         (["--videos", "nowhere"], 2, "--videos: there is no folder nowhere"),

@@ -1,7 +1,7 @@
 import pytest
 
-from stav2a.errors import UsageError
-from stav2a.evaluate.folders import LeftOut, pair
+from stav2a.evaluation.folders.pairing import SkippedClip, pair
+from stav2a.utils.errors import UsageError
 
 
 def fill(folder, *names):
@@ -19,8 +19,8 @@ def test_clips_are_files_of_one_name_in_every_folder(tmp_path):
     assert clips[0].files == {"reference": real / "a.mp4", "ours": ours / "a.wav"}
     assert (clips[0].video, clips[1].video) == (real / "a.mp4", None)
     assert left_out == [
-        LeftOut("c", "ours", f"no such file in {ours}"),
-        LeftOut("d", "reference", f"no such file in {real}"),
+        SkippedClip("c", "ours", f"no such file in {ours}"),
+        SkippedClip("d", "reference", f"no such file in {real}"),
     ]
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from stav2a.checkpoints import CheckpointError
-from stav2a.judges.cnn14 import Cnn14, network
+from stav2a.metrics.judges.cnn14 import Cnn14, network
+from stav2a.utils.checkpoints import CheckpointError
 
 RATE = 16_000
 

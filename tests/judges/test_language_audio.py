@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import ClapConfig, ClapModel
 
-from stav2a.checkpoints import CheckpointError
-from stav2a.judges.language_audio import Clap
+from stav2a.metrics.judges.clap import Clap
+from stav2a.utils.checkpoints import CheckpointError
 from tests.judges.material import filled, tokenizer
 
 WORDS = ["a", "dog", "barks", "an", "orchestra", "plays", "symphony"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stav2a.checkpoints import CheckpointError
-from stav2a.judges.ms_clap import RATE, MSClap, Towers, renamed, segments
+from stav2a.metrics.judges.ms_clap import RATE, MSClap, Towers, renamed, segments
+from stav2a.utils.checkpoints import CheckpointError
 from tests.judges.material import filled, tokenizer
 
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def tone(seconds):
 
 @pytest.mark.parametrize("seconds", [3, 7, 10])
 def test_sounds_are_embedded_as_by_msclap(judge, seconds):
-    found = judge.model.hear(torch.from_numpy(tone(seconds).copy())[None])[0, :4]
+    found = judge.model.features(torch.from_numpy(tone(seconds).copy())[None])[0, :4]
     assert found.tolist() == pytest.approx(GOLDEN[f"{seconds} s"], abs=2e-4)
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from stav2a.checkpoints import CheckpointError
-from stav2a.judges.vggish import VGGish, examples, network
+from stav2a.metrics.judges.vggish import VGGish, examples, network
+from stav2a.utils.checkpoints import CheckpointError
 from tests.judges.test_cnn14 import RATE, sound
 
 pytestmark = pytest.mark.slow

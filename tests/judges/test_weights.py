@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.judges.weights import fingerprint, looked_for_in, missing, place
+from stav2a.metrics.judges.judge import fingerprint, looked_for_in, missing, place
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stav2a.data.io import write_clip, write_wav
-from stav2a.listen.folder import ListeningTest, Settings, begin_or_resume
-from stav2a.listen.scales import NAMES
+from stav2a.data.media import write_clip, write_wav
+from stav2a.listening.database import NAMES
+from stav2a.listening.setup import ListeningSettings, ListeningTest, begin_or_resume
 
 RATE_HZ, FPS, SECONDS = 16_000, 25, 0.6
 SYSTEMS = ("gt", "mine")
@@ -39,7 +39,7 @@ def folders(root: Path, systems: Sequence[str] = SYSTEMS, clips: Sequence[str] =
 
 def begun(root: Path, clips: int = 2, **more: object) -> ListeningTest:
     """A new test of `clips` clips through all systems, in root/test."""
-    settings = Settings(folders(root, **more), clips, seed=0)  # type: ignore[arg-type]
+    settings = ListeningSettings(folders(root, **more), clips, seed=0)  # type: ignore[arg-type]
     (root / "test").mkdir(exist_ok=True)
     return begin_or_resume(root / "test", settings)[0]
 

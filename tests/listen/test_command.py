@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.listen import main
+from stav2a.cli.listen import main
 from tests.listen.examples import begun, film, folders, rate_all
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def free_port() -> int:
 def started(arguments: list[str]) -> tuple[subprocess.Popen[str], str]:
     """The running command, and the address it serves."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "stav2a.listen", *arguments]
+    command = [sys.executable, "-m", "stav2a", "listen", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stav2a.listen.errors import ListenError, StorageError
+from stav2a.listening.material import ListenError, StorageError
 from tests.listen.examples import begun
 
 
@@ -55,7 +55,7 @@ def test_many_write_at_once(test):
 
 
 def test_a_locked_database_is_told(test, monkeypatch):
-    monkeypatch.setattr("stav2a.listen.database.PATIENCE_S", 0.05)
+    monkeypatch.setattr("stav2a.listening.database.PATIENCE_S", 0.05)
     other = sqlite3.connect(test.database.path)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StorageError, match=r"can't be used \(database is locked\)"):

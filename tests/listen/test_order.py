@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from stav2a.listen.order import playlist
+from stav2a.listening.server import playlist
 
 CLIPS, SYSTEMS = [f"clip{i}" for i in range(6)], ["a", "b", "c"]
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from stav2a.listen.analysis import analyse
-from stav2a.listen.order import playlist
-from stav2a.listen.report import write_report
-from stav2a.listen.server import PageServer
-from stav2a.tracking import NullTracker
+from stav2a.experiments.tracking import NullTracker
+from stav2a.listening.analysis import analyse
+from stav2a.listening.ratings_report import write_report
+from stav2a.listening.server import PageServer, playlist
 from tests.listen.examples import begun
 
 pytestmark = pytest.mark.slow

@@ -6,13 +6,12 @@ import shutil
 
 import pytest
 
-from stav2a.listen.analysis import analyse
-from stav2a.listen.database import Rating
-from stav2a.listen.errors import ListenError
-from stav2a.listen.folder import load
-from stav2a.listen.published import published
-from stav2a.listen.report import write_report
-from stav2a.tracking import NullTracker, connect
+from stav2a.experiments.tracking import NullTracker, connect
+from stav2a.listening.analysis import analyse
+from stav2a.listening.database import Rating
+from stav2a.listening.material import ListenError
+from stav2a.listening.ratings_report import published, write_report
+from stav2a.listening.setup import load
 from tests.listen.examples import begun, rate_all
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stav2a.listen.server import PageServer
+from stav2a.listening.server import PageServer
 from tests.listen.examples import SYSTEMS, begun
 
 

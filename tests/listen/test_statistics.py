@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stav2a.listen.statistics import cluster_draws, krippendorff_alpha, t_half_width
+from stav2a.listening.analysis import cluster_draws, krippendorff_alpha, t_half_width
 from stav2a.metrics import bootstrap
 
 NAN = float("nan")

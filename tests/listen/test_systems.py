@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from stav2a.listen.errors import ListenError
-from stav2a.listen.systems import choose, gather, named_once
+from stav2a.listening.material import ListenError, choose, gather, named_once
 
 
 def touched(root, **folders):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stav2a.metrics.alignment import aa_align, av_align, count_hits, onset_scores, video_peaks
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 MATCHINGS = ("one_to_one", "released")
 

@@ -6,7 +6,7 @@ import pytest
 from stav2a.metrics import bootstrap
 from stav2a.metrics.alignment import aa_align
 from stav2a.metrics.distribution import frechet_distance
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():

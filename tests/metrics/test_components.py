@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 
 from stav2a import registry
-from stav2a.evaluation import from_json, to_json
-from stav2a.metrics import components  # noqa: F401  (registers)
-from stav2a.metrics.components.classified import ClassAccuracy, InceptionScore, KLDivergence
-from stav2a.metrics.components.distances import FrechetDistance, KernelAudioDistance
-from stav2a.metrics.components.timing import AAAlign, AVAlign, OnsetF1
+from stav2a.evaluation.scores import from_json, to_json
+from stav2a.metrics import registered  # noqa: F401  (registers)
 from stav2a.metrics.distribution import frechet_distance
-from stav2a.metrics.errors import MetricError
-from stav2a.metrics.sets import Classified, EvaluationSet
-from stav2a.metrics.sounds import Arrays, describe
+from stav2a.metrics.registered.distances import (
+    ClassAccuracy,
+    FrechetDistance,
+    InceptionScore,
+    KernelAudioDistance,
+    KLDivergence,
+)
+from stav2a.metrics.registered.timing import AAAlign, AVAlign, OnsetF1
+from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet, MetricError, describe
 from stav2a.registry import available
 
 RATE = 1000
@@ -41,12 +44,12 @@ def sound(*onsets_s, duration_s=2.0):
 
 
 def arrays(generated, references):
-    return Arrays(generated=generated, references=references, sample_rate=RATE)
+    return ArraySounds(generated=generated, references=references, sample_rate=RATE)
 
 
 def classified(n=24, classes=4, seed=0):
     rng = np.random.default_rng(seed)
-    return Classified(
+    return ClassifierOutputs(
         name="toy classifier",
         generated_logits=rng.normal(size=(n, classes)),
         reference_logits=rng.normal(size=(n, classes)),
@@ -284,7 +287,7 @@ def test_a_classifier_gives_one_row_a_clip():
     with pytest.raises(
         MetricError, match=r"toy classifier gave .*reference_logits \(3, 4\).* Give one row a clip"
     ):
-        Classified(**rows)
+        ClassifierOutputs(**rows)
 
 
 def test_recipes_name_the_metrics():

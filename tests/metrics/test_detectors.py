@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stav2a.data.onsets import Librosa, SuperFlux
-from stav2a.data.struck_objects.performance import plan
-from stav2a.data.struck_objects.sound import render_sound
+from stav2a.data.struck_objects.scene import plan
+from stav2a.data.struck_objects.synthesis import render_sound
 
 RATE = 16_000
 
@@ -42,5 +42,7 @@ def test_a_detectors_bias_is_known_and_far_below_the_tolerance(detector, bias_ms
 
 
 def test_false_onsets_are_librosas_and_more_at_16_khz(world):
-    others = [late_ms(ear, world)[1] for ear in (SuperFlux(), Librosa(), Librosa(sample_rate=RATE))]
+    others = [
+        late_ms(extractor, world)[1] for extractor in (SuperFlux(), Librosa(), Librosa(sample_rate=RATE))
+    ]
     assert others[0] == 0 < others[1] < others[2] / 2

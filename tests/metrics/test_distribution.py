@@ -11,7 +11,7 @@ from stav2a.metrics.distribution import (
     kl_divergences,
     log_softmax,
 )
-from stav2a.metrics.errors import MetricError
+from stav2a.metrics.score import MetricError
 from stav2a.metrics.semantic import class_hits
 
 

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from stav2a.metrics.components.classified import InceptionScore, KLDivergence
-from stav2a.metrics.components.distances import FrechetAudioDistance, FrechetDistance, KernelAudioDistance
-from stav2a.metrics.components.language import PAM, ClapScore
 from stav2a.metrics.distribution import frechet_distance
-from stav2a.metrics.sets import EvaluationSet
-from stav2a.metrics.sounds import Arrays
+from stav2a.metrics.registered.distances import (
+    FrechetAudioDistance,
+    FrechetDistance,
+    InceptionScore,
+    KernelAudioDistance,
+    KLDivergence,
+)
+from stav2a.metrics.registered.language import PAM, ClapScore
+from stav2a.metrics.score import ArraySounds, EvaluationSet
 
 RATE, N = 100, 24
 RECORD = np.dtype([("embedding", float, 3), ("logits", float, 4)])
@@ -58,7 +62,7 @@ def samples(generated=None, references=None, **known):
         [each.astype(float) for each in (rng.normal(size=(N, 9)) if given is None else given)]
         for given in (generated, references)
     )
-    sounds = Arrays(generated=ours, references=theirs, sample_rate=RATE)
+    sounds = ArraySounds(generated=ours, references=theirs, sample_rate=RATE)
     return EvaluationSet(ids=[f"clip{i}" for i in range(len(ours))], sounds=sounds, **known)
 
 
@@ -85,7 +89,7 @@ def test_a_published_judge_stands_in_for_a_classifier(metric):
 def test_a_judge_without_weights_leaves_the_metric_out_and_listens_to_nothing(metric):
     made = metric(judge=Missing)
     assert made(samples()).unavailable == "weights of Toy not found: put toy.pth here: nowhere"
-    assert made.ears == ()
+    assert made.extractors == ()
 
 
 def test_fad_pools_the_windows_of_all_clips():
@@ -131,5 +135,5 @@ def test_pam_is_the_probability_of_the_clean_prompt():
 
 def test_released_forms_have_names_of_their_own(monkeypatch):
     monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
-    names = [form.released().sheet.name for form in (KLDivergence, ClapScore, PAM)]
+    names = [form.released().reporter.name for form in (KLDivergence, ClapScore, PAM)]
     assert names == ["kl_eps_1e-06", "clap_released", "pam_released"]

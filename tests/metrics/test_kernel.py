@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from stav2a.metrics.errors import MetricError
-from stav2a.metrics.kernel import KernelDistance, kernel_distance
+from stav2a.metrics.distribution import KernelDistance, kernel_distance
+from stav2a.metrics.score import MetricError
 
 
 def test_two_clips_a_side_by_hand():

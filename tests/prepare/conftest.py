@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from stav2a.cli.prepare import main
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.prepare import main
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from stav2a import registry
-from stav2a.data.cache import Cache, CacheError
-from stav2a.prepare.folder import Folder
-from stav2a.prepare.texts import make_texts
+from stav2a.data.prepared import PreparedFolder, PreparedFolderError
+from stav2a.preparation.dataset_folder import Folder
+from stav2a.preparation.preparing import make_texts
 from tests import tiny
 
 
@@ -21,7 +21,7 @@ def copy(prepared, tmp_path):
 
 
 def test_rows_are_indexed_like_a_tensor(prepared):
-    mel = Cache(prepared).tensor("mel")
+    mel = PreparedFolder(prepared).tensor("mel")
     whole = mel[:]
     assert whole.shape == mel.shape == (10, 1, 256, 64) and len(mel) == 10
     for key in (3, -1, slice(2, 5), [4, 1], np.array([9, 0]), torch.tensor([7, 7]), torch.tensor(2)):
@@ -36,7 +36,7 @@ def test_rows_are_indexed_like_a_tensor(prepared):
 
 
 def test_clips_are_those_of_the_manifest(prepared):
-    cache = Cache(prepared)
+    cache = PreparedFolder(prepared)
     assert [clip.id for clip in cache.clips][:2] == ["train_00000", "train_00001"]
     assert all(clip.video.is_file() and clip.label and clip.caption for clip in cache.clips)
     assert cache.onsets().shape == (10, 32) and cache.onsets().dtype == torch.float32
@@ -54,9 +54,9 @@ def test_changed_numbers_are_found_when_their_row_is_read(copy):
     tensors = load_file(path)
     tensors["mel"][2, 0, 7, 7] += 1
     save_file(tensors, path, told)
-    mel = Cache(copy).tensor("mel")
+    mel = PreparedFolder(copy).tensor("mel")
     mel[5]
-    with pytest.raises(CacheError, match="00001.safetensors: mel of row 2 is not what was written"):
+    with pytest.raises(PreparedFolderError, match="00001.safetensors: mel of row 2 is not what was written"):
         mel[6]
 
 
@@ -69,33 +69,33 @@ def test_changed_numbers_are_found_when_their_row_is_read(copy):
 )
 def test_a_damaged_shard_is_found(copy, change, message):
     change(copy / "shards" / "00001.safetensors")
-    mel = Cache(copy).tensor("mel")
+    mel = PreparedFolder(copy).tensor("mel")
     mel[0]
-    with pytest.raises(CacheError, match=message):
+    with pytest.raises(PreparedFolderError, match=message):
         mel[4]
 
 
 def test_what_is_not_there_is_said(prepared, tmp_path):
-    with pytest.raises(CacheError, match="holds no e_v, but frames, mel, onsets: feature_encoder"):
-        Cache(prepared).tensor("e_v")
-    with pytest.raises(CacheError, match="asks another filter, or other settings"):
-        Cache(prepared).decisions("0" * 64)
-    with pytest.raises(CacheError, match="holds no text embeddings: "):
-        Cache(prepared).texts([0])
-    with pytest.raises(CacheError, match="holds no prepared clips"):
-        Cache(tmp_path)
+    with pytest.raises(PreparedFolderError, match="holds no e_v, but frames, mel, onsets: feature_encoder"):
+        PreparedFolder(prepared).tensor("e_v")
+    with pytest.raises(PreparedFolderError, match="asks another filter, or other settings"):
+        PreparedFolder(prepared).decisions("0" * 64)
+    with pytest.raises(PreparedFolderError, match="holds no text embeddings: "):
+        PreparedFolder(prepared).texts([0])
+    with pytest.raises(PreparedFolderError, match="holds no prepared clips"):
+        PreparedFolder(tmp_path)
 
 
 def test_an_unfinished_folder_is_refused(copy):
     (copy / "index.parquet").unlink()
-    with pytest.raises(CacheError, match="is not finished"):
-        Cache(copy)
+    with pytest.raises(PreparedFolderError, match="is not finished"):
+        PreparedFolder(copy)
 
 
 def test_each_distinct_caption_is_embedded_once(copy):
     encoder = tiny.model().text_encoder
     make_texts(Folder(copy), encoder)
-    cache = Cache(copy)
+    cache = PreparedFolder(copy)
     captions = [clip.caption for clip in cache.clips]
     e_text, mask = cache.texts([3, 0, 9])
     with torch.no_grad():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.data.cache.layout import Row
-from stav2a.prepare.local import run
-from stav2a.prepare.stages import Decode, Encode, Settings, Work
+from stav2a.data.prepared.shards import ClipRecord
+from stav2a.preparation.clip_stages import ClipSettings, ClipWork, Decode, Encode
+from stav2a.preparation.executors import run_local
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def test_ray_gives_the_same_files(prepare, prepared, files_of, tmp_path):
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(world, prepared, files_of, tmp_path):
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "stav2a.prepare", "--manifest", str(world / "manifest.csv")]
+    command = [sys.executable, "-m", "stav2a", "prepare", "--manifest", str(world / "manifest.csv")]
     command += ["--videos", str(world), "--output", str(folder), "--shard-clips", "4", "--workers", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for finished in ("unfinished/00000/*.safetensors", "shards/*.safetensors"):  # a clip; a shard
@@ -48,7 +48,7 @@ def test_killed_at_any_moment_it_goes_on(world, prepared, files_of, tmp_path):
 class Fragile(Decode):
     """Dies with its process at clip 3, as a fault in a decoder would."""
 
-    def __call__(self, position: int) -> Row:
+    def __call__(self, position: int) -> ClipRecord:
         if position == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(position)
@@ -58,11 +58,15 @@ class Fragile(Decode):
 def test_a_clip_that_kills_its_process_is_quarantined(prepared, world):
     from stav2a.data.filters import KeepAll
     from stav2a.data.onsets import SuperFlux
-    from stav2a.prepare.plan import Plan
+    from stav2a.preparation.plan import PreparationPlan
 
-    settings = Settings(12.5, 32, 2.56, 32, keep=("mel",))
-    decode = Fragile(Plan(prepared / "plan.parquet"), world, settings, SuperFlux(), {"none": KeepAll()})
-    rows = {row.position: row for row in run(Work(decode, Encode(("mel",), None, None)), range(10), 2)}
+    settings = ClipSettings(12.5, 32, 2.56, 32, keep=("mel",))
+    decode = Fragile(
+        PreparationPlan(prepared / "plan.parquet"), world, settings, SuperFlux(), {"none": KeepAll()}
+    )
+    rows = {
+        row.position: row for row in run_local(ClipWork(decode, Encode(("mel",), None, None)), range(10), 2)
+    }
     assert sorted(rows) == list(range(10))
     failed = {position: row.facts["reason"] for position, row in rows.items() if not row.tensors}
     assert list(failed) == [3] and failed[3].startswith("the process that read it died")

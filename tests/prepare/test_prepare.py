@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from stav2a import recipe
-from stav2a.checkpoints import save_weights, state
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
-from stav2a.data import io
-from stav2a.data.cache import Cache
+from stav2a.data.media import video
+from stav2a.data.media.audio import read_audio
 from stav2a.data.mel import log_mel
 from stav2a.data.onsets import SuperFlux, onset_frames
-from stav2a.experiment import Experiment
-from stav2a.prepare.parts import filter_key
+from stav2a.data.prepared import PreparedFolder
+from stav2a.experiments.experiment import Experiment
+from stav2a.preparation.parts import filter_key
+from stav2a.utils.checkpoints import save_weights, state
 
 SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "dim": 64, "frame_rate_hz": 12.5, "frame_size": 32}
 VAE = {
@@ -56,10 +57,10 @@ def test_what_was_decided_is_told_for_every_clip(prepared):
 
 
 def test_tensors_are_those_of_the_files(prepared):
-    cache = Cache(prepared)
+    cache = PreparedFolder(prepared)
     clip = cache.clips[3]
-    frames = io.read_video(clip.video, frame_rate_hz=12.5, size=32).transpose(0, 3, 1, 2)
-    audio = io.read_audio(clip.video, 16_000)
+    frames = video.read_video(clip.video, frame_rate_hz=12.5, size=32).transpose(0, 3, 1, 2)
+    audio = read_audio(clip.video, 16_000)
     np.testing.assert_array_equal(cache.tensor("frames")[3], frames)
     torch.testing.assert_close(cache.tensor("mel")[3], log_mel(torch.from_numpy(audio)[None])[0])
     onsets = SuperFlux()(audio, 16_000)
@@ -70,7 +71,7 @@ def test_tensors_are_those_of_the_files(prepared):
 def test_decisions_are_found_by_the_recipes_filters(prepared):
     recipe.load("recipes/cn_onset_gvf.gin")
     stages = [factory() for factory in Experiment().stages]
-    decisions = Cache(prepared).decisions(filter_key(stages[-1].data_filter))
+    decisions = PreparedFolder(prepared).decisions(filter_key(stages[-1].data_filter))
     assert {decision.keep for decision in decisions} == {True, False}
 
 
@@ -115,7 +116,7 @@ def encoded(prepare, weights, tmp_path_factory):
 
 
 def test_encoders_with_weights_leave_features_and_latents(encoded, prepared):
-    cache = Cache(encoded)
+    cache = PreparedFolder(encoded)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "onsets"}
     e_v = cache.tensor("e_v")[:]
     assert e_v.shape == (10, 32, 64) and e_v.dtype == torch.float32
@@ -127,15 +128,17 @@ def test_encoders_with_weights_leave_features_and_latents(encoded, prepared):
 def test_features_are_those_of_the_encoder_to_half_precision(encoded, prepared, weights):
     recipe.load("recipes/cn_onset_gvf.gin", [word for word in weights if word != "--bind"])
     encoder = Experiment().feature_encoder().eval()
-    frames = Cache(prepared).tensor("frames")[[2]].float() / 255
+    frames = PreparedFolder(prepared).tensor("frames")[[2]].float() / 255
     with torch.no_grad():
-        torch.testing.assert_close(Cache(encoded).tensor("e_v")[[2]], encoder(frames), atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            PreparedFolder(encoded).tensor("e_v")[[2]], encoder(frames), atol=2e-4, rtol=1e-3
+        )
 
 
 def test_an_encoder_can_be_left_out(prepare, tmp_path):
     options = [word for slot in ("feature_encoder", "autoencoder") for word in ("--without", slot)]
     assert prepare(tmp_path / "out", *options, "--bind", "run.classifier = None") == 0
-    assert set(Cache(tmp_path / "out").kinds) == {"onsets"}
+    assert set(PreparedFolder(tmp_path / "out").kinds) == {"onsets"}
 
 
 def test_weights_that_are_not_there_are_named_with_the_way_round(prepare, tmp_path, capsys):
@@ -154,9 +157,9 @@ def test_broken_clips_are_quarantined_and_can_be_tried_again(prepared, prepare, 
     assert prepare(folder, *given) == 0
     (row,) = [row for row in clips_csv(folder) if row["status"] == "failed"]
     assert row["id"] == "train_00003" and row["reason"].startswith("train/train_00003.mp4: ")
-    assert len(Cache(folder)) == 9
+    assert len(PreparedFolder(folder)) == 9
     victim.write_bytes(whole)
-    assert prepare(folder, *given) == 0 and len(Cache(folder)) == 9
+    assert prepare(folder, *given) == 0 and len(PreparedFolder(folder)) == 9
     assert prepare(folder, *given, "--retry-failed") == 0
     ours, theirs = files_of(folder), files_of(prepared)
     for told in (ours, theirs):  # they name the folder of videos
@@ -177,7 +180,7 @@ def test_lines_that_can_be_no_clip_do_not_stop_the_others(prepare, world, tmp_pa
     assert rows["cf"] == "../secret.mp4: leads out of the folder of videos. Copy the file into it."
     assert rows["df"] == "/etc/hosts: leads out of the folder of videos. Copy the file into it."
     assert rows["ef"] == "2 fields where the header has 3."
-    assert [clip.id for clip in Cache(tmp_path / "out").clips] == ["a", "f\ng"]
+    assert [clip.id for clip in PreparedFolder(tmp_path / "out").clips] == ["a", "f\ng"]
 
 
 def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tmp_path):
@@ -185,7 +188,7 @@ def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tm
     captions.write_text("id,caption\ntest/test_00001,a drum\n")
     options = ["--captions", str(captions), "--validation", "0.5"]
     assert prepare(tmp_path / "out", *options, manifest=world) == 0
-    clips = Cache(tmp_path / "out").clips
+    clips = PreparedFolder(tmp_path / "out").clips
     assert {clip.split for clip in clips} == {"train", "validation"}
     assert {clip.id: clip.caption for clip in clips if clip.caption} == {"test/test_00001": "a drum"}
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stav2a.assembly import STAV2A
 from stav2a.components.text_encoders import TinyMT5
+from stav2a.models.stav2a import STAV2A
 from stav2a.sampling import ddim
 from tests import tiny
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.assembly import STAV2A, encode_captions
 from stav2a.components.global_poolers import NoPooler
+from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.sampling import (
     FastSampler,
     ReferenceSampler,

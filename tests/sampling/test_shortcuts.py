@@ -53,12 +53,12 @@ def test_a_closed_guidance_interval_is_the_conditional_prediction():
 
 def test_deep_cache_again_is_the_whole_model_while_nothing_changes():
     """With what was kept at the same latent and time, the shallow pass gives the whole one's prediction."""
-    from stav2a.assembly import encode_captions
-    from stav2a.sampling.twin import Form, Twin
+    from stav2a.models.stav2a import encode_captions
+    from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone
 
     model = made()
     both = model.condition(torch.randn(1, 8, 16), *encode_captions(model, ["a drum"]))
-    twin = Twin(model.backbone, model.latent_shape, both, Form())
+    twin = StaticBackbone(model.backbone, model.latent_shape, both, ComputeFormat())
     ways = DeepCache().ways(twin.backbone)
     twin.hold(both, torch.tensor([400]))
     twin.show(0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stav2a.sampling import SamplerError, ddim, ddpm, dpm_solver, initial_noise, unipc
-from stav2a.sampling.start import step_generators, takes_noise
-from stav2a.sampling.tables import advance, tabulate
+from stav2a.sampling.fast.scheduler_table import advance, tabulate
+from stav2a.sampling.reference import step_generators, takes_noise
 
 SCHEDULERS = [ddpm, ddim, dpm_solver, unipc]
 SEEDS = (3, 4)

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stav2a import processes
-from stav2a.store import save_tensors
 from stav2a.training import loop
 from stav2a.training.trainer import AccelerateTrainer
+from stav2a.utils import distributed
+from stav2a.utils.store import save_tensors
 from tests import tiny
 from tests.training.stage_settings import STAGES
 
@@ -25,8 +25,8 @@ class Left(Exception):
 
 def main(folder: Path, steps: int | None) -> None:
     loop.LOG_EVERY = 1
-    if processes.is_main():
-        (folder / "processes").write_text(str(processes.count()))
+    if distributed.is_main():
+        (folder / "processes").write_text(str(distributed.count()))
     if steps is not None:
         leave_after(steps)
     for name, stage in STAGES.items():
@@ -35,10 +35,10 @@ def main(folder: Path, steps: int | None) -> None:
         inside.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(Left):
             history = stage(steps=6).run(tiny.work(model, inside, trainer=TRAINER))
-            if processes.is_main():
+            if distributed.is_main():
                 save_tensors(inside / "end.safetensors", model.state_dict())
                 (inside / "history.json").write_text(json.dumps(history))
-        processes.wait()
+        distributed.wait()
 
 
 def leave_after(steps: int) -> None:

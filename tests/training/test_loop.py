@@ -9,14 +9,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from stav2a.errors import UsageError
 from stav2a.training import loop
-from stav2a.training.compiling import CompiledGradientError
-from stav2a.training.loop import DivergedError, History, NothingToTrainError
-from stav2a.training.objective import Batch, Group, Plan, pieces
-from stav2a.training.optimizers import adamw, adamw_8bit
-from stav2a.training.trainer import AccelerateTrainer
-from stav2a.training.work import Work, generator
+from stav2a.training.corpus import TrainingContext, generator
+from stav2a.training.loop import CompiledGradientError, DivergedError, History, NothingToTrainError
+from stav2a.training.objective import Batch, Group, TrainingSpec, pieces
+from stav2a.training.trainer import AccelerateTrainer, adamw, adamw_8bit
+from stav2a.utils.errors import UsageError
 
 
 class Net(nn.Module):
@@ -40,7 +38,7 @@ def row(rng: torch.Generator | None = None) -> Batch:
     return (torch.zeros(1),)
 
 
-def fit(plan: Plan, work: Work, **settings: Any) -> History:
+def fit(plan: TrainingSpec, work: TrainingContext, **settings: Any) -> History:
     AcceleratorState._reset_state()  # it keeps one precision a process; a run has no more
     return AccelerateTrainer(**settings).fit(plan, work)
 
@@ -55,11 +53,13 @@ def net() -> Net:
     return Net().train()
 
 
-def work(model: Any, folder: Path, log: Any = lambda name, value, step: None, seed: int = 0) -> Work:
-    return Work(model, None, folder, seed, "epsilon", frozenset(), log, None)  # type: ignore[arg-type]
+def work(
+    model: Any, folder: Path, log: Any = lambda name, value, step: None, seed: int = 0
+) -> TrainingContext:
+    return TrainingContext(model, None, folder, seed, "epsilon", frozenset(), log, None)  # type: ignore[arg-type]
 
 
-def plan(model: Net, steps: int = 12, **changes: Any) -> Plan:
+def plan(model: Net, steps: int = 12, **changes: Any) -> TrainingSpec:
     settings: dict[str, Any] = {
         "draw": draw,
         "loss": model.loss,
@@ -68,7 +68,7 @@ def plan(model: Net, steps: int = 12, **changes: Any) -> Plan:
         "ema_decay": 0.9,
         **changes,
     }
-    return Plan("toy", steps, **settings)
+    return TrainingSpec("toy", steps, **settings)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -171,7 +171,7 @@ def test_the_best_validated_weights_are_kept(tmp_path):
         return (point.x - 0.3).abs().sum()
 
     groups = [Group([point], 0.05)]
-    fit(Plan("toy", 20, row, loss, groups, held_out=row, validations=10), work(point, tmp_path))
+    fit(TrainingSpec("toy", 20, row, loss, groups, held_out=row, validations=10), work(point, tmp_path))
     assert len(seen) == 10 and seen == sorted(seen)
     best = min(seen, key=lambda x: abs(x - 0.3))
     assert best not in (seen[0], seen[-1])
@@ -185,10 +185,16 @@ def test_without_validation_the_averaged_weights_are_kept(tmp_path):
         seen.append(point.x.item())
         return -point.x.sum()
 
-    fit(Plan("toy", 30, row, loss, [Group([point], 0.05)], ema_decay=0.8), work(point, tmp_path / "ema"))
+    fit(
+        TrainingSpec("toy", 30, row, loss, [Group([point], 0.05)], ema_decay=0.8),
+        work(point, tmp_path / "ema"),
+    )
     ends, averaged = point.x.item(), 0.0
     last = Point()
-    fit(Plan("toy", 30, row, lambda _: -last.x.sum(), [Group([last], 0.05)]), work(last, tmp_path / "last"))
+    fit(
+        TrainingSpec("toy", 30, row, lambda _: -last.x.sum(), [Group([last], 0.05)]),
+        work(last, tmp_path / "last"),
+    )
     for step, x in enumerate([*seen[1:], last.x.item()]):
         decay = min(0.8, (1 + step) / (10 + step))
         averaged = decay * averaged + (1 - decay) * x
@@ -206,7 +212,10 @@ def test_validation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path
 
         point.train()
         groups = [Group([point], 0.05)]
-        fit(Plan("toy", 12, row, loss, groups, row if validate else None, ema_decay=0.9), work(point, folder))
+        fit(
+            TrainingSpec("toy", 12, row, loss, groups, row if validate else None, ema_decay=0.9),
+            work(point, folder),
+        )
         return trained, validated
 
     with_it, validated = trace(True, tmp_path / "a")
@@ -275,7 +284,7 @@ def test_every_group_has_its_own_rate(tmp_path):
     both = nn.ModuleList([slow, fast])
     groups = [Group([slow], 0.01), Group([fast], 0.1)]
     fit(
-        Plan("toy", 10, row, lambda _: -(slow.x + fast.x).sum(), groups),
+        TrainingSpec("toy", 10, row, lambda _: -(slow.x + fast.x).sum(), groups),
         work(both, tmp_path),
         optimizer=partial(adamw, weight_decay=0.0),
     )

@@ -6,12 +6,13 @@ import torch
 
 from stav2a import recipe
 from stav2a.data.filters import KeepAll
-from stav2a.experiment import Experiment
-from stav2a.keys import Keys
-from stav2a.store import Store
-from stav2a.training.plan import load_part, train_stages
-from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
+from stav2a.experiments.experiment import Experiment, Keys
+from stav2a.training.stages.autoencoder import AutoencoderStage
+from stav2a.training.stages.joint import JointStage
+from stav2a.training.stages.onset import OnsetStage
+from stav2a.training.train import load_part, train_stages
 from stav2a.training.trainer import AccelerateTrainer
+from stav2a.utils.store import Store
 from tests import tiny
 
 STAGES = {"autoencoder", "contrastive", "t2a_pretrain", "t2a_finetune", "onset", "joint"}
@@ -120,14 +121,14 @@ class Told(list[str]):
 
 
 def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
-    from stav2a.training.plan import Planned
+    from stav2a.training.train import PlannedStage
 
     stages = {
         "autoencoder": AutoencoderStage(data_filter=KeepAll, steps=2, batch_size=4, crop=32),
         "onset": OnsetStage(data_filter=KeepAll, steps=2),
         "joint": JointStage(data_filter=KeepAll, steps=2, batch_size=4),
     }
-    planned = [Planned(name, stage, f"key of {name}") for name, stage in stages.items()]
+    planned = [PlannedStage(name, stage, f"key of {name}") for name, stage in stages.items()]
     ends, histories, told = [], [], []
     for _ in range(2):
         model, lines = tiny.model(), Told()

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stav2a.assembly import STAV2A, encode_captions
 from stav2a.components.backbones import UNetBackbone, UNetControlNet
 from stav2a.components.global_poolers import NoPooler
 from stav2a.components.local_heads import LinearHead
 from stav2a.data.filters import KeepAll
+from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.registry import RegistryError
 from stav2a.training import loop
-from stav2a.training.classifier import MelCNN
-from stav2a.training.contrastive import AudioTower
-from stav2a.training.diffusion import DiffusionLoss, dropped
+from stav2a.training.corpus import generator
+from stav2a.training.stages.classifier import MelCNN
+from stav2a.training.stages.contrastive import AudioTower
+from stav2a.training.stages.diffusion import DiffusionLoss, dropped
 from stav2a.training.trainer import AccelerateTrainer
-from stav2a.training.work import generator
 from tests import tiny
 from tests.training.stage_settings import STAGES
 

@@ -5,4 +5,4 @@ docs/benchmark.md is its data card.
 
 from stav2a.data.struck_objects.dataset import VERSION, StruckObjects
 
-__all__ = ["VERSION", "StruckObjects"]
+__all__ = ["StruckObjects", "VERSION"]

@@ -1,0 +1,274 @@
+"""What a filter answers."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from stav2a.data.media import Decoded
+from stav2a.data.onsets import Librosa
+from stav2a.data.optical_flow import Farneback, motion
+from stav2a.metrics.alignment import aa_align, video_peaks
+from stav2a.registry import expect, register
+from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
+from stav2a.utils.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a clip is kept, the score behind it, the reason in words, and the rule that decided."""
+
+    keep: bool
+    score: float | None
+    reason: str
+    rule: str = ""
+
+
+def by_figure(rule: str, score: float, unit: str, *, keep: bool, sign: str, bound: float) -> Decision:
+    """A decision by a figure, with the reason in words: "rejected: 1.20 < 2 s"."""
+    word = "kept" if keep else "rejected"
+    return Decision(bool(keep), float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
+
+
+FLOOR_DB = -120.0  # what silence is called
+
+
+@register("data_filter", "none")
+class KeepAll:
+    """Keep every clip."""
+
+    def __call__(self, clip: Decoded) -> Decision:
+        return Decision(True, None, "kept: no filter", "none")
+
+
+@register("data_filter", "duration")
+class Duration:
+    """Keep clips that are long enough and not too long.
+
+    Args:
+        shortest_s: What picture and sound must both last, in seconds.
+        longest_s: What the picture may last, in seconds.
+    """
+
+    def __init__(self, *, shortest_s: float = 2.0, longest_s: float = 60.0) -> None:
+        self.shortest_s, self.longest_s = shortest_s, longest_s
+
+    def __call__(self, clip: Decoded) -> Decision:
+        common_s = min(clip.duration_s, len(clip.audio) / clip.sample_rate)
+        if clip.duration_s > self.longest_s:
+            return by_figure("duration", clip.duration_s, "s", keep=False, sign=">", bound=self.longest_s)
+        kept = common_s >= self.shortest_s
+        return by_figure(
+            "duration", common_s, "s", keep=kept, sign="≥" if kept else "<", bound=self.shortest_s
+        )
+
+
+@register("data_filter", "silence")
+class Silence:
+    """Keep clips that can be heard: the loudest tenth of a second is above a level.
+
+    Args:
+        threshold_db: The lowest level that is kept, in dB below full scale (root mean square).
+    """
+
+    def __init__(self, *, threshold_db: float = -50.0) -> None:
+        self.threshold_db = threshold_db
+
+    def __call__(self, clip: Decoded) -> Decision:
+        level = loudest_db(clip.audio, clip.sample_rate)
+        kept = level >= self.threshold_db
+        return by_figure(
+            "silence", level, "dB", keep=kept, sign="≥" if kept else "<", bound=self.threshold_db
+        )
+
+
+def loudest_db(audio: np.ndarray, sample_rate: int) -> float:
+    """The root mean square of the loudest tenth of a second, in dB of full scale; -120 at least.
+
+    Example:
+        >>> loudest_db(np.full(1000, 0.1), 1000)
+        -20.0
+    """
+    size = max(1, min(len(audio), sample_rate // 10))
+    pieces = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float64)
+    power = float((pieces**2).mean(axis=1).max(initial=0.0))
+    return round(max(FLOOR_DB, 10 * math.log10(max(power, 1e-12))), 2)
+
+
+@register("data_filter", "static")
+class Static:
+    """Keep clips whose picture changes: slide shows and still pictures with music have no use here.
+
+    A picture has changed where, seen at 64 pixels' width, some part differs from the one before by more than
+    the noise of cameras and codecs.
+
+    Args:
+        change: By how many grey levels a part must differ, of 255.
+        fraction: The lowest fraction of pictures that have changed, of those that follow another.
+    """
+
+    def __init__(self, *, change: float = 2.0, fraction: float = 0.05) -> None:
+        self.change, self.fraction = change, fraction
+
+    def __call__(self, clip: Decoded) -> Decision:
+        changed = changes(clip.frames) > self.change
+        score = float(changed.mean()) if len(changed) else 0.0
+        kept = score >= self.fraction
+        return by_figure(
+            "static",
+            score,
+            "of the pictures changed",
+            keep=kept,
+            sign="≥" if kept else "<",
+            bound=self.fraction,
+        )
+
+
+def changes(frames: np.ndarray) -> np.ndarray:
+    """By how much the part of the picture that changes most differs from the picture before, in grey levels.
+
+    Shapes:
+        frames (N, H, W, 3) uint8 -> (N - 1,)
+    """
+    height, width = frames.shape[1:3]
+    size = (64, max(1, round(64 * height / width)))
+    grey = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames)
+    small = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in grey]
+    return np.array(
+        [cv2.absdiff(a, b).max() for a, b in zip(small, small[1:], strict=False)], dtype=np.float64
+    )
+
+
+@register("data_filter", "av_align")
+class AVAlignFilter:
+    """Keep clips whose sound begins when the picture moves: AV-Align of at least a threshold [17].
+
+    Args:
+        threshold: The lowest score that is kept.
+        detector: Finds the sound's onsets; librosa's is the metric's definition.
+        flow: Finds the motion; Farneback's is the metric's definition.
+        flow_size: Shorter side to which pictures are reduced before; None is the native size, the definition.
+        tolerance_frames: How far an onset may lie from a peak of motion, exclusive; 1 is the definition.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.2,
+        detector: Callable[[], OnsetDetector] = Librosa,
+        flow: Callable[[], OpticalFlow] = Farneback,
+        flow_size: int | None = None,
+        tolerance_frames: float = 1.0,
+    ) -> None:
+        self.threshold, self.detect = threshold, expect("onset_detector", detector)()
+        self.flow, self.flow_size = expect("optical_flow", flow)(), flow_size
+        self.tolerance_frames = tolerance_frames
+
+    def __call__(self, clip: Decoded) -> Decision:
+        if len(clip.frames) < 3:
+            return _rejected(f"{len(clip.frames)} frames, too few for motion")
+        onsets = self.detect(clip.audio, clip.sample_rate)
+        moved = clip.reduction * motion(clip.frames, self.flow_size, self.flow)
+        peaks = clip.times_s[video_peaks(moved)]
+        tolerance_s = self.tolerance_frames / clip.frame_rate_hz
+        score = aa_align(onsets, peaks, tolerance_s=tolerance_s, matching="released")
+        if math.isnan(score):
+            return _rejected("no onset and no motion")
+        kept = score >= self.threshold
+        return Decision(
+            kept,
+            score,
+            f"{'kept' if kept else 'rejected'}: {score:.2f} {'≥' if kept else '<'} {self.threshold:g} "
+            f"({len(onsets)} onsets, {len(peaks)} peaks of motion)",
+            "av_align",
+        )
+
+
+def _rejected(why: str) -> Decision:
+    return Decision(False, None, f"rejected: {why}", "av_align")
+
+
+# Verbs, each with its endings -, -e, -s, -es, -ed, -ing.
+VERBS = """
+    announc argu ask babbl chat chatt chatter commentat convers discuss exclaim explain gossip interview
+    lectur mumbl murmur mutter narrat pray preach recit say shout speak talk tell whisper yell
+""".split()
+WORDS = """
+    announcement announcements announcer announcers argument arguments auctioneer commentary commentaries
+    commentator commentators conversation conversations dialog dialogs dialogue dialogues discussion
+    discussions explanation interviewer lecturer monologue monologues narration narrations narrator narrators
+    newscaster newsreader podcast preacher replied replies reply said sermon sermons speech speeches spoke
+    spoken storyteller told vocal vocalist vocals voice voices voiceover voiceovers
+""".split()
+ANIMALS = "bird|crow|dolphin|magpie|mynah?|parrot|raven|chipmunk|monkey|squirrel|chimpanzee"
+WATER = "brook|creek|fountain|river|stream|water"
+WIND = "breeze|grass|leaves|pines|sea|trees|waves|winds?"
+SPOKEN = "speak(s|ing)?|speech|talk(s|ing)?|voices?|vocals?|narration|conversation|commentary|dialogue"
+
+# Phrases with such a word in which nobody speaks. Devices need none: a "loudspeaker" is another word.
+HARMLESS = (
+    rf"(no|not|nobody|none|without)( (any|anyone|audible|human|is|are|more|one|people))* ({SPOKEN})",
+    r"talking (drum|clock|doll|robot|toy)s?|talk ?box(es)?",
+    rf"(talking|chattering|speaking|whispering) ({ANIMALS})s?",
+    rf"({ANIMALS})s?( \w+)? (talk|chat|chatter|argu|babbl|murmur|whisper)(e|s|es|ed|ing)?",
+    r"teeth( \w+)? chatter(s|ed|ing)?|chattering (of )?teeth",
+    rf"({WATER})( \w+)? (babbl|murmur|whisper|chatter)(e|s|es|ed|ing)?",
+    rf"(babbling|murmuring|chattering) ({WATER})s?",
+    rf"({WIND})( \w+)? (whisper|murmur)(s|ed|ing)?|(whispering|murmuring) ({WIND})",
+    r"(voices? (sings?|singing)|singing voices?|voices? of (a|the) choir|choir voices?)",
+    r"vocal (sac|cord|fold|sack)s?|(so to|needless to|that is to) (speak|say)",
+)
+_HARMLESS = re.compile(rf"\b({'|'.join(HARMLESS)})\b")
+_SPEECH = re.compile(rf"\b(({'|'.join(VERBS)})(e|s|es|ed|ing)?|{'|'.join(WORDS)}|voice-overs?)\b")
+
+
+def speech_in(caption: str) -> str | None:
+    """The word by which a caption speaks of human speech; None if it does not.
+
+    Example:
+        >>> speech_in("A man is speaking over a car engine"), speech_in("A loudspeaker plays music")
+        ('speaking', None)
+    """
+    text = _HARMLESS.sub(" ", " ".join(caption.lower().split()))
+    found = _SPEECH.search(text)
+    return found[0] if found else None
+
+
+@register("data_filter", "speech_captions")
+class SpeechCaptions:
+    """Keep clips whose caption speaks of no human speech: nobody talks, narrates, whispers (sec. III-A).
+
+    English captions, by word lists. Singing is no speech, but "vocals" and "voices" are.
+    """
+
+    def __call__(self, clip: Decoded) -> Decision:
+        word = speech_in(clip.caption)
+        if word is None:
+            return Decision(True, None, "kept: the caption speaks of no speech", "speech_captions")
+        return Decision(False, None, f'rejected: speech in the caption ("{word}")', "speech_captions")
+
+
+@register("data_filter", "all_of")
+class AllOf:
+    """Keep what several filters keep, asked in order; the first that rejects a clip decides.
+
+    Put cheap ones first: what they reject is not asked further.
+
+    Args:
+        filters: Other filters; the paper's are `[@data_filter.speech_captions, @data_filter.av_align]`.
+    """
+
+    def __init__(self, *, filters: Sequence[Callable[[], DataFilter]]) -> None:
+        if not filters:
+            raise UsageError("data_filter.all_of was given no filter. Name some, or take @data_filter.none.")
+        self.filters = [expect("data_filter", each)() for each in filters]
+
+    def __call__(self, clip: Decoded) -> Decision:
+        for data_filter in self.filters:
+            decision: Decision = data_filter(clip)
+            if not decision.keep:
+                break
+        return decision

@@ -1,0 +1,137 @@
+"""The sound of a file, mono, on the time axis of its picture."""
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, opened
+from stav2a.utils.resampling import resample_audio
+
+GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
+LONGEST_GAP_S = 120.0
+PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the codec's padding
+RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
+
+
+class AudioCollector:
+    """Collects decoded audio frames and lays them on the picture's time axis.
+
+    Args:
+        path: For messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pieces: list[np.ndarray] = []
+        self.start_s = self.filled_s = self.last_s = 0.0
+        self.sample_rate = self.samples = self.channels = 0
+        self.format = ""
+
+    def add(self, frame: Any, until_s: float = float("inf")) -> None:
+        """Take one decoded frame, unless it begins later than the padding that `until_s` allows.
+
+        Raises:
+            MediaError: Its format is odd or not that of the first, or a sample is not a number.
+        """
+        time_s = frame.time if frame.time is not None else self._end_s
+        self.last_s = time_s + frame.samples / frame.sample_rate
+        if time_s > until_s + PADDING_S:
+            return
+        if not self.pieces:
+            self._begin(frame, time_s)
+        if self.format != _format(frame):
+            raise MediaError(
+                f"{self.path}: its sound changes from {self.format} to {_format(frame)} on the way. "
+                f"{RE_ENCODE}"
+            )
+        if (gap_s := time_s - self._end_s) > LONGEST_GAP_S:
+            raise MediaError(f"{self.path}: a gap of {gap_s:.0f} s in its sound. {RE_ENCODE}")
+        if gap_s > GAP_S:
+            self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
+            self.filled_s += gap_s
+        for piece in self.converter.resample(frame):
+            self._append(piece.to_ndarray().mean(axis=0))
+
+    @property
+    def _end_s(self) -> float:
+        return self.start_s + (self.samples / self.sample_rate if self.sample_rate else 0.0)
+
+    def _begin(self, frame: Any, time_s: float) -> None:
+        low, high = SAMPLE_RATES_HZ
+        if not low <= frame.sample_rate <= high:
+            raise MediaError(
+                f"{self.path}: its sound has {frame.sample_rate} samples a second; {low} to {high} are read. "
+                f"{RE_ENCODE}"
+            )
+        self.converter = av.AudioResampler(format="fltp")
+        self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
+        self.channels = frame.layout.nb_channels
+
+    def _append(self, samples: np.ndarray) -> None:
+        if not np.isfinite(samples).all():
+            raise MediaError(
+                f"{self.path}: its sound holds samples that are not finite numbers. Leave it out."
+            )
+        self.pieces.append(samples)
+        self.samples += len(samples)
+
+    def since(self, zero_s: float) -> np.ndarray:
+        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins."""
+        audio = np.concatenate(self.pieces) if self.pieces else np.zeros(0)
+        late = round((self.start_s - zero_s) * self.sample_rate)
+        audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
+        return np.clip(audio, -1, 1).astype(np.float32)
+
+    def between(self, zero_s: float, end_s: float, *, picture_ends: bool) -> tuple[np.ndarray, list[str]]:
+        """The sound from zero_s to end_s, with padding where the picture ends, and what was unusual.
+
+        Raises:
+            MediaError: There is none.
+        """
+        if not self.pieces or self._end_s <= zero_s:
+            raise MediaError(f"{self.path}: no sound while there is a picture. Leave it out.")
+        notes = [f"{self.channels} channels of sound averaged"] if self.channels > 2 else []
+        if self.filled_s:
+            notes.append(f"{self.filled_s:.2f} s missing in the sound, filled with silence")
+        if self.start_s - zero_s > PADDING_S:
+            notes.append(f"sound begins {self.start_s - zero_s:.2f} s after the picture: silence before it")
+        if end_s - self._end_s > PADDING_S:
+            notes.append(f"sound ends {end_s - self._end_s:.2f} s before the picture")
+        audio = self.since(zero_s)
+        longer_s = self.last_s - end_s
+        if picture_ends and longer_s > PADDING_S:
+            notes.append(f"sound lasts {longer_s:.2f} s longer than the picture: cut")
+        if not picture_ends or longer_s > PADDING_S:
+            audio = audio[: round((end_s - zero_s) * self.sample_rate)]
+        return audio, notes
+
+
+def _format(frame: Any) -> str:
+    return f"{frame.sample_rate} Hz {frame.layout.name} {frame.format.name}"
+
+
+def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
+    """The sound of a video or audio file: (S,) float32 mono in [-1, 1] at this rate, from time 0 on.
+
+    Raises:
+        MediaError: If the file can't be read, or has no sound.
+    """
+    path = Path(path)
+    with opened(path) as container:
+        if not container.streams.audio:
+            raise MediaError(f"{path}: no sound stream in it. Give a file with sound.")
+        stream, sound = container.streams.audio[0], AudioCollector(path)
+        for frame in container.decode(stream):
+            sound.add(frame)
+        zero_s = _start_s(container)
+    if not sound.pieces:
+        raise MediaError(f"{path}: the sound stream is empty. Give a file with sound.")
+    return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
+
+
+def _start_s(container: Any) -> float:
+    """When the picture begins; without one, the sound."""
+    stream = (container.streams.video or container.streams.audio)[0]
+    return float((stream.start_time or 0) * stream.time_base)

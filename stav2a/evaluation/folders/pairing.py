@@ -1,0 +1,133 @@
+"""From folders to clips: files paired by name, and a reason for each that has no partner."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stav2a.utils.errors import UsageError
+
+REFERENCE = "reference"
+SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
+FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+
+@dataclass(frozen=True)
+class PairedClip:
+    """One clip: its real sound, and what each system made.
+
+    Args:
+        id: The files' common name.
+        files: `reference` and every system -> its file.
+        video: The film, for AV-Align and for the page; None where there is none.
+        caption: What the sound was made from; None where it is not known.
+    """
+
+    id: str
+    files: Mapping[str, Path]
+    video: Path | None
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """Something that is not in a figure, and why.
+
+    Args:
+        clip: Whose.
+        where: The folder or system, or the figure it is missing in.
+        reason: In words.
+    """
+
+    clip: str
+    where: str
+    reason: str
+
+
+def pair(
+    references: Path,
+    generated: Mapping[str, Path],
+    *,
+    videos: Path | None = None,
+    captions: Path | None = None,
+) -> tuple[list[PairedClip], list[SkippedClip]]:
+    """The clips that the references and all systems have, in the order of their names, and all others.
+
+    Where a folder holds both a sound and a film of one name, the sound is taken.
+
+    Args:
+        references: Folder of the real sounds.
+        generated: System -> its folder.
+        videos: Folder of films; None looks among the references.
+        captions: A csv with the columns id and caption.
+
+    Raises:
+        UsageError: A folder that is not there or holds no sound; no clip that all have; a csv that is none.
+    """
+    folders = {REFERENCE: references, **generated}
+    found = {name: _sounding(folder, name) for name, folder in folders.items()}
+    films = _films(videos, "--videos") if videos else _films(references, REFERENCE)
+    texts = _captions(captions) if captions else {}
+    everywhere = set.intersection(*(set(files) for files in found.values()))
+    known = sorted(set().union(*found.values()))
+    if not everywhere:
+        counts = ", ".join(f"{name} {len(files)}" for name, files in found.items())
+        raise UsageError(
+            f"no name is in all folders ({counts} files). Files are paired by name: give the same clip the "
+            "same name everywhere, such as a.wav and a.mp4."
+        )
+    clips = [
+        PairedClip(
+            clip, {name: files[clip] for name, files in found.items()}, films.get(clip), texts.get(clip)
+        )
+        for clip in known
+        if clip in everywhere
+    ]
+    return clips, [
+        SkippedClip(clip, name, f"no such file in {folders[name]}")
+        for clip in known
+        for name, files in found.items()
+        if clip not in files
+    ]
+
+
+def _sounding(folder: Path, what: str) -> dict[str, Path]:
+    """Sounds and films by their names; of a sound and a film of one name, the sound."""
+    if not folder.is_dir():
+        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of sounds or films.")
+    found = {**_of_kinds(folder, FILMS, what), **_of_kinds(folder, SOUNDS, what)}
+    if not found:
+        raise UsageError(f"{what}: {folder} holds no file of the kinds {', '.join(SOUNDS + FILMS)}.")
+    return found
+
+
+def _films(folder: Path, what: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of films.")
+    return _of_kinds(folder, FILMS, what)
+
+
+def _of_kinds(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
+    """Files of these kinds by their names, each of which may occur once."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in kinds or file.name.startswith("."):
+            continue
+        if file.stem in found:
+            raise UsageError(
+                f"{what}: {found[file.stem].name} and {file.name} are one clip by their names. Remove one."
+            )
+        found[file.stem] = file
+    return found
+
+
+def _captions(file: Path) -> dict[str, str]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--captions {file}: can't be read ({error}). Give a csv in UTF-8.") from None
+    if not rows or not {"id", "caption"} <= set(rows[0]):
+        columns = ", ".join(map(str, rows[0])) if rows else "nothing"
+        raise UsageError(f"--captions {file}: holds {columns}; expected the columns id and caption.")
+    return {row["id"]: row["caption"] for row in rows if row["caption"]}

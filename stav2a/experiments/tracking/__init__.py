@@ -1,0 +1,55 @@
+"""Tracking: one run of an experiment, kept in an MLflow store or nowhere.
+
+`connect` is cheap and finds a wrong address at once; the store opens in the background while the data is
+prepared, and `wait` raises what went wrong with it. Only `tracker.py` in here imports mlflow, inside a
+function, since that takes a second or two.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stav2a.experiments.tracking.address import AddressError, TrackingError, resolve
+from stav2a.experiments.tracking.environment import environment, git_state
+from stav2a.experiments.tracking.tracker import PARENT, MlflowTracker, NullTracker, Tracker
+from stav2a.experiments.tracking.tracking_store import TrackedRun, TrackingStore, open_store
+
+
+def connect(
+    uri: str | None,
+    root: Path,
+    *,
+    experiment: str,
+    run_name: str,
+    tags: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+) -> Tracker:
+    """Begin a tracked run, or go on with one.
+
+    Args:
+        uri: The store, as `--tracking-uri` gives it. None reads MLFLOW_TRACKING_URI, and without that
+            takes `<root>/mlflow.db`. "none" tracks nothing.
+        root: Folder of the run folders; the default store lies in it.
+        experiment: MLflow experiment; made if it does not exist.
+        run_name: Name of the run in the experiment.
+        tags: Tags of the run. `{"mlflow.parentRunId": id}` makes it a child of another run.
+        run_id: The run to go on with. When the store does not hold it a new run begins, with a warning.
+
+    Raises:
+        AddressError: The address is misspelt.
+        TrackingError: Nothing answers there, or it can't be written.
+
+    Example:
+        >>> with connect("none", Path("runs"), experiment="table3", run_name="cn") as tracker:
+        ...     tracker.log_metrics({"loss": 0.5}, step=10)
+    """
+    store = resolve(uri, Path(root))
+    if store is None:
+        return NullTracker()
+    store.check()
+    return MlflowTracker(store, experiment=experiment, run_name=run_name, tags=tags or {}, run_id=run_id)
+
+
+__all__ = [
+    "AddressError", "TrackedRun", "MlflowTracker", "NullTracker", "PARENT", "Tracker", "TrackingError",
+    "TrackingStore", "connect", "environment", "git_state", "open_store", "resolve",
+]  # fmt: skip

@@ -1,0 +1,5 @@
+"""Pretrained models that judge sounds, each with its own front end. Weights are given by path."""
+
+from stav2a.metrics.judges import clap, cnn14, ms_clap, vggish
+
+__all__ = ["cnn14", "clap", "ms_clap", "vggish"]

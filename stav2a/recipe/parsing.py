@@ -1,0 +1,285 @@
+"""ParsedFiles recipes: files, includes, imports and syntax. What the words mean is `checking`'s.
+
+gin's parser does the parsing. Its loader is left aside, for it looks for includes in the current folder,
+logs errors where nothing is wrong, runs any import, and forgets which line a binding came from.
+"""
+
+import importlib
+import os
+import tokenize
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+from stav2a import registry
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be read or doesn't fit; says where, and what to do."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, place: "Place | None" = None, advice: str = "") -> None:
+        lines = [message, str(place) if place else "", advice]
+        super().__init__("\n  ".join(line for line in lines if line))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a line of a recipe stands: in a file, or in a binding given by hand (`file` is None)."""
+
+    file: Path | None
+    line: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return f'In binding "{self.text.strip()}"'
+        return f'In file "{shown(self.file)}", line {self.line}'
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be from here.
+
+    Example:
+        >>> shown(Path.cwd() / "recipes" / "cn.gin")
+        'recipes/cn.gin'
+    """
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else Path(relative).as_posix()
+
+
+SUFFIX = ".gin"
+SHIPPED = (("recipes",), ("ablations",))  # beginnings of names that mean the package's own, anywhere
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A component as a recipe writes it: `@local_head.onset`."""
+
+    selector: str
+    called: bool = False
+    scope: str = ""
+
+    def __repr__(self) -> str:
+        return f"@{self.scope + '/' if self.scope else ''}{self.selector}{'()' if self.called else ''}"
+
+
+@dataclass(frozen=True)
+class Macro:
+    """A macro's use as a recipe writes it: `%width`."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True)
+class WrittenBinding:
+    """One binding as it is written; a macro's definition has no parameter."""
+
+    scope: str
+    selector: str
+    parameter: str
+    value: Any
+    place: Place
+
+
+@dataclass
+class ParsedFiles:
+    """All that was read, in order. `named` are the files asked for, `files` also those they include.
+
+    `opened` are the files begun, `files` those read to their end.
+    """
+
+    named: list[Path] = field(default_factory=list)
+    opened: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    written: list[WrittenBinding] = field(default_factory=list)
+    imports: list[str] = field(default_factory=list)
+
+
+def read(recipes: Sequence[str | Path], bindings: Sequence[str], *, trust: bool) -> ParsedFiles:
+    """Read recipes one over another, then bindings by hand.
+
+    A file that is named is laid over all before it; one that is included is read once, so that a scale laid
+    over a recipe doesn't bring back the settings that both began with.
+    """
+    reading = ParsedFiles()
+    for name in recipes:
+        path = find(name, Path.cwd())
+        reading.named.append(path)
+        _read_file(reading, path, trust=trust)
+    for binding in bindings:
+        _read_text(reading, binding, None, trust=trust)
+    return reading
+
+
+def lineage(recipe: str | Path) -> list[Path]:
+    """The files that make up a recipe, as they are read: what it includes first, itself last."""
+    reading = ParsedFiles()
+    _read_file(reading, find(recipe, Path.cwd()), trust=None)
+    return reading.files
+
+
+def recipes_root() -> Path:
+    """The folder of the package's own recipes: inside it when installed, beside it in a clone."""
+    return shipped_root("recipes")
+
+
+def shipped_root(kind: str) -> Path:
+    """The folder of the package's own recipes or studies."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / f"_{kind}"
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
+    """The recipe's file: from `folder`, else from the recipes and studies that come with the package.
+
+    Raises:
+        RecipeError: There is none, or it is not a recipe.
+    """
+    first = Path(name).parts[:1]
+    root = shipped_root("ablations" if first == ("ablations",) else "recipes")
+    inner = Path(*Path(name).parts[1:]) if first in SHIPPED else Path(name)
+    for path in (folder / name, root / name, root / inner):
+        if path.is_file() and path.suffix == SUFFIX:
+            return path.resolve()
+        if path.is_file() or path.is_dir():
+            kind = "a folder" if path.is_dir() else "no recipe"
+            raise RecipeError(f'"{name}" is {kind}: recipes are files that end in {SUFFIX}.', place)
+    near = registry.did_you_mean(str(name), _nearby(name, folder, root))
+    looked = f"Looked in {shown(folder)} and {shown(root)}."
+    kind = "study" if root.name.endswith("ablations") else "recipe"
+    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, near)
+
+
+def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:
+    """Recipes that the name may mean, written as the name is."""
+    inside = {path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}")}
+    here = (folder / name).parent
+    beside = {Path(name).with_name(path.name).as_posix() for path in here.glob(f"*{SUFFIX}")}
+    first = Path(name).parts[:1]
+    return beside | ({f"{first[0]}/{each}" for each in inside} if first in SHIPPED else inside)
+
+
+def _read_file(reading: ParsedFiles, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
+    if path in reading.opened:
+        raise RecipeError(f'"{shown(path)}" leads back to itself.', place, "Leave this include out.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f'"{shown(path)}" is no recipe: it holds no text.', place) from None
+    except OSError as error:
+        raise RecipeError(f'Can\'t read "{shown(path)}": {error.strerror}.', place) from None
+    reading.opened.append(path)
+    _read_text(reading, text, path, trust=trust)
+    reading.opened.remove(path)
+    if path not in reading.files:
+        reading.files.append(path)
+
+
+def _read_text(reading: ParsedFiles, text: str, path: Path | None, *, trust: bool | None) -> None:
+    """Read one file or binding. With trust None only the includes are followed."""
+    folder = path.parent if path else Path.cwd()
+    for statement in _statements(text, path):
+        place = Place(path, statement.location.line_num, text if path is None else "")
+        if isinstance(statement, config_parser.IncludeStatement):
+            included = find(statement.filename, folder, place)
+            if included not in reading.files:
+                _read_file(reading, included, trust=trust, place=place)
+        elif isinstance(statement, config_parser.ImportStatement) and trust is not None:
+            _import(statement.module, place, trust=trust)
+            reading.imports.append(statement.module)
+        elif isinstance(statement, config_parser.BindingStatement):
+            scope, selector, parameter, value, _ = statement
+            reading.written.append(WrittenBinding(scope, selector, parameter, value, place))
+
+
+def _import(module: str, place: Place, *, trust: bool) -> None:
+    offered = {entry_point.module for entry_point in registry.plugins()}
+    if not trust and module != "stav2a" and not module.startswith("stav2a.") and module not in offered:
+        raise RecipeError(
+            f"`import {module}` would run code of that module.",
+            place,
+            "Allow it with --trust-recipe if you know the recipe, or offer the module as a plugin.",
+        )
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise RecipeError(f"Can't import {module}: {type(error).__name__}: {error}", place) from error
+
+
+class _Delegate(config_parser.ParserDelegate):
+    """Keeps references and macros as they are written."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        *scopes, selector = scoped_configurable_name.split("/")
+        return Reference(selector, evaluate, "/".join(scopes))
+
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)
+
+
+class _Parser(config_parser.ConfigParser):
+    """gin's parser, which would keep the last of two equal keys and say nothing."""
+
+    def __init__(self, text: str, path: Path | None) -> None:
+        self._text, self._path = text, path
+        self._keys: list[list[Any]] = []  # of the containers that are open
+        super().__init__(text, _Delegate())
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        self._keys.append([])
+        found = super()._maybe_parse_container()
+        self._keys.pop()
+        return found
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        line = self._current_token.start[0]
+        key, value = super()._parse_dict_item()
+        if key in self._keys[-1]:
+            place = Place(self._path, line, self._text)
+            raise RecipeError(
+                f"The key {key!r} stands twice in one dictionary.", place, "Keep one of the two."
+            )
+        self._keys[-1].append(key)
+        return key, value
+
+
+def _statements(text: str, path: Path | None) -> Iterable[Any]:
+    """gin's statements, and its complaints as ours."""
+    try:
+        yield from _Parser(text, path)
+    except SyntaxError as error:
+        line = error.lineno or 1
+        raise RecipeError(
+            _complaint(error.msg), Place(path, line, text), _how_to_write(text, line, path)
+        ) from None
+    except tokenize.TokenError as error:
+        message, (line, _) = error.args
+        what = "A bracket or a quote is not closed" if "EOF" in message else message.capitalize()
+        raise RecipeError(f"{what}.", Place(path, line, text)) from None
+    except TypeError:  # dict([...]) inside the parser, which doesn't say where
+        raise RecipeError(
+            f'A dictionary in "{shown(path) if path else text}" has a list or a dictionary as its key.'
+        ) from None
+
+
+def _complaint(message: str) -> str:
+    """gin's message, but for the one that shows an address in memory."""
+    if "Failed to parse token" in message:
+        token = message.rsplit("Failed to parse token ", 1)[1].strip().strip("'")
+        return f"{token} is no value. Text needs quotes; a component starts with @, a macro with %."
+    return message if message.endswith((".", "'")) else f"{message}."
+
+
+def _how_to_write(text: str, line: int, path: Path | None) -> str:
+    lines = text.splitlines()
+    seen = f"The line is: {lines[line - 1].strip()}\n  " if path and 0 < line <= len(lines) else ""
+    return f"{seen}Write: slot.name.parameter = value"

@@ -1,0 +1,313 @@
+"""The registry: which component fills which slot, by name.
+
+`@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong
+later, then leaves the class or function as it is: plain, picklable, callable from Python. What it adds lies
+here and in gin, where the slot is the module and the name the name: `local_head.onset`.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, TypeVar
+
+import gin
+from torch import nn
+
+from stav2a.slots import SLOTS
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One constructor argument; `default` is `REQUIRED` where there is none."""
+
+    name: str
+    annotation: str
+    default: Any
+    wired: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one component without calling it."""
+
+    slot: str
+    name: str
+    factory: Callable[..., Any] = field(repr=False)
+    parameters: dict[str, Parameter] = field(repr=False)
+    file: str
+    line: int
+
+    @property
+    def selector(self) -> str:
+        """Its name in recipes: `local_head.onset`."""
+        return f"{self.slot}.{self.name}" if self.slot else self.name
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.factory) or ""
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first paragraph, on one line."""
+        return " ".join(self.doc.split("\n\n")[0].split())
+
+    @property
+    def settable(self) -> dict[str, Parameter]:
+        """The parameters that a recipe may bind."""
+        return {name: parameter for name, parameter in self.parameters.items() if not parameter.wired}
+
+    def hints(self) -> dict[str, Any]:
+        """The parameters' annotations as types."""
+        return typing.get_type_hints(constructor(self.factory))
+
+
+def constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """What carries the annotations of the arguments."""
+    return factory.__init__ if inspect.isclass(factory) else factory
+
+
+def parameters_of(factory: Callable[..., Any], wired: Iterable[str] = ()) -> dict[str, Parameter]:
+    """The named arguments of a class or function, in order."""
+    return {
+        name: Parameter(name, _annotation(parameter), parameter.default, name in wired)
+        for name, parameter in arguments(factory).items()
+    }
+
+
+def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments as Python has them, stars too."""
+    if inspect.isclass(factory) and constructor(factory) is nn.Module.__init__:
+        return {}  # its *args, **kwargs take nothing
+    return dict(inspect.signature(factory).parameters)
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is inspect.Parameter.empty:
+        return ""
+    text = inspect.formatannotation(parameter.annotation)
+    # Without the modules: Callable, not collections.abc.Callable. What is quoted stays.
+    return re.sub(r"('[^']*')|\b(?:\w+\.)+(?=[A-Za-z_])", lambda match: match[1] or "", text)
+
+
+def faults_of(entry: Entry, taken: Entry | None) -> Iterator[str]:
+    """What is wrong with a component, told in words that follow its name; `taken` has the name already."""
+    if not (entry.name.isidentifier() and entry.name == entry.name.lower()):
+        yield "is no name for a recipe. Take lower-case letters, digits and underscores."
+    if taken is not None and (taken.file, taken.line) == (entry.file, entry.line):
+        modules = f"{taken.factory.__module__} and {entry.factory.__module__}"
+        yield f"was imported twice, as {modules}. Run another module with python -m, or import one name."
+    if taken is not None:
+        yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
+    if gin.config_is_locked():
+        yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
+    if not _own_docstring(entry.factory):
+        yield "has no docstring of its own. Say what it does, its Args and its Shapes."
+    for argument in arguments(entry.factory).values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            stars = "*" if argument.kind is argument.VAR_POSITIONAL else "**"
+            yield f"takes {stars}{argument.name}, which lets typos through. Name every argument."
+    missing = [name for name in SLOTS[entry.slot].wired if name not in entry.parameters]
+    if missing:
+        yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
+    if inspect.isclass(entry.factory):
+        yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
+
+
+def _own_docstring(factory: Callable[..., Any]) -> bool:
+    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
+    made_by_dataclass = doc.startswith(f"{factory.__name__}(")
+    return bool(doc.strip()) and not made_by_dataclass
+
+
+def _contract_faults(component: type, contract: type) -> Iterator[str]:
+    """The methods of the contract that are missing, or take other arguments."""
+    for name, promised in vars(contract).items():
+        if not inspect.isfunction(promised) or (name.startswith("_") and name != "__call__"):
+            continue
+        method = getattr(component, name, None)
+        wanted = list(inspect.signature(promised).parameters)[1:]
+        if method is None or method is getattr(nn.Module, name, None):
+            yield f"has no method {name}({', '.join(wanted)}), which its slot promises. Add it."
+            continue
+        given = list(inspect.signature(method).parameters.values())[1:]
+        names = [argument.name for argument in given]
+        if names[: len(wanted)] != wanted or any(a.default is a.empty for a in given[len(wanted) :]):
+            yield (
+                f"has {name}({', '.join(names)}), but its slot promises {name}({', '.join(wanted)}). "
+                "Take the slot's names, in its order; further arguments need defaults."
+            )
+
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+# Every module of ours that registers something.
+BUILT_IN = (
+    "stav2a.components.feature_encoders",
+    "stav2a.components.text_encoders",
+    "stav2a.components.local_heads",
+    "stav2a.components.global_poolers",
+    "stav2a.components.condition_fusers",
+    "stav2a.components.unets",
+    "stav2a.components.backbones",
+    "stav2a.components.autoencoders",
+    "stav2a.components.vocoders",
+    "stav2a.data.prepared.reader",
+    "stav2a.data.manifest",
+    "stav2a.data.struck_objects",
+    "stav2a.data.onsets",
+    "stav2a.data.optical_flow",
+    "stav2a.data.filters",
+    "stav2a.metrics.registered",
+    "stav2a.metrics.judges",
+    "stav2a.sampling",
+    "stav2a.training.stages",
+    "stav2a.training.trainer",
+)
+PLUGINS = "stav2a.components"  # the entry-point group of other packages
+
+
+class RegistryError(ValueError):
+    """A component that can't be registered, or can't be found."""
+
+    exit_code = 2
+
+
+_ENTRIES: dict[tuple[str, str], Entry] = {}
+_BY_FACTORY: dict[Callable[..., Any], Entry] = {}  # the plain factory, and the one gin hands out
+
+
+def register(slot: str, name: str) -> Callable[[Factory], Factory]:
+    """Register a class, or a function that returns an object, as a component.
+
+    Args:
+        slot: Which slot it fills; one of `SLOTS`.
+        name: What recipes call it: short and lower case.
+
+    Raises:
+        RegistryError: The slot is unknown, the name taken or no identifier, the docstring missing, the
+            constructor open (`*args`, `**kwargs`) or without a wired argument, or a method's arguments
+            differ from the slot's contract.
+    """
+    caller = sys._getframe(1)
+    file, line = caller.f_code.co_filename, caller.f_lineno
+
+    def decorate(factory: Factory) -> Factory:
+        _check_slot(slot)
+        entry = Entry(slot, name, factory, parameters_of(factory, SLOTS[slot].wired), file, line)
+        for fault in faults_of(entry, _ENTRIES.get((slot, name))):
+            raise RegistryError(f'{entry.selector} {fault}\n  In file "{file}", line {line}')
+        gin.register(name, module=slot, denylist=list(SLOTS[slot].wired))(factory)
+        _ENTRIES[slot, name] = entry
+        _BY_FACTORY[factory] = _BY_FACTORY[gin.get_configurable(entry.selector)] = entry
+        return factory
+
+    return decorate
+
+
+def get(slot: str, name: str) -> Entry:
+    """The component of that name.
+
+    Raises:
+        RegistryError: The slot or the name is unknown.
+    """
+    _check_slot(slot)
+    if (slot, name) not in _ENTRIES:
+        raise RegistryError(f"No {slot} named {name!r}. {did_you_mean(name, _names(slot))}")
+    return _ENTRIES[slot, name]
+
+
+def available(slot: str | None = None) -> list[Entry]:
+    """All components, or those of one slot, in the order of the slots and of their names."""
+    if slot is not None:
+        _check_slot(slot)
+    slots = SLOTS if slot is None else [slot]
+    return [_ENTRIES[each, name] for each in slots for name in _names(each)]
+
+
+def expect(slot: str, factory: Factory) -> Factory:
+    """The factory unchanged, after making sure that it is for this slot.
+
+    A callable that isn't registered passes: from Python anything may be tried.
+
+    Raises:
+        RegistryError: It is a component of another slot, or no factory at all.
+    """
+    entry = entry_of(factory)
+    if entry is not None and entry.slot == slot:
+        return factory
+    if entry is not None:
+        given = entry.selector
+    elif not callable(factory) or entry_of(type(factory)) is not None:
+        given = f"{factory!r}, which is no factory"
+    else:
+        return factory
+    raise RegistryError(f"{slot} was given {given}. {advise(slot)}")
+
+
+def entry_of(factory: Any) -> Entry | None:
+    """The entry of a registered factory, plain or as gin hands it out; None for anything else."""
+    try:
+        return _BY_FACTORY.get(factory)
+    except TypeError:  # not hashable
+        return None
+
+
+@functools.cache
+def load() -> None:
+    """Import all components, ours and those of installed plugins, once.
+
+    Raises:
+        RegistryError: A plugin can't be imported; names its distribution.
+    """
+    for module in BUILT_IN:
+        importlib.import_module(module)
+    for entry_point in plugins():
+        try:
+            entry_point.load()
+        except Exception as error:
+            package = entry_point.dist.name if entry_point.dist else "an unknown package"
+            raise RegistryError(
+                f"The plugin {entry_point.name!r} ({entry_point.value}) of {package} can't be imported: "
+                f"{type(error).__name__}: {error}\n  Repair {package} or uninstall it."
+            ) from error
+
+
+def plugins() -> Iterable[metadata.EntryPoint]:
+    """The entry points by which installed packages offer components."""
+    return metadata.entry_points(group=PLUGINS)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to say of an unknown word.
+
+    Example:
+        >>> did_you_mean("onst", ["onset", "linear"])
+        'Did you mean onset? Known: linear, onset.'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    return f"{guess}Known: {', '.join(known) or 'none'}."
+
+
+def advise(slot: str) -> str:
+    """How to write a component of this slot in a recipe."""
+    return f"Write @{slot}.NAME with one of: {', '.join(_names(slot)) or 'none is registered'}."
+
+
+def _names(slot: str) -> list[str]:
+    return sorted(name for each, name in _ENTRIES if each == slot)
+
+
+def _check_slot(slot: str) -> None:
+    if slot not in SLOTS:
+        raise RegistryError(f"No slot named {slot!r}. {did_you_mean(slot, SLOTS)}")

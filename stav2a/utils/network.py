@@ -1,0 +1,23 @@
+"""The address of pages on this machine."""
+
+import socket
+
+from stav2a.utils.errors import UsageError
+
+HOST = "127.0.0.1"  # what is tracked is nobody else's business
+
+
+def check_free(port: int) -> None:
+    """Refuse a port that another program listens on.
+
+    Raises:
+        UsageError: It is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UsageError(
+                f"--port {port} can't be used ({error.strerror}). Choose another, such as --port {port + 1}."
+            ) from None

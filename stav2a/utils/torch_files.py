@@ -1,0 +1,135 @@
+"""Published checkpoint files: opened without running anything in them, and named by their sha256."""
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stav2a.utils.checkpoints import CheckpointError
+
+OLDEST_TORCH = (2, 10)  # before it, torch.load(weights_only=True) could be made to run code
+
+# Arrays of whole numbers, as PANNs keeps its sampler's order beside its weights; under numpy's old names too.
+HARMLESS: list[Any] = [
+    (np.zeros(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
+    (np.zeros(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    np.dtypes.Int64DType,
+]
+LFS_POINTER = b"version https://git-lfs"
+
+
+class ConvertError(CheckpointError):
+    """A file that is no checkpoint, or not the one that was named."""
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One opened file.
+
+    Args:
+        path: Where it is.
+        sha256: Of its bytes.
+        tensors: By their names in it, without the `module.` of distributed training.
+        beside: Entries beside the state dict that hold no weights: optimizer, epoch, …
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    beside: Sequence[str] = ()
+
+
+def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
+    """Open a torch or safetensors file.
+
+    Args:
+        path: The file.
+        wrappers: Entries under which the state dict may lie, such as `state_dict`.
+
+    Raises:
+        ConvertError: There is no such file, or it is cut off, or holds other things than tensors.
+    """
+    check_torch(torch.__version__)
+    if not path.is_file():
+        raise ConvertError(f"{path}: there is no such file. Download it first; see docs/weights.md.")
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if start == LFS_POINTER:
+        raise ConvertError(
+            f"{path} is a Git LFS pointer, not the weights themselves. Fetch them with git lfs pull."
+        )
+    loaded = _load(path, sha256)
+    tensors, beside = _unwrap(loaded, path, wrappers)
+    return CheckpointFile(path, sha256, _without_module(tensors, path), beside)
+
+
+def check_torch(version: str) -> None:
+    """Refuse a torch whose restricted unpickling can't be relied on.
+
+    Raises:
+        ConvertError: It is older than 2.10.
+    """
+    found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if found < OLDEST_TORCH:
+        raise ConvertError(
+            f"torch {version} can be made to run code by a checkpoint file, even with weights_only=True. "
+            "Install torch 2.10 or newer."
+        )
+
+
+def _load(path: Path, sha256: str) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        mapped = zipfile.is_zipfile(path)  # not the format of torch before 1.6, which has to be read whole
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        told = str(error)
+        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", told):
+            raise ConvertError(
+                f"{path} holds Python objects besides tensors ({foreign[1]}), which could run code, so it "
+                "was not loaded. Save its state dict alone, on a machine where you trust the file."
+            ) from None
+        raise ConvertError(
+            f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file. "
+            f"Download it again; its sha256 is {sha256}."
+        ) from None
+
+
+def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict, and what lies beside it."""
+    if _is_state_dict(loaded):
+        return dict(loaded), []
+    entries = dict(loaded) if isinstance(loaded, Mapping) else {}
+    for wrapper in wrappers:
+        if _is_state_dict(entries.get(wrapper)):
+            return dict(entries[wrapper]), [str(name) for name in entries if name != wrapper]
+    found = ", ".join(map(str, list(entries)[:8])) or type(loaded).__name__
+    expected = " or ".join(["tensors by name", *(f"an entry {name!r} with them" for name in wrappers)])
+    raise ConvertError(f"{path} holds {found}; expected {expected}.")
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(t, Tensor) for t in value.values())
+
+
+def _without_module(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    stripped = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if len(stripped) < len(tensors):
+        raise ConvertError(f"{path} holds keys both with and without 'module.' before them.")
+    return stripped
