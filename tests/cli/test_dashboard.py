@@ -1,0 +1,89 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from stav2a.cli import dashboard
+from stav2a.experiments.tracking import PARENT, connect
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_port_in_use_is_told_at_once(tmp_path, capsys):
+    with connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, experiment="e", run_name="r"):
+        pass
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        uri = ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+        assert dashboard.main([*uri, "--port", str(port)]) == 2
+    assert f"--port {port} can't be used (Address already in use)" in capsys.readouterr().err
+
+
+def test_nothing_tracked_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert dashboard.main(["--output", str(tmp_path)]) == 1
+    assert "there is no such file yet" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_pages_are_served_on_this_machine_alone(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    tags = {"kind": "study", "study": "table3"}
+    with connect(uri, tmp_path, experiment="table3", run_name="table3", tags=tags) as study:
+        with connect(
+            uri, tmp_path, experiment="table3", run_name="CN", tags={PARENT: str(study.run_id)}
+        ) as run:
+            child = str(run.run_id)
+    port = free_port()
+    line = [
+        sys.executable,
+        "-m",
+        "stav2a.cli.dashboard",
+        "table3",
+        "--tracking-uri",
+        uri,
+        "--port",
+        str(port),
+    ]
+    with subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as served:
+        try:
+            told = [served.stdout.readline() for _ in range(2)]
+            assert (
+                told[0].startswith(f"table3: http://127.0.0.1:{port}/#/compare-runs?runs=")
+                and child in told[0]
+            )
+            assert told[1] == f"all runs: http://127.0.0.1:{port}  (Ctrl-C ends)\n"
+            assert "<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/")
+        finally:
+            os.killpg(served.pid, signal.SIGINT)
+            try:
+                served.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(served.pid, signal.SIGKILL)
+
+
+def page(url: str) -> str:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url).read().decode()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

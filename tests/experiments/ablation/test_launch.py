@@ -1,0 +1,122 @@
+"""Child processes a few at a time, with small real commands."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
+
+ROOT = Path(__file__).parents[3]
+
+
+class Notes:
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def started(self, job):
+        self.lines.append(f"{job.title} started")
+
+    def ended(self, ended):
+        self.lines.append(f"{ended.job.title} ended {ended.code}")
+
+
+@pytest.fixture
+def job(tmp_path):
+    def job(title: str, code: str = "") -> Job:
+        return Job(title, (sys.executable, "-c", code), tmp_path / f"{title}.log")
+
+    return job
+
+
+def run(jobs, width=1, environment=None, **more):
+    notes = Notes()
+    done = run_all(jobs, LocalLauncher(environment or {}), width=width, listener=notes, **more)
+    return done, notes.lines
+
+
+def test_one_at_a_time_runs_in_order(job):
+    done, lines = run([job("a"), job("b")])
+    assert lines == ["a started", "a ended 0", "b started", "b ended 0"]
+    assert all(ended.seconds > 0 for ended in done)
+
+
+def test_a_job_that_fails_does_not_stop_the_others(job):
+    done, _ = run([job("a", "raise SystemExit(3)"), job("b", "import os; os.abort()"), job("c")])
+    assert [ended.code for ended in done] == [3, -signal.SIGABRT, 0]
+
+
+def test_two_at_a_time_run_together(job, tmp_path):
+    meet = "import sys, time, pathlib as p; p.Path(r'{0}/{1}').touch()\n"
+    meet += "while not p.Path(r'{0}/{2}').exists(): time.sleep(0.01)"
+    done, _ = run([job("a", meet.format(tmp_path, 1, 2)), job("b", meet.format(tmp_path, 2, 1))], width=2)
+    assert [ended.code for ended in done] == [0, 0]
+
+
+def test_a_job_that_may_not_start_yet_lets_the_next_one_pass(job):
+    slow = job("slow", "import time; time.sleep(0.5)")
+
+    def may_start(each, running):
+        return each.title != "waits" or slow not in running
+
+    _, lines = run([slow, job("waits"), job("passes")], width=2, may_start=may_start)
+    assert lines.index("passes ended 0") < lines.index("slow ended 0") < lines.index("waits started")
+
+
+def test_jobs_that_would_wait_for_nobody_are_started(job):
+    _, lines = run([job("a"), job("b")], width=2, may_start=lambda each, running: False)
+    assert lines == ["a started", "a ended 0", "b started", "b ended 0"]
+
+
+def test_all_that_a_job_prints_is_in_its_log(job):
+    talk = job("a", "import sys; print('said'); print('step 1\\rstep 2', file=sys.stderr); sys.exit('gone')")
+    run([talk])
+    assert sorted(talk.last_lines()) == ["gone", "said", "step 2"]
+    assert talk.last_lines(1) == [talk.last_lines()[-1]]
+
+
+def test_a_job_gets_the_environment(job):
+    told = job("a", "import os; print(os.environ['OMP_NUM_THREADS'])")
+    run([told], environment={"OMP_NUM_THREADS": "7"})
+    assert told.last_lines() == ["7"]
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
+
+class Nobody:
+    def started(self, job): print("started", flush=True)
+    def ended(self, ended): pass
+
+child = "import time, sys\\ntry:\\n    print('up', flush=True); time.sleep(60)\\n"
+child += "except KeyboardInterrupt:\\n    print('wrote it down')"
+job = Job("a", (sys.executable, "-c", child), Path(sys.argv[1]))
+run_all([job], LocalLauncher({}), width=1, listener=Nobody())
+"""
+
+
+def test_ctrl_c_lets_the_children_write_down_what_they_have(tmp_path):
+    log = tmp_path / "a.log"
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT), str(log)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as parent:
+        assert parent.stdout.readline() == "started\n"
+        deadline = time.monotonic() + 30
+        while "up" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        parent.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in parent.communicate(timeout=30)[1]
+    assert log.read_text() == "up\nwrote it down\n"

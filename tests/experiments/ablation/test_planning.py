@@ -1,0 +1,179 @@
+"""Plans: which runs a study comes to, what they share, and what is there already. Nothing is trained."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from stav2a.experiments.ablation import study
+from stav2a.experiments.ablation.planning import Overlay, duration, plan, told, training_s
+from stav2a.recipe import RecipeError
+
+ROOT = Path(__file__).parents[3]
+STUDIES = sorted(path for path in (ROOT / "ablations").glob("*.gin") if path.name != "base.gin")
+SMOKE = Overlay(("recipes/scale/smoke.gin",))
+
+
+@pytest.fixture
+def table3():
+    return study.load("ablations/table3.gin")
+
+
+def finish(part, store) -> None:
+    """Put an empty entry into the store where the part will be."""
+    store.path(part.kind, part.key).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_of_the_package_can_be_planned(path, tmp_path):
+    loaded = study.load(path)
+    planned = plan(loaded, tmp_path)
+    assert len(planned.runs) == len(loaded.rows) * 3
+    assert not any(tmp_path.iterdir())
+
+
+def test_rows_share_what_they_have_in_common(table3, tmp_path):
+    lacking = plan(table3.with_seeds((0, 1)), tmp_path, SMOKE).to_make()
+    count = {name: sum(part.name == name for part in lacking) for name in {part.name for part in lacking}}
+    assert count["autoencoder"] == count["t2a_pretrain"] == count["contrastive"] == count["onset"] == 2
+    assert count["joint"] == 10 and count["classifier"] == count["data"] == 1
+
+
+def test_runs_stand_row_by_row_so_that_neighbours_train_different_seeds(table3, tmp_path):
+    runs = plan(table3.with_seeds((4, 5)), tmp_path, SMOKE).runs
+    assert [run.title for run in runs[:3]] == [
+        "Pretrained-T2A, seed 4", "Pretrained-T2A, seed 5", "FineTuned-T2A, seed 4"
+    ]  # fmt: skip
+    assert runs[0].recipes == ("recipes/pretrained_t2a.gin", "recipes/scale/smoke.gin")
+    assert runs[1].bindings == ("run.seed = 5",)
+    assert runs[0].folder.path == tmp_path / f"pretrained_t2a-{runs[0].signature[:8]}"
+
+
+def test_what_the_store_holds_is_reused(table3, tmp_path):
+    before = plan(table3.with_seeds((0,)), tmp_path, SMOKE)
+    assert "reused:  nothing" in told(before)
+    for part in before.to_make():
+        if part.name in ("data", "autoencoder", "t2a_pretrain"):
+            finish(part, before.store)
+    text = told(plan(table3.with_seeds((0,)), tmp_path, SMOKE))
+    assert text.endswith("reused:  data, autoencoder, t2a_pretrain")
+    assert "  Pretrained-T2A  trains classifier\n  FineTuned-T2A   trains t2a_finetune\n" in text
+
+
+def test_a_finished_run_lacks_nothing(table3, tmp_path):
+    run = plan(table3.with_seeds((0,)), tmp_path, SMOKE).runs[0]
+    run.folder.begin(signature=run.signature, snapshot="", facts={})
+    assert run.lacks(plan(table3, tmp_path).store)
+    run.folder.add(finished=True)
+    again = plan(table3.with_seeds((0,)), tmp_path, SMOKE)
+    assert again.runs[0].lacks(again.store) == []
+    assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in told(again)
+
+
+def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(table3, tmp_path):
+    planned = plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)
+    pretrained, other_seed, finetuned, *_ = planned.runs
+    claimed = {part.key for part in pretrained.lacks(planned.store)}
+    assert not other_seed.may_start(planned.store, claimed)  # both begin with the data
+    for part in planned.to_make():
+        if part.kind in ("clips", "filter"):
+            finish(part, planned.store)
+    assert other_seed.may_start(planned.store, claimed)
+    assert not finetuned.may_start(planned.store, claimed)
+    for part in pretrained.parts:
+        if part.kind == "stage":
+            finish(part, planned.store)
+    assert finetuned.may_start(planned.store, claimed)  # it begins with a stage of its own
+
+
+def test_the_plan_says_what_is_trained_once(table3, tmp_path):
+    assert told(plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)).splitlines()[:8] == [
+        "table3: 7 rows × 2 seeds (0, 1), compared with CN",
+        "  Pretrained-T2A  trains 2 × autoencoder, 2 × t2a_pretrain, classifier",
+        "  FineTuned-T2A   trains 2 × t2a_finetune",
+        "  CN w/o Filter   trains 2 × contrastive, 2 × joint",
+        "  CN Frozen       trains 2 × joint",
+        "  CN              trains 2 × joint",
+        "  CN+Onset        trains 2 × onset, 2 × joint",
+        "  CN+Onset+GVF    trains 2 × joint",
+    ]
+
+
+def test_a_study_of_sampling_trains_once(tmp_path):
+    planned = plan(study.load("ablations/guidance.gin").with_seeds((0,)), tmp_path)
+    assert sum(part.name == "joint" for part in planned.to_make()) == 1
+    assert "  w = 5    samples and measures" in told(planned)
+
+
+def test_the_time_comes_from_this_store_s_records(tmp_path):
+    planned = plan(study.load("tests/experiments/ablation/two_rows.gin").with_seeds((0,)), tmp_path)
+    first, *rest = planned.runs
+    for part in first.parts:
+        finish(part, planned.store)
+        if part.steps:
+            facts = {"seconds": 2.0 * part.steps, "steps": part.steps}
+            (planned.store.path(part.kind, part.key) / "facts.json").write_text(json.dumps(facts))
+    (steps,) = [part.steps for part in planned.to_make()]
+    assert training_s(planned) == steps * 2.0  # one joint stage
+    line = told(planned, jobs=2).splitlines()[-1]
+    assert line == (
+        f"time:    about {duration(2.0 * steps)} of training, {duration(steps)} with 2 runs at a time "
+        "(steps as timed in this store)"
+    )
+
+
+def test_nothing_is_said_of_the_time_before_anything_was_timed(tmp_path):
+    planned = plan(study.load("tests/experiments/ablation/two_rows.gin"), tmp_path)
+    assert training_s(planned) is None
+    assert "time:" not in told(planned)
+
+
+def test_the_signature_is_the_study_s_as_it_stands(table3, tmp_path):
+    one, two = (plan(table3.with_seeds(seeds), tmp_path, SMOKE).signature() for seeds in ((0,), (0, 1)))
+    assert one != two
+    assert plan(table3.with_seeds((0,)), tmp_path / "elsewhere", SMOKE).signature() == one
+
+
+def test_two_rows_that_are_the_same_are_refused(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        plan(study.load("ablations/guidance.gin"), tmp_path, Overlay(bindings=("run.guidance_scale = 1.0",)))
+    assert str(caught.value).startswith("Rows 'w = 1' and 'w = 1.5' are the same: every setting is equal.\n")
+    assert "line 5\n  Leave one out; or see whether what is laid over" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        (
+            "{'aa_algn': 'higher'}",
+            "study.metrics: no row measures 'aa_algn'.\n  …Did you mean aa_align? Known: ",
+        ),
+        (
+            "{'kl': 'higher'}",
+            "study.metrics: kl is better when it is lower, not higher.\n  …line 3\n  Write 'kl': 'lower'.",
+        ),
+    ],
+)
+def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, told):
+    two_rows = Path("tests/experiments/ablation/two_rows.gin").resolve()
+    (tmp_path / "mine.gin").write_text(f"include '{two_rows}'\n\nstudy.metrics = {metrics}\n")
+    with pytest.raises(RecipeError) as caught:
+        plan(study.load(tmp_path / "mine.gin"), tmp_path)
+    start, end = told.split("…")
+    assert str(caught.value).startswith(start) and end in str(caught.value)
+
+
+def test_the_seed_is_not_for_a_binding_to_set():
+    with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds. Write --seeds 0 1 2."):
+        Overlay(bindings=("run.seed = 3",))
+
+
+def test_a_warning_is_told_once_for_all_seeds(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        plan(
+            study.load("tests/experiments/ablation/two_rows.gin"),
+            tmp_path,
+            Overlay(bindings=("local_head.linear.dim = 8",)),
+        )
+    assert caplog.text.count("local_head.linear.dim has no effect") == 1

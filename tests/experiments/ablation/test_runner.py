@@ -1,0 +1,176 @@
+"""A whole study, from its file to its table, with real child processes at a size of seconds."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+STUDY = """include 'ablations/base.gin'
+study.rows = {
+    'Pretrained-T2A': 'recipes/pretrained_t2a.gin',
+    'too long': ('recipes/pretrained_t2a.gin', 'run.duration_s = 2.5'),
+    'FineTuned-T2A': 'recipes/finetuned_t2a.gin',
+}
+study.baseline = 'Pretrained-T2A'
+study.seeds = (0,)
+"""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+    folder: Path
+
+    def told(self, word: str) -> list[str]:
+        """The titles of the runs that a word was said of: started, finished, failed."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith(f"{word} ")]
+        return [line.removeprefix(word).split("  (")[0].strip() for line in lines]
+
+    @property
+    def figures(self) -> list[dict[str, str]]:
+        """The comparison, but for the row that fails."""
+        with (self.folder / "table.csv").open(newline="") as file:
+            return [line for line in csv.DictReader(file) if line["row"] != "too long"]
+
+
+def command(output: Path, *more: str) -> list[str]:
+    shared = ["--output", str(output), "--tracking-uri", f"sqlite:///{output}/mlflow.db"]
+    return [sys.executable, "-m", "stav2a.experiments.ablation", *more, *shared]
+
+
+def run(output: Path, *more: str) -> Done:
+    ended = subprocess.run(
+        command(output, *more), cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=800
+    )
+    return Done(ended.returncode, ended.stdout, ended.stderr, output / "ablations" / "mine")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> list[str]:
+    path = tmp_path_factory.mktemp("study") / "mine.gin"
+    path.write_text(STUDY)
+    return ["--gin", str(path), "--gin", "recipes/scale/smoke.gin", "--jobs", "1"]
+
+
+@pytest.fixture(scope="module")
+def first(study, tmp_path_factory) -> Done:
+    """The study, run from nothing."""
+    return run(tmp_path_factory.mktemp("runs"), *study)
+
+
+def test_a_failing_row_is_told_with_its_log_and_the_others_go_on(first):
+    assert first.code == 1, first.stderr
+    assert first.told("finished") == ["Pretrained-T2A, seed 0", "FineTuned-T2A, seed 0"]
+    assert first.told("failed") == ["too long, seed 0"]
+    log = first.folder / "logs" / "too_long-seed0.log"
+    assert f"its log is {log} and ends with\n" in first.stderr
+    assert "Choose a multiple of" in first.stderr and "Choose a multiple of" in log.read_text()
+    assert first.stderr.endswith("1 of 3 runs failed; the same command tries them again\n")
+    assert "too long, seed 0: it failed." in first.stdout
+
+
+def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
+    assert "Differences to Pretrained-T2A" in first.stdout
+    assert "/#/compare-runs?runs=" in first.stdout and "stav2a dashboard mine" in first.stdout
+    assert str(first.folder / "report.html") in first.stdout
+    markdown = (first.folder / "table.md").read_text()
+    assert markdown.startswith("# mine\n") and "| command | `stav2a ablation --gin " in markdown
+    assert "\\begin{tabular}" in (first.folder / "table.tex").read_text()
+    assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
+    diff = (first.folder / "diffs" / "FineTuned-T2A-seed0" / "diff.txt").read_text()
+    assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
+
+
+def test_a_second_go_runs_only_what_failed_and_says_the_same(first, study):
+    again = run(first.folder.parents[1], *study)
+    assert again.code == 1
+    assert "2 of 3 runs are finished and tracked already" in again.stderr
+    assert again.told("started") == again.told("failed") == ["too long, seed 0"]
+    assert again.figures == first.figures
+    goes = json.loads((first.folder / "study.json").read_text())["goes"]
+    assert [go["runs"] for go in goes] == [3, 1]
+
+
+def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
+    shared = first.folder.parents[1]
+    elsewhere = subprocess.run(
+        [sys.executable, "-m", "stav2a.experiments.ablation", "--report", "mine", "--output", str(tmp_path),
+         "--tracking-uri", f"sqlite:///{shared}/mlflow.db"],
+        cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    written = tmp_path / "ablations" / "mine"
+    assert (written / "table.csv").read_text() == (first.folder / "table.csv").read_text()
+    assert (written / "report.html").stat().st_size > 100_000
+
+
+def test_killed_half_way_and_started_again_it_comes_to_the_same(first, study, tmp_path):
+    shutil.copytree(first.folder.parents[1] / "store", tmp_path / "store")
+    with subprocess.Popen(
+        command(tmp_path, *study), cwd=ROOT, env=ALONE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    ) as runner:  # fmt: skip
+        for line in runner.stderr:
+            if line.startswith("started   FineTuned-T2A"):
+                break
+        children = children_of(runner.pid)
+        assert len(children) == 1
+        runner.kill()
+        for child in children:
+            os.killpg(child, signal.SIGKILL)
+    again = run(tmp_path, *study)
+    assert "Pretrained-T2A, seed 0" not in again.told("started")
+    assert again.told("finished") == ["FineTuned-T2A, seed 0"]
+    assert again.figures == first.figures
+
+
+def test_again_makes_everything_anew_and_throws_nothing_away(first, study, tmp_path):
+    for name in ("store", "mlflow.db", "mlartifacts", "ablations"):
+        source = first.folder.parents[1] / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    with subprocess.Popen(
+        command(tmp_path, *study, "--again"), cwd=ROOT, env=ALONE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    ) as runner:  # fmt: skip
+        for line in runner.stderr:
+            if line.startswith("started   Pretrained-T2A"):
+                break
+        runner.send_signal(signal.SIGINT)
+        rest = runner.stderr.read()
+        assert runner.wait(timeout=120) == 130
+    assert "stopped; what is finished is kept, and the same command goes on from there" in rest
+    (aside,) = (tmp_path / "set-aside").iterdir()
+    kinds = {path.name.split("-")[1] for path in aside.iterdir()}
+    assert {"clips", "stage", "classifier", "flows", "latents", "features"} <= kinds
+    assert not list((tmp_path / "store").glob("stage-*"))
+
+
+def children_of(pid: int, wait_s: float = 10.0) -> list[int]:
+    """The processes that a process has started."""
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(path.parent.name))
+        if found:
+            return found
+        time.sleep(0.05)
+    return []

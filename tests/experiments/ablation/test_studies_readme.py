@@ -1,0 +1,49 @@
+"""What ablations/README.md shows does what it says."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from stav2a.cli import dashboard
+from stav2a.cli.ablation import build_parser, main
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "ablations" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch) -> str:
+    """The study of the document, in a folder of its own."""
+    (text,) = re.findall(r"^```gin\n(.*?)^```", README, flags=re.M | re.S)
+    (tmp_path / "big_pooler.gin").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return text
+
+
+def test_a_study_of_two_rows_needs_fewer_than_ten_lines(example):
+    assert len(example.splitlines()) < 10
+
+
+def test_the_example_can_be_planned(example, tmp_path, capsys):
+    assert main(["--gin", "big_pooler.gin", "--plan"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "big_pooler: 2 rows × 2 seeds (0, 1), compared with K = 4"
+    assert told[2] == "  K = 32  trains 2 × joint"
+    assert [path.name for path in tmp_path.iterdir()] == ["big_pooler.gin"]
+
+
+def test_every_command_parses():
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, flags=re.M | re.S)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    parsers = {"ablation": build_parser(), "dashboard": dashboard.build_parser()}
+    for program, command, *arguments in lines:
+        assert program == "stav2a"
+        parsers[command].parse_args(arguments)
+    assert len(lines) == 7
+
+
+def test_every_study_stands_in_the_table():
+    listed = set(re.findall(r"^\| `(\w+\.gin)` \|", README, flags=re.M))
+    assert listed == {path.name for path in (ROOT / "ablations").glob("*.gin")} - {"base.gin"}

@@ -1,0 +1,256 @@
+"""The whole command, from the recipe to the report, at a size of seconds."""
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from stav2a import run
+from stav2a.evaluation.scores import from_json
+from stav2a.experiments.tracking import PARENT, open_store
+from stav2a.reports import tables
+
+ROOT = Path(__file__).parents[2]
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+# The same command with a checkpoint after every step, so that there is one to be stopped after.
+CAREFUL = (
+    "import sys; from stav2a.training import loop; loop.CHECKPOINT_S = 0.0; loop.SAVING = 1e9; "
+    "from stav2a import run; sys.exit(run.main(sys.argv[1:]))"
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+    output: Path
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """What was said of every stage: "training", or "from the store"."""
+        lines = [
+            line.split("  ")[1].split(": ") for line in self.stderr.splitlines() if line.startswith("stage ")
+        ]
+        return {name: said for name, said in lines}
+
+    def folder(self, name: str) -> Path:
+        (found,) = [path for path in self.output.glob(f"{name}-*") if str(path) in self.stdout]
+        return found
+
+
+def arguments(variant: str, output: Path, *more: str) -> list[str]:
+    recipes = ["--gin", f"recipes/{variant}.gin", "--gin", "recipes/scale/smoke.gin"]
+    return [*recipes, "--tracking-uri", "none", "--output", str(output), *more]
+
+
+def command(variant: str, output: Path, *more: str) -> Ended:
+    line = [sys.executable, "-m", "stav2a.run", *arguments(variant, output, *more)]
+    ended = subprocess.run(line, cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=280)
+    return Ended(ended.returncode, ended.stdout, ended.stderr, output)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Ended:
+    """One finished run of all stages, whose folder and store the tests share."""
+    ended = command("cn_onset_gvf", tmp_path_factory.mktemp("runs"))
+    assert ended.code == 0, ended.stderr
+    return ended
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
+    folder = first.folder("cn_onset_gvf")
+    scores = from_json((folder / "scores.json").read_text())
+    assert {"aa_align", "av_align", "onset_f1", "class_accuracy_vague"} <= {score.name for score in scores}
+    assert tables.table(scores).strip() in first.stdout
+    assert str(folder / "report.html") in first.stdout
+    assert "<html" in (folder / "report.html").read_text().lower()
+    endings = sorted(path.name.split(".", 1)[1] for path in (folder / "samples").iterdir())
+    assert endings == sorted(["mp4", "png", "reference.wav", "wav"] * 8 + ["json"])
+    told = json.loads((folder / "samples" / "clips.json").read_text())
+    assert len(told) == 8 and told[0]["duration_s"] == 2.56 and told[0]["onsets_s"]
+    with safe_open(folder / "model.safetensors", framework="pt") as weights:
+        prefixes = {name.split(".")[0] for name in weights.keys()}
+    assert prefixes == {
+        "feature_encoder", "text_encoder", "local_head", "global_pooler", "backbone", "autoencoder"
+    }  # fmt: skip
+    assert set(first.stages.values()) == {"training"} and len(first.stages) == 6
+    leftovers = [path.name for path in first.output.rglob("*") if path.name.startswith(".")]
+    assert leftovers == []
+
+
+@pytest.mark.slow
+def test_the_same_command_answers_from_the_folder(first):
+    report = first.folder("cn_onset_gvf") / "report.html"
+    written = report.stat().st_mtime_ns
+    again = command("cn_onset_gvf", first.output)
+    assert (again.code, again.stdout) == (0, first.stdout)
+    assert again.stages == {} and report.stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tmp_path, monkeypatch):
+    """As the child of another run, with tags, a file beside it, and the losses of all its stages."""
+    (tmp_path / "diff.txt").write_text("what is new")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    how = ["--experiment", "table3", "--run-name", "CN, seed 0", "--tag", "row=CN=1"]
+    more = [*how, "--tag", f"{PARENT}=abc", "--attach", str(tmp_path / "diff.txt"), "--tracking-uri", uri]
+    for _ in range(2):  # the second time it is there already
+        again = command("cn_onset_gvf", first.output, *more)
+        assert again.code == 0, again.stderr
+        assert again.stages == {}
+    kept = open_store(uri, tmp_path)
+    (child,) = kept.children("abc")
+    assert (child.name, child.status, child.tags["row"]) == ("CN, seed 0", "FINISHED", "CN=1")
+    scores = from_json(kept.text(child, "scores.json"))
+    aa = next(score for score in scores if score.name == "aa_align")
+    assert child.metrics["aa_align"] == pytest.approx(aa.value)
+    table = json.loads(kept.text(child, "per_clip.json"))
+    assert table["columns"][:2] == ["clip", "aa_align"] and len(table["data"]) == 20
+    assert kept.text(child, "diff.txt") == "what is new"
+    assert "samples/clips.json" in kept.files(child, "samples")
+    losses = json.loads((first.folder("cn_onset_gvf") / "losses.json").read_text())
+    told = kept.history(child, "joint/validation_loss")
+    assert told == [(step, pytest.approx(value)) for step, value in losses["joint"]["validation_loss"]]
+
+
+@pytest.mark.slow
+def test_another_variant_trains_only_what_it_does_not_share(first):
+    other = command("cn_onset", first.output)
+    assert other.code == 0, other.stderr
+    assert other.stages == {name: "from the store" for name in first.stages} | {"joint": "training"}
+    assert other.folder("cn_onset") != first.folder("cn_onset_gvf")
+
+
+@pytest.mark.slow
+def test_a_runs_snapshot_is_the_recipe_of_the_run(first, capsys):
+    folder = first.folder("cn_onset_gvf")
+    assert run.main(["--gin", str(folder / "snapshot.gin"), "--check"]) == 0
+    signature = json.loads((folder / "run.json").read_text())["signature"]
+    assert f"# signature {signature}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_the_joint_stage_ends_with_the_same_bits(first, tmp_path):
+    longer, steps = ("--bind", "stage.joint.steps = 60"), 60
+    shutil.copytree(first.output / "store", tmp_path / "store")
+    line = [sys.executable, "-c", CAREFUL, *arguments("cn_onset_gvf", tmp_path, *longer)]
+    with subprocess.Popen(
+        line, cwd=ROOT, env=ALONE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        checkpoint = first_checkpoint(tmp_path / "store", child)
+        child.kill()
+    with safe_open(checkpoint, framework="pt") as saved:
+        reached = json.loads(saved.metadata()["facts"])["progress"]["step"]
+    assert 0 < reached < steps
+
+    again, unbroken = (command("cn_onset_gvf", output, *longer) for output in (tmp_path, first.output))
+    assert again.code == unbroken.code == 0, again.stderr + unbroken.stderr
+    assert (
+        again.stages == unbroken.stages == {n: "from the store" for n in first.stages} | {"joint": "training"}
+    )
+    weights = [ended.folder("cn_onset_gvf") / "model.safetensors" for ended in (again, unbroken)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert weights[0].read_bytes() != (first.folder("cn_onset_gvf") / "model.safetensors").read_bytes()
+
+
+def first_checkpoint(store: Path, child: subprocess.Popen) -> Path:
+    """Wait until the joint stage has written one."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and child.poll() is None:
+        for found in store.glob("partial/stage-*/joint.safetensors"):
+            return found
+        time.sleep(0.02)
+    child.kill()
+    raise AssertionError(f"no checkpoint was written: {child.stderr.read().decode() if child.stderr else ''}")
+
+
+def test_checking_prints_the_whole_recipe_and_runs_nothing(tmp_path, capsys):
+    assert run.main([*arguments("cn_onset_gvf", tmp_path / "runs"), "--check"]) == 0
+    out = capsys.readouterr().out
+    lineage, signature, _, snapshot = out.split("\n", 3)
+    assert lineage.startswith("# ") and "cn_onset.gin" in lineage and "smoke.gin" in lineage
+    assert signature.startswith("# signature ")
+    assert "run.local_head = @local_head.onset" in snapshot
+    assert "stage.joint.steps = 2" in snapshot
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_can_not_be_written_is_told_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    assert run.main(arguments("cn", tmp_path / "file")) == 2
+    ended = capsys.readouterr()
+    assert ended.err == (
+        f"error: --output {tmp_path / 'file'} can't be written (File exists). Choose a folder of your own.\n"
+    )
+    assert ended.out == "" and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
+    assert run.main([*arguments("cn", tmp_path), "--check"]) == 0
+    signature = capsys.readouterr().out.split("# signature ")[1].split()[0]
+    folder = tmp_path / f"cn-{signature[:8]}"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"format": 1, "signature": "f" * 64}))
+    assert run.main(arguments("cn", tmp_path)) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ("run.duration_s = 2.5", "Choose a multiple of"),
+        ("run.duration_s = -1.0", "expected more than 0 seconds"),
+        ("run.num_inference_steps = 0", "expected 1 to 999"),
+    ],
+)
+def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, binding, told):
+    code = run.main(arguments("cn", tmp_path, "--bind", binding))
+    assert code == 2
+    assert told in capsys.readouterr().err
+    assert not any(tmp_path.glob("store/stage-*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--tag", "row"), "expected NAME=VALUE, was given 'row'"),
+        (("--attach", "nowhere.txt"), "error: --attach nowhere.txt: there is no such file."),
+    ],
+)
+def test_options_of_tracking_are_checked_first(tmp_path, capsys, more, told):
+    with contextlib.suppress(SystemExit):
+        assert run.main(arguments("cn", tmp_path, *more)) == 2
+    assert told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_run_that_is_tracked_once(first, tmp_path):
+    """Started as for two GPUs; on the CPU here."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    line = [*launcher, "-m", "stav2a.run", *arguments("cn_onset_gvf", tmp_path, "--tracking-uri", uri)]
+    ended = subprocess.run(line, cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    together = Ended(ended.returncode, ended.stdout, ended.stderr, tmp_path)
+    assert ended.stdout.count("AA-Align ↑") == 1
+    alone, both = (
+        json.loads((each.folder("cn_onset_gvf") / "losses.json").read_text()) for each in (first, together)
+    )
+    for stage, losses in alone.items():
+        for name, points in losses.items():
+            assert [v for _, v in both[stage][name]] == pytest.approx([v for _, v in points], rel=1e-5)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        assert database.execute("select name, status from runs").fetchall() == [("cn_onset_gvf", "FINISHED")]

@@ -1,0 +1,161 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stav2a.utils.files import write_bytes, write_json, write_text
+from stav2a.utils.store import Store, load_tensors, save_tensors
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def names(store: Store) -> set[str]:
+    return {path.name for path in store.root.iterdir()}
+
+
+def test_a_finished_entry_is_found_again(store):
+    assert not store.has("stage", "a")
+    with store.create("stage", "a") as folder:
+        write_text(folder / "x.txt", "made")
+        assert not store.has("stage", "a")  # not before it is finished
+    assert store.has("stage", "a")
+    assert (Store(store.root).path("stage", "a") / "x.txt").read_text() == "made"
+    assert names(store) == {store.path("stage", "a").name}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_entry_that_fails_leaves_nothing(store, error):
+    with pytest.raises(error), store.create("stage", "a") as folder:
+        write_text(folder / "x.txt", "half")
+        raise error
+    assert not store.has("stage", "a")
+    assert names(store) == set()
+
+
+def test_an_entry_can_be_made_after_it_failed(store):
+    with pytest.raises(ValueError), store.create("stage", "a"):
+        raise ValueError
+    with store.create("stage", "a") as folder:
+        write_text(folder / "x.txt", "made")
+    assert (store.path("stage", "a") / "x.txt").read_text() == "made"
+
+
+def test_of_two_writers_the_first_to_finish_counts(store):
+    with store.create("stage", "a") as slow:
+        write_text(slow / "x.txt", "slow")
+        with store.create("stage", "a") as fast:
+            write_text(fast / "x.txt", "fast")
+            assert slow != fast
+    assert (store.path("stage", "a") / "x.txt").read_text() == "fast"
+    assert names(store) == {store.path("stage", "a").name}
+
+
+def test_an_entry_is_made_once(store):
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        write_text(folder / "x.txt", "made")
+
+    places = [store.obtain("stage", "a", make) for _ in range(2)]
+    assert len(made) == 1 and places == [store.path("stage", "a")] * 2
+    assert (places[0] / "x.txt").read_text() == "made"
+
+
+MAKER = """
+import pathlib, sys, time
+from stav2a.utils.files import write_text
+from stav2a.utils.store import Store
+
+def make(folder):
+    print("making", flush=True)
+    sys.stdin.readline()
+    write_text(folder / "x.txt", "made")
+
+Store(pathlib.Path(sys.argv[1])).obtain("stage", "a", make)
+"""
+
+
+def maker(store: Store) -> subprocess.Popen:
+    """Another process, which makes an entry and finishes it when it is told a line."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", MAKER, str(store.root)], cwd=ROOT, **pipes)
+
+
+@pytest.mark.parametrize("ending", ["finishes", "is killed"])
+def test_of_two_processes_the_second_waits_for_the_first(store, caplog, ending):
+    with maker(store) as first:
+        assert first.stdout.readline() == "making\n"
+
+        def end():
+            while not caplog.messages:  # until we wait
+                time.sleep(0.01)
+            first.communicate("go\n") if ending == "finishes" else first.kill()
+
+        ends = threading.Thread(target=end)
+        ends.start()
+        found = store.obtain("stage", "a", lambda folder: write_text(folder / "x.txt", "ours"))
+        ends.join()
+    assert (found / "x.txt").read_text() == ("made" if ending == "finishes" else "ours")
+    assert caplog.messages == [f"another process is making the stage in {store.root}: waiting for it"]
+
+
+def test_kinds_and_keys_are_kept_apart(store):
+    places = {store.path(kind, key) for kind in ("stage", "filter") for key in ("a", "b", "a" * 500, "../x")}
+    assert len(places) == 8
+    assert all(place.parent == store.root and len(place.name) < 50 for place in places)
+
+
+def test_checkpoints_are_kept_until_the_entry_is_finished(store):
+    write_text(store.partial("stage", "a") / "checkpoint", "half way")
+    write_text(store.partial("stage", "b") / "checkpoint", "another's")
+    with pytest.raises(ValueError), store.create("stage", "a"):
+        raise ValueError
+    assert (store.partial("stage", "a") / "checkpoint").read_text() == "half way"
+    with store.create("stage", "a"):
+        pass
+    assert list(store.partial("stage", "a").iterdir()) == []
+    assert (store.partial("stage", "b") / "checkpoint").read_text() == "another's"
+
+
+def test_a_checkpoint_is_no_entry(store):
+    store.partial("stage", "a")
+    assert not store.has("stage", "a")
+
+
+def test_tensors_come_back_as_they_were_also_tied_ones(tmp_path):
+    w = torch.randn(4, 3)
+    tensors = {"w": w, "tied": w, "turned": w.T, "count": torch.tensor(3)}
+    save_tensors(tmp_path / "x.safetensors", tensors)
+    found = load_tensors(tmp_path / "x.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], t) and found[name].dtype == t.dtype for name, t in tensors.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_files_are_replaced_whole(tmp_path):
+    for content in ("long before", "new"):
+        write_text(tmp_path / "x", content)
+    assert (tmp_path / "x").read_text() == "new"
+    write_bytes(tmp_path / "x", b"\x00\xff")
+    assert (tmp_path / "x").read_bytes() == b"\x00\xff"
+    write_json(tmp_path / "x", {"b": 1, "a": [1.5]})
+    assert json.loads((tmp_path / "x").read_text()) == {"b": 1, "a": [1.5]}
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_can_not_be_written_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x", {"kept": True})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x", {"bad": object()})
+    assert json.loads((tmp_path / "x").read_text()) == {"kept": True}
