@@ -21,6 +21,7 @@ import gin
 from torch import nn
 
 from stav2a.slots import SLOTS
+from stav2a.utils.errors import USAGE, StaV2AError
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -175,10 +176,10 @@ BUILT_IN = (
 PLUGINS = "stav2a.components"  # the entry-point group of other packages
 
 
-class RegistryError(ValueError):
+class RegistryError(StaV2AError):
     """A component that can't be registered, or can't be found."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
@@ -221,7 +222,7 @@ def get(slot: str, name: str) -> Entry:
     """
     _check_slot(slot)
     if (slot, name) not in _ENTRIES:
-        raise RegistryError(f"No {slot} named {name!r}. {did_you_mean(name, _names(slot))}")
+        raise RegistryError(f"No {slot} named {name!r}.", advice=did_you_mean(name, _names(slot)))
     return _ENTRIES[slot, name]
 
 
@@ -250,7 +251,7 @@ def expect(slot: str, factory: Factory) -> Factory:
         given = f"{factory!r}, which is no factory"
     else:
         return factory
-    raise RegistryError(f"{slot} was given {given}. {advise(slot)}")
+    raise RegistryError(f"{slot} was given {given}.", advice=advise(slot))
 
 
 def entry_of(factory: Any) -> Entry | None:
@@ -310,4 +311,4 @@ def _names(slot: str) -> list[str]:
 
 def _check_slot(slot: str) -> None:
     if slot not in SLOTS:
-        raise RegistryError(f"No slot named {slot!r}. {did_you_mean(slot, SLOTS)}")
+        raise RegistryError(f"No slot named {slot!r}.", advice=did_you_mean(slot, SLOTS))

@@ -70,8 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     from stav2a import recipe
     from stav2a.experiments import execution  # not above: worker processes import this module again
+    from stav2a.experiments.experiment import Experiment
 
-    loaded = recipe.load(arguments.gin, arguments.bind, strict=arguments.strict, trust=arguments.trust_recipe)
+    loaded = recipe.load(
+        arguments.gin,
+        arguments.bind,
+        strict=arguments.strict,
+        trust=arguments.trust_recipe,
+        root=Experiment,
+    )
     if arguments.check:
         print(execution.explain(loaded))
         return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stav2a import recipe, registry
+from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import parsing
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -44,7 +45,7 @@ def test_the_guides_component_works(my_parts):
 def test_the_guides_recipe_uses_it(my_parts, tmp_path):
     whole, part = blocks("components.md", "gin")
     (tmp_path / "smooth.gin").write_text(whole)
-    loaded = recipe.load("smooth.gin", [part], strict=True)
+    loaded = recipe.load("smooth.gin", [part], strict=True, root=Experiment)
     assert "local_head.smooth.window = 5\n" in loaded.snapshot()
 
 
@@ -57,7 +58,7 @@ def test_the_primers_recipe_loads(tmp_path, monkeypatch):
     (text,) = blocks("recipes.md", "gin")
     (tmp_path / "mine.gin").write_text(text)
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load("mine.gin", strict=True)
+    loaded = recipe.load("mine.gin", strict=True, root=Experiment)
     assert loaded.bindings["stage.joint.data_filter"].value.selector == "data_filter.none"
 
 
@@ -67,7 +68,7 @@ def test_the_primers_mistake_is_told_as_shown(tmp_path, monkeypatch):
     (tmp_path / "mine.gin").write_text(text.replace("onset.windows", "onset.windws"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(parsing.RecipeError) as caught:
-        recipe.load("mine.gin")
+        recipe.load("mine.gin", root=Experiment)
     assert str(caught.value) == shown.strip()
 
 

@@ -290,7 +290,8 @@ class Median(nn.Module):
 '''
 USE = """
 from stav2a import recipe
-loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.median"])
+from stav2a.experiments.experiment import Experiment
+loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.median"], root=Experiment)
 assert "run.global_pooler = @global_pooler.median" in loaded.snapshot()
 from stav2a.cli.components import main
 main(["global_pooler"])

@@ -110,8 +110,10 @@ def _recipe(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from stav2a import recipe
     from stav2a.experiments.experiment import Experiment
 
-    recipe.load(arguments.gin or [RECIPE], arguments.bind, trust=arguments.trust_recipe)
-    return Experiment(), None  # type: ignore[call-arg]  # gin supplies every argument
+    loaded = recipe.load(
+        arguments.gin or [RECIPE], arguments.bind, trust=arguments.trust_recipe, root=Experiment
+    )
+    return loaded.build(), None
 
 
 def _part(text: str) -> float:

@@ -13,11 +13,12 @@ from typing import Any
 
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.registry import register
+from stav2a.utils.errors import StaV2AError
 
 REQUIRED = ("id", "caption", "split", "file")
 
 
-class ManifestError(ValueError):
+class ManifestError(StaV2AError):
     """A manifest that can't be read, or says the impossible."""
 
 

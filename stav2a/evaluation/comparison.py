@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from stav2a.metrics import bootstrap
 from stav2a.metrics.score import Score
+from stav2a.utils.errors import StaV2AError
 
 
-class ComparisonError(ValueError):
+class ComparisonError(StaV2AError):
     """These scores can't be compared as asked. Says what came, what was expected, what to do."""
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from stav2a.recipe import shown
 from stav2a.registry import did_you_mean
+from stav2a.utils.errors import USAGE, StaV2AError
 
 NOT_GIVEN = ("", "-", "–")
 
 
-class PublishedError(ValueError):
+class PublishedError(StaV2AError):
     """A CSV that is no table of published figures."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 def read_published(path: Path, *, rows: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -23,20 +23,20 @@ from stav2a.reports.run_report import write_report
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
-from stav2a.utils.errors import UsageError, told
+from stav2a.utils.errors import UsageError, text_of
 from stav2a.utils.files import alone, check_writable, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
 SAMPLES = 8  # clips to hear and to see
 
 
-def explain(loaded: recipe.Recipe) -> str:
+def explain(loaded: recipe.Recipe[Experiment]) -> str:
     """What a recipe comes to: its lineage, its signature, every parameter, then as comments what it costs.
 
     Raises:
         ValueError: The recipe's values can't be, or its parts don't go together.
     """
-    experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+    experiment = loaded.build()
     lineage = " -> ".join(parsing.shown(path) for path in loaded.files)
     audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment))
     return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}\n{audited}"
@@ -55,7 +55,7 @@ def _audited(experiment: Experiment) -> list[str]:
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
-        return [f"what the model costs can't be told without its weights: {told(error).splitlines()[0]}"]
+        return [f"what the model costs can't be told without its weights: {text_of(error).splitlines()[0]}"]
     missing = audit.missing_weights(asked) + audit.missing_data(experiment.described("dataset"))
     return [*audit.table(found), "", *audit.missing_lines(missing)]
 
@@ -92,7 +92,7 @@ class TrackingOptions:
         return " ".join([str(store or "none"), self.tags.get(PARENT, "")]).strip()
 
 
-def execute(loaded: recipe.Recipe, output: Path, tracked: TrackingOptions) -> str:
+def execute(loaded: recipe.Recipe[Experiment], output: Path, tracked: TrackingOptions) -> str:
     """Run a recipe, or take the answer of an earlier run of the same; track it where it is not yet.
 
     Args:
@@ -105,7 +105,7 @@ def execute(loaded: recipe.Recipe, output: Path, tracked: TrackingOptions) -> st
     """
     folder = RunFolder(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
     if not distributed.is_main():
-        _take_part(output)
+        _take_part(loaded, output)
         return ""
     check_writable(output)
     place = tracked.place(output)
@@ -116,15 +116,14 @@ def execute(loaded: recipe.Recipe, output: Path, tracked: TrackingOptions) -> st
     return _answer(folder, place)
 
 
-def _take_part(output: Path) -> None:
+def _take_part(loaded: recipe.Recipe[Experiment], output: Path) -> None:
     """All that a process does which is not the main one: it trains with the others and writes nothing."""
     if not distributed.broadcast_from_main():
-        experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
-        RunSteps(experiment, Store(output / "store"), lambda *loss: None, lambda line: None).train()
+        RunSteps(loaded.build(), Store(output / "store"), lambda *loss: None, lambda line: None).train()
 
 
 def _make(
-    loaded: recipe.Recipe, folder: RunFolder, output: Path, tracked: TrackingOptions, place: str
+    loaded: recipe.Recipe[Experiment], folder: RunFolder, output: Path, tracked: TrackingOptions, place: str
 ) -> None:
     name = loaded.named[0].stem
     tracker = connect(
@@ -149,7 +148,7 @@ def _make(
     folder.add_tracked(place, where=where, whole=True)
 
 
-def _begin(loaded: recipe.Recipe, folder: RunFolder, tracker: Tracker, place: str) -> None:
+def _begin(loaded: recipe.Recipe[Experiment], folder: RunFolder, tracker: Tracker, place: str) -> None:
     facts = folder.facts()
     tags = {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
     tracker.set_tags(tags)
@@ -160,25 +159,25 @@ def _begin(loaded: recipe.Recipe, folder: RunFolder, tracker: Tracker, place: st
     folder.add_tracked(place, run=tracker.run_id)
 
 
-def _run(loaded: recipe.Recipe, folder: RunFolder, tracker: Tracker, output: Path) -> None:
+def _run(loaded: recipe.Recipe[Experiment], folder: RunFolder, tracker: Tracker, output: Path) -> None:
     began = time.monotonic()
-    outcome = _pipeline(Store(output / "store"), tracker).run()
+    outcome = _pipeline(loaded, Store(output / "store"), tracker).run()
     folder.add(seconds=round(time.monotonic() - began, 1))
     _write(loaded, folder, outcome)
     folder.add(finished=True)
 
 
-def _pipeline(store: Store, tracker: Tracker) -> RunSteps:
+def _pipeline(loaded: recipe.Recipe[Experiment], store: Store, tracker: Tracker) -> RunSteps:
     def log(name: str, value: float, step: int) -> None:
         tracker.log_metrics({name: value}, step=step)
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    return RunSteps(Experiment(), store, log, tell)  # type: ignore[call-arg]  # gin supplies every argument
+    return RunSteps(loaded.build(), store, log, tell)
 
 
-def _write(loaded: recipe.Recipe, folder: RunFolder, outcome: RunOutcome) -> None:
+def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
     save_tensors(folder.weights, outcome.model.state_dict())
     run_report.write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, to_json(outcome.scores))

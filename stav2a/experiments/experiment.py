@@ -5,8 +5,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-import gin
-
+from stav2a import recipe
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
@@ -18,7 +17,7 @@ MOST_STEPS = 999
 STORE_FORMAT = "1"  # raise it when the same settings give another result; one component's: its own `version`
 
 
-@gin.configurable("run")
+@recipe.as_root("run")
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One variant of STA-V2A: its blocks, its data, its training and its evaluation.

@@ -11,16 +11,17 @@ from safetensors import SafetensorError
 from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
+from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
 from stav2a.utils.store import load_tensors
 
 FORMAT = 1
 
 
-class RunFolderError(ValueError):
+class RunFolderError(StaV2AError):
     """A folder that is not a run's, or is another's."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)
@@ -160,14 +161,14 @@ def load(run: Path, *, trust: bool = False) -> FinishedRun:
                 f"{run} holds no finished run: {file.name} is missing. "
                 "Give the `stav2a run` command that began it again; it goes on where it stopped."
             )
-    loaded = recipe.load([folder.snapshot.resolve()], trust=trust)
+    loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("signature"):
         logger.warning(
             "warning: %s was edited, or made by another version of its components: "
             "the sound may differ from the run's own.",
             folder.snapshot,
         )
-    experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+    experiment = loaded.build()
     model = experiment.model()
     try:
         model.load_state_dict(load_tensors(folder.weights))

@@ -11,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from stav2a.data.media import atomic, mux, probe, read_audio
+from stav2a.utils.errors import StaV2AError
 
 
-class ListenError(ValueError):
+class ListenError(StaV2AError):
     """A folder, a name or a rating that can't be used."""
 
 

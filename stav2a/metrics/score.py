@@ -9,8 +9,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from stav2a.utils.errors import StaV2AError
 
-class MetricError(ValueError):
+
+class MetricError(StaV2AError):
     """A metric was given something it can't measure: what came, what was expected, what to do."""
 
 

@@ -12,7 +12,7 @@ from stav2a.models.stav2a import latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CheckpointError, fingerprint, no_weights
-from stav2a.utils.errors import told
+from stav2a.utils.errors import text_of
 
 ENCODERS = ("feature_encoder", "autoencoder", "text_encoder")
 
@@ -104,7 +104,7 @@ def _block(experiment: Experiment, slot: str, without: Collection[str], trained:
         try:
             return getattr(experiment, slot)().eval()
         except CheckpointError as error:
-            raise CheckpointError(f"{told(error)} Or go on without it: --without {slot}.") from None
+            raise CheckpointError(f"{text_of(error)} Or go on without it: --without {slot}.") from None
     if slot == "text_encoder":
         return None
     with no_weights():  # its rates and sizes count all the same

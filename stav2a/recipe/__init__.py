@@ -5,37 +5,36 @@ gin, which supplies them to the components as they are called. gin's state is th
 time, and loading another replaces it.
 """
 
-import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import gin
 
 from stav2a import registry
 from stav2a.recipe import describing, parsing
-from stav2a.recipe.checking import KINDS, Binding, check
-from stav2a.recipe.describing import describe, describe_root, diff, flatten, format_value, signature
+from stav2a.recipe.checking import Binding, check
+from stav2a.recipe.describing import (
+    describe,
+    describe_root,
+    diff,
+    flatten,
+    format_value,
+    root_entry,
+    signature,
+)
 from stav2a.recipe.parsing import SUFFIX, Place, RecipeError, Reference, find, lineage, recipes_root, shown
-from stav2a.registry import Entry
 
-ROOT = "run"
-ROOTS = {
-    ROOT: "stav2a.experiments.experiment",
-    "study": "stav2a.experiments.ablation.study",
-}  # the module that defines each
 SCALES = "scale"  # the folder of the recipes that set sizes, for components in use or not
+
 logger = logging.getLogger(__name__)
-Made = TypeVar("Made", bound=type)
-
-
-assert set(ROOTS) == set(KINDS)
+Root = TypeVar("Root")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[Root]):
     """A loaded recipe.
 
     Args:
@@ -44,7 +43,7 @@ class Recipe:
         written: Every binding, in the order read, also those that a later one replaces.
         bindings: The binding in force for each complete name.
         imports: The modules that the files import.
-        root: The name of what is run.
+        root: The class whose parameters the recipe binds.
     """
 
     named: tuple[Path, ...]
@@ -52,7 +51,11 @@ class Recipe:
     written: tuple[Binding, ...]
     bindings: Mapping[str, Binding]
     imports: tuple[str, ...]
-    root: str = ROOT
+    root: type[Root]
+
+    def build(self) -> Root:
+        """The root with the parameters of this recipe, which must be the one loaded last."""
+        return self.root()
 
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.
@@ -86,8 +89,8 @@ def load(
     *,
     strict: bool = False,
     trust: bool = False,
-    root: str = ROOT,
-) -> Recipe:
+    root: type[Root],
+) -> Recipe[Root]:
     """Load recipes, each laid over the one before, then bindings by hand.
 
     Args:
@@ -95,7 +98,7 @@ def load(
         bindings: Lines such as `local_head.onset.windows = (1, 2)`.
         strict: Refuse settings without effect, instead of warning of them.
         trust: Let the recipes import any module.
-        root: The configurable that is run.
+        root: What the recipes describe: a class declared by `as_root`.
 
     Raises:
         RecipeError: Something doesn't fit; nothing is loaded then.
@@ -125,24 +128,18 @@ def load(
     return recipe
 
 
-def as_root(name: str) -> Callable[[Made], Made]:
-    """Let files bind the parameters of a class as `name.parameter`: a root beside that of recipes, `run`."""
+def as_root(name: str) -> Callable[[type[Root]], type[Root]]:
+    """Let files bind the parameters of a class as `name.parameter`."""
 
-    def decorate(kind: Made) -> Made:
-        return gin.configurable(name)(kind)
+    def decorate(root: type[Root]) -> type[Root]:
+        describing.ROOTS[root] = name
+        return gin.configurable(name)(root)
 
     return decorate
 
 
-def root_entry(root: str = ROOT) -> Entry:
-    """What is known of the root, as of a component; it has no slot."""
-    if root in ROOTS:
-        importlib.import_module(ROOTS[root])  # by name: it stands above this module
-    return describing.root_entry(root)
-
-
 def _hand_to_gin(recipe: Recipe) -> None:
-    root = describing.root_selector(recipe.root)
+    root = describing.root_selector(describing.ROOTS[recipe.root])
     for binding in recipe.bindings.values():
         selector = binding.entry.selector if binding.entry.slot else root
         gin.bind_parameter(f"{selector}.{binding.parameter}", _for_gin(binding.value))

@@ -167,9 +167,9 @@ def _find(selector: str, root: Entry, place: Place) -> Entry:
         try:
             return registry.get(slot, name)
         except RegistryError as error:
-            message, advice = str(error).split(". ", 1)
+            fault = error.message[:1].lower() + error.message[1:]
             raise RecipeError(
-                f"No configurable matching '{selector}': {_lower(message)}.", place, advice
+                f"No configurable matching '{selector}': {fault}", place, error.advice
             ) from None
     message = f"No configurable matching '{selector}'."
     same = [entry.selector for entry in registry.available() if entry.name == selector]
@@ -178,10 +178,6 @@ def _find(selector: str, root: Entry, place: Place) -> Entry:
     if slot:
         raise RecipeError(message, place, f"No slot is named {slot!r}. {did_you_mean(slot, SLOTS)}")
     raise RecipeError(message, place, did_you_mean(selector, [root.name, *SLOTS]))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _check_parameter(entry: Entry, each: WrittenBinding) -> None:

@@ -20,18 +20,21 @@ from stav2a.registry import Entry
 Described = Any  # what JSON can hold: a component is {"component": name, "parameters": {...}}
 
 
-def root_entry(root: str) -> Entry:
+ROOTS: dict[type, str] = {}  # classes whose parameters files bind, and by which name
+
+
+def root_entry(root: type) -> Entry:
     """The root as an entry without a slot. What gin denies to recipes counts as wired."""
-    found = gin.config._REGISTRY[root_selector(root)]
+    found = gin.config._REGISTRY[root_selector(ROOTS[root])]
     parameters = registry.parameters_of(found.wrapped, found.denylist or ())
-    return Entry("", root, found.wrapped, parameters, inspect.getfile(found.wrapped), 0)
+    return Entry("", ROOTS[root], found.wrapped, parameters, inspect.getfile(found.wrapped), 0)
 
 
-def root_selector(root: str) -> str:
+def root_selector(name: str) -> str:
     """The root's complete name in gin: its module and itself."""
-    matches = gin.config._REGISTRY.matching_selectors(root)
+    matches = gin.config._REGISTRY.matching_selectors(name)
     roots = [each for each in matches if each not in {entry.selector for entry in registry.available()}]
-    assert len(roots) == 1, f"Expected one gin.configurable named {root}, found {roots}."
+    assert len(roots) == 1, f"Expected one gin.configurable named {name}, found {roots}."
     return roots[0]
 
 
@@ -51,7 +54,7 @@ def values(entry: Entry) -> dict[str, Any]:
     return found
 
 
-def reach(root: str) -> dict[str, tuple[Entry, dict[str, Any]]]:
+def reach(root: type) -> dict[str, tuple[Entry, dict[str, Any]]]:
     """The root and every component that it leads to, each with its values."""
     found: dict[str, tuple[Entry, dict[str, Any]]] = {}
 
@@ -87,7 +90,7 @@ def describe(value: Any) -> Described:
     raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
 
 
-def describe_root(root: str = "run") -> Described:
+def describe_root(root: type) -> Described:
     """The whole of what is loaded: the root's parameters, described."""
     return _describe_entry(root_entry(root))
 
@@ -131,7 +134,7 @@ def diff(a: Described, b: Described) -> str:
     return "\n".join(lines)
 
 
-def snapshot(root: str, imports: tuple[str, ...] = ()) -> str:
+def snapshot(root: type, imports: tuple[str, ...] = ()) -> str:
     """A recipe that alone makes the same configuration: every parameter in use, by its complete name."""
     lines = [f"import {module}" for module in imports]
     for selector, (_, found) in reach(root).items():

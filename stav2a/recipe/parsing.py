@@ -15,16 +15,14 @@ from typing import Any
 from gin import config_parser
 
 from stav2a import registry
+from stav2a.utils.errors import USAGE, StaV2AError
 
 
-class RecipeError(ValueError):
+class RecipeError(StaV2AError):
     """A recipe that can't be read or doesn't fit; says where, and what to do."""
 
-    exit_code = 2
-
-    def __init__(self, message: str, place: "Place | None" = None, advice: str = "") -> None:
-        lines = [message, str(place) if place else "", advice]
-        super().__init__("\n  ".join(line for line in lines if line))
+    exit_code = USAGE
+    separator = "\n  "
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stav2a.metrics.score import Score
+from stav2a.utils.errors import StaV2AError
 
 TEMPLATES = Path(__file__).with_name("templates")
 BAR_WIDTH = 150  # of an interval's picture, in its own units
 
 
-class ReportError(ValueError):
+class ReportError(StaV2AError):
     """The page can't be made of what was given."""
 
 

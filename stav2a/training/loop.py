@@ -20,7 +20,7 @@ from stav2a.training.corpus import TrainingContext, generator
 from stav2a.training.objective import Batch, TrainingSpec, pieces
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import StaV2AError, UsageError
 
 FAR = 0.05  # more than bfloat16 rounds
 
@@ -174,15 +174,15 @@ LOG_EVERY = 10
 History = dict[str, list[tuple[int, float]]]
 
 
-class DivergedError(ValueError):
+class DivergedError(StaV2AError):
     """A loss that is no number: the settings make training impossible."""
 
 
-class NothingToTrainError(ValueError):
+class NothingToTrainError(StaV2AError):
     """A stage whose blocks are all frozen."""
 
 
-class BatchSizeError(ValueError):
+class BatchSizeError(StaV2AError):
     """A batch that can't be shared by all processes."""
 
 

@@ -12,13 +12,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from stav2a.utils.errors import StaV2AError
+
 NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 WEIGHTS, CONFIG = NAMES[0], "config.json"
 OURS = "stav2a"  # the entry of config.json that is ours; all others are for other programs
 SHOWN = 5
 
 
-class CheckpointError(ValueError):
+class CheckpointError(StaV2AError):
     """Weights that are not there, or belong to another model."""
 
 

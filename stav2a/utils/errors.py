@@ -1,29 +1,50 @@
-"""What a command says, and returns, when something goes wrong.
+"""The base of all errors that a user is meant to read, and how commands end with them.
 
-An *expected* error is a mistake of the input or of the machine, and is told in the words of whoever raised
-it, without a traceback: every `ValueError` kind that this package defines, every error with an `exit_code`
-of its own (for plugins), and every `OSError`. All else is a bug, and keeps its traceback.
+An *expected* error is a mistake of the input or of the machine: every `StaV2AError`, every error with an
+`exit_code` of its own (for plugins) and every `OSError`. Commands print it in one `error: …` line or block,
+without a traceback. All else is a bug, and keeps its traceback.
 """
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-# By name, so that telling an error imports nothing.
-USAGE_ERRORS = frozenset({"UsageError", "RecipeError", "RegistryError"})
 Main = Callable[..., int]  # main(argv: Sequence[str] | None = None) -> exit code
 
 
-class UsageError(ValueError):
+class StaV2AError(ValueError):
+    """An error with its facts as fields.
+
+    Args:
+        message: What came, and what was expected.
+        place: The file and line at fault, where there is one.
+        advice: What to do.
+    """
+
+    exit_code: ClassVar[int] = FAILURE
+    separator: ClassVar[str] = " "
+
+    def __init__(self, message: str, place: object = None, advice: str = "") -> None:
+        super().__init__(message)
+        self.message, self.place, self.advice = message, place, advice
+
+    def __str__(self) -> str:
+        parts = (self.message, str(self.place) if self.place else "", self.advice)
+        return self.separator.join(part for part in parts if part)
+
+
+class UsageError(StaV2AError):
     """The command was asked for something that cannot be: an unknown name, a missing file, a wrong value."""
+
+    exit_code = USAGE
 
 
 def exit_code(error: BaseException) -> int | None:
-    """The exit code of an expected error; None for a bug.
+    """Exit code of an expected error; None for a bug.
 
     Example:
         >>> exit_code(UsageError("no such run")), exit_code(FileNotFoundError("x")), exit_code(KeyError("x"))
@@ -32,21 +53,12 @@ def exit_code(error: BaseException) -> int | None:
     own = getattr(error, "exit_code", None)
     if isinstance(own, int):
         return own
-    ours = {kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("stav2a.")}
-    if ours & USAGE_ERRORS:
-        return USAGE
-    told = isinstance(error, OSError) or (isinstance(error, ValueError) and ours)
-    return FAILURE if told else None
+    return FAILURE if isinstance(error, OSError) else None
 
 
-def told(error: BaseException) -> str:
-    """The error's own words, without those that gin adds of where a component was called.
-
-    Example:
-        >>> told(UsageError("no such run\\n  In call to configurable 'cavp' (<class 'CAVP'>)"))
-        'no such run'
-    """
-    return re.sub(r"\n  In call to configurable .*", "", str(error))
+def text_of(error: BaseException) -> str:
+    """The error's text, without the lines that gin adds to errors of components."""
+    return StaV2AError.__str__(error) if isinstance(error, StaV2AError) else str(error)
 
 
 def guarded(main: Main) -> Main:
@@ -69,7 +81,7 @@ def guarded(main: Main) -> Main:
             code = exit_code(error)
             if code is None or os.environ.get("STAV2A_TRACEBACK") == "1":
                 raise
-            print(f"error: {told(error)}", file=sys.stderr)
+            print(f"error: {text_of(error)}", file=sys.stderr)
             return code
 
     return run

@@ -8,6 +8,8 @@ import pytest
 
 import stav2a
 from stav2a.cli.main import COMMANDS, main
+from stav2a.data.media import MediaError
+from stav2a.recipe import RecipeError
 from stav2a.utils.errors import UsageError, exit_code, guarded
 
 
@@ -119,10 +121,8 @@ def test_an_expected_error_is_one_line_and_an_exit_code(error, code, capsys):
 
 
 def test_an_error_kind_of_this_package_is_expected():
-    kind = type("MediaError", (ValueError,), {"__module__": "stav2a.data.media"})
-    assert exit_code(kind("not a video")) == 1
-    kind = type("RecipeError", (ValueError,), {"__module__": "stav2a.recipe.load"})
-    assert exit_code(kind("no such recipe")) == 2
+    assert exit_code(MediaError("not a video")) == 1
+    assert exit_code(RecipeError("no such recipe")) == 2
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("shapes differ"), AssertionError()])

@@ -30,7 +30,7 @@ FPS = 25
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """The folder of a run whose model has learnt nothing."""
-    loaded = recipe.load(RECIPES)
+    loaded = recipe.load(RECIPES, root=Experiment)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "untrained")
     folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts={"recipe": "cn_onset_gvf"})
     save_tensors(folder.weights, Experiment().model().state_dict())

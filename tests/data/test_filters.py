@@ -18,6 +18,7 @@ from stav2a.data.filters import (
 )
 from stav2a.data.media import Decoded
 from stav2a.data.onsets import SuperFlux
+from stav2a.experiments.experiment import Experiment
 from stav2a.utils.errors import UsageError
 
 # As people and captioning models write them: of VGGSound's classes, of AudioCaps and Auto-ACD.
@@ -201,7 +202,9 @@ def test_only_filters_are_put_together():
 
 def test_a_recipe_names_several_in_one_line(recipes):
     line = "data_filter.all_of.filters = [@data_filter.speech_captions, @data_filter.av_align]"
-    loaded = recipe.load(recipes / "cn.gin", ["stage.joint.data_filter = @data_filter.all_of", line])
+    loaded = recipe.load(
+        recipes / "cn.gin", ["stage.joint.data_filter = @data_filter.all_of", line], root=Experiment
+    )
     assert "@data_filter.speech_captions" in loaded.snapshot()
     made = gin.get_configurable("data_filter.all_of")()
     assert [type(each).__name__ for each in made.filters] == ["SpeechCaptions", "AVAlignFilter"]

@@ -100,11 +100,11 @@ def test_every_recipe_is_audited_at_laptop_scale(name, recipes, capsys):
 
 def test_what_is_printed_is_a_recipe_still(recipes, capsys, tmp_path):
     path = str(recipes / "cn_onset.gin")
-    loaded = recipe.load([path])
+    loaded = recipe.load([path], root=Experiment)
     out = checked(capsys, "--gin", path)
     assert out.startswith(execution.explain(loaded).split("# block")[0])
     (tmp_path / "printed.gin").write_text(out)
-    assert recipe.load([tmp_path / "printed.gin"]).signature() == loaded.signature()
+    assert recipe.load([tmp_path / "printed.gin"], root=Experiment).signature() == loaded.signature()
 
 
 def test_the_u_net_of_tangos_sizes_has_its_parameters_and_operations():
@@ -318,7 +318,7 @@ def test_parts_that_do_not_go_together_are_told_by_a_check(recipes, capsys):
 
 
 def test_the_recipe_alone_decides(recipes):
-    recipe.load([recipes / "cn.gin"])
+    recipe.load([recipes / "cn.gin"], root=Experiment)
     experiment: Any = Experiment()  # type: ignore[call-arg]
     factories = {slot: getattr(experiment, slot) for slot in BLOCKS}
     state = torch.get_rng_state()

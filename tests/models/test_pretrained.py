@@ -96,7 +96,7 @@ def test_another_process_makes_the_same_sound(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_recipes_model_comes_back_without_the_recipe(tmp_path):
-    recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"])
+    recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"], root=Experiment)
     model = Experiment().model()
     tiny.shake(model)
     model.save_pretrained(tmp_path / "model")

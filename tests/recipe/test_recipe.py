@@ -39,25 +39,25 @@ def names(files: Sequence[Path]) -> list[str]:
 
 
 def test_a_recipe_is_found_from_any_folder(write, recipes):
-    assert recipe.load(["recipes/cn.gin"]).named == (recipes / "cn.gin",)
-    assert recipe.load(["cn.gin"]).named == (recipes / "cn.gin",)
+    assert recipe.load(["recipes/cn.gin"], root=Experiment).named == (recipes / "cn.gin",)
+    assert recipe.load(["cn.gin"], root=Experiment).named == (recipes / "cn.gin",)
 
 
 def test_the_current_folder_comes_before_the_package(write, tmp_path):
     write("recipes/cn.gin", "include 'recipes/pretrained_t2a.gin'")
-    assert recipe.load(["recipes/cn.gin"]).named == (tmp_path / "recipes/cn.gin",)
+    assert recipe.load(["recipes/cn.gin"], root=Experiment).named == (tmp_path / "recipes/cn.gin",)
 
 
 def test_an_include_is_relative_to_its_file(write):
     write("deep/parent.gin", "include 'recipes/cn.gin'\nrun.seed = 5")
     write("deep/child.gin", "include 'parent.gin'")
-    assert recipe.load(["deep/child.gin"]).bindings["run.seed"].value == 5
+    assert recipe.load(["deep/child.gin"], root=Experiment).bindings["run.seed"].value == 5
 
 
 def test_a_later_recipe_lies_over_an_earlier_and_bindings_over_all(write):
     first = write("first.gin", "include 'recipes/cn.gin'\nrun.seed = 1\nrun.guidance_scale = 1.0")
     second = write("second.gin", "run.seed = 2\nrun.guidance_scale = 2.0")
-    loaded = recipe.load([first, second], ["run.seed = 3"])
+    loaded = recipe.load([first, second], ["run.seed = 3"], root=Experiment)
     assert loaded.bindings["run.seed"].value == 3 and loaded.bindings["run.guidance_scale"].value == 2.0
 
 
@@ -65,15 +65,15 @@ def test_what_is_included_is_read_once_and_what_is_named_is_laid_over(write):
     write("common.gin", "include 'recipes/cn.gin'\nrun.seed = 1")
     write("child.gin", "include 'common.gin'\nrun.seed = 2")
     write("tweak.gin", "include 'common.gin'\nrun.guidance_scale = 1.5")
-    loaded = recipe.load(["child.gin", "tweak.gin"])
+    loaded = recipe.load(["child.gin", "tweak.gin"], root=Experiment)
     assert loaded.bindings["run.seed"].value == 2 and loaded.bindings["run.guidance_scale"].value == 1.5
-    assert recipe.load(["child.gin", "common.gin"]).bindings["run.seed"].value == 1
+    assert recipe.load(["child.gin", "common.gin"], root=Experiment).bindings["run.seed"].value == 1
 
 
 def test_loading_again_replaces_what_was_loaded():
-    recipe.load("recipes/cn.gin", ["run.seed = 3"])
-    recipe.load("recipes/cn.gin")
-    assert describing.describe_root()["parameters"]["seed"] == 0
+    recipe.load("recipes/cn.gin", ["run.seed = 3"], root=Experiment)
+    recipe.load("recipes/cn.gin", root=Experiment)
+    assert describing.describe_root(Experiment)["parameters"]["seed"] == 0
 
 
 def test_lineage_is_the_files_in_the_order_read():
@@ -81,36 +81,41 @@ def test_lineage_is_the_files_in_the_order_read():
     assert chain == [
         "laptop", "base", "pretrained_t2a", "finetuned_t2a", "cn", "cn_onset", "cn_onset_gvf"
     ]  # fmt: skip
-    assert names(recipe.load(["recipes/cn_onset_gvf.gin"]).files) == chain
+    assert names(recipe.load(["recipes/cn_onset_gvf.gin"], root=Experiment).files) == chain
 
 
 def test_a_macro_may_be_replaced_in_a_child(write):
     write("parent.gin", "include 'recipes/cn_onset.gin'\nW = (1, 2)\nlocal_head.onset.windows = %W")
     write("child.gin", "include 'parent.gin'\nW = (3,)")
-    loaded = recipe.load("child.gin")
+    loaded = recipe.load("child.gin", root=Experiment)
     assert loaded.bindings["local_head.onset.windows"].value == (3,)
     assert "local_head.onset.windows = (3,)\n" in loaded.snapshot()
 
 
 def test_a_block_binds_one_component(write):
     text = "include 'recipes/cn_onset.gin'\nlocal_head.onset:\n  windows = (1, 2)\n  dim_per_window = 4\n"
-    assert recipe.load(write("block.gin", text)).bindings["local_head.onset.dim_per_window"].value == 4
+    assert (
+        recipe.load(write("block.gin", text), root=Experiment)
+        .bindings["local_head.onset.dim_per_window"]
+        .value
+        == 4
+    )
 
 
 def test_components_receive_what_is_bound():
-    recipe.load("recipes/cn_onset.gin", ["local_head.onset.windows = (3,)"])
+    recipe.load("recipes/cn_onset.gin", ["local_head.onset.windows = (3,)"], root=Experiment)
     head = gin.get_configurable("run")().local_head(in_dim=4, length=8)
     assert head.windows == (3,)
 
 
 def test_the_configuration_is_locked():
-    recipe.load("recipes/cn.gin")
+    recipe.load("recipes/cn.gin", root=Experiment)
     with pytest.raises(RuntimeError, match="locked"):
         gin.bind_parameter("run.seed", 3)
 
 
 def test_a_description_holds_bound_values_and_defaults_of_what_is_in_use():
-    loaded = recipe.load("recipes/cn_onset.gin", ["local_head.onset.windows = (1, 2)"])
+    loaded = recipe.load("recipes/cn_onset.gin", ["local_head.onset.windows = (1, 2)"], root=Experiment)
     described = loaded.described()
     assert described["component"] == "run"
     head = described["parameters"]["local_head"]
@@ -135,7 +140,7 @@ def test_describing_builds_nothing(scratch_registry):
         def forward(self, mel):
             return mel
 
-    loaded = recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.explosive"])
+    loaded = recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.explosive"], root=Experiment)
     assert describing.describe(Explosive) == {
         "component": "vocoder.explosive", "parameters": {"fuse_s": 3.0}
     }  # fmt: skip
@@ -161,7 +166,7 @@ def test_a_component_inside_itself_is_told(scratch_registry):
 
     bindings = ["run.vocoder = @vocoder.matryoshka", "vocoder.matryoshka.inner = @vocoder.matryoshka"]
     with pytest.raises(parsing.RecipeError) as caught:
-        recipe.load("recipes/cn.gin", bindings)
+        recipe.load("recipes/cn.gin", bindings, root=Experiment)
     assert str(caught.value) == (
         "A component is part of itself: run -> vocoder.matryoshka -> vocoder.matryoshka."
     )
@@ -179,14 +184,14 @@ def test_a_required_parameter_without_a_value_is_told(scratch_registry):
             return mel
 
     with pytest.raises(parsing.RecipeError) as caught:
-        recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.needy"])
+        recipe.load("recipes/cn.gin", ["run.vocoder = @vocoder.needy"], root=Experiment)
     assert str(caught.value) == (
         "vocoder.needy.sample_rate has no value.\n  Write vocoder.needy.sample_rate = VALUE"
     )
 
 
 def signed(*bindings: str) -> str:
-    return recipe.load("recipes/cn_onset.gin", bindings).signature()
+    return recipe.load("recipes/cn_onset.gin", bindings, root=Experiment).signature()
 
 
 def test_the_signature_is_that_of_the_settings_in_use():
@@ -201,7 +206,7 @@ def test_a_component_that_gives_other_results_than_before_raises_its_version(mon
     before = signed()
     monkeypatch.setattr(StruckObjects, "version", "another")
     assert signed() != before
-    loaded = recipe.load("recipes/cn_onset.gin")
+    loaded = recipe.load("recipes/cn_onset.gin", root=Experiment)
     assert describing.flatten(loaded.described())["dataset.struck_objects.version"] == "another"
     assert "version" not in loaded.snapshot()
 
@@ -213,29 +218,29 @@ def test_a_new_store_format_makes_all_runs_anew(monkeypatch):
 
 
 def test_writing_out_a_default_changes_no_signature():
-    bound = recipe.load("recipes/cn_onset.gin").described()["parameters"]["guidance_scale"]
+    bound = recipe.load("recipes/cn_onset.gin", root=Experiment).described()["parameters"]["guidance_scale"]
     assert signed() == signed(f"run.guidance_scale = {bound}")
     assert signed("run.guidance_scale = 4") == signed("run.guidance_scale = 4.0")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_snapshot_alone_makes_the_same_configuration(name, write):
-    loaded = recipe.load(f"recipes/{name}.gin")
+    loaded = recipe.load(f"recipes/{name}.gin", root=Experiment)
     snapshot, signature = loaded.snapshot(), loaded.signature()
-    again = recipe.load(write("snapshot.gin", snapshot), strict=True)
+    again = recipe.load(write("snapshot.gin", snapshot), strict=True, root=Experiment)
     assert again.snapshot() == snapshot and again.signature() == signature
 
 
 def test_a_snapshot_writes_complete_names():
-    for line in recipe.load("recipes/cn_onset_gvf.gin").snapshot().splitlines():
+    for line in recipe.load("recipes/cn_onset_gvf.gin", root=Experiment).snapshot().splitlines():
         key = line.split(" = ")[0]
         slot, _, _ = key.partition(".")
         assert slot in {"run", *slots.SLOTS} and key.count(".") == (1 if slot == "run" else 2)
 
 
 def test_a_difference_is_told_in_lines():
-    linear = recipe.load("recipes/cn.gin").described()
-    onset = recipe.load("recipes/cn.gin", ["run.local_head = @local_head.onset"]).described()
+    linear = recipe.load("recipes/cn.gin", root=Experiment).described()
+    onset = recipe.load("recipes/cn.gin", ["run.local_head = @local_head.onset"], root=Experiment).described()
     lines = describing.diff(linear, onset).splitlines()
     assert "- run.local_head = @local_head.linear" in lines
     assert "+ run.local_head = @local_head.onset" in lines
@@ -247,18 +252,22 @@ def test_a_difference_is_told_in_lines():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_is_one_to_three_bindings_from_its_parent(name, recipes):
-    own = [each for each in recipe.load(f"recipes/{name}.gin").written if each.place.file.stem == name]
+    own = [
+        each
+        for each in recipe.load(f"recipes/{name}.gin", root=Experiment).written
+        if each.place.file.stem == name
+    ]
     assert 1 <= len(own) <= 3
 
 
 @pytest.mark.parametrize("scale", sorted(path.stem for path in (ROOT / "recipes/scale").glob("*.gin")))
 def test_every_scale_lies_over_every_variant(scale):
-    recipe.load(["recipes/cn_onset_gvf.gin", f"recipes/scale/{scale}.gin"], strict=True)
+    recipe.load(["recipes/cn_onset_gvf.gin", f"recipes/scale/{scale}.gin"], strict=True, root=Experiment)
 
 
 def test_a_setting_without_effect_warns(write, caplog):
     write("mine.gin", "include 'recipes/cn.gin'\nlocal_head.onset.windows = (1, 2)")
-    loaded = recipe.load("mine.gin")
+    loaded = recipe.load("mine.gin", root=Experiment)
     assert [each.key for each in loaded.unused()] == ["local_head.onset.windows"]
     assert caplog.messages == [
         "warning: local_head.onset.windows has no effect: local_head.onset is not in use.\n"
@@ -270,7 +279,7 @@ def test_what_a_parent_or_a_scale_offers_may_stay_unused(write):
     write("parent.gin", "include 'recipes/cn.gin'\nlocal_head.onset.windows = (1, 2)")
     write("child.gin", "include 'parent.gin'\nrun.seed = 1")
     write("scale/tiny.gin", "local_head.onset.windows = (1,)")
-    assert recipe.load(["child.gin", "scale/tiny.gin"], strict=True).unused() == []
+    assert recipe.load(["child.gin", "scale/tiny.gin"], strict=True, root=Experiment).unused() == []
 
 
 A_VOCODER = Reference("vocoder.x")

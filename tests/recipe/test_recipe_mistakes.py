@@ -5,6 +5,7 @@ import os
 import pytest
 
 from stav2a import recipe
+from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import RecipeError
 
 FILE = 'In file "mine.gin", line 2'
@@ -275,7 +276,7 @@ def test_a_mistake_is_told(mistake, empty_folder):
     line, *expected = MISTAKES[mistake]
     (empty_folder / "mine.gin").write_text(f"include 'recipes/cn_onset.gin'\n{line}\n")
     with pytest.raises(RecipeError) as caught:
-        recipe.load(["mine.gin"])
+        recipe.load(["mine.gin"], root=Experiment)
     told = [each.strip() for each in str(caught.value).splitlines()]
     assert len(told) == len(expected) and all(map(matches, told, expected)), str(caught.value)
 
@@ -283,7 +284,7 @@ def test_a_mistake_is_told(mistake, empty_folder):
 def test_a_setting_without_effect_is_refused_under_strict(empty_folder):
     (empty_folder / "mine.gin").write_text("include 'recipes/cn.gin'\nlocal_head.onset.windows = (1, 2)\n")
     with pytest.raises(RecipeError) as caught:
-        recipe.load(["mine.gin"], strict=True)
+        recipe.load(["mine.gin"], strict=True, root=Experiment)
     assert str(caught.value) == (
         "local_head.onset.windows has no effect: local_head.onset is not in use.\n"
         f"  {FILE}\n"
@@ -293,7 +294,7 @@ def test_a_setting_without_effect_is_refused_under_strict(empty_folder):
 
 def test_a_mistake_in_a_binding_shows_the_binding():
     with pytest.raises(RecipeError) as caught:
-        recipe.load(["recipes/cn.gin"], ["run.sed = 1"])
+        recipe.load(["recipes/cn.gin"], ["run.sed = 1"], root=Experiment)
     assert str(caught.value).splitlines()[:2] == [
         "Configurable 'run' doesn't have a parameter named 'sed'.",
         '  In binding "run.sed = 1"',
@@ -303,7 +304,7 @@ def test_a_mistake_in_a_binding_shows_the_binding():
 def test_a_slot_left_empty_is_told(empty_folder):
     (empty_folder / "mine.gin").write_text("run.seed = 1\n")
     with pytest.raises(RecipeError) as caught:
-        recipe.load(["mine.gin"])
+        recipe.load(["mine.gin"], root=Experiment)
     told = str(caught.value).splitlines()
     assert told[0] == "run.feature_encoder has no value."
     assert told[1].startswith("  Write @feature_encoder.NAME with one of: cavp")
@@ -324,7 +325,7 @@ def test_a_file_that_is_no_recipe_is_told(empty_folder, name, told):
     (empty_folder / "noise.gin").write_bytes(os.urandom(64) + b"\xff\xfe")
     (empty_folder / "recipes").mkdir()
     with pytest.raises(RecipeError) as caught:
-        recipe.load([name])
+        recipe.load([name], root=Experiment)
     assert any(line.strip().startswith(told) for line in str(caught.value).splitlines()), str(caught.value)
 
 
@@ -332,26 +333,28 @@ def test_a_file_that_is_no_recipe_is_told(empty_folder, name, told):
 def test_a_file_that_may_not_be_read_is_told(empty_folder):
     (empty_folder / "mine.gin").touch(mode=0)
     with pytest.raises(RecipeError, match='Can\'t read "mine.gin": Permission denied.'):
-        recipe.load(["mine.gin"])
+        recipe.load(["mine.gin"], root=Experiment)
 
 
 def test_a_refused_recipe_leaves_nothing_behind():
     import gin
 
     with pytest.raises(RecipeError):
-        recipe.load(["recipes/cn.gin"], ["run.seed = 'abc'"])
+        recipe.load(["recipes/cn.gin"], ["run.seed = 'abc'"], root=Experiment)
     assert gin.config_str().strip() == "" and not gin.config_is_locked()
 
 
 def test_a_trusted_recipe_may_import(empty_folder):
     (empty_folder / "mine.gin").write_text("import colorsys\ninclude 'recipes/cn.gin'\n")
-    assert recipe.load(["mine.gin"], trust=True).snapshot().startswith("import colorsys\nrun.")
+    assert (
+        recipe.load(["mine.gin"], trust=True, root=Experiment).snapshot().startswith("import colorsys\nrun.")
+    )
 
 
 def test_an_import_that_fails_is_told(empty_folder):
     (empty_folder / "mine.gin").write_text("import no_such_module_anywhere\n")
     with pytest.raises(RecipeError) as caught:
-        recipe.load(["mine.gin"], trust=True)
+        recipe.load(["mine.gin"], trust=True, root=Experiment)
     assert str(caught.value) == (
         "Can't import no_such_module_anywhere: "
         "ModuleNotFoundError: No module named 'no_such_module_anywhere'\n"

@@ -40,7 +40,7 @@ def using(folder: Path) -> list[str]:
 
 
 def pipeline(bindings: list[str], store: Path) -> RunSteps:
-    recipe.load(SMOKE, bindings)
+    recipe.load(SMOKE, bindings, root=Experiment)
     return RunSteps(Experiment(), Store(store), lambda name, value, step: None, lambda line: None)
 
 

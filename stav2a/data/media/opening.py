@@ -9,8 +9,10 @@ from typing import Any
 
 import av
 
+from stav2a.utils.errors import StaV2AError
 
-class MediaError(ValueError):
+
+class MediaError(StaV2AError):
     """A media file that can't be read or written. Its text is one line, whatever the file is called."""
 
     def __init__(self, message: str) -> None:

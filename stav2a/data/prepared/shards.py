@@ -11,13 +11,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
+from stav2a.utils.errors import StaV2AError
+
 FORMAT = 1
 KEPT, DROPPED, FAILED = "kept", "dropped", "failed"
 SETTINGS, INDEX, SHARDS, TEXT = "prepared.json", "index.parquet", "shards", "text"
 FACTS = "rows"  # the one entry of a file's metadata: several would be written in any order
 
 
-class PreparedFolderError(ValueError):
+class PreparedFolderError(StaV2AError):
     """Prepared clips that are not there, damaged, or made for something else."""
 
 

@@ -141,8 +141,8 @@ def plan(study: LoadedStudy, output: Path, overlay: Overlay | None = None) -> St
 def _planned(row: StudyRow, seed: int, store: Store, overlay: Overlay, measured: Measured) -> PlannedRun:
     recipes = (*(parsing.shown(path) for path in row.recipes), *overlay.recipes)
     bindings = (*row.bindings, *overlay.bindings, f"run.seed = {seed}")
-    loaded = recipe.load(recipes, bindings, trust=overlay.trust)
-    experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+    loaded = recipe.load(recipes, bindings, trust=overlay.trust, root=Experiment)
+    experiment = loaded.build()
     for factory in experiment.metrics:
         reporter = getattr(factory(), "reporter", None)
         measured[reporter.name if reporter else ""] = (

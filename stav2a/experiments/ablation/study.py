@@ -116,8 +116,8 @@ def load(path: str | Path, *, trust: bool = False) -> LoadedStudy:
         StudyError: Something in it can't be.
         RecipeError: The same, of what any gin file must keep to.
     """
-    read = recipe.load(path, root="study", trust=trust)
-    study = Study()  # type: ignore[call-arg]  # gin supplies every argument
+    read = recipe.load(path, root=Study, trust=trust)
+    study = read.build()
     written = {binding.parameter: binding.place for binding in read.bindings.values()}
     for parameter, word, message, advice in _faults(study):
         raise StudyError(message, _word_in(written.get(parameter), word), advice)

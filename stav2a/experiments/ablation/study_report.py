@@ -15,13 +15,14 @@ from stav2a.experiments.tracking import TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.reports import tables
 from stav2a.reports.comparison_page import ComparedClip, RowClip, write_comparison
+from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import write_text
 
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
 
 
-class RecordError(ValueError):
+class RecordError(StaV2AError):
     """A run in the tracking store that is no study's, or one of another version."""
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from stav2a.utils.errors import USAGE, StaV2AError
+
 SERVERS = {"http": 80, "https": 443}
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
@@ -23,14 +25,14 @@ CONNECT_TIMEOUT_S = 3.0
 EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
 
 
-class TrackingError(ValueError):
+class TrackingError(StaV2AError):
     """The tracking store can't be used: what came, what was expected, what to do."""
 
 
 class AddressError(TrackingError):
     """What was written is no address of a store: a mistake of usage."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from stav2a.sampling.reference import generator, takes_noise
+from stav2a.utils.errors import USAGE, StaV2AError
 
 TOLERANCE = 1e-4  # of the check against the scheduler; its own rounding is below 1e-5
 
 
-class SamplerError(ValueError):
+class SamplerError(StaV2AError):
     """A sampler that does not go with the scheduler or the backbone it was given."""
 
-    exit_code = 2
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from stav2a import recipe
 from stav2a.evaluation.published import PublishedError, read_published
 from stav2a.experiments.ablation import study
+from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import RecipeError
 
 ROOT = Path(__file__).parents[3]
@@ -215,7 +216,7 @@ def test_a_recipe_is_no_study():
 
 def test_a_study_is_no_recipe():
     with pytest.raises(RecipeError, match="'study.seeds' is a setting of a study, but a recipe was expected"):
-        recipe.load("ablations/table3.gin")
+        recipe.load("ablations/table3.gin", root=Experiment)
 
 
 PUBLISHED = {
