@@ -10,8 +10,9 @@ import numpy as np
 
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
-from stav2a.data.media import Decoded, MediaError, atomic, decode, frame_count, resample_frames
+from stav2a.data.media import Decoded, MediaError, decode, frame_count, resample_frames
 from stav2a.slots import OnsetDetector
+from stav2a.utils.files import atomic
 from stav2a.utils.parallel import parallel
 from stav2a.utils.resampling import fit_audio, resample_audio
 

@@ -24,7 +24,7 @@ from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError, text_of
-from stav2a.utils.files import alone, check_writable, write_json, write_text
+from stav2a.utils.files import check_writable, exclusive, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
 SAMPLES = 8  # clips to hear and to see
@@ -109,7 +109,7 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, tracked: TrackingOp
         return ""
     check_writable(output)
     place = tracked.place(output)
-    with alone(output / "store" / "locks" / folder.path.name, f"run {folder.path}"):
+    with exclusive(output / "store" / "locks" / folder.path.name, f"run {folder.path}"):
         distributed.broadcast_from_main(folder.finished)
         if not (folder.finished and folder.tracked(place).get("whole")):
             _make(loaded, folder, output, tracked, place)

@@ -119,7 +119,7 @@ class RunSteps:
     @cached_property
     def _clips(self) -> list[Clip]:
         folder = self.store.root / f"dataset-{self.keys.dataset[:16]}"
-        with distributed.main_first(), self.store.alone("dataset", self.keys.dataset):
+        with distributed.main_first(), self.store.exclusive("dataset", self.keys.dataset):
             return list(self.keys.clips.clips(folder))
 
     def _prepare(self, model: STAV2A) -> tuple[DecodedClips, Tensors]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stav2a.data.media import atomic, mux, probe, read_audio
+from stav2a.data.media import mux, probe, read_audio
 from stav2a.utils.errors import StaV2AError
+from stav2a.utils.files import atomic
 
 
 class ListenError(StaV2AError):

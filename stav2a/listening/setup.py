@@ -8,7 +8,7 @@ from typing import Any
 
 from stav2a.listening.database import Database
 from stav2a.listening.material import ListenError, Material, Video, choose, gather, prepare, source
-from stav2a.utils.files import alone
+from stav2a.utils.files import exclusive
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def begin_or_resume(folder: Path, settings: ListeningSettings) -> tuple[Listenin
         ListenError: Folders that can't be paired, too few clips, or a test of other settings in the folder.
         StorageError: Its database can't be used.
     """
-    with alone(folder / ".lock", f"listening test in {folder}"):
+    with exclusive(folder / ".lock", f"listening test in {folder}"):
         material = gather(settings.systems, settings.videos)
         if database_of(folder).path.exists():
             database_of(folder).check()

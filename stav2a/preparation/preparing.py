@@ -29,7 +29,7 @@ from stav2a.preparation.parts import Parts
 from stav2a.preparation.plan import SplitOptions, write_plan
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import alone, check_writable
+from stav2a.utils.files import check_writable, exclusive
 
 Engine = Callable[[ClipWork, Iterable[int], int], Iterator[ClipRecord]]
 
@@ -195,7 +195,7 @@ def prepare(
         raise UsageError(f"--videos {request.videos}: there is no such folder. Give the folder of the clips.")
     check_writable(request.output)
     folder = Folder(request.output)
-    with alone(folder.lock, f"clips in {folder.path}"):
+    with exclusive(folder.lock, f"clips in {folder.path}"):
         _begin(folder, request, parts)
         if retry_failed:
             again = sum(folder.reopen(number, FAILED) for number in _finished_shards(folder))

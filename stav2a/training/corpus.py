@@ -129,7 +129,7 @@ def decoded_clips(
         store: Where the result is kept.
         key: Signature of the dataset, the detector, and the model's demands.
     """
-    with distributed.main_first(), store.alone("clips", key):
+    with distributed.main_first(), store.exclusive("clips", key):
         unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
         if unasked or not store.has("clips", key):
             _prepare(clips, model, detector, unasked, store=store, key=key)

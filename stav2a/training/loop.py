@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from stav2a.training.objective import Batch, TrainingSpec, pieces
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
 from stav2a.utils.errors import StaV2AError, UsageError
+from stav2a.utils.files import atomic
 
 FAR = 0.05  # more than bfloat16 rounds
 
@@ -143,10 +143,9 @@ def write_checkpoint(
         "optimizer": numbers,
         "scaler": scaler.state_dict() if scaler else {},
     }
-    temporary = file.with_suffix(f".{os.getpid()}")
     kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    save_weights(temporary, {**tensors, **kept}, facts=json.dumps(facts))
-    os.replace(temporary, file)
+    with atomic(file) as temporary:
+        save_weights(temporary, {**tensors, **kept}, facts=json.dumps(facts))
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Files and folders that are there whole or not at all, and locks between processes."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -11,15 +10,47 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from stav2a.utils.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Temporary name beside `path`, which takes its name when the block ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when the block ends without an error.
+    """Folder to fill, which takes its name when the block ends without an error.
 
     Raises:
-        UsageError: The name is taken, or can't be had.
+        UsageError: The name is taken, or the folder can't be made.
     """
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} is there already. Choose another folder, or move it away first.")
@@ -33,46 +64,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def alone(lock: Path, what: str) -> Iterator[None]:
-    """One process at a time. The lock ends with the process, however that ends.
-
-    Args:
-        lock: A file to lock, made if it is missing; it stays.
-        what: Named to the user while we wait.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("another process is making the %s: waiting for it", what)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: both make the same, and one of them is kept
-            pass
-        yield
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file or none of it."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def check_writable(output: Path) -> None:
@@ -90,3 +81,26 @@ def check_writable(output: Path) -> None:
         raise UsageError(
             f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
         ) from None
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, what: str) -> Iterator[None]:
+    """Run the block in one process at a time. The lock ends with the process, also after kill -9.
+
+    Args:
+        lock: File to lock, made if it is missing; it stays.
+        what: What is made, for the line that says that another process is waited for.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another process is making the %s: waiting for it", what)
+        held.acquire()
+    except (OSError, NotImplementedError):  # a file system without locks: both make the same, one is kept
+        pass
+    try:
+        yield
+    finally:
+        held.release()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
-from stav2a.utils.files import alone
+from stav2a.utils.files import atomic, exclusive
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Store:
             make: Fills the folder it is given.
         """
         if not self.has(kind, key):
-            with self.alone(kind, key):
+            with self.exclusive(kind, key):
                 if not self.has(kind, key):  # it may have been made while we waited
                     with self.create(kind, key) as folder:
                         make(folder)
@@ -60,7 +60,7 @@ class Store:
         """
         with contextlib.ExitStack() as locked:
             if distributed.is_main() and not self.has(kind, key):
-                locked.enter_context(self.alone(kind, key))
+                locked.enter_context(self.exclusive(kind, key))
             if not distributed.broadcast_from_main(self.has(kind, key)):
                 fill = make()
                 if distributed.is_main():
@@ -69,9 +69,9 @@ class Store:
             distributed.wait()
         return self.path(kind, key)
 
-    def alone(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
+    def exclusive(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
         """Keep all other processes out that would make the same entry: they wait."""
-        return alone(self.root / "locks" / _name(kind, key), f"{kind} in {self.root}")
+        return exclusive(self.root / "locks" / _name(kind, key), f"{kind} in {self.root}")
 
     def partial(self, kind: str, key: str) -> Path:
         """A folder for an unfinished entry's own checkpoints, kept until the entry is finished."""
@@ -103,9 +103,8 @@ def _name(kind: str, key: str) -> str:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_weights(temporary, tensors)
-    os.replace(temporary, path)
+    with atomic(path) as temporary:
+        save_weights(temporary, tensors)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -88,6 +88,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 
 def test_what_is_saved_is_loaded(whole, tmp_path):
+    (tmp_path / "p").mkdir()
     whole.save(tmp_path / "p")
     loaded = DecodedClips.load(tmp_path / "p")
     assert (loaded.clips, loaded.decisions, loaded.failed) == (whole.clips, whole.decisions, whole.failed)

@@ -1,6 +1,5 @@
 """Writing: clips, sound files, and new sound for an existing picture. Nothing is ever half-written."""
 
-import os
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from stav2a.data.media.opening import MediaError, explained, opened, timeline, video_stream
+from stav2a.utils.files import atomic
 from stav2a.utils.resampling import fit_audio
 
 # What an mp4 may hold and players show.
@@ -21,22 +21,17 @@ AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes the name `path` when the block ends well, else vanishes.
+def _replacing(path: Path | str) -> Iterator[Path]:
+    """`atomic` in a folder that is made if it is missing.
 
     Raises:
-        MediaError: If the file can't be written there.
+        MediaError: The file can't be written there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with explained(path, "can't be written", "Choose an output folder that can be written to."):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path, "can't be written", "Choose an output folder that can be written to."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
             yield temporary
-            os.replace(temporary, path)
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def _add_aac(container: Any, sample_rate: int, coder: str = "twoloop") -> Any:
@@ -69,7 +64,7 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
         MediaError: If the file can't be written.
     """
     with (
-        atomic(path) as temporary,
+        _replacing(path) as temporary,
         av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container,
     ):
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
@@ -92,7 +87,7 @@ def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
     """
     audio = np.atleast_2d(audio)
     samples = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
-    with atomic(path) as temporary, wave.open(str(temporary), "wb") as file:
+    with _replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(len(audio))
         file.setsampwidth(2)
         file.setframerate(sample_rate)
@@ -120,7 +115,7 @@ def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Pat
         stamps, end = timeline(container, stream, video_path)
         start = round(stamps[0] * stream.time_base * sample_rate)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
-    with atomic(output) as temporary, opened(video_path) as source:
+    with _replacing(output) as temporary, opened(video_path) as source:
         _copy_with_sound(source, temporary, fit_audio(np.asarray(audio), samples), sample_rate, start)
 
 

@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from stav2a.data.clip import SPLITS, Clip
-from stav2a.data.media import atomic, write_clip
+from stav2a.data.media import write_clip
 from stav2a.data.struck_objects.rendering import FRAME_RATE_HZ, render_picture
 from stav2a.data.struck_objects.scene import SAMPLE_RATE, Performance, plan
 from stav2a.data.struck_objects.synthesis import render_sound
 from stav2a.registry import register
 from stav2a.utils.errors import UsageError
+from stav2a.utils.files import atomic
 from stav2a.utils.parallel import parallel
 
 VERSION = "2"  # raise it with every change to what a clip looks or sounds like

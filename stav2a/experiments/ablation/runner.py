@@ -28,7 +28,7 @@ from stav2a.experiments.tracking import (
     resolve,
 )
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError
-from stav2a.utils.files import alone, check_writable
+from stav2a.utils.files import check_writable, exclusive
 
 
 class StudyProgress:
@@ -128,7 +128,7 @@ def run_study(plan: StudyPlan, setting: StudySettings) -> int:
     """
     check_writable(setting.output)
     name = plan.study.name
-    with alone(setting.output / "store" / "locks" / f"study-{name}", f"study {name} in {setting.output}"):
+    with exclusive(setting.output / "store" / "locks" / f"study-{name}", f"study {name} in {setting.output}"):
         folder = StudyFolder.of(setting.output, name)
         if setting.again:
             _tell(f"set aside: {set_aside(plan, setting.output)}; remove it when you don't need it")
