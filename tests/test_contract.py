@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stav2a import registry
-from stav2a.cli import components
+from stav2a.experiments import listing
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing, format_value, parsing
 from stav2a.recipe.checking import conform
@@ -31,7 +31,7 @@ def defaults(entry: Entry) -> dict[str, Any]:
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_has_a_component_and_says_what_it_promises(slot):
     assert registry.available(slot)
-    assert components.contract(slot).endswith((".", ")"))
+    assert listing.contract(slot).endswith((".", ")"))
 
 
 @every_component
@@ -42,14 +42,14 @@ def test_the_docstring_says_what_it_is_in_a_sentence(entry):
 
 @every_component
 def test_the_docstring_explains_each_argument_and_no_other(entry):
-    assert list(components.argument_docs(entry)) == list(entry.parameters)
+    assert list(listing.argument_docs(entry)) == list(entry.parameters)
 
 
 @every_component
 def test_wired_arguments_come_first_and_are_marked(entry):
     wired = SLOTS[entry.slot].wired
     assert tuple(entry.parameters)[: len(wired)] == wired
-    docs = components.argument_docs(entry)
+    docs = listing.argument_docs(entry)
     assert all(docs[name].endswith("Wired.") for name in wired)
 
 
@@ -61,7 +61,7 @@ def test_what_a_recipe_sets_is_given_by_keyword(entry):
 
 @every_block
 def test_a_block_shows_its_shapes(entry):
-    shapes = components.sections(entry.doc).get("Shapes", "")
+    shapes = listing.sections(entry.doc).get("Shapes", "")
     assert "(B" in shapes and ("->" in shapes)
 
 
@@ -101,10 +101,8 @@ def test_it_survives_pickling(entry):
 
 @every_component
 def test_it_is_explained_for_people_and_programs(entry):
-    assert entry.selector in components.explain(entry)
-    assert components.entry_as_json(entry)["example"][0].endswith(
-        (f"@{entry.selector}", f"@{entry.selector}]")
-    )
+    assert entry.selector in listing.explain(entry)
+    assert listing.entry_as_json(entry)["example"][0].endswith((f"@{entry.selector}", f"@{entry.selector}]"))
 
 
 @every_component

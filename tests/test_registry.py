@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from stav2a import registry
-from stav2a.cli.components import main
+from stav2a.cli.main import main
 from stav2a.registry import RegistryError, register
 from stav2a.slots import SLOTS
 
@@ -293,8 +293,8 @@ from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 loaded = recipe.load(["recipes/cn.gin"], ["run.global_pooler = @global_pooler.median"], root=Experiment)
 assert "run.global_pooler = @global_pooler.median" in loaded.snapshot()
-from stav2a.cli.components import main
-main(["global_pooler"])
+from stav2a.cli.main import main
+main(["components", "global_pooler"])
 """
 
 
@@ -315,7 +315,7 @@ def test_an_installed_plugin_is_listed_and_runs_by_recipe(tmp_path):
 
 
 def test_all_slots_are_listed(capsys):
-    assert main([]) == 0
+    assert main(["components"]) == 0
     shown = capsys.readouterr().out
     for slot in SLOTS:
         assert f"\n{slot}: " in f"\n{shown}"
@@ -323,7 +323,7 @@ def test_all_slots_are_listed(capsys):
 
 
 def test_a_component_is_explained(capsys):
-    assert main(["local_head.onset"]) == 0
+    assert main(["components", "local_head.onset"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("local_head.onset\n\n  Local features learnt")
     assert (
@@ -336,15 +336,15 @@ def test_a_component_is_explained(capsys):
 
 
 def test_the_example_of_a_stage_is_a_list(capsys):
-    main(["metric.aa_align"])
+    main(["components", "metric.aa_align"])
     assert "  run.metrics = [@metric.aa_align]" in capsys.readouterr().out
 
 
 def test_json_is_for_programs(capsys):
-    assert main(["--json"]) == 0
+    assert main(["components", "--json"]) == 0
     slots = json.loads(capsys.readouterr().out)["slots"]
     assert [slot["slot"] for slot in slots] == list(SLOTS)
-    assert main(["local_head.onset", "--json"]) == 0
+    assert main(["components", "local_head.onset", "--json"]) == 0
     onset = json.loads(capsys.readouterr().out)
     windows = next(each for each in onset["parameters"] if each["name"] == "windows")
     assert windows["default"] == "(1, 2, 4, 8)" and windows["type"] == "tuple[int, ...]"
@@ -361,7 +361,7 @@ def test_json_is_for_programs(capsys):
     }.items(),
 )
 def test_an_unknown_slot_or_component_exits_with_2(capsys, asked, told):
-    assert main([asked]) == 2
+    assert main(["components", asked]) == 2
     assert capsys.readouterr().err.startswith(told)
 
 

@@ -1,202 +1,39 @@
-"""`stav2a components`, which is `python -m stav2a.components`: list what there is, or explain one of it."""
+"""`stav2a components`: the components of every slot, or one of them explained."""
 
-import argparse
-import inspect
 import json
-import sys
-import textwrap
-from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from stav2a import recipe, registry
-from stav2a.experiments.experiment import Experiment
-from stav2a.recipe import describing
-from stav2a.registry import Entry, Parameter
-from stav2a.slots import SLOTS
-from stav2a.utils.errors import guarded
+import typer
 
+from stav2a.utils.errors import SUCCESS
 
-def sections(doc: str) -> dict[str, str]:
-    """A docstring's parts by their headings; what comes before the first is under "".
-
-    Example:
-        >>> sections("Pool.\\n\\nShapes:\\n    e_v -> e_gv")
-        {'': 'Pool.', 'Shapes': 'e_v -> e_gv'}
-    """
-    parts: dict[str, list[str]] = {"": []}
-    for line in doc.splitlines():
-        if line.endswith(":") and line[:-1].isalpha():
-            parts[line[:-1]] = []
-        else:
-            parts[next(reversed(parts))].append(line)
-    return {heading: textwrap.dedent("\n".join(lines)).strip() for heading, lines in parts.items()}
+EXAMPLES = """
+  stav2a components                            every slot and what fits it
+  stav2a components local_head                 one slot: the place and settings of its components
+  stav2a components local_head.onset           one component: shapes, settings, an example
+"""
 
 
-def argument_docs(entry: Entry) -> dict[str, str]:
-    """What the docstring's Args say of each argument."""
-    docs: dict[str, str] = {}
-    for line in sections(entry.doc).get("Args", "").splitlines():
-        name, colon, text = line.partition(":")
-        if colon and not line.startswith(" "):
-            docs[name] = text.strip()
-        elif docs:
-            docs[next(reversed(docs))] += f" {line.strip()}"
-    return docs
+def components(
+    what: Annotated[
+        str | None, typer.Argument(metavar="SLOT[.NAME]", help="one slot, or one component")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+) -> int:
+    """List what can be put into each slot, or explain one component."""
+    from stav2a import registry  # not above: help comes at once
+    from stav2a.experiments import listing
+    from stav2a.slots import SLOTS
 
-
-def contract(slot: str) -> str:
-    """What a slot promises, in one paragraph."""
-    doc = inspect.getdoc(SLOTS[slot].contract) or ""
-    return " ".join(doc.split("\n\n")[0].split())
-
-
-def list_slot(slot: str) -> str:
-    """A slot, its contract and its components, a line each."""
-    entries = registry.available(slot)
-    width = max((len(entry.name) for entry in entries), default=0)
-    lines = [f"{slot}: {contract(slot)}"]
-    lines += [f"  {entry.name:{width}}  {entry.summary}" for entry in entries]
-    return "\n".join(lines if entries else [*lines, "  (no component is installed)"])
-
-
-def list_all() -> str:
-    """Every slot with its components."""
-    more = "More: stav2a components SLOT, or SLOT.NAME"
-    return "\n\n".join([*(list_slot(slot) for slot in SLOTS), more])
-
-
-def detail_slot(slot: str) -> str:
-    """A slot with the place and the parameters of each of its components."""
-    wired = ", ".join(SLOTS[slot].wired) or "nothing"
-    blocks = [f"{slot}: {contract(slot)}\nSupplied by the assembly: {wired}."]
-    for entry in registry.available(slot):
-        lines = [entry.selector, f"  {entry.summary}"]
-        lines += [f"  {_declared(parameter)}" for parameter in entry.settable.values()]
-        blocks.append("\n".join([*lines, f"  {_place(entry)}"]))
-    return "\n\n".join(blocks)
-
-
-def explain(entry: Entry) -> str:
-    """All there is to know of one component."""
-    text = sections(entry.doc)
-    blocks = [f"{entry.selector}\n\n{textwrap.indent(text.pop(''), '  ')}"]
-    docs = argument_docs(entry)
-    if entry.parameters:
-        lines = [
-            f"  {_declared(each)}\n      {docs.get(each.name, '')}" for each in entry.parameters.values()
-        ]
-        blocks.append("\n".join(["Parameters:", *lines]))
-    text.pop("Args", None)
-    blocks += [f"{heading}:\n{textwrap.indent(body, '  ')}" for heading, body in text.items()]
-    blocks.append(f"Slot:\n  {entry.slot}: {contract(entry.slot)}")
-    blocks.append("In a recipe:\n" + "\n".join(f"  {line}" for line in example(entry)))
-    return "\n\n".join([*blocks, _place(entry)])
-
-
-def example(entry: Entry) -> list[str]:
-    """Lines of a recipe that use the component: where it goes, and one of its parameters."""
-    lines = [next(_uses(entry), f"... = @{entry.selector}")]
-    with_default = [each for each in entry.settable.values() if each.default is not registry.REQUIRED]
-    return lines + [f"{entry.selector}.{each.name} = {_default(each)}" for each in with_default[:1]]
-
-
-def slot_as_json(slot: str) -> dict[str, Any]:
-    """A slot and its components for programs."""
-    return {
-        "slot": slot,
-        "contract": contract(slot),
-        "wired": list(SLOTS[slot].wired),
-        "components": [entry_as_json(entry) for entry in registry.available(slot)],
-    }
-
-
-def entry_as_json(entry: Entry) -> dict[str, Any]:
-    """One component for programs. Defaults are written as in a recipe."""
-    docs = argument_docs(entry)
-    return {
-        "slot": entry.slot,
-        "name": entry.name,
-        "summary": entry.summary,
-        "shapes": sections(entry.doc).get("Shapes"),
-        "parameters": [
-            {
-                "name": each.name,
-                "type": each.annotation,
-                "default": None if each.default is registry.REQUIRED else _default(each),
-                "required": each.default is registry.REQUIRED,
-                "wired": each.wired,
-                "help": docs.get(each.name, ""),
-            }
-            for each in entry.parameters.values()
-        ],
-        "doc": entry.doc,
-        "example": example(entry),
-        "file": entry.file,
-        "line": entry.line,
-    }
-
-
-def _uses(entry: Entry) -> Iterator[str]:
-    """Bindings that take components of this slot: the root's first, then those of other components."""
-    for owner in [recipe.root_entry(Experiment), *registry.available()]:
-        if entry.slot in owner.settable:
-            yield f"{owner.selector}.{entry.slot} = @{entry.selector}"
-        if f"{entry.slot}s" in owner.settable:
-            yield f"{owner.selector}.{entry.slot}s = [@{entry.selector}]"
-
-
-def _declared(parameter: Parameter) -> str:
-    """The parameter as Python declares it, and whether a recipe may set it."""
-    kind = f": {parameter.annotation}" if parameter.annotation else ""
-    if parameter.wired:
-        return f"{parameter.name}{kind}  (supplied by the assembly)"
-    if parameter.default is registry.REQUIRED:
-        return f"{parameter.name}{kind}  (required)"
-    return f"{parameter.name}{kind} = {_default(parameter)}"
-
-
-def _default(parameter: Parameter) -> str:
-    return describing.format_value(parameter.default)
-
-
-def _place(entry: Entry) -> str:
-    return f'In file "{entry.file}", line {entry.line}'
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="stav2a components", description="List what can be put into each slot, or explain one component."
-    )
-    parser.add_argument("what", nargs="?", metavar="SLOT[.NAME]", help="one slot, or one component")
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    return parser
-
-
-@guarded
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print every slot, one slot, or one component; 2 if there is none of that name."""
-    arguments = build_parser().parse_args(argv)
     registry.load()
-    slot, _, name = (arguments.what or "").partition(".")
-    shown = _for_programs(slot, name) if arguments.json else _for_people(slot, name)
-    print(json.dumps(shown, indent=2) if arguments.json else shown)
-    return 0
-
-
-def _for_people(slot: str, name: str) -> str:
+    slot, _, name = (what or "").partition(".")
     if name:
-        return explain(registry.get(slot, name))
-    registry.available(slot or None)  # refuses an unknown slot
-    return detail_slot(slot) if slot else list_all()
-
-
-def _for_programs(slot: str, name: str) -> Any:
-    if name:
-        return entry_as_json(registry.get(slot, name))
-    registry.available(slot or None)
-    return slot_as_json(slot) if slot else {"slots": [slot_as_json(each) for each in SLOTS]}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        entry = registry.get(slot, name)
+        shown: Any = listing.entry_as_json(entry) if as_json else listing.explain(entry)
+    elif slot:
+        registry.available(slot)  # refuses an unknown slot
+        shown = listing.slot_as_json(slot) if as_json else listing.detail_slot(slot)
+    else:
+        shown = {"slots": [listing.slot_as_json(each) for each in SLOTS]} if as_json else listing.list_all()
+    print(json.dumps(shown, indent=2) if as_json else shown)
+    return SUCCESS

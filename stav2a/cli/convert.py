@@ -1,76 +1,72 @@
-"""`stav2a convert`, which is `python -m stav2a convert`: published checkpoints made loadable."""
+"""`stav2a convert`: published checkpoints into folders that the components load."""
 
-import argparse
 import math
-from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from stav2a.cli import options
-from stav2a.utils.errors import SUCCESS, UsageError, guarded
+import typer
 
-KINDS = ("released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan")
-EPILOG = """examples:
+from stav2a.utils.errors import SUCCESS, UsageError
+
+EXAMPLES = """
   stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp
   stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm
   stav2a convert tango --checkpoint pytorch_model_main.bin --output checkpoints/t2a
 
-Files are opened without running anything in them (torch 2.10 or newer). Every key has to be known, present
-and of its shape; otherwise all that do not fit are named, and nothing is written. The output holds one folder
-a part, with model.safetensors and config.json; the lines that a recipe needs are printed. Where the files
-come from, and under which licence: docs/weights.md.
+Files are opened without running anything in them (torch 2.10 or newer). Every key has to be known,
+present and of its shape; otherwise all that do not fit are named, and nothing is written. The output
+holds one folder a part, with model.safetensors and config.json; the lines that a recipe needs are
+printed. Where the files come from, and under which licence: docs/weights.md.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = options.command(
-        "convert", "Turn a published checkpoint into folders of safetensors that the components load.", EPILOG
-    )
-    add = parser.add_argument
-    add("kind", choices=KINDS, metavar=f"{{{','.join(KINDS)}}}", help="whose checkpoint it is")
-    add(
-        "--checkpoint", nargs="+", type=Path, required=True, metavar="FILE", help="torch or safetensors files"
-    )
-    add("--output", type=Path, required=True, metavar="DIR", help="a new folder")
-    add(
-        "--unet",
-        metavar="NAME",
-        help="sizes of the U-Net where they are not its kind's own: tango, vta_ldm_pretrain, "
-        "stav2a, or a diffusers config.json",
-    )
-    add(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="PREFIX",
-        help="keys that begin so, with a dot at the end, belong to nothing here; may be repeated",
-    )
-    add("--scale-factor", type=float, metavar="X", help="of the latents, for a VAE file that has none in it")
-    return parser
+class CheckpointKind(StrEnum):
+    """Published checkpoints that can be converted."""
+
+    RELEASED = "released"
+    CAVP = "cavp"
+    TANGO = "tango"
+    AUDIOLDM = "audioldm"
+    VTA_LDM = "vta_ldm"
+    HIFIGAN = "hifigan"
 
 
-@guarded
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one checkpoint; 1 if it does not fit, 2 if the command can't be carried out."""
-    arguments = build_parser().parse_args(argv)
-    if arguments.output.exists():  # before torch is imported, and gigabytes are read
-        raise UsageError(
-            f"{arguments.output} is there already. Choose another folder, or move it away first."
-        )
-    if arguments.scale_factor is not None and not 0 < arguments.scale_factor < math.inf:
-        raise UsageError(f"--scale-factor {arguments.scale_factor}: expected a number above 0.")
-    from stav2a.models.conversion.writing_folders import convert
-
-    print(convert(arguments.kind, arguments.checkpoint, arguments.output, _choices(arguments)))
-    return SUCCESS
-
-
-def _choices(arguments: argparse.Namespace) -> Any:
+def convert(
+    kind: Annotated[CheckpointKind, typer.Argument(help="whose checkpoint it is")],
+    checkpoint: Annotated[list[Path], typer.Option(metavar="FILE", help="torch or safetensors files")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
+    unet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="sizes of the U-Net where they are not its kind's own: tango, vta_ldm_pretrain, stav2a, "
+            "or a diffusers config.json",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PREFIX",
+            help="keys that begin so, with a dot at the end, belong to nothing here; may be repeated",
+        ),
+    ] = [],
+    scale_factor: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="scale factor of the latents, for a VAE file that holds none"),
+    ] = None,
+) -> int:
+    """Turn a published checkpoint into folders of safetensors that the components load."""
+    if output.exists():  # before torch is imported, and gigabytes are read
+        raise UsageError(f"{output} is there already. Choose another folder, or move it away first.")
+    if scale_factor is not None and not 0 < scale_factor < math.inf:
+        raise UsageError(f"--scale-factor {scale_factor}: expected a number above 0.")
+    from stav2a.models.conversion import writing_folders
     from stav2a.models.conversion.converters import ConversionOptions
     from stav2a.models.conversion.layouts import find_unet
 
-    unet = find_unet(arguments.unet) if arguments.unet else None
-    return ConversionOptions(
-        unet=unet, scale_factor=arguments.scale_factor, left_out=tuple(arguments.leave_out)
+    settings = ConversionOptions(
+        unet=find_unet(unet) if unet else None, scale_factor=scale_factor, left_out=tuple(leave_out)
     )
+    print(writing_folders.convert(kind, checkpoint, output, settings))
+    return SUCCESS

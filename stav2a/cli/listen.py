@@ -1,23 +1,19 @@
-"""`stav2a listen`, which is `python -m stav2a listen`: a blind listening test, and its table."""
+"""`stav2a listen`: a blind listening test, and its table."""
 
-import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from stav2a.cli import options
-from stav2a.utils.errors import SUCCESS, UsageError, guarded
+import typer
 
-if TYPE_CHECKING:
-    from stav2a.listening.setup import ListeningTest
+from stav2a.cli.options import MAX_SEED, Pair, pair
+from stav2a.utils.errors import SUCCESS, UsageError
 
-
-MAX_SEED = 2**32 - 1
 CLIPS = 20  # the paper's
-EPILOG = """examples:
+
+EXAMPLES = """
   stav2a listen --systems gt=sounds/gt mine=sounds/mine --clips 20 --output test
   stav2a listen --systems gt=wavs/gt mine=wavs/mine --videos clips --clips 20 --output test
   stav2a listen --report test
@@ -28,57 +24,46 @@ stopped.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = options.command(
-        "listen",
-        "Rate the sound of several systems blindly, on a page of this machine, and make a table of it.",
-        EPILOG,
-    )
-    add = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--systems", nargs="+", type=options.pair, metavar="NAME=DIR", help="what is compared, blindly"
-    )
-    what.add_argument("--report", type=Path, metavar="DIR", help="make the table of the test in DIR")
-    add("--output", type=Path, metavar="DIR", help="holds the test and its ratings; made if need be")
-    add(
-        "--clips",
-        type=options.whole(1, 10_000),
-        default=CLIPS,
-        metavar="N",
-        help=f"clips to rate, drawn from those that all systems have (default: {CLIPS}, the paper's)",
-    )
-    add(
-        "--seed",
-        type=options.whole(0, MAX_SEED),
-        default=0,
-        metavar="S",
-        help="of the draw and the order (default: 0)",
-    )
-    add("--videos", type=Path, metavar="DIR", help="put all sounds on the mp4s of this folder")
-    add("--port", type=options.whole(1, 65535), default=8765, metavar="P", help="default: 8765")
-    add(
-        "--tracking-uri",
-        metavar="URI",
-        help="also log the table to this MLflow store (default: $MLFLOW_TRACKING_URI, else it is not logged)",
-    )
-    return parser
-
-
-@guarded
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve a test until Ctrl-C, or report on one."""
-    arguments = build_parser().parse_args(argv)
-    for option in ("output", "videos") if arguments.report else ("tracking_uri",):
-        if getattr(arguments, option):
-            used = "--report" if arguments.report else "--systems"
-            print(f"warning: --{option.replace('_', '-')} has no effect with {used}.", file=sys.stderr)
-    return _report(arguments) if arguments.report else _serve(arguments)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    if arguments.output is None:
+def listen(
+    systems: Annotated[
+        list[Pair],
+        typer.Option(parser=pair, metavar="NAME=DIR ...", help="the systems to compare, blindly"),
+    ] = [],
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="make the table of the test in DIR")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="holds the test and its ratings; made if need be")
+    ] = None,
+    clips: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10_000, metavar="N", help="clips to rate, drawn from those that all systems have"
+        ),
+    ] = CLIPS,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, metavar="S", help="seed of the draw and of the order")
+    ] = 0,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="put all sounds on the mp4s of this folder")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="P", help="port of the page")] = 8765,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="also log the table to this MLflow store (default: $MLFLOW_TRACKING_URI, else nowhere)",
+        ),
+    ] = None,
+) -> int:
+    """Rate the sound of several systems blindly, on a page of this machine, and make a table of it."""
+    if bool(systems) == (report is not None):
+        raise UsageError("give either --systems NAME=DIR ..., to rate them, or --report DIR.")
+    if report is not None:
+        _warn_unused("--report", {"--output": output, "--videos": videos})
+        return _report(report, tracking_uri)
+    _warn_unused("--systems", {"--tracking-uri": tracking_uri})
+    if output is None:
         raise UsageError("--output is missing: name the folder that shall hold the test.")
     from stav2a.listening.material import named_once
     from stav2a.listening.server import PageServer
@@ -86,38 +71,37 @@ def _serve(arguments: argparse.Namespace) -> int:
     from stav2a.utils.files import check_writable
     from stav2a.utils.network import check_free
 
-    systems = named_once([(name, Path(folder)) for name, folder in arguments.systems])
-    check_free(arguments.port)
-    check_writable(arguments.output)
-    settings = ListeningSettings(systems, arguments.clips, arguments.seed, arguments.videos)
-    test, remarks = begin_or_resume(arguments.output, settings)
+    named = named_once([(name, Path(folder)) for name, folder in systems])
+    check_free(port)
+    check_writable(output)
+    test, remarks = begin_or_resume(output, ListeningSettings(named, clips, seed, videos))
     for remark in remarks:
         print(remark, file=sys.stderr)
-    with PageServer(test, arguments.port) as server:
-        print(_where(test, server.address), flush=True)
+    with PageServer(test, port) as server:
+        print(
+            f"{len(test.clips)} clips through {len(test.systems)} systems, "
+            f"{len(test.videos)} videos to rate\n"
+            f"open {server.address} in a browser (Ctrl-C ends; the same command goes on)\n"
+            f"the table: stav2a listen --report {test.folder}",
+            flush=True,
+        )
         server.serve_forever()
     return SUCCESS
 
 
-def _where(test: "ListeningTest", address: str) -> str:
-    return (
-        f"{len(test.clips)} clips through {len(test.systems)} systems, {len(test.videos)} videos to rate\n"
-        f"open {address} in a browser (Ctrl-C ends; the same command goes on)\n"
-        f"the table: stav2a listen --report {test.folder}"
-    )
+def _warn_unused(mode: str, given: dict[str, object]) -> None:
+    for option, value in given.items():
+        if value:
+            print(f"warning: {option} has no effect with {mode}.", file=sys.stderr)
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(folder: Path, tracking_uri: str | None) -> int:
     from stav2a.experiments.tracking import connect
     from stav2a.listening.ratings_report import write_report
     from stav2a.listening.setup import load
 
-    test = load(arguments.report)
-    uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "none"
+    test = load(folder)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "none"
     with connect(uri, test.folder, experiment="listening", run_name=test.folder.resolve().name) as tracker:
         print(write_report(test, tracker, shutil.get_terminal_size((110, 24)).columns))
     return SUCCESS
-
-
-if __name__ == "__main__":
-    sys.exit(main())

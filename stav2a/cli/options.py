@@ -1,67 +1,117 @@
-"""What the commands' options have in common: one name, one meaning, one default."""
+"""Options that several commands share (one name, one meaning, one default), and how a command ends.
 
-import argparse
-from collections.abc import Callable
+A command is a function with annotated parameters that returns an exit code; `register` adds it.
+"""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand
+
+from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, text_of
+
+SEVERAL = {"--checkpoint", "--generated", "--metrics", "--seeds", "--systems"}  # `--seeds 0 1 2`
+MAX_SEED = 2**32 - 1
 
 
-def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """The parser of `stav2a NAME`; the examples stand below its help as they are written."""
-    return argparse.ArgumentParser(
-        prog=f"stav2a {name}",
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+class Pair(NamedTuple):
+    """A name and a value, written NAME=VALUE."""
+
+    name: str
+    value: str
 
 
-def add_binding(parser: argparse.ArgumentParser, what: str) -> None:
-    """`--bind`, repeatable."""
-    parser.add_argument(
-        "--bind", action="append", default=[], metavar="'X.Y = 1'", help=f"{what}; may be repeated"
-    )
-
-
-def add_output(parser: argparse.ArgumentParser, holds: str) -> None:
-    """`--output`, where everything lies that commands leave."""
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), metavar="DIR", help=f"{holds} (default: runs)"
-    )
-
-
-def add_tracking_uri(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """`--tracking-uri`, see `tracking.connect`."""
-    parser.add_argument(
-        "--tracking-uri",
-        metavar="URI",
-        help=f"MLflow store (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db){more}",
-    )
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number.
-
-    Example:
-        >>> whole(1, 9)("7")
-        7
-    """
-
-    def number(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
-        return int(text)
-
-    return number
-
-
-def pair(text: str) -> tuple[str, str]:
-    """The type of an option NAME=VALUE.
+def pair(text: str) -> Pair:
+    """Parse NAME=VALUE.
 
     Example:
         >>> pair("row=CN = 1")
-        ('row', 'CN = 1')
+        Pair(name='row', value='CN = 1')
     """
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, was given {text!r}")
-    return name, value
+        raise typer.BadParameter(f"expected NAME=VALUE, was given {text!r}")
+    return Pair(name, value)
+
+
+Bind = Annotated[list[str], typer.Option(metavar="'X.Y = 1'", help="override one parameter; may be repeated")]
+Output = Annotated[Path, typer.Option(metavar="DIR", help="run folders, store, tracking and reports")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="MLflow store, or none (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
+    ),
+]
+TrustRecipe = Annotated[bool, typer.Option("--trust-recipe", help="let recipes import any module")]
+
+
+class Command(TyperCommand):
+    """A command whose options of `SEVERAL` take all their values at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_one_by_one(args)))
+
+
+def _one_by_one(words: Sequence[str]) -> Iterator[str]:
+    """The words with the option's name before each of its values.
+
+    Example:
+        >>> list(_one_by_one(["--seeds", "0", "1", "--plan"]))
+        ['--seeds', '0', '--seeds', '1', '--plan']
+    """
+    option, values = "", 0
+    for word in words:
+        if word.startswith("-") and not re.fullmatch(r"-\d+", word):
+            option, values = (word if word in SEVERAL else ""), 0
+        elif option:
+            values += 1
+            if values > 1:
+                yield option
+        yield word
+
+
+def register(app: typer.Typer, name: str, function: Callable[..., int], examples: str) -> None:
+    """Add a command to the program.
+
+    Args:
+        app: The program.
+        name: Command name.
+        function: Its docstring is the help, its annotated parameters are the arguments; returns an exit code.
+        examples: Printed below the help as written.
+    """
+    paragraphs = "\n\n".join(f"\b\n{part}" for part in f"examples:\n{examples}".strip("\n").split("\n\n"))
+    app.command(name, cls=Command, epilog=paragraphs)(guarded(function))
+
+
+def guarded(function: Callable[..., int]) -> Callable[..., None]:
+    """Turn expected errors of a command into one `error: …` on stderr, and all ends into exit codes.
+
+    With STAV2A_TRACEBACK=1 in the environment errors keep their traceback, for authors of components.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            code = INTERRUPTED
+        except BrokenPipeError:  # the reader of our output (head, less) has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = FAILURE
+        except Exception as error:
+            expected = exit_code(error)
+            if expected is None or os.environ.get("STAV2A_TRACEBACK") == "1":
+                raise
+            print(f"error: {text_of(error)}", file=sys.stderr)
+            code = expected
+        raise typer.Exit(code)
+
+    return run

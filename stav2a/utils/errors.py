@@ -5,15 +5,9 @@ An *expected* error is a mistake of the input or of the machine: every `StaV2AEr
 without a traceback. All else is a bug, and keeps its traceback.
 """
 
-import functools
-import os
-import sys
-from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-Main = Callable[..., int]  # main(argv: Sequence[str] | None = None) -> exit code
 
 
 class StaV2AError(ValueError):
@@ -59,29 +53,3 @@ def exit_code(error: BaseException) -> int | None:
 def text_of(error: BaseException) -> str:
     """The error's text, without the lines that gin adds to errors of components."""
     return StaV2AError.__str__(error) if isinstance(error, StaV2AError) else str(error)
-
-
-def guarded(main: Main) -> Main:
-    """Turn expected errors of a command's `main` into one `error: …` on stderr, and an exit code.
-
-    With STAV2A_TRACEBACK=1 in the environment errors keep their traceback: for the authors of components.
-    """
-
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv)
-        except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
-            return INTERRUPTED
-        except BrokenPipeError:  # the reader of our output (head, less) has left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILURE
-        except Exception as error:
-            code = exit_code(error)
-            if code is None or os.environ.get("STAV2A_TRACEBACK") == "1":
-                raise
-            print(f"error: {text_of(error)}", file=sys.stderr)
-            return code
-
-    return run

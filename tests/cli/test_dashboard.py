@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.cli import dashboard
+from stav2a.cli.main import main
 from stav2a.experiments.tracking import PARENT, connect
 
 ROOT = Path(__file__).parents[2]
@@ -29,13 +29,13 @@ def test_a_port_in_use_is_told_at_once(tmp_path, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         uri = ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-        assert dashboard.main([*uri, "--port", str(port)]) == 2
+        assert main(["dashboard", *uri, "--port", str(port)]) == 2
     assert f"--port {port} can't be used (Address already in use)" in capsys.readouterr().err
 
 
 def test_nothing_tracked_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert dashboard.main(["--output", str(tmp_path)]) == 1
+    assert main(["dashboard", "--output", str(tmp_path)]) == 1
     assert "there is no such file yet" in capsys.readouterr().err
 
 

@@ -1,8 +1,6 @@
 """`stav2a generate`: sound for videos of any length, their picture untouched; every bad input explained."""
 
 import json
-import subprocess
-import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import torch
 
 from stav2a import recipe
-from stav2a.cli.generate import build_parser, main
+from stav2a.cli.main import main
 from stav2a.data.media import probe, read_audio, write_clip, write_wav
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
@@ -63,7 +61,7 @@ def made(run, videos, tmp_path_factory) -> tuple[Path, int]:
     bad.write_bytes((videos / "long.mp4").read_bytes()[:4000])
     output = tmp_path_factory.mktemp("made") / "new" / "folder"
     files = [videos / "long.mp4", bad, videos / "short.mp4", videos / "exact.mp4"]
-    return output, main([*map(str, files), "--run", str(run), "--output", str(output)])
+    return output, main(["generate", *map(str, files), "--run", str(run), "--output", str(output)])
 
 
 def packets(path: Path) -> list[tuple[bytes, Fraction]]:
@@ -79,7 +77,7 @@ def durations_s(path: Path) -> tuple[float, float]:
 
 
 def call(run: Path, output: Path, *arguments: object) -> int:
-    return main([*map(str, arguments), "--run", str(run), "--output", str(output)])
+    return main(["generate", *map(str, arguments), "--run", str(run), "--output", str(output)])
 
 
 @pytest.mark.parametrize("name", ["long", "short", "exact"])
@@ -339,21 +337,12 @@ def test_a_run_s_own_snapshot_does_not_warn(run, caplog):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--seed", "-1", "argument --seed: '-1' is no whole number from 0 to 4294967295"),
-        ("--steps", "0", "argument --steps: '0' is no whole number from 1 to 999"),
-        ("--steps", "many", "argument --steps: 'many' is no whole number from 1 to 999"),
-        ("--guidance", "nan", "argument --guidance: 'nan' is no number of 0 or more"),
+        ("--seed", "-1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
+        ("--steps", "0", "Invalid value for '--steps': Input should be greater than or equal to 1"),
+        ("--steps", "many", "Invalid value for '--steps': Input should be a valid integer"),
+        ("--guidance", "nan", "Invalid value for '--guidance': 'nan' is no number of 0 or more"),
     ],
 )
 def test_a_bad_value_is_told_before_anything_is_loaded(option, value, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        build_parser().parse_args(["x.mp4", "--run", "r", "--output", "o", option, value])
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
-
-
-def test_help_comes_without_torch():
-    code = (
-        "import sys; from stav2a.cli.generate import build_parser; build_parser().format_help(); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert main(["generate", "x.mp4", "--run", "r", "--output", "o", option, value]) == 2
+    assert message in capsys.readouterr().err

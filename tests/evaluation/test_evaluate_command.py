@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from stav2a.cli.evaluate import main
+from stav2a.cli.main import main
 from tests.evaluation.folder_material import RATE, clicks, film, folders
 
 TIMING = ["aa_align", "av_align"]
@@ -18,6 +18,7 @@ TIMING = ["aa_align", "av_align"]
 def run(root, output, *more, systems=("good", "bad"), metrics=TIMING):
     return main(
         [
+            "evaluate",
             *("--references", str(root / "real"), "--generated"),
             *(f"{name}={root / name}" for name in systems),
             *("--metrics", *metrics, "--output", str(output), "--workers", "1", "--tracking-uri", "none"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from stav2a import run
+from stav2a.cli.main import main
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.tracking import PARENT, open_store
 from stav2a.reports import tables
@@ -24,7 +24,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 # The same command with a checkpoint after every step, so that there is one to be stopped after.
 CAREFUL = (
     "import sys; from stav2a.training import loop; loop.CHECKPOINT_S = 0.0; loop.SAVING = 1e9; "
-    "from stav2a import run; sys.exit(run.main(sys.argv[1:]))"
+    "import sys; from stav2a.cli.main import main; sys.exit(main(['run', *sys.argv[1:]]))"
 )
 
 
@@ -135,7 +135,7 @@ def test_another_variant_trains_only_what_it_does_not_share(first):
 @pytest.mark.slow
 def test_a_runs_snapshot_is_the_recipe_of_the_run(first, capsys):
     folder = first.folder("cn_onset_gvf")
-    assert run.main(["--gin", str(folder / "snapshot.gin"), "--check"]) == 0
+    assert main(["run", "--gin", str(folder / "snapshot.gin"), "--check"]) == 0
     signature = json.loads((folder / "run.json").read_text())["signature"]
     assert f"# signature {signature}\n" in capsys.readouterr().out
 
@@ -177,7 +177,7 @@ def first_checkpoint(store: Path, child: subprocess.Popen) -> Path:
 
 
 def test_checking_prints_the_whole_recipe_and_runs_nothing(tmp_path, capsys):
-    assert run.main([*arguments("cn_onset_gvf", tmp_path / "runs"), "--check"]) == 0
+    assert main(["run", *arguments("cn_onset_gvf", tmp_path / "runs"), "--check"]) == 0
     out = capsys.readouterr().out
     lineage, signature, _, snapshot = out.split("\n", 3)
     assert lineage.startswith("# ") and "cn_onset.gin" in lineage and "smoke.gin" in lineage
@@ -189,7 +189,7 @@ def test_checking_prints_the_whole_recipe_and_runs_nothing(tmp_path, capsys):
 
 def test_an_output_that_can_not_be_written_is_told_before_anything_runs(tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
-    assert run.main(arguments("cn", tmp_path / "file")) == 2
+    assert main(["run", *arguments("cn", tmp_path / "file")]) == 2
     ended = capsys.readouterr()
     assert ended.err == (
         f"error: --output {tmp_path / 'file'} can't be written (File exists). Choose a folder of your own.\n"
@@ -198,12 +198,12 @@ def test_an_output_that_can_not_be_written_is_told_before_anything_runs(tmp_path
 
 
 def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
-    assert run.main([*arguments("cn", tmp_path), "--check"]) == 0
+    assert main(["run", *arguments("cn", tmp_path), "--check"]) == 0
     signature = capsys.readouterr().out.split("# signature ")[1].split()[0]
     folder = tmp_path / f"cn-{signature[:8]}"
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps({"format": 1, "signature": "f" * 64}))
-    assert run.main(arguments("cn", tmp_path)) == 2
+    assert main(["run", *arguments("cn", tmp_path)]) == 2
     assert "holds a run of another configuration" in capsys.readouterr().err
 
 
@@ -216,7 +216,7 @@ def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
     ],
 )
 def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, binding, told):
-    code = run.main(arguments("cn", tmp_path, "--bind", binding))
+    code = main(["run", *arguments("cn", tmp_path, "--bind", binding)])
     assert code == 2
     assert told in capsys.readouterr().err
     assert not any(tmp_path.glob("store/stage-*"))
@@ -230,8 +230,7 @@ def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, b
     ],
 )
 def test_options_of_tracking_are_checked_first(tmp_path, capsys, more, told):
-    with contextlib.suppress(SystemExit):
-        assert run.main(arguments("cn", tmp_path, *more)) == 2
+    assert main(["run", *arguments("cn", tmp_path, *more)]) == 2
     assert told in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stav2a import recipe, run
+from stav2a import recipe
+from stav2a.cli.main import main
 from stav2a.components import backbones
 from stav2a.components.feature_encoders import CAVP, CLIP, VJEPA2, VideoMAE
 from stav2a.components.global_poolers import FactorGraphPooler, NoPooler
@@ -63,7 +64,7 @@ def found(changes: dict[str, Any], *stages: Any) -> dict[str, audit.Block]:
 
 
 def checked(capsys, *arguments: str) -> str:
-    assert run.main([*arguments, "--check"]) == 0
+    assert main(["run", *arguments, "--check"]) == 0
     return capsys.readouterr().out
 
 
@@ -313,7 +314,7 @@ def test_data_that_a_recipe_names_is_looked_for(tmp_path):
 
 def test_parts_that_do_not_go_together_are_told_by_a_check(recipes, capsys):
     binding = "run.duration_s = 2.5"
-    assert run.main(["--gin", str(recipes / "cn.gin"), "--bind", binding, "--check"]) == 2
+    assert main(["run", "--gin", str(recipes / "cn.gin"), "--bind", binding, "--check"]) == 2
     assert "Choose a multiple of" in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.cli.prepare import main
+from stav2a.cli.main import main
 from stav2a.data.struck_objects import StruckObjects
 
 
@@ -21,7 +21,19 @@ def prepare(world):
 
     def run(output: Path, *more: str, manifest: Path | None = None, workers: int = 1) -> int:
         fixed = ["--manifest", str(manifest or world / "manifest.csv"), "--videos", str(world)]
-        return main([*fixed, "--output", str(output), "--shard-clips", "4", "--workers", str(workers), *more])
+        return main(
+            [
+                "prepare",
+                *fixed,
+                "--output",
+                str(output),
+                "--shard-clips",
+                "4",
+                "--workers",
+                str(workers),
+                *more,
+            ]
+        )
 
     return run
 

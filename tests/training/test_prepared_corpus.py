@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stav2a import recipe, run
-from stav2a.cli.prepare import main
+from stav2a import recipe
+from stav2a.cli.main import main
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.struck_objects import StruckObjects
 from stav2a.experiments.experiment import Experiment
@@ -31,7 +31,7 @@ def prepared(world, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prepared") / "whole"
     fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--output", str(folder)]
     recipes = [word for path in SMOKE for word in ("--gin", path)]
-    assert main([*fixed, *recipes, "--workers", "1", "--shard-clips", "4"]) == 0
+    assert main(["prepare", *fixed, *recipes, "--workers", "1", "--shard-clips", "4"]) == 0
     return folder
 
 
@@ -77,10 +77,10 @@ def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
 def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, tmp_path):
     bindings = [word for line in using(prepared) for word in ("--bind", line)]
     recipes = [word for path in SMOKE for word in ("--gin", path)]
-    assert run.main([*recipes, *bindings, "--output", str(tmp_path), "--tracking-uri", "none"]) == 0
+    assert main(["run", *recipes, *bindings, "--output", str(tmp_path), "--tracking-uri", "none"]) == 0
     (run_folder,) = tmp_path.glob("cn_onset_gvf-*")
     fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--workers", "1"]
-    assert main([*fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
+    assert main(["prepare", *fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
     cache, trained = PreparedFolder(tmp_path / "encoded"), load(run_folder)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
     ready = corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector"))

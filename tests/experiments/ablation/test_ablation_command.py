@@ -2,14 +2,14 @@
 
 import pytest
 
-from stav2a.cli.ablation import build_parser, main
+from stav2a.cli.main import main
 
 SMOKE = ["--gin", "tests/experiments/ablation/two_rows.gin", "--gin", "recipes/scale/smoke.gin"]
 
 
 def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
     output = tmp_path / "runs"
-    assert main([*SMOKE, "--seeds", "3", "--plan", "--output", str(output)]) == 0
+    assert main(["ablation", *SMOKE, "--seeds", "3", "--plan", "--output", str(output)]) == 0
     assert capsys.readouterr().out.startswith("two_rows: 2 rows × 1 seed (3), compared with none\n")
     assert not output.exists()
 
@@ -33,14 +33,19 @@ def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
 )
 def test_what_can_not_be_is_told_before_anything_runs(tmp_path, capsys, arguments, told):
     output = tmp_path / "runs"
-    assert main([*arguments, "--output", str(output)]) in (1, 2)
+    assert main(["ablation", *arguments, "--output", str(output)]) in (1, 2)
     assert told in capsys.readouterr().err
     assert not output.exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--gin", "a.gin", "--report", "a"], ["--slurm", "gpu"]])
-def test_a_wrong_command_shows_its_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        build_parser().parse_args(arguments)
-    assert stop.value.code == 2
-    assert "usage: stav2a ablation" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: give either --gin FILE, to run a study, or --report STUDY."),
+        (["--gin", "a.gin", "--report", "a"], "error: give either --gin FILE"),
+        (["--slurm", "gpu"], "Invalid value for '--slurm': expected NAME=VALUE, was given 'gpu'"),
+    ],
+)
+def test_a_wrong_command_is_an_error_of_usage(arguments, message, capsys):
+    assert main(["ablation", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.cli import dashboard
-from stav2a.cli.ablation import build_parser, main
+from stav2a.cli.main import main
+from tests.commands import parse
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "ablations" / "README.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def test_a_study_of_two_rows_needs_fewer_than_ten_lines(example):
 
 
 def test_the_example_can_be_planned(example, tmp_path, capsys):
-    assert main(["--gin", "big_pooler.gin", "--plan"]) == 0
+    assert main(["ablation", "--gin", "big_pooler.gin", "--plan"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "big_pooler: 2 rows × 2 seeds (0, 1), compared with K = 4"
     assert told[2] == "  K = 32  trains 2 × joint"
@@ -37,10 +37,9 @@ def test_the_example_can_be_planned(example, tmp_path, capsys):
 def test_every_command_parses():
     blocks = re.findall(r"^```sh\n(.*?)^```", README, flags=re.M | re.S)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    parsers = {"ablation": build_parser(), "dashboard": dashboard.build_parser()}
     for program, command, *arguments in lines:
         assert program == "stav2a"
-        parsers[command].parse_args(arguments)
+        parse(command, arguments)
     assert len(lines) == 7
 
 

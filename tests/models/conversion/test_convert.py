@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stav2a.cli.convert import KINDS, main
+from stav2a.cli.convert import CheckpointKind
+from stav2a.cli.main import main
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import T5
@@ -269,15 +268,18 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("stav2a.models.conversion.converters.HIFIGAN", layouts.HIFIGAN)
     path = saved(layouts.hifigan(), tmp_path / "a.bin")
     given = ["hifigan", "--checkpoint", str(path), "--output"]
-    assert main([*given, str(tmp_path / "new" / "vocoder")]) == 0
+    assert main(["convert", *given, str(tmp_path / "new" / "vocoder")]) == 0
     assert "\nlicence   unknown to us: read the page you have them from" in capsys.readouterr().out
     assert (tmp_path / "new" / "vocoder" / "model.safetensors").is_file()
-    assert main([*given, str(tmp_path / "new" / "vocoder")]) == 2
+    assert main(["convert", *given, str(tmp_path / "new" / "vocoder")]) == 2
     assert "vocoder is there already." in capsys.readouterr().err
 
 
 def test_a_missing_file_is_one_line_and_an_exit_code(tmp_path, capsys):
-    assert main(["cavp", "--checkpoint", str(tmp_path / "a.ckpt"), "--output", str(tmp_path / "out")]) == 1
+    assert (
+        main(["convert", "cavp", "--checkpoint", str(tmp_path / "a.ckpt"), "--output", str(tmp_path / "out")])
+        == 1
+    )
     assert capsys.readouterr().err == (
         f"error: {tmp_path / 'a.ckpt'}: there is no such file. Download it first; see docs/weights.md.\n"
     )
@@ -287,20 +289,12 @@ def test_a_missing_file_is_one_line_and_an_exit_code(tmp_path, capsys):
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 def test_a_scale_factor_has_to_be_a_number_above_zero(value, tmp_path, capsys):
     given = ["tango", "--checkpoint", "a.bin", "--output", str(tmp_path / "out"), f"--scale-factor={value}"]
-    assert main(given) == 2
+    assert main(["convert", *given]) == 2
     assert "expected a number above 0." in capsys.readouterr().err
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from stav2a.cli.convert import build_parser; build_parser().format_help(); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
-
-
 def test_the_commands_kinds_are_the_converters():
-    assert set(KINDS) == set(CONVERTERS)
+    assert {kind.value for kind in CheckpointKind} == set(CONVERTERS)
 
 
 def test_keys_of_no_part_are_left_out_where_the_user_says_so(tmp_path):

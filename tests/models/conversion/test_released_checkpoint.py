@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stav2a.cli.convert import main
+from stav2a.cli.main import main
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import TinyMT5
 from stav2a.models.conversion.converters import ConversionOptions
@@ -44,7 +44,7 @@ def folder(keys, tmp_path_factory) -> Path:
     torch.save(golden.weights(keys), path / "pytorch_model_2.bin")
     output = str(path / "converted")
     given = ["--checkpoint", str(path / "pytorch_model_2.bin"), "--unet", str(UNET), "--output", output]
-    assert main(["released", *given]) == 0
+    assert main(["convert", "released", *given]) == 0
     return path / "converted"
 
 
@@ -108,7 +108,7 @@ def test_a_key_that_is_missing_is_named(keys, tmp_path, capsys):
     del weights["pre_onset.l2.bias"]
     torch.save(weights, tmp_path / "a.bin")
     given = ["released", "--checkpoint", str(tmp_path / "a.bin"), "--unet", str(UNET)]
-    assert main([*given, "--output", str(tmp_path / "out")]) == 1
+    assert main(["convert", *given, "--output", str(tmp_path / "out")]) == 1
     assert "1 missing: pre_onset.l2.bias" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
