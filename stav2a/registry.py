@@ -1,8 +1,8 @@
-"""The registry: which component fills which slot, by name.
+"""The registry: components by slot and name.
 
-`@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong
-later, then leaves the class or function as it is: plain, picklable, callable from Python. What it adds lies
-here and in gin, where the slot is the module and the name the name: `local_head.onset`.
+`@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong later, then
+returns the class or function unchanged: plain, picklable, callable from Python. The registry's table and gin hold
+what it adds; in gin the slot is the module and the name the name: `local_head.onset`.
 """
 
 import difflib
@@ -23,134 +23,7 @@ from torch import nn
 from stav2a.slots import SLOTS
 from stav2a.utils.errors import USAGE, StaV2AError
 
-REQUIRED: Any = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One constructor argument; `default` is `REQUIRED` where there is none."""
-
-    name: str
-    annotation: str
-    default: Any
-    wired: bool
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known of one component without calling it."""
-
-    slot: str
-    name: str
-    factory: Callable[..., Any] = field(repr=False)
-    parameters: dict[str, Parameter] = field(repr=False)
-    file: str
-    line: int
-
-    @property
-    def selector(self) -> str:
-        """Its name in recipes: `local_head.onset`."""
-        return f"{self.slot}.{self.name}" if self.slot else self.name
-
-    @property
-    def doc(self) -> str:
-        return inspect.getdoc(self.factory) or ""
-
-    @property
-    def summary(self) -> str:
-        """The docstring's first paragraph, on one line."""
-        return " ".join(self.doc.split("\n\n")[0].split())
-
-    @property
-    def settable(self) -> dict[str, Parameter]:
-        """The parameters that a recipe may bind."""
-        return {name: parameter for name, parameter in self.parameters.items() if not parameter.wired}
-
-    def hints(self) -> dict[str, Any]:
-        """The parameters' annotations as types."""
-        return typing.get_type_hints(constructor(self.factory))
-
-
-def constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """What carries the annotations of the arguments."""
-    return factory.__init__ if inspect.isclass(factory) else factory
-
-
-def parameters_of(factory: Callable[..., Any], wired: Iterable[str] = ()) -> dict[str, Parameter]:
-    """The named arguments of a class or function, in order."""
-    return {
-        name: Parameter(name, _annotation(parameter), parameter.default, name in wired)
-        for name, parameter in arguments(factory).items()
-    }
-
-
-def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments as Python has them, stars too."""
-    if inspect.isclass(factory) and constructor(factory) is nn.Module.__init__:
-        return {}  # its *args, **kwargs take nothing
-    return dict(inspect.signature(factory).parameters)
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is inspect.Parameter.empty:
-        return ""
-    text = inspect.formatannotation(parameter.annotation)
-    # Without the modules: Callable, not collections.abc.Callable. What is quoted stays.
-    return re.sub(r"('[^']*')|\b(?:\w+\.)+(?=[A-Za-z_])", lambda match: match[1] or "", text)
-
-
-def faults_of(entry: Entry, taken: Entry | None) -> Iterator[str]:
-    """What is wrong with a component, told in words that follow its name; `taken` has the name already."""
-    if not (entry.name.isidentifier() and entry.name == entry.name.lower()):
-        yield "is no name for a recipe. Take lower-case letters, digits and underscores."
-    if taken is not None and (taken.file, taken.line) == (entry.file, entry.line):
-        modules = f"{taken.factory.__module__} and {entry.factory.__module__}"
-        yield f"was imported twice, as {modules}. Run another module with python -m, or import one name."
-    if taken is not None:
-        yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
-    if gin.config_is_locked():
-        yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
-    if not _own_docstring(entry.factory):
-        yield "has no docstring of its own. Say what it does, its Args and its Shapes."
-    for argument in arguments(entry.factory).values():
-        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            stars = "*" if argument.kind is argument.VAR_POSITIONAL else "**"
-            yield f"takes {stars}{argument.name}, which lets typos through. Name every argument."
-    missing = [name for name in SLOTS[entry.slot].wired if name not in entry.parameters]
-    if missing:
-        yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
-    if inspect.isclass(entry.factory):
-        yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
-
-
-def _own_docstring(factory: Callable[..., Any]) -> bool:
-    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
-    made_by_dataclass = doc.startswith(f"{factory.__name__}(")
-    return bool(doc.strip()) and not made_by_dataclass
-
-
-def _contract_faults(component: type, contract: type) -> Iterator[str]:
-    """The methods of the contract that are missing, or take other arguments."""
-    for name, promised in vars(contract).items():
-        if not inspect.isfunction(promised) or (name.startswith("_") and name != "__call__"):
-            continue
-        method = getattr(component, name, None)
-        wanted = list(inspect.signature(promised).parameters)[1:]
-        if method is None or method is getattr(nn.Module, name, None):
-            yield f"has no method {name}({', '.join(wanted)}), which its slot promises. Add it."
-            continue
-        given = list(inspect.signature(method).parameters.values())[1:]
-        names = [argument.name for argument in given]
-        if names[: len(wanted)] != wanted or any(a.default is a.empty for a in given[len(wanted) :]):
-            yield (
-                f"has {name}({', '.join(names)}), but its slot promises {name}({', '.join(wanted)}). "
-                "Take the slot's names, in its order; further arguments need defaults."
-            )
-
-
-Factory = TypeVar("Factory", bound=Callable[..., Any])
-
-# Every module of ours that registers something.
+# Modules of this package that register components.
 BUILT_IN = (
     "stav2a.components.feature_encoders",
     "stav2a.components.text_encoders",
@@ -173,7 +46,10 @@ BUILT_IN = (
     "stav2a.training.stages",
     "stav2a.training.trainer",
 )
-PLUGINS = "stav2a.components"  # the entry-point group of other packages
+PLUGINS = "stav2a.components"  # entry-point group of other packages
+REQUIRED: Any = inspect.Parameter.empty
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
 class RegistryError(StaV2AError):
@@ -182,21 +58,66 @@ class RegistryError(StaV2AError):
     exit_code = USAGE
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """One constructor argument; `default` is `REQUIRED` where there is none."""
+
+    name: str
+    annotation: str
+    default: Any
+    wired: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered component, or the root of a recipe (`slot` is empty then)."""
+
+    slot: str
+    name: str
+    factory: Callable[..., Any] = field(repr=False)
+    parameters: dict[str, Parameter] = field(repr=False)
+    file: str
+    line: int
+
+    @property
+    def selector(self) -> str:
+        """Name in recipes: `local_head.onset`."""
+        return f"{self.slot}.{self.name}" if self.slot else self.name
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.factory) or ""
+
+    @property
+    def summary(self) -> str:
+        """First paragraph of the docstring, on one line."""
+        return " ".join(self.doc.split("\n\n")[0].split())
+
+    @property
+    def settable(self) -> dict[str, Parameter]:
+        """Parameters that a recipe may bind."""
+        return {name: parameter for name, parameter in self.parameters.items() if not parameter.wired}
+
+    def hints(self) -> dict[str, Any]:
+        """Annotations of the parameters as types."""
+        return typing.get_type_hints(self.factory.__init__ if inspect.isclass(self.factory) else self.factory)
+
+
 _ENTRIES: dict[tuple[str, str], Entry] = {}
-_BY_FACTORY: dict[Callable[..., Any], Entry] = {}  # the plain factory, and the one gin hands out
+_BY_FACTORY: dict[Callable[..., Any], Entry] = {}  # the plain factory, and the one that gin supplies
 
 
 def register(slot: str, name: str) -> Callable[[Factory], Factory]:
     """Register a class, or a function that returns an object, as a component.
 
     Args:
-        slot: Which slot it fills; one of `SLOTS`.
-        name: What recipes call it: short and lower case.
+        slot: Slot that it fills, one of `SLOTS`.
+        name: Name in recipes: short, lower case.
 
     Raises:
-        RegistryError: The slot is unknown, the name taken or no identifier, the docstring missing, the
-            constructor open (`*args`, `**kwargs`) or without a wired argument, or a method's arguments
-            differ from the slot's contract.
+        RegistryError: The slot is unknown, the name taken or no identifier, the docstring missing, the constructor
+            open (`*args`, `**kwargs`) or without a wired argument, or a method's arguments differ from the slot's
+            contract.
     """
     caller = sys._getframe(1)
     file, line = caller.f_code.co_filename, caller.f_lineno
@@ -204,7 +125,7 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
     def decorate(factory: Factory) -> Factory:
         _check_slot(slot)
         entry = Entry(slot, name, factory, parameters_of(factory, SLOTS[slot].wired), file, line)
-        for fault in faults_of(entry, _ENTRIES.get((slot, name))):
+        for fault in _faults(entry, _ENTRIES.get((slot, name))):
             raise RegistryError(f'{entry.selector} {fault}\n  In file "{file}", line {line}')
         gin.register(name, module=slot, denylist=list(SLOTS[slot].wired))(factory)
         _ENTRIES[slot, name] = entry
@@ -215,7 +136,7 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
 
 
 def get(slot: str, name: str) -> Entry:
-    """The component of that name.
+    """The component of this slot and name.
 
     Raises:
         RegistryError: The slot or the name is unknown.
@@ -227,7 +148,11 @@ def get(slot: str, name: str) -> Entry:
 
 
 def available(slot: str | None = None) -> list[Entry]:
-    """All components, or those of one slot, in the order of the slots and of their names."""
+    """All components, or those of one slot, in the order of the slots and of their names.
+
+    Raises:
+        RegistryError: The slot is unknown.
+    """
     if slot is not None:
         _check_slot(slot)
     slots = SLOTS if slot is None else [slot]
@@ -235,7 +160,7 @@ def available(slot: str | None = None) -> list[Entry]:
 
 
 def expect(slot: str, factory: Factory) -> Factory:
-    """The factory unchanged, after making sure that it is for this slot.
+    """The factory unchanged, after a check that it is for this slot.
 
     A callable that isn't registered passes: from Python anything may be tried.
 
@@ -255,7 +180,7 @@ def expect(slot: str, factory: Factory) -> Factory:
 
 
 def entry_of(factory: Any) -> Entry | None:
-    """The entry of a registered factory, plain or as gin hands it out; None for anything else."""
+    """The entry of a registered factory, plain or as gin supplies it; None for anything else."""
     try:
         return _BY_FACTORY.get(factory)
     except TypeError:  # not hashable
@@ -264,10 +189,10 @@ def entry_of(factory: Any) -> Entry | None:
 
 @functools.cache
 def load() -> None:
-    """Import all components, ours and those of installed plugins, once.
+    """Import all components once: those of this package and of installed plugins.
 
     Raises:
-        RegistryError: A plugin can't be imported; names its distribution.
+        RegistryError: A plugin can't be imported; the text names its distribution.
     """
     for module in BUILT_IN:
         importlib.import_module(module)
@@ -283,12 +208,12 @@ def load() -> None:
 
 
 def plugins() -> Iterable[metadata.EntryPoint]:
-    """The entry points by which installed packages offer components."""
+    """Entry points by which installed packages offer components."""
     return metadata.entry_points(group=PLUGINS)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to say of an unknown word.
+    """Advice for an unknown word.
 
     Example:
         >>> did_you_mean("onst", ["onset", "linear"])
@@ -301,8 +226,31 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def advise(slot: str) -> str:
-    """How to write a component of this slot in a recipe."""
+    """Advice on how a recipe names a component of this slot."""
     return f"Write @{slot}.NAME with one of: {', '.join(_names(slot)) or 'none is registered'}."
+
+
+def parameters_of(factory: Callable[..., Any], wired: Iterable[str] = ()) -> dict[str, Parameter]:
+    """The named arguments of a class or function, in order."""
+    return {
+        name: Parameter(name, _annotation(parameter), parameter.default, name in wired)
+        for name, parameter in _arguments(factory).items()
+    }
+
+
+def _arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments as Python has them, `*args` and `**kwargs` too."""
+    if inspect.isclass(factory) and factory.__init__ is nn.Module.__init__:
+        return {}  # its *args, **kwargs take nothing
+    return dict(inspect.signature(factory).parameters)
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is inspect.Parameter.empty:
+        return ""
+    text = inspect.formatannotation(parameter.annotation)
+    # Without the modules: Callable, not collections.abc.Callable. What is quoted stays.
+    return re.sub(r"('[^']*')|\b(?:\w+\.)+(?=[A-Za-z_])", lambda match: match[1] or "", text)
 
 
 def _names(slot: str) -> list[str]:
@@ -312,3 +260,52 @@ def _names(slot: str) -> list[str]:
 def _check_slot(slot: str) -> None:
     if slot not in SLOTS:
         raise RegistryError(f"No slot named {slot!r}.", advice=did_you_mean(slot, SLOTS))
+
+
+def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
+    """Faults of a component, as texts that follow its name; `taken` is the entry that has the name already."""
+    if not (entry.name.isidentifier() and entry.name == entry.name.lower()):
+        yield "is no name for a recipe. Take lower-case letters, digits and underscores."
+    if taken is not None and (taken.file, taken.line) == (entry.file, entry.line):
+        modules = f"{taken.factory.__module__} and {entry.factory.__module__}"
+        yield f"was imported twice, as {modules}. Run another module with python -m, or import one name."
+    if taken is not None:
+        yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
+    if gin.config_is_locked():
+        yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
+    if not _has_own_docstring(entry.factory):
+        yield "has no docstring of its own. Describe it, its Args and its Shapes."
+    for argument in _arguments(entry.factory).values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            stars = "*" if argument.kind is argument.VAR_POSITIONAL else "**"
+            yield f"takes {stars}{argument.name}, which lets typos through. Name every argument."
+    missing = [name for name in SLOTS[entry.slot].wired if name not in entry.parameters]
+    if missing:
+        yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
+    if inspect.isclass(entry.factory):
+        yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
+
+
+def _has_own_docstring(factory: Callable[..., Any]) -> bool:
+    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
+    made_by_dataclass = doc.startswith(f"{factory.__name__}(")
+    return bool(doc.strip()) and not made_by_dataclass
+
+
+def _contract_faults(component: type, contract: type) -> Iterator[str]:
+    """Methods of the contract that are missing, or take other arguments."""
+    for name, promised in vars(contract).items():
+        if not inspect.isfunction(promised) or (name.startswith("_") and name != "__call__"):
+            continue
+        method = getattr(component, name, None)
+        wanted = list(inspect.signature(promised).parameters)[1:]
+        if method is None or method is getattr(nn.Module, name, None):
+            yield f"has no method {name}({', '.join(wanted)}), which its slot promises. Add it."
+            continue
+        given = list(inspect.signature(method).parameters.values())[1:]
+        names = [argument.name for argument in given]
+        if names[: len(wanted)] != wanted or any(a.default is a.empty for a in given[len(wanted) :]):
+            yield (
+                f"has {name}({', '.join(names)}), but its slot promises {name}({', '.join(wanted)}). "
+                "Take the slot's names, in its order; further arguments need defaults."
+            )

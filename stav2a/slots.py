@@ -1,8 +1,7 @@
-"""The slots: what can be swapped, what each slot promises, and what the assembly supplies.
+"""Slots: interfaces of the swappable components, and the arguments that the assembly supplies.
 
-A component fills one slot. Its constructor arguments are the recipe's to set, but for the *wired*
-ones: `assemble` and the stages supply those from the neighbouring components, so that no width is
-written twice and no recipe may bind them.
+A component fills one slot. Recipes set its constructor arguments except the *wired* ones: `assemble` and the stages
+supply those from the neighbouring components, so that no width is written twice, and no recipe may bind them.
 
 Letters used in all shapes:
     B batch, L video frames, T latent frames, F latent bins, C latent channels,
@@ -49,7 +48,7 @@ class LocalHead(Protocol):
 
 @runtime_checkable
 class GlobalPooler(Protocol):
-    """e_v (B, L, D_v) -> e_gv (B, K, D_c): a clip's meaning in a few tokens (sec. II-B2)."""
+    """e_v (B, L, D_v) -> e_gv (B, K, D_c): semantics of a clip in a few tokens (sec. II-B2)."""
 
     def forward(self, e_v: Tensor) -> Tensor: ...
 
@@ -100,14 +99,14 @@ class Vocoder(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A list of clips: files with sound, captions and splits."""
+    """List of clips: files with sound, captions and splits."""
 
     def clips(self, folder: Path) -> Sequence[Any]: ...
 
 
 @runtime_checkable
 class DataFilter(Protocol):
-    """One decoded clip -> keep it or not, and why."""
+    """Decoded clip -> whether to keep it, and the reason."""
 
     def __call__(self, clip: Any) -> Any: ...
 
@@ -130,14 +129,14 @@ class OpticalFlow(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """An evaluation set -> one score, with its definition, its interval and its values per clip."""
+    """Evaluation set -> one score, with its definition, its interval and its values per clip."""
 
     def __call__(self, samples: Any) -> Any: ...
 
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """A diffusers scheduler: noise levels, and the step from z_t to z_{t-1}."""
+    """Scheduler of diffusers: noise levels, and the step from z_t to z_{t-1}."""
 
     def set_timesteps(self, num_inference_steps: int) -> None: ...
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any: ...
@@ -147,9 +146,9 @@ class Scheduler(Protocol):
 class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
-    It takes the assembled model in evaluation mode, a diffusers scheduler, whose state is set anew, the
-    number of steps, w of eq. 7, B seeds (one a clip, of its initial noise and of the scheduler's own), and
-    what wraps the timesteps, say a progress bar. At a guidance of 1 the null branch is not computed.
+    Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the number of
+    steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), and a wrapper of the
+    timesteps such as a progress bar. At a guidance scale of 1 the null branch is not computed.
     """
 
     def __call__(
@@ -168,14 +167,14 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """A sampler's step on static tensors -> the same step, carried out in another way."""
+    """Step of a sampler on static tensors -> the same step, executed in another way."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
 
 
 @runtime_checkable
 class Shortcut(Protocol):
-    """Which parts of the model a sampler computes: ways to predict, by name, and which each step takes."""
+    """Parts of the model that a sampler computes: prediction functions by name, and the one of each step."""
 
     def ways(self, backbone: Any) -> Mapping[str, Any]: ...
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
@@ -183,14 +182,14 @@ class Shortcut(Protocol):
 
 @runtime_checkable
 class Stage(Protocol):
-    """One training stage: what it trains, on what, with which loss."""
+    """Training stage: its blocks, its clips and its loss."""
 
     def run(self, work: Any) -> Any: ...
 
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """A torch optimizer of parameter groups."""
+    """Optimizer of torch over parameter groups."""
 
     def step(self) -> Any: ...
     def zero_grad(self) -> None: ...
@@ -198,14 +197,14 @@ class Optimizer(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """The training loop of every stage: on which hardware, how precisely, in which pieces."""
+    """Training loop of every stage: hardware, precision, size of the pieces of a batch."""
 
     def fit(self, plan: Any, work: Any) -> Any: ...
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D): the judge of sounds."""
+    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D), trained on the dataset's classes."""
 
     def fit(self, work: Any) -> Any: ...
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -213,7 +212,7 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """audio (S,) at `sample_rate` Hz -> what a pretrained model makes of it, or its `fault` why it can't."""
+    """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model; `fault` is the reason why it can't run."""
 
     name: str
     fault: str | None
@@ -223,7 +222,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot's contract, and the constructor arguments that `assemble` supplies."""
+    """Contract of a slot, and the constructor arguments that `assemble` supplies."""
 
     contract: type
     wired: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""Recipes: gin files that say which component fills which slot, and with which parameters.
+"""Recipes: gin files that name the component of every slot, and its parameters.
 
-`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to
-gin, which supplies them to the components as they are called. gin's state is the process's: one recipe at a
-time, and loading another replaces it.
+`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to gin, which
+supplies them to the components as they are called. gin's state is the process's: one recipe at a time, and loading
+another replaces it.
 """
 
 import logging
@@ -27,10 +27,25 @@ from stav2a.recipe.describing import (
 )
 from stav2a.recipe.parsing import SUFFIX, Place, RecipeError, Reference, find, lineage, recipes_root, shown
 
-SCALES = "scale"  # the folder of the recipes that set sizes, for components in use or not
+__all__ = [
+    "SUFFIX", "Binding", "Place", "Recipe", "RecipeError", "as_root", "describe", "describe_root", "diff",
+    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
+]  # fmt: skip
+
+SCALES = "scale"  # folder of the recipes that set sizes, for components in use or not
 
 logger = logging.getLogger(__name__)
 Root = TypeVar("Root")
+
+
+def as_root(name: str) -> Callable[[type[Root]], type[Root]]:
+    """Let files bind the parameters of a class as `name.parameter`."""
+
+    def decorate(root: type[Root]) -> type[Root]:
+        describing.ROOTS[root] = name
+        return gin.configurable(name)(root)
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,12 @@ class Recipe(Generic[Root]):
     """A loaded recipe.
 
     Args:
-        named: The files asked for.
+        named: Files asked for.
         files: The same and all that they include, in the order read.
-        written: Every binding, in the order read, also those that a later one replaces.
-        bindings: The binding in force for each complete name.
-        imports: The modules that the files import.
-        root: The class whose parameters the recipe binds.
+        written: Every binding in the order read, also those that a later one replaces.
+        bindings: Binding in force for each complete name.
+        imports: Modules that the files import.
+        root: Class whose parameters the recipe binds.
     """
 
     named: tuple[Path, ...]
@@ -75,7 +90,7 @@ class Recipe(Generic[Root]):
         return describe_root(self.root)
 
     def signature(self) -> str:
-        """The signature of the whole configuration."""
+        """Signature of the whole configuration."""
         return signature(self.described())
 
     def snapshot(self) -> str:
@@ -98,47 +113,35 @@ def load(
         bindings: Lines such as `local_head.onset.windows = (1, 2)`.
         strict: Refuse settings without effect, instead of warning of them.
         trust: Let the recipes import any module.
-        root: What the recipes describe: a class declared by `as_root`.
+        root: Class that the recipes describe, declared by `as_root`.
 
     Raises:
         RecipeError: Something doesn't fit; nothing is loaded then.
     """
     registry.load()
-    top = root_entry(root)
     gin.clear_config()
     names = [recipes] if isinstance(recipes, str | Path) else recipes
-    read = parsing.read(names, bindings, trust=trust)
-    written = check(read.written, top)
-    in_force = {binding.key: binding for binding in written}
+    parsed = parsing.read(names, bindings, trust=trust)
+    written = check(parsed.written, root_entry(root))
     recipe = Recipe(
-        tuple(read.named),
-        tuple(read.files),
-        tuple(written),
-        in_force,
-        tuple(dict.fromkeys(read.imports)),
-        root,
+        named=tuple(parsed.named),
+        files=tuple(parsed.files),
+        written=tuple(written),
+        bindings={binding.key: binding for binding in written},
+        imports=tuple(dict.fromkeys(parsed.imports)),
+        root=root,
     )
     try:
-        _hand_to_gin(recipe)
-        _tell_unused(recipe, strict=strict)  # refuses a part without its values on the way
-        describing.describe_root(root)  # and what can't be described
+        _bind_in_gin(recipe)
+        _report_unused(recipe, strict=strict)  # refuses a component without its values on the way
+        describe_root(root)  # and values that can't be described
     except RecipeError:
         gin.clear_config()
         raise
     return recipe
 
 
-def as_root(name: str) -> Callable[[type[Root]], type[Root]]:
-    """Let files bind the parameters of a class as `name.parameter`."""
-
-    def decorate(root: type[Root]) -> type[Root]:
-        describing.ROOTS[root] = name
-        return gin.configurable(name)(root)
-
-    return decorate
-
-
-def _hand_to_gin(recipe: Recipe) -> None:
+def _bind_in_gin(recipe: Recipe[Any]) -> None:
     root = describing.root_selector(describing.ROOTS[recipe.root])
     for binding in recipe.bindings.values():
         selector = binding.entry.selector if binding.entry.slot else root
@@ -156,16 +159,9 @@ def _for_gin(value: Any) -> Any:
     return value
 
 
-def _tell_unused(recipe: Recipe, *, strict: bool) -> None:
-    unused = recipe.unused()
-    for binding in unused:
+def _report_unused(recipe: Recipe[Any], *, strict: bool) -> None:
+    for binding in recipe.unused():
         message = f"{binding.key} has no effect: {binding.entry.selector} is not in use."
         if strict:
             raise RecipeError(message, binding.place, f"Use @{binding.entry.selector} or leave the line out.")
         logger.warning("warning: %s\n  %s", message, binding.place)
-
-
-__all__ = [
-    "Binding", "Place", "Recipe", "RecipeError", "SUFFIX", "as_root", "describe", "describe_root", "diff",
-    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
-]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a recipe's words mean: each component, parameter and value, checked before anything is bound."""
+"""Checks of a recipe before anything is bound: each component, parameter and value."""
 
 import types
 import typing
@@ -12,75 +12,7 @@ from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenB
 from stav2a.registry import Entry, RegistryError, did_you_mean
 from stav2a.slots import SLOTS
 
-
-class Mismatch(Exception):
-    """A value is not of the type."""
-
-
-def conform(value: Any, hint: Any) -> Any:
-    """The value, if it is of the type that the annotation names; text becomes a Path where one is meant.
-
-    Raises:
-        Mismatch: It isn't.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _conform_any(value, arguments)
-    if origin is typing.Annotated:
-        return conform(value, arguments[0])
-    if origin is Literal:
-        return _require(any(value == each and type(value) is type(each) for each in arguments), value)
-    if hint in (Callable, typing.Callable, type) or origin in (Callable, type):
-        return _require(isinstance(value, Reference) or registry.entry_of(value) is not None, value)
-    if isinstance(value, Reference):
-        raise Mismatch
-    if origin is not None or hint in (tuple, list, dict):
-        return _conform_container(value, origin or hint, arguments)
-    return _conform_scalar(value, hint)
-
-
-def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return conform(value, hint)
-        except Mismatch:
-            continue
-    raise Mismatch
-
-
-def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
-    if issubclass(kind, Mapping):
-        key, inner = arguments or (Any, Any)
-        _require(isinstance(value, dict), value)
-        return {conform(k, key): conform(v, inner) for k, v in value.items()}
-    _require(isinstance(value, list | tuple) and isinstance(value, kind), value)
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        _require(len(value) == len(arguments), value)
-        return tuple(conform(inner, hint) for inner, hint in zip(value, arguments, strict=True))
-    return type(value)(conform(inner, arguments[0] if arguments else Any) for inner in value)
-
-
-def _conform_scalar(value: Any, hint: Any) -> Any:
-    if hint is type(None):
-        return _require(value is None, value)
-    if hint is float:
-        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
-    if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    return _require(isinstance(value, hint), value)
-
-
-def _require(fits: bool, value: Any) -> Any:
-    if not fits:
-        raise Mismatch
-    return value
-
-
-# What a file is whose settings begin with these words, and how it is given.
+# Kind of a file by the root that its settings bind, and how such a file is given.
 KINDS = {
     "run": (
         "a recipe",
@@ -92,7 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Binding:
-    """One checked binding: the parameter of a component, or of the root, and its value."""
+    """Checked binding of a parameter of a component or of the root."""
 
     entry: Entry
     parameter: str
@@ -101,7 +33,7 @@ class Binding:
 
     @property
     def key(self) -> str:
-        """Its complete name: `local_head.onset.windows`."""
+        """Complete name: `local_head.onset.windows`."""
         return f"{self.entry.selector}.{self.parameter}"
 
     def __str__(self) -> str:
@@ -112,7 +44,7 @@ def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
     """All bindings with their macros filled in, in the order written.
 
     Raises:
-        RecipeError: The first thing that doesn't fit.
+        RecipeError: A binding doesn't fit; the first one is named.
     """
     macros = {_name(each): each for each in written if not each.parameter}
     used: set[str] = set()
@@ -293,3 +225,70 @@ def _advice(parameter: str, value: Any, expected: str) -> str:
     if "tuple[" in expected and not isinstance(value, str | tuple):
         return f"Write ({value!r},): a tuple of one needs its comma."
     return ""
+
+
+class Mismatch(Exception):
+    """A value that is not of the annotated type."""
+
+
+def conform(value: Any, hint: Any) -> Any:
+    """The value, if it is of the type that the annotation names; text becomes a Path where one is meant.
+
+    Raises:
+        Mismatch: It is of another type.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _conform_any(value, arguments)
+    if origin is typing.Annotated:
+        return conform(value, arguments[0])
+    if origin is Literal:
+        return _require(any(value == each and type(value) is type(each) for each in arguments), value)
+    if hint in (Callable, typing.Callable, type) or origin in (Callable, type):
+        return _require(isinstance(value, Reference) or registry.entry_of(value) is not None, value)
+    if isinstance(value, Reference):
+        raise Mismatch
+    if origin is not None or hint in (tuple, list, dict):
+        return _conform_container(value, origin or hint, arguments)
+    return _conform_scalar(value, hint)
+
+
+def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
+    for hint in hints:
+        try:
+            return conform(value, hint)
+        except Mismatch:
+            continue
+    raise Mismatch
+
+
+def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
+    if issubclass(kind, Mapping):
+        key, inner = arguments or (Any, Any)
+        _require(isinstance(value, dict), value)
+        return {conform(k, key): conform(v, inner) for k, v in value.items()}
+    _require(isinstance(value, list | tuple) and isinstance(value, kind), value)
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        _require(len(value) == len(arguments), value)
+        return tuple(conform(inner, hint) for inner, hint in zip(value, arguments, strict=True))
+    return type(value)(conform(inner, arguments[0] if arguments else Any) for inner in value)
+
+
+def _conform_scalar(value: Any, hint: Any) -> Any:
+    if hint is type(None):
+        return _require(value is None, value)
+    if hint is float:
+        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
+    if hint is int:
+        return _require(isinstance(value, int) and not isinstance(value, bool), value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    return _require(isinstance(value, hint), value)
+
+
+def _require(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise Mismatch
+    return value

@@ -1,7 +1,4 @@
-"""What is loaded, told without building anything: descriptions, signatures, snapshots, differences.
-
-All of it is read from gin, so it holds inside `run` as well as before it.
-"""
+"""The loaded configuration without building anything: descriptions, signatures, snapshots, differences."""
 
 import hashlib
 import inspect
@@ -17,10 +14,10 @@ from stav2a import registry, slots
 from stav2a.recipe.parsing import RecipeError
 from stav2a.registry import Entry
 
-Described = Any  # what JSON can hold: a component is {"component": name, "parameters": {...}}
+Described = Any  # JSON-serialisable; a component is {"component": name, "parameters": {...}}
 
 
-ROOTS: dict[type, str] = {}  # classes whose parameters files bind, and by which name
+ROOTS: dict[type, str] = {}  # name in files, by class
 
 
 def root_entry(root: type) -> Entry:
@@ -91,7 +88,7 @@ def describe(value: Any) -> Described:
 
 
 def describe_root(root: type) -> Described:
-    """The whole of what is loaded: the root's parameters, described."""
+    """The whole loaded configuration: the root's parameters, described."""
     return _describe_entry(root_entry(root))
 
 

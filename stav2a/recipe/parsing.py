@@ -1,7 +1,7 @@
-"""ParsedFiles recipes: files, includes, imports and syntax. What the words mean is `checking`'s.
+"""Parsing of recipes: files, includes, imports and syntax.
 
-gin's parser does the parsing. Its loader is left aside, for it looks for includes in the current folder,
-logs errors where nothing is wrong, runs any import, and forgets which line a binding came from.
+gin's parser does the parsing. Its loader is not used: it looks for includes in the current folder, logs errors where
+nothing is wrong, runs any import, and does not keep the line of a binding.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from stav2a.utils.errors import USAGE, StaV2AError
 
 
 class RecipeError(StaV2AError):
-    """A recipe that can't be read or doesn't fit; says where, and what to do."""
+    """A recipe that can't be read or doesn't fit."""
 
     exit_code = USAGE
     separator = "\n  "
@@ -27,7 +27,7 @@ class RecipeError(StaV2AError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a line of a recipe stands: in a file, or in a binding given by hand (`file` is None)."""
+    """Line of a recipe, in a file or in a binding given by hand (`file` is None)."""
 
     file: Path | None
     line: int
@@ -51,7 +51,7 @@ def shown(path: Path) -> str:
 
 
 SUFFIX = ".gin"
-SHIPPED = (("recipes",), ("ablations",))  # beginnings of names that mean the package's own, anywhere
+SHIPPED = (("recipes",), ("ablations",))  # first parts of names that mean the package's own files
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Macro:
 
 @dataclass(frozen=True)
 class WrittenBinding:
-    """One binding as it is written; a macro's definition has no parameter."""
+    """Binding as it is written; the definition of a macro has no parameter."""
 
     scope: str
     selector: str
@@ -89,9 +89,14 @@ class WrittenBinding:
 
 @dataclass
 class ParsedFiles:
-    """All that was read, in order. `named` are the files asked for, `files` also those they include.
+    """Contents of recipes in the order read.
 
-    `opened` are the files begun, `files` those read to their end.
+    Attributes:
+        named: Files asked for.
+        opened: Files begun and not yet read to their end.
+        files: Files read to their end, those asked for and those that they include.
+        written: Bindings and definitions of macros.
+        imports: Modules that the files import.
     """
 
     named: list[Path] = field(default_factory=list)
@@ -107,21 +112,21 @@ def read(recipes: Sequence[str | Path], bindings: Sequence[str], *, trust: bool)
     A file that is named is laid over all before it; one that is included is read once, so that a scale laid
     over a recipe doesn't bring back the settings that both began with.
     """
-    reading = ParsedFiles()
+    parsed = ParsedFiles()
     for name in recipes:
         path = find(name, Path.cwd())
-        reading.named.append(path)
-        _read_file(reading, path, trust=trust)
+        parsed.named.append(path)
+        _read_file(parsed, path, trust=trust)
     for binding in bindings:
-        _read_text(reading, binding, None, trust=trust)
-    return reading
+        _read_text(parsed, binding, None, trust=trust)
+    return parsed
 
 
 def lineage(recipe: str | Path) -> list[Path]:
-    """The files that make up a recipe, as they are read: what it includes first, itself last."""
-    reading = ParsedFiles()
-    _read_file(reading, find(recipe, Path.cwd()), trust=None)
-    return reading.files
+    """Files that make up a recipe in the order read: those that it includes first, itself last."""
+    parsed = ParsedFiles()
+    _read_file(parsed, find(recipe, Path.cwd()), trust=None)
+    return parsed.files
 
 
 def recipes_root() -> Path:
@@ -166,8 +171,8 @@ def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:
     return beside | ({f"{first[0]}/{each}" for each in inside} if first in SHIPPED else inside)
 
 
-def _read_file(reading: ParsedFiles, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
-    if path in reading.opened:
+def _read_file(parsed: ParsedFiles, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
+    if path in parsed.opened:
         raise RecipeError(f'"{shown(path)}" leads back to itself.', place, "Leave this include out.")
     try:
         text = path.read_text(encoding="utf-8")
@@ -175,28 +180,28 @@ def _read_file(reading: ParsedFiles, path: Path, *, trust: bool | None, place: P
         raise RecipeError(f'"{shown(path)}" is no recipe: it holds no text.', place) from None
     except OSError as error:
         raise RecipeError(f'Can\'t read "{shown(path)}": {error.strerror}.', place) from None
-    reading.opened.append(path)
-    _read_text(reading, text, path, trust=trust)
-    reading.opened.remove(path)
-    if path not in reading.files:
-        reading.files.append(path)
+    parsed.opened.append(path)
+    _read_text(parsed, text, path, trust=trust)
+    parsed.opened.remove(path)
+    if path not in parsed.files:
+        parsed.files.append(path)
 
 
-def _read_text(reading: ParsedFiles, text: str, path: Path | None, *, trust: bool | None) -> None:
+def _read_text(parsed: ParsedFiles, text: str, path: Path | None, *, trust: bool | None) -> None:
     """Read one file or binding. With trust None only the includes are followed."""
     folder = path.parent if path else Path.cwd()
     for statement in _statements(text, path):
         place = Place(path, statement.location.line_num, text if path is None else "")
         if isinstance(statement, config_parser.IncludeStatement):
             included = find(statement.filename, folder, place)
-            if included not in reading.files:
-                _read_file(reading, included, trust=trust, place=place)
+            if included not in parsed.files:
+                _read_file(parsed, included, trust=trust, place=place)
         elif isinstance(statement, config_parser.ImportStatement) and trust is not None:
             _import(statement.module, place, trust=trust)
-            reading.imports.append(statement.module)
+            parsed.imports.append(statement.module)
         elif isinstance(statement, config_parser.BindingStatement):
             scope, selector, parameter, value, _ = statement
-            reading.written.append(WrittenBinding(scope, selector, parameter, value, place))
+            parsed.written.append(WrittenBinding(scope, selector, parameter, value, place))
 
 
 def _import(module: str, place: Place, *, trust: bool) -> None:
@@ -225,7 +230,7 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 class _Parser(config_parser.ConfigParser):
-    """gin's parser, which would keep the last of two equal keys and say nothing."""
+    """gin's parser, with an error for two equal keys in a dictionary."""
 
     def __init__(self, text: str, path: Path | None) -> None:
         self._text, self._path = text, path
@@ -251,13 +256,13 @@ class _Parser(config_parser.ConfigParser):
 
 
 def _statements(text: str, path: Path | None) -> Iterable[Any]:
-    """gin's statements, and its complaints as ours."""
+    """Statements as gin parses them; its errors become `RecipeError`."""
     try:
         yield from _Parser(text, path)
     except SyntaxError as error:
         line = error.lineno or 1
         raise RecipeError(
-            _complaint(error.msg), Place(path, line, text), _how_to_write(text, line, path)
+            _message(error.msg), Place(path, line, text), _how_to_write(text, line, path)
         ) from None
     except tokenize.TokenError as error:
         message, (line, _) = error.args
@@ -269,8 +274,8 @@ def _statements(text: str, path: Path | None) -> Iterable[Any]:
         ) from None
 
 
-def _complaint(message: str) -> str:
-    """gin's message, but for the one that shows an address in memory."""
+def _message(message: str) -> str:
+    """gin's message; the one that shows an address in memory is replaced."""
     if "Failed to parse token" in message:
         token = message.rsplit("Failed to parse token ", 1)[1].strip().strip("'")
         return f"{token} is no value. Text needs quotes; a component starts with @, a macro with %."
