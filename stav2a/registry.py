@@ -1,8 +1,8 @@
 """The registry: components by slot and name.
 
-`@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong later, then
-returns the class or function unchanged: plain, picklable, callable from Python. The registry's table and gin hold
-what it adds; in gin the slot is the module and the name the name: `local_head.onset`.
+`@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong later,
+then returns the class or function unchanged: plain, picklable, callable from Python. The registry's table and
+gin hold what it adds; in gin the slot is the module and the name the name: `local_head.onset`.
 """
 
 import difflib
@@ -115,9 +115,9 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
         name: Name in recipes: short, lower case.
 
     Raises:
-        RegistryError: The slot is unknown, the name taken or no identifier, the docstring missing, the constructor
-            open (`*args`, `**kwargs`) or without a wired argument, or a method's arguments differ from the slot's
-            contract.
+        RegistryError: The slot is unknown, the name taken or no identifier, the docstring missing, the
+            constructor open (`*args`, `**kwargs`) or without a wired argument, or a method's arguments differ
+            from the slot's contract.
     """
     caller = sys._getframe(1)
     file, line = caller.f_code.co_filename, caller.f_lineno
@@ -263,7 +263,7 @@ def _check_slot(slot: str) -> None:
 
 
 def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
-    """Faults of a component, as texts that follow its name; `taken` is the entry that has the name already."""
+    """Faults of a component, as texts that follow its name; `taken` is the entry that has the name."""
     if not (entry.name.isidentifier() and entry.name == entry.name.lower()):
         yield "is no name for a recipe. Take lower-case letters, digits and underscores."
     if taken is not None and (taken.file, taken.line) == (entry.file, entry.line):

@@ -1,7 +1,8 @@
 """Slots: interfaces of the swappable components, and the arguments that the assembly supplies.
 
-A component fills one slot. Recipes set its constructor arguments except the *wired* ones: `assemble` and the stages
-supply those from the neighbouring components, so that no width is written twice, and no recipe may bind them.
+A component fills one slot. Recipes set its constructor arguments except the *wired* ones: `assemble` and the
+stages supply those from the neighbouring components, so that no width is written twice, and no recipe may
+bind them.
 
 Letters used in all shapes:
     B batch, L video frames, T latent frames, F latent bins, C latent channels,
@@ -146,9 +147,9 @@ class Scheduler(Protocol):
 class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
-    Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the number of
-    steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), and a wrapper of the
-    timesteps such as a progress bar. At a guidance scale of 1 the null branch is not computed.
+    Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the
+    number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), and a
+    wrapper of the timesteps such as a progress bar. At a guidance scale of 1 the null branch is not computed.
     """
 
     def __call__(
@@ -204,7 +205,7 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """log-mel (B, 1, Tm, M) -> logits (B, classes) and embeddings (B, D), trained on the dataset's classes."""
+    """log-mel (B, 1, Tm, M) -> logits (B, classes), embeddings (B, D); trained on the dataset's classes."""
 
     def fit(self, work: Any) -> Any: ...
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -212,7 +213,7 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model; `fault` is the reason why it can't run."""
+    """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model; `fault` says why it can't run."""
 
     name: str
     fault: str | None

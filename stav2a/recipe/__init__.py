@@ -1,8 +1,8 @@
 """Recipes: gin files that name the component of every slot, and its parameters.
 
-`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to gin, which
-supplies them to the components as they are called. gin's state is the process's: one recipe at a time, and loading
-another replaces it.
+`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to
+gin, which supplies them to the components as they are called. gin's state is the process's: one recipe at a
+time, and loading another replaces it.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Parsing of recipes: files, includes, imports and syntax.
 
-gin's parser does the parsing. Its loader is not used: it looks for includes in the current folder, logs errors where
-nothing is wrong, runs any import, and does not keep the line of a binding.
+gin's parser does the parsing. Its loader is not used: it looks for includes in the current folder, logs
+errors where nothing is wrong, runs any import, and does not keep the line of a binding.
 """
 
 import importlib

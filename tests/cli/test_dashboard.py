@@ -52,7 +52,8 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
     line = [
         sys.executable,
         "-m",
-        "stav2a.cli.dashboard",
+        "stav2a",
+        "dashboard",
         "table3",
         "--tracking-uri",
         uri,
