@@ -78,3 +78,23 @@ def test_the_examples_from_python_hold(page):
         test = doctest.DocTestParser().get_doctest(text, {}, page, None, 0)
         told: list[str] = []
         assert doctest.DocTestRunner().run(test, out=told.append).failed == 0, "".join(told)
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]), ids=lambda page: page.name
+)
+def test_every_path_that_a_page_names_exists(page):
+    named = re.findall(r"(?<![\w/])(?:stav2a|tests|recipes|ablations|docs)/[\w./-]*\w/?", page.read_text())
+    assert [path for path in named if not (DOCS.parent / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]), ids=lambda page: page.name
+)
+def test_every_module_that_a_page_names_exists(page):
+    for name in re.findall(r"(?<![./\w])stav2a(?:\.[a-z_0-9]+)+", page.read_text()):
+        *parents, last = name.split(".")
+        found = importlib.util.find_spec(".".join(parents))
+        assert found is not None, name
+        module = importlib.import_module(".".join(parents))
+        assert hasattr(module, last) or importlib.util.find_spec(name), name
