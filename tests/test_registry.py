@@ -325,7 +325,7 @@ def test_all_slots_are_listed(capsys):
 def test_a_component_is_explained(capsys):
     assert main(["components", "local_head.onset"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("local_head.onset\n\n  Local features learnt")
+    assert shown.startswith("local_head.onset\n\n  Local features learned")
     assert (
         "  in_dim: int  (supplied by the assembly)\n      Width of the video features, D_v. Wired." in shown
     )

@@ -1,4 +1,4 @@
-"""Autoencoders: log-mel spectrogram <-> latent (sec. II-A)."""
+"""Autoencoders between log-mel spectrogram and latent (sec. II-A)."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from stav2a.utils.checkpoints import load_weights
 
 @register("autoencoder", "kl")
 class MelVAE(nn.Module):
-    """Stock `AutoencoderKL` on log-mels, its latents whitened per channel (sec. II-A; VAE [19]).
+    """`AutoencoderKL` of diffusers on log-mels, with latents whitened per channel (sec. II-A; VAE [19]).
 
-    With `patch` above 1 the spectrogram is folded into channels first (space to depth), which makes
-    a small autoencoder several times cheaper.
+    With `patch` above 1 the spectrogram is first folded into channels (space to depth), which makes a
+    small autoencoder several times cheaper.
 
     Args:
-        block_out_channels: Channels at each resolution; every further one halves time and frequency.
+        block_out_channels: Channels at each resolution; each further one halves time and frequency.
         latent_channels: Channels of the latent, C.
         layers_per_block: Residual blocks at each resolution.
         patch: Side of the squares folded into channels, in frames and bins.
-        mel_mean: Subtracted from the log-mel before encoding.
-        mel_std: Divides it; the pair brings log-mels to about zero mean and unit deviation.
-        mel_floor: Log-mels below it are raised to it first, so that a small latent need not carry the
-            recording's noise. The default is the front end's own floor.
-        checkpoint: Folder of weights, whitening included, which are then frozen; None trains from nothing.
+        mel_mean: Mean subtracted from log-mels before encoding.
+        mel_std: Standard deviation that log-mels are divided by before encoding.
+        mel_floor: Value to which lower log-mels are raised, so that a small latent need not carry the
+            noise of the recording. The default is the floor of the front end.
+        checkpoint: Folder of frozen weights, whitening included; None trains from scratch.
 
     Shapes:
         mel (B, 1, Tm, M) <-> z (B, C, Tm / downsampling, M / downsampling)
@@ -75,31 +75,31 @@ class MelVAE(nn.Module):
         self.requires_grad_(checkpoint is None)
 
     def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the whitened posterior, each (B, C, T, F)."""
+        """Mean and standard deviation of the whitened posterior, each (B, C, T, F)."""
         posterior = self.posterior(mel)
         return (posterior.mean - self.shift) / self.scale, posterior.std / self.scale
 
     def decode(self, z: Tensor) -> Tensor:
-        """A whitened latent (B, C, T, F) -> log-mel (B, 1, Tm, M)."""
+        """Whitened latent (B, C, T, F) -> log-mel (B, 1, Tm, M)."""
         return self.decode_raw(z * self.scale + self.shift)
 
     def posterior(self, mel: Tensor) -> Any:
-        """The encoder's Gaussian over latents, before whitening."""
+        """Gaussian over latents, before whitening."""
         x = (self.floored(mel) - self.mel_mean) / self.mel_std
         return self.vae.encode(functional.pixel_unshuffle(x, self.patch)).latent_dist
 
     def floored(self, mel: Tensor) -> Tensor:
-        """What the autoencoder tries to give back: the log-mel above its floor."""
+        """Log-mel clamped to the floor: the target of the reconstruction."""
         return mel.clamp(min=self.mel_floor)
 
     def decode_raw(self, z: Tensor) -> Tensor:
-        """An unwhitened latent -> log-mel: what training compares with its input."""
+        """Unwhitened latent -> log-mel, for the reconstruction loss."""
         x = functional.pixel_shuffle(self.vae.decode(z).sample, self.patch)
         return x * self.mel_std + self.mel_mean
 
     @torch.no_grad()
     def whiten(self, mel: Tensor) -> None:
-        """Set shift and scale from the latents of some spectrograms (B, 1, Tm, M)."""
+        """Set shift and scale from the latents of log-mels (B, 1, Tm, M)."""
         posterior = self.posterior(mel)
         across = (0, 2, 3)
         variance = posterior.mean.var(dim=across) + posterior.var.mean(dim=across)  # of samples, not of means

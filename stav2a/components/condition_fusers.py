@@ -1,4 +1,4 @@
-"""Condition fusers: text tokens and video tokens become the keys and values of cross attention."""
+"""Condition fusers: joining text and video tokens for cross attention."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from stav2a.registry import register
 
 @register("condition_fuser", "concat")
 class Concat(nn.Module):
-    """The text's tokens, then the video's (sec. II-C2, eq. 5). Video tokens are never masked.
+    """Text tokens followed by video tokens (sec. II-C2, eq. 5). Video tokens are never masked.
 
     Shapes:
         e_text (B, K0, D_c), mask (B, K0), e_gv (B, K, D_c) -> c (B, K0+K, D_c), mask (B, K0+K)
@@ -20,13 +20,12 @@ class Concat(nn.Module):
     """
 
     def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]:
-        kept = mask.new_ones(e_gv.shape[:2])
-        return torch.cat([e_text, e_gv], dim=1), torch.cat([mask, kept], dim=1)
+        return torch.cat([e_text, e_gv], dim=1), torch.cat([mask, mask.new_ones(e_gv.shape[:2])], dim=1)
 
 
 @register("condition_fuser", "sum")
 class Sum(nn.Module):
-    """Every text token that counts, plus the sum of the video's: as many tokens as the text has.
+    """Sum of the video tokens added to every unmasked text token; the number of tokens stays the text's.
 
     Shapes:
         e_text (B, K0, D_c), mask (B, K0), e_gv (B, K, D_c) -> c (B, K0, D_c), mask (B, K0)

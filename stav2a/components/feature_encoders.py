@@ -1,4 +1,4 @@
-"""CAVP, the encoder of the paper."""
+"""Feature encoders: one feature of unit length for each video frame."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,24 +15,23 @@ from stav2a.utils.checkpoints import CheckpointError, left_out, load_weights
 
 @register("feature_encoder", "cavp")
 class CAVP(nn.Module):
-    """CAVP's video tower: SlowOnly ResNet, a projection a frame, unit length (sec. II-B; Diff-Foley [10]).
+    """Video tower of CAVP: SlowOnly ResNet and a projection of each frame (sec. II-B; Diff-Foley [10]).
 
-    The temporal convolutions of the last two stages look at neighbouring frames, so a clip is
-    encoded in one call: cutting it in chunks changes the result.
+    The temporal convolutions of the last two stages span neighbouring frames, so a clip is encoded in one
+    call: encoding it in chunks changes the result.
 
     Args:
         width: Channels of the stem; 64 is ResNet-50's.
         blocks: Bottlenecks in each of the four stages.
-        dim: Width of a frame's feature, D_v.
-        frame_rate_hz: Frames a second the encoder expects.
+        dim: Width of the feature of a frame, D_v.
+        frame_rate_hz: Expected frames per second.
         frame_size: Side of the square frames, in pixels.
-        checkpoint: Folder of weights, which are then frozen; None trains from nothing.
+        checkpoint: Folder of frozen weights; None trains from scratch.
 
     Shapes:
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
 
     Example:
-        >>> import torch
         >>> CAVP(width=4, blocks=(1, 1, 1, 1), dim=8)(torch.rand(2, 5, 3, 32, 32)).shape
         torch.Size([2, 5, 8])
     """
@@ -61,7 +60,7 @@ class CAVP(nn.Module):
 
 
 class SlowOnly(nn.Module):
-    """ResNet with bottlenecks on (time, height, width); time is never strided."""
+    """ResNet of bottlenecks over (time, height, width), without strides in time."""
 
     def __init__(self, width: int, blocks: tuple[int, ...]) -> None:
         super().__init__()
@@ -88,7 +87,7 @@ class SlowOnly(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1x1 (3x1x1 where `temporal`), 1x3x3, 1x1x1, and a shortcut."""
+    """Convolutions of 1x1x1 (3x1x1 where `temporal`), 1x3x3 and 1x1x1, with a residual connection."""
 
     expansion = 4
 
@@ -108,7 +107,7 @@ class Bottleneck(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution that keeps the length in time, then batch normalisation."""
+    """Convolution that keeps the length in time, followed by batch normalisation."""
 
     def __init__(self, channels: int, out: int, kernel: tuple[int, int, int], stride: int = 1) -> None:
         super().__init__()
@@ -120,94 +119,86 @@ class ConvNorm(nn.Module):
         return self.bn(self.conv(x))
 
 
+RGB = tuple[float, float, float]
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HEAD_WIDTH = 64  # of all public vision transformers below
 ADVICE = "Give a folder with config.json and model.safetensors, or bind None to train from nothing."
 
 
-def build(kind: Any, config: Any, checkpoint: str | None, name: str, same: Mapping[str, str]) -> Any:
-    """A transformers model.
+class VisionTransformer(nn.Module):
+    """Base of the encoders of the transformers library.
 
     Args:
-        kind: Its class.
-        config: Its configuration where there is no checkpoint.
-        checkpoint: A folder, whose own configuration counts; None gives random weights.
-        name: Of the component.
-        same: Fields of the configuration that a checkpoint must share, with the component's names for them.
+        name: Registered name of the component.
+        model: Class of the model.
+        config: Configuration of the model where there is no checkpoint.
+        sizes: Fields of the configuration that a checkpoint must share, by the component's parameters.
+        checkpoint: Folder of frozen weights, with a configuration of its own; None gives random weights.
 
     Raises:
-        CheckpointError: No such model there, one of other sizes, or only a part of it.
+        CheckpointError: The folder holds no such model, a model of other sizes, or only a part of it.
     """
-    if checkpoint is None:
-        return kind(config)
-    where = f"feature_encoder.{name}.checkpoint = {checkpoint!r}"
 
-    def agreed() -> Any:
-        return _agreed(config, where, checkpoint, name, same)
+    def __init__(
+        self, name: str, model: Any, config: Any, sizes: Mapping[str, str], checkpoint: str | None
+    ) -> None:
+        super().__init__()
+        selector = f"feature_encoder.{name}"
+        where = f"{selector}.checkpoint = {checkpoint!r}"
 
-    if left_out(f"feature_encoder.{name}.checkpoint", checkpoint, agreed):
-        return kind(config)
-    found = agreed()
-    options = {"config": found, "dtype": torch.float32, "output_loading_info": True}
-    model, told = _from_folder(kind, where, checkpoint, **options)
-    if missing := sorted(told["missing_keys"]):
-        raise CheckpointError(
-            f"{where} lacks {len(missing)} of the weights of {kind.__name__}, first {missing[0]}. "
-            "Give the folder of such a model, as transformers saves it."
-        )
-    return model
+        def from_folder(kind: Any, **options: Any) -> Any:
+            try:
+                return kind.from_pretrained(checkpoint, local_files_only=True, **options)
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise CheckpointError(f"{where} can't be loaded: {reason}", advice=ADVICE) from error
 
+        def saved_config() -> Any:
+            if not (Path(checkpoint or "") / "config.json").is_file():  # transformers would take its defaults
+                raise CheckpointError(f"{where}: no config.json there.", advice=ADVICE)
+            saved = from_folder(type(config))
+            for parameter, field in sizes.items():
+                wanted, found = getattr(config, field), getattr(saved, field)
+                if wanted != found:
+                    raise CheckpointError(
+                        f"{where}: the checkpoint has {found} where {selector}.{parameter} = {wanted}.",
+                        advice=f"Bind {selector}.{parameter} = {found}, or give another checkpoint.",
+                    )
+            return saved
 
-def _agreed(config: Any, where: str, checkpoint: str, name: str, same: Mapping[str, str]) -> Any:
-    """The checkpoint's own configuration, which shares what it must."""
-    if not (Path(checkpoint) / "config.json").is_file():  # transformers would take its defaults
-        raise CheckpointError(f"{where}: no config.json there. {ADVICE}")
-    found = _from_folder(type(config), where, checkpoint)
-    for field, parameter in same.items():
-        selector = f"feature_encoder.{name}.{parameter}"
-        _compare(where, selector, getattr(config, field), getattr(found, field))
-    return found
-
-
-def _from_folder(kind: Any, where: str, checkpoint: str, **options: Any) -> Any:
-    try:
-        return kind.from_pretrained(checkpoint, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{where} can't be loaded: {str(error).splitlines()[0]} {ADVICE}") from error
-
-
-def _compare(where: str, selector: str, wanted: object, found: object) -> None:
-    if wanted != found:
-        raise CheckpointError(
-            f"{where}: the checkpoint has {found} where {selector} = {wanted}. Bind {selector} = {found}, "
-            "or give another checkpoint."
-        )
-
-
-Colours = tuple[float, float, float]
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HEAD_WIDTH = 64  # of every public vision transformer here
+        if checkpoint is None or left_out(f"{selector}.checkpoint", checkpoint, saved_config):
+            self.encoder = model(config)
+        else:
+            options = {"config": saved_config(), "dtype": torch.float32, "output_loading_info": True}
+            self.encoder, loading = from_folder(model, **options)
+            if missing := sorted(loading["missing_keys"]):
+                raise CheckpointError(
+                    f"{where} lacks {len(missing)} of the weights of {model.__name__}, first {missing[0]}.",
+                    advice="Give the folder of such a model, as transformers saves it.",
+                )
+        self.requires_grad_(checkpoint is None)
 
 
 @register("feature_encoder", "clip")
-class CLIP(nn.Module):
-    """CLIP's image tower on each frame by itself: what VTA-LDM hears with.
+class CLIP(VisionTransformer):
+    """Image tower of CLIP on single frames: the encoder of VTA-LDM.
 
-    The defaults are ViT-L/14's, at VTA-LDM's two frames a second.
+    The defaults are ViT-L/14's, at the two frames per second of VTA-LDM.
 
     Args:
-        dim: Width of a frame's feature, D_v.
-        width: Of the transformer.
-        layers: Of the transformer.
-        frame_rate_hz: Frames a second the encoder is given.
+        dim: Width of the feature of a frame, D_v.
+        width: Transformer hidden size.
+        layers: Number of transformer layers.
+        frame_rate_hz: Expected frames per second.
         frame_size: Side of the square frames, in pixels.
-        checkpoint: Folder of a CLIP model as transformers saves it, which is then frozen; None trains
-            from nothing.
+        checkpoint: Folder of frozen weights of CLIP, as transformers saves it; None trains from scratch.
 
     Shapes:
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
 
     Raises:
-        CheckpointError: No such model there, or one of other sizes.
+        CheckpointError: The folder holds no such model, or a model of other sizes.
 
     Example:
         >>> CLIP(dim=8, width=16, layers=1, frame_size=28)(torch.rand(2, 5, 3, 28, 28)).shape
@@ -224,10 +215,8 @@ class CLIP(nn.Module):
         frame_size: int = 224,
         checkpoint: str | None = None,
     ) -> None:
-        super().__init__()
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-        self.dim, self.frame_rate_hz, self.frame_size = dim, frame_rate_hz, frame_size
         config = CLIPVisionConfig(
             projection_dim=dim,
             hidden_size=width,
@@ -237,38 +226,37 @@ class CLIP(nn.Module):
             image_size=frame_size,
             patch_size=14,
         )
-        same = {"projection_dim": "dim", "hidden_size": "width", "num_hidden_layers": "layers"}
-        same["image_size"] = "frame_size"
-        self.encoder = build(CLIPVisionModelWithProjection, config, checkpoint, "clip", same)
-        self.requires_grad_(checkpoint is None)
+        sizes = {"dim": "projection_dim", "width": "hidden_size", "layers": "num_hidden_layers"}
+        sizes["frame_size"] = "image_size"
+        super().__init__("clip", CLIPVisionModelWithProjection, config, sizes, checkpoint)
+        self.dim, self.frame_rate_hz, self.frame_size = dim, frame_rate_hz, frame_size
 
     def forward(self, video: Tensor) -> Tensor:
-        frames = rearrange(_normalised(video, CLIP_MEAN, CLIP_STD), "b l c h w -> (b l) c h w")
+        frames = rearrange(_standardize(video, CLIP_MEAN, CLIP_STD), "b l c h w -> (b l) c h w")
         e_v = self.encoder(frames).image_embeds
         return functional.normalize(rearrange(e_v, "(b l) d -> b l d", b=len(video)), dim=-1)
 
 
 @register("feature_encoder", "videomae")
-class VideoMAE(nn.Module):
-    """VideoMAE on a few frames at a time; a frame's feature is the mean over its patches.
+class VideoMAE(VisionTransformer):
+    """VideoMAE on pieces of a few frames; the feature of a frame is the mean over its patches.
 
-    The defaults are the base model's. It sees pieces of a fixed number of frames, one after the other, and
-    frames in pairs: both of a pair get the same feature. The last piece is filled with the last frame.
+    The defaults are the base model's. The last piece is padded with the last frame. The model encodes
+    frames in pairs: both frames of a pair get the same feature.
 
     Args:
-        dim: Width of a frame's feature, D_v, and of the transformer.
-        layers: Of the transformer.
-        frames: Of one piece.
-        frame_rate_hz: Frames a second the encoder is given.
+        dim: Width of the feature of a frame, D_v, and transformer hidden size.
+        layers: Number of transformer layers.
+        frames: Frames of one piece.
+        frame_rate_hz: Expected frames per second.
         frame_size: Side of the square frames, in pixels.
-        checkpoint: Folder of a VideoMAE model as transformers saves it, which is then frozen; None trains
-            from nothing.
+        checkpoint: Folder of frozen weights of VideoMAE, as transformers saves it; None trains from scratch.
 
     Shapes:
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
 
     Raises:
-        CheckpointError: No such model there, or one of other sizes.
+        CheckpointError: The folder holds no such model, or a model of other sizes.
 
     Example:
         >>> VideoMAE(dim=8, layers=1, frames=4, frame_size=16)(torch.rand(2, 5, 3, 16, 16)).shape
@@ -285,11 +273,8 @@ class VideoMAE(nn.Module):
         frame_size: int = 224,
         checkpoint: str | None = None,
     ) -> None:
-        super().__init__()
         from transformers import VideoMAEConfig, VideoMAEModel
 
-        self.dim, self.frames = dim, frames
-        self.frame_rate_hz, self.frame_size = frame_rate_hz, frame_size
         config = VideoMAEConfig(
             hidden_size=dim,
             intermediate_size=4 * dim,
@@ -298,39 +283,39 @@ class VideoMAE(nn.Module):
             num_frames=frames,
             image_size=frame_size,
         )
-        same = {"hidden_size": "dim", "num_hidden_layers": "layers", "num_frames": "frames"}
-        same["image_size"] = "frame_size"
-        self.encoder = build(VideoMAEModel, config, checkpoint, "videomae", same)
-        self.requires_grad_(checkpoint is None)
+        sizes = {"dim": "hidden_size", "layers": "num_hidden_layers", "frames": "num_frames"}
+        sizes["frame_size"] = "image_size"
+        super().__init__("videomae", VideoMAEModel, config, sizes, checkpoint)
+        self.dim, self.frames, self.frame_rate_hz, self.frame_size = dim, frames, frame_rate_hz, frame_size
 
     def forward(self, video: Tensor) -> Tensor:
-        whole = _filled(_normalised(video, IMAGENET_MEAN, IMAGENET_STD), self.frames)
-        pieces = rearrange(whole, "b (n l) c h w -> (b n) l c h w", l=self.frames)
+        padded = _pad_frames(_standardize(video, IMAGENET_MEAN, IMAGENET_STD), self.frames)
+        pieces = rearrange(padded, "b (n l) c h w -> (b n) l c h w", l=self.frames)
         patches = self.encoder(pixel_values=pieces).last_hidden_state
-        pairs = self.frames // self.encoder.config.tubelet_size
-        e_v = reduce(patches, "(b n) (l p) d -> b (n l) d", "mean", b=len(video), l=pairs)
-        return _for_each_frame(e_v, video.shape[1], self.encoder.config.tubelet_size)
+        tubelet = self.encoder.config.tubelet_size
+        e_v = reduce(patches, "(b n) (l p) d -> b (n l) d", "mean", b=len(video), l=self.frames // tubelet)
+        return _spread(e_v, tubelet, video.shape[1])
 
 
 @register("feature_encoder", "vjepa2")
-class VJEPA2(nn.Module):
-    """V-JEPA 2's encoder on the whole clip; a frame's feature is the mean over its patches.
+class VJEPA2(VisionTransformer):
+    """Encoder of V-JEPA 2 on the whole clip; the feature of a frame is the mean over its patches.
 
-    The defaults are ViT-L's at 256 pixels. It sees frames in pairs: both of a pair get the same feature.
+    The defaults are ViT-L's at 256 pixels. The model encodes frames in pairs: both frames of a pair get the
+    same feature.
 
     Args:
-        dim: Width of a frame's feature, D_v, and of the transformer.
-        layers: Of the transformer.
-        frame_rate_hz: Frames a second the encoder is given.
+        dim: Width of the feature of a frame, D_v, and transformer hidden size.
+        layers: Number of transformer layers.
+        frame_rate_hz: Expected frames per second.
         frame_size: Side of the square frames, in pixels.
-        checkpoint: Folder of a V-JEPA 2 model as transformers saves it, which is then frozen; None trains
-            from nothing.
+        checkpoint: Folder of frozen weights of V-JEPA 2, as transformers saves it; None trains from scratch.
 
     Shapes:
         video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
 
     Raises:
-        CheckpointError: No such model there, or one of other sizes.
+        CheckpointError: The folder holds no such model, or a model of other sizes.
 
     Example:
         >>> VJEPA2(dim=16, layers=1, frame_size=32)(torch.rand(2, 5, 3, 32, 32)).shape
@@ -346,44 +331,43 @@ class VJEPA2(nn.Module):
         frame_size: int = 256,
         checkpoint: str | None = None,
     ) -> None:
-        super().__init__()
         from transformers import VJEPA2Config, VJEPA2Model
 
-        self.dim, self.frame_rate_hz, self.frame_size = dim, frame_rate_hz, frame_size
         config = VJEPA2Config(
             hidden_size=dim,
             num_hidden_layers=layers,
             num_attention_heads=_heads(dim),
             crop_size=frame_size,
-            pred_num_hidden_layers=1,  # the predictor is left out
+            pred_num_hidden_layers=1,  # the predictor is not used
         )
-        same = {"hidden_size": "dim", "num_hidden_layers": "layers", "crop_size": "frame_size"}
-        self.encoder = build(VJEPA2Model, config, checkpoint, "vjepa2", same).encoder
-        self.requires_grad_(checkpoint is None)
+        sizes = {"dim": "hidden_size", "layers": "num_hidden_layers", "frame_size": "crop_size"}
+        super().__init__("vjepa2", VJEPA2Model, config, sizes, checkpoint)
+        self.encoder = self.encoder.encoder
+        self.dim, self.frame_rate_hz, self.frame_size = dim, frame_rate_hz, frame_size
 
     def forward(self, video: Tensor) -> Tensor:
         tubelet = self.encoder.config.tubelet_size
-        whole = _filled(_normalised(video, IMAGENET_MEAN, IMAGENET_STD), tubelet)
-        patches = self.encoder(pixel_values_videos=whole).last_hidden_state
-        e_v = reduce(patches, "b (l p) d -> b l d", "mean", l=whole.shape[1] // tubelet)
-        return _for_each_frame(e_v, video.shape[1], tubelet)
+        padded = _pad_frames(_standardize(video, IMAGENET_MEAN, IMAGENET_STD), tubelet)
+        patches = self.encoder(pixel_values_videos=padded).last_hidden_state
+        e_v = reduce(patches, "b (l p) d -> b l d", "mean", l=padded.shape[1] // tubelet)
+        return _spread(e_v, tubelet, video.shape[1])
 
 
 def _heads(width: int) -> int:
     return max(1, width // HEAD_WIDTH)
 
 
-def _normalised(video: Tensor, mean: Colours, std: Colours) -> Tensor:
+def _standardize(video: Tensor, mean: RGB, std: RGB) -> Tensor:
     shift, scale = (video.new_tensor(each).view(3, 1, 1) for each in (mean, std))
     return (video - shift) / scale
 
 
-def _filled(video: Tensor, multiple: int) -> Tensor:
-    """The last frame repeated, until the frames are a multiple."""
+def _pad_frames(video: Tensor, multiple: int) -> Tensor:
+    """Repeat the last frame until the number of frames is a multiple."""
     missing = -video.shape[1] % multiple
     return torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], dim=1)
 
 
-def _for_each_frame(e_v: Tensor, length: int, times: int) -> Tensor:
-    """Features of several frames each -> one a frame, of unit length."""
-    return functional.normalize(repeat(e_v, "b l d -> b (l r) d", r=times)[:, :length], dim=-1)
+def _spread(e_v: Tensor, tubelet: int, length: int) -> Tensor:
+    """Features of `tubelet` frames each -> a feature of unit length for each of `length` frames."""
+    return functional.normalize(repeat(e_v, "b l d -> b (l r) d", r=tubelet)[:, :length], dim=-1)

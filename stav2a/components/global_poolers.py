@@ -1,4 +1,6 @@
-"""Global poolers: a clip's meaning in K tokens for cross attention (sec. II-B2)."""
+"""Global poolers: semantics of a clip in K tokens for cross attention (sec. II-B2)."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from stav2a.utils.checkpoints import load_weights
 
 @register("global_pooler", "none")
 class NoPooler(nn.Module):
-    """No global condition: zero tokens, so that joining needs no branch.
+    """No global condition: zero tokens, so that concatenation needs no branch.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
@@ -30,13 +32,13 @@ class NoPooler(nn.Module):
 
 @register("global_pooler", "attentive")
 class AttentivePooler(nn.Module):
-    """Pool the video features by learnt attention into K tokens (sec. II-B2, eq. 2-4).
+    """Pool the video features by learned attention into K tokens (sec. II-B2, eq. 2-4).
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         cond_dim: Width of the text tokens, D_c. Wired.
-        tokens: How many tokens to return, K.
-        dropout: Of the local potential's hidden layer, in training alone.
+        tokens: Number of tokens, K.
+        dropout: Dropout probability of the hidden layer of the local potential.
 
     Shapes:
         e_v (B, L, D_v) -> e_gv (B, K, D_c)
@@ -48,16 +50,14 @@ class AttentivePooler(nn.Module):
 
     def __init__(self, in_dim: int, cond_dim: int, *, tokens: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
-        self.project = nn.Linear(in_dim, cond_dim)
-        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
+        self.project = _project(in_dim, cond_dim)
         self.unary = nn.Linear(cond_dim, cond_dim)  # V_l
         self.unary_score = nn.Linear(cond_dim, 1)  # v_l
         self.embed_u = nn.Linear(cond_dim, cond_dim)  # W_1
         self.embed_i = nn.Linear(cond_dim, cond_dim)  # W_2
         self.mix = nn.Linear(2, 1, bias=False)  # alpha_l, alpha_c
         self.dropout = nn.Dropout(dropout)
-        self.expand = nn.Conv1d(1, tokens, kernel_size=3, padding=1)
-        nn.init.normal_(self.expand.weight, std=3**-0.5)
+        self.expand = _expand(tokens)
 
     def forward(self, e_v: Tensor) -> Tensor:
         e = self.project(e_v)  # (B, L, D_c)
@@ -77,14 +77,14 @@ class AttentivePooler(nn.Module):
 class FactorGraphPooler(nn.Module):
     """The attentive pooler as released: the cross potential is a mean over the frames, not eq. 4's sum.
 
-    The release drops out at inference too, by mistake; here dropout works in training alone.
+    The release applies dropout at inference too, by mistake; here dropout is for training only.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         cond_dim: Width of the text tokens, D_c. Wired.
-        tokens: How many tokens to return, K.
-        dropout: Of the local potential's hidden layer, in training alone.
-        checkpoint: Folder of weights to start from; None trains from nothing.
+        tokens: Number of tokens, K.
+        dropout: Dropout probability of the hidden layer of the local potential.
+        checkpoint: Folder of weights to start from; None trains from scratch.
 
     Shapes:
         e_v (B, L, D_v) -> e_gv (B, K, D_c)
@@ -104,16 +104,14 @@ class FactorGraphPooler(nn.Module):
         checkpoint: str | None = None,
     ) -> None:
         super().__init__()
-        self.fc = nn.Linear(in_dim, cond_dim)
-        nn.init.normal_(self.fc.weight)  # features of unit length come out with unit variance
+        self.fc = _project(in_dim, cond_dim)
         self.embed = nn.Conv1d(cond_dim, cond_dim, kernel_size=1)
         self.feature_reduce = nn.Conv1d(cond_dim, 1, kernel_size=1)
         self.embed_x = nn.Conv1d(cond_dim, cond_dim, kernel_size=1)
         self.embed_y = nn.Conv1d(cond_dim, cond_dim, kernel_size=1)
         self.reduce_potentials = nn.Conv1d(2, 1, kernel_size=1, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.conv = nn.Conv1d(1, tokens, kernel_size=3, padding=1)
-        nn.init.normal_(self.conv.weight, std=3**-0.5)
+        self.conv = _expand(tokens)
         load_weights(self, checkpoint, parameter="global_pooler.factor_graph.checkpoint")
 
     def forward(self, e_v: Tensor) -> Tensor:
@@ -132,27 +130,20 @@ class FactorGraphPooler(nn.Module):
 
 @register("global_pooler", "mean")
 class MeanPooler(nn.Module):
-    """The mean over the frames, widened to K tokens as the attentive pooler does it.
+    """Mean over the frames, expanded to K tokens as in the attentive pooler.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         cond_dim: Width of the text tokens, D_c. Wired.
-        tokens: How many tokens to return, K.
+        tokens: Number of tokens, K.
 
     Shapes:
         e_v (B, L, D_v) -> e_gv (B, K, D_c)
-
-    Example:
-        >>> MeanPooler(in_dim=8, cond_dim=6, tokens=4)(torch.zeros(2, 5, 8)).shape
-        torch.Size([2, 4, 6])
     """
 
     def __init__(self, in_dim: int, cond_dim: int, *, tokens: int = 4) -> None:
         super().__init__()
-        self.project = nn.Linear(in_dim, cond_dim)
-        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
-        self.expand = nn.Conv1d(1, tokens, kernel_size=3, padding=1)
-        nn.init.normal_(self.expand.weight, std=3**-0.5)
+        self.project, self.expand = _project(in_dim, cond_dim), _expand(tokens)
 
     def forward(self, e_v: Tensor) -> Tensor:
         return self.expand(self.pool(self.project(e_v)).unsqueeze(1))
@@ -164,12 +155,12 @@ class MeanPooler(nn.Module):
 
 @register("global_pooler", "max")
 class MaxPooler(MeanPooler):
-    """The maximum over the frames of each channel, widened to K tokens as the attentive pooler does it.
+    """Maximum over the frames of each channel, expanded to K tokens as in the attentive pooler.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         cond_dim: Width of the text tokens, D_c. Wired.
-        tokens: How many tokens to return, K.
+        tokens: Number of tokens, K.
 
     Shapes:
         e_v (B, L, D_v) -> e_gv (B, K, D_c)
@@ -181,14 +172,14 @@ class MaxPooler(MeanPooler):
 
 @register("global_pooler", "perceiver")
 class PerceiverPooler(nn.Module):
-    """K learnt queries that read the frames by cross attention, layer by layer (Jaegle et al. 2021).
+    """Cross attention from K learned queries to the frames, layer by layer (Jaegle et al. 2021).
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         cond_dim: Width of the text tokens, D_c. Wired.
-        tokens: How many tokens to return, K.
-        layers: Of cross attention and a small network.
-        heads: Attention heads; the tokens' width must be a multiple.
+        tokens: Number of tokens, K.
+        layers: Number of layers of cross attention and MLP.
+        heads: Number of attention heads; a divisor of the width of the tokens.
 
     Shapes:
         e_v (B, L, D_v) -> e_gv (B, K, D_c)
@@ -204,11 +195,10 @@ class PerceiverPooler(nn.Module):
         super().__init__()
         if cond_dim % heads:
             raise RegistryError(
-                f"global_pooler.perceiver.heads = {heads} does not divide {cond_dim}, the tokens' width. "
-                "Give a divisor of it."
+                f"global_pooler.perceiver.heads = {heads} does not divide {cond_dim}, the tokens' width.",
+                advice="Give a divisor of it.",
             )
-        self.project = nn.Linear(in_dim, cond_dim)
-        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
+        self.project = _project(in_dim, cond_dim)
         self.queries = nn.Parameter(torch.randn(tokens, cond_dim))
         self.layers = nn.ModuleList(PerceiverLayer(cond_dim, heads) for _ in range(layers))
 
@@ -220,7 +210,7 @@ class PerceiverPooler(nn.Module):
 
 
 class PerceiverLayer(nn.Module):
-    """Queries (B, K, D) read the frames (B, L, D), then think each for itself."""
+    """Cross attention from queries (B, K, D) to frames (B, L, D), followed by an MLP."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -234,3 +224,15 @@ class PerceiverLayer(nn.Module):
         frames = self.norm_frames(frames)
         queries = queries + self.attention(self.norm_queries(queries), frames, frames, need_weights=False)[0]
         return queries + self.network(queries)
+
+
+def _project(in_dim: int, cond_dim: int) -> Any:
+    layer = nn.Linear(in_dim, cond_dim)
+    nn.init.normal_(layer.weight)  # maps features of unit length to unit variance
+    return layer
+
+
+def _expand(tokens: int) -> Any:
+    layer = nn.Conv1d(1, tokens, kernel_size=3, padding=1)
+    nn.init.normal_(layer.weight, std=3**-0.5)
+    return layer

@@ -1,4 +1,4 @@
-"""Local heads: video features on the latent's time axis, the temporal condition (sec. II-B1)."""
+"""Local heads: video features on the time axis of the latent, the temporal condition (sec. II-B1)."""
 
 import torch
 from einops import rearrange
@@ -33,7 +33,7 @@ class NoLocalHead(nn.Module):
 
 @register("local_head", "linear")
 class LinearHead(nn.Module):
-    """The encoder's features themselves, resampled and projected: the plain "CN" of Table III.
+    """Features of the encoder, resampled and projected: the plain "CN" of Table III.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
@@ -52,7 +52,7 @@ class LinearHead(nn.Module):
         super().__init__()
         self.dim, self.length = dim, length
         self.project = nn.Linear(in_dim, dim)
-        nn.init.normal_(self.project.weight)  # features of unit length come out with unit variance
+        nn.init.normal_(self.project.weight)  # maps features of unit length to unit variance
 
     def forward(self, e_v: Tensor) -> Tensor:
         return self.project(resample(e_v, self.length))
@@ -60,15 +60,15 @@ class LinearHead(nn.Module):
 
 @register("local_head", "onset")
 class OnsetHead(nn.Module):
-    """Local features learnt by predicting the sound's onsets from the picture (sec. II-B1, eq. 1).
+    """Local features learned by predicting the onsets of the sound from the video (sec. II-B1, eq. 1).
 
-    The features are brought to the latent's length, narrowed, and joined by their means over
-    expanding context windows; one linear layer on top gives the onset logits of the pretext task.
+    The features are resampled to the length of the latent, narrowed, and concatenated with their means over
+    expanding context windows; a linear layer on top gives the onset logits of the pretext task.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         length: Latent frames, T. Wired.
-        dim_per_window: Width of the narrowed features and of each window's mean.
+        dim_per_window: Width of the narrowed features and of the mean of each window.
         windows: Half-widths w of the context windows, in latent frames: mean of x[i-w : i+w].
 
     Shapes:
@@ -95,8 +95,7 @@ class OnsetHead(nn.Module):
         self.onset = nn.Linear(self.dim, 1)
 
     def forward(self, e_v: Tensor) -> Tensor:
-        x = self.narrow(resample(e_v, self.length))
-        return torch.cat([x, *(window_mean(x, w) for w in self.windows)], dim=-1)
+        return with_window_means(self.narrow(resample(e_v, self.length)), self.windows)
 
     def onset_logits(self, e_v: Tensor) -> Tensor:
         """e_v (B, L, D_v) -> logits (B, T) of an onset in each latent frame."""
@@ -105,12 +104,12 @@ class OnsetHead(nn.Module):
 
 @register("local_head", "nearest")
 class NearestHead(nn.Module):
-    """The encoder's features as they are, each held until the next: what the released plain "CN" reads.
+    """Features of the encoder, upsampled by repetition: the input of the released plain "CN".
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         length: Latent frames, T. Wired.
-        upsampling: Latent frames a video frame; 6.25 is the release's 25 Hz over 4 Hz.
+        upsampling: Latent frames per video frame; 6.25 is the release's 25 Hz over 4 Hz.
 
     Shapes:
         e_v (B, L, D_v) -> e_lv (B, T, D_v)
@@ -126,22 +125,22 @@ class NearestHead(nn.Module):
         self.dim, self.length, self.upsampling = in_dim, length, upsampling
 
     def forward(self, e_v: Tensor) -> Tensor:
-        return hold(e_v, self.length, self.upsampling, parameter="local_head.nearest.upsampling")
+        return upsample(e_v, self.length, self.upsampling, parameter="local_head.nearest.upsampling")
 
 
 @register("local_head", "onset_released")
 class ReleasedOnsetHead(nn.Module):
-    """The onset head as released: context windows at the video's own rate, then held to the latent's length.
+    """The onset head as released: context windows at the frame rate of the video, before upsampling.
 
-    Here e_lv is the hidden layer of the onset classifier, and the classes are two: no onset, onset.
+    Here e_lv is the hidden layer of an onset classifier of two classes: no onset, onset.
 
     Args:
         in_dim: Width of the video features, D_v. Wired.
         length: Latent frames, T. Wired.
-        dim: Width of the local features, D_l, and of each window's mean.
+        dim: Width of the local features, D_l, and of the mean of each window.
         windows: Half-widths w of the context windows, in video frames: mean of x[i-w : i+w].
-        upsampling: Latent frames a video frame; 6.25 is the release's 25 Hz over 4 Hz.
-        checkpoint: Folder of weights, which are then frozen; None trains from nothing.
+        upsampling: Latent frames per video frame; 6.25 is the release's 25 Hz over 4 Hz.
+        checkpoint: Folder of frozen weights; None trains from scratch.
 
     Shapes:
         e_v (B, L, D_v) -> e_lv (B, T, D_l)
@@ -174,16 +173,15 @@ class ReleasedOnsetHead(nn.Module):
         self.requires_grad_(checkpoint is None)
 
     def forward(self, e_v: Tensor) -> Tensor:
-        where = "local_head.onset_released.upsampling"
-        x = hold(self.context(e_v), self.length, self.upsampling, parameter=where)
+        parameter = "local_head.onset_released.upsampling"
+        x = upsample(self.context(e_v), self.length, self.upsampling, parameter=parameter)
         return functional.silu(self.l1(x))
 
     def context(self, e_v: Tensor) -> Tensor:
         """e_v (B, L, D_v) -> narrowed features and their window means (B, L, dim * (1 + windows))."""
         x = functional.gelu(self.fc1(e_v))
         x = functional.gelu(self.fc2(x))
-        x = self.fc4(functional.gelu(self.fc3(x)))
-        return torch.cat([x, *(window_mean(x, w) for w in self.windows)], dim=-1)
+        return with_window_means(self.fc4(functional.gelu(self.fc3(x))), self.windows)
 
     def class_logits(self, e_v: Tensor) -> Tensor:
         """e_v (B, L, D_v) -> logits (B, T, 2) of no onset and of an onset in each latent frame."""
@@ -192,15 +190,15 @@ class ReleasedOnsetHead(nn.Module):
     def onset_logits(self, e_v: Tensor) -> Tensor:
         """e_v (B, L, D_v) -> logits (B, T) of an onset in each latent frame.
 
-        Cross entropy of two classes is binary cross entropy of the difference of their logits, so the
-        onset stage trains this head with the release's loss and needs not know it.
+        The cross entropy of two classes is the binary cross entropy of the difference of their logits, so
+        the onset stage trains this head with the loss of the release.
         """
         no_onset, onset = self.class_logits(e_v).unbind(dim=-1)
         return onset - no_onset
 
 
 def resample(x: Tensor, length: int) -> Tensor:
-    """(B, L, D) -> (B, length, D), linear in time; the same length passes unchanged."""
+    """(B, L, D) -> (B, length, D), linear in time; unchanged where the length is the same."""
     if x.shape[1] == length:
         return x
     y = functional.interpolate(rearrange(x, "b l d -> b d l"), size=length, mode="linear")
@@ -215,21 +213,26 @@ def window_mean(x: Tensor, w: int) -> Tensor:
     return (total[:, end] - total[:, start]) / (end - start).unsqueeze(-1)
 
 
-def hold(x: Tensor, length: int, upsampling: float, *, parameter: str) -> Tensor:
+def with_window_means(x: Tensor, windows: tuple[int, ...]) -> Tensor:
+    """x (B, T, D) and its window means, concatenated: (B, T, D * (1 + len(windows)))."""
+    return torch.cat([x, *(window_mean(x, w) for w in windows)], dim=-1)
+
+
+def upsample(x: Tensor, length: int, upsampling: float, *, parameter: str) -> Tensor:
     """(B, L, D) -> (B, length, D): frame i is x[floor(i / upsampling)], and the last one beyond the end.
 
     Raises:
-        RegistryError: The frames cover more, or less, than the length by over one of them.
+        RegistryError: L * upsampling differs from the length by more than one frame of the video.
     """
     made = x.shape[1] * upsampling
     if abs(length - made) > upsampling + 1:
         raise RegistryError(
             f"{parameter} = {upsampling} makes {made:g} latent frames of {x.shape[1]} video frames, but the "
-            f"latent has {length}. Bind the latent's frame rate over the video's: "
-            f"about {length / x.shape[1]:g}."
+            f"latent has {length}.",
+            advice=f"Bind the latent's frame rate over the video's: about {length / x.shape[1]:g}.",
         )
     i = torch.arange(length, dtype=torch.float64, device=x.device)
-    source = (i / upsampling + 1e-9).long()  # 3 may come out as 2.999…
+    source = (i / upsampling + 1e-9).long()  # rounding may give 2.999… for 3
     return x[:, source.clamp(max=x.shape[1] - 1)]
 
 

@@ -1,4 +1,4 @@
-"""Text encoders: captions become the tokens of cross attention. The null text is the caption ""."""
+"""Text encoders from captions to the tokens of cross attention. The null text is the caption ""."""
 
 import re
 import zlib
@@ -16,17 +16,17 @@ PAD, END, FIRST_WORD = 0, 1, 2
 
 @register("text_encoder", "tiny_mt5")
 class TinyMT5(nn.Module):
-    """An mT5 encoder of any size, trained from nothing, whose vocabulary is whole words.
+    """mT5 encoder of any size, trained from scratch, whose vocabulary is whole words.
 
-    Words are hashed into a fixed table, so there is no vocabulary file and no unknown word. Every
-    caption is padded to `max_length`, so that a clip's result does not depend on its batch.
+    Words are hashed into a table of fixed size, so there is no vocabulary file and no unknown word. Every
+    caption is padded to `max_length`, so that the tokens of a clip do not depend on its batch.
 
     Args:
         dim: Width of a token, D_c.
-        layers: Transformer layers.
-        heads: Attention heads; `dim` must be a multiple.
+        layers: Number of transformer layers.
+        heads: Number of attention heads; a divisor of `dim`.
         vocabulary: Size of the word table.
-        max_length: Tokens a caption, the end token included; longer captions are cut.
+        max_length: Tokens per caption, end token included; longer captions are truncated.
 
     Shapes:
         B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0)
@@ -38,13 +38,7 @@ class TinyMT5(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        dim: int = 64,
-        layers: int = 2,
-        heads: int = 4,
-        vocabulary: int = 2048,
-        max_length: int = 12,
+        self, *, dim: int = 64, layers: int = 2, heads: int = 4, vocabulary: int = 2048, max_length: int = 12
     ) -> None:
         super().__init__()
         from transformers import MT5Config, MT5EncoderModel
@@ -72,28 +66,28 @@ class TinyMT5(nn.Module):
         return ids + [PAD] * (self.max_length - len(ids))
 
 
-class Pretrained(nn.Module):
-    """An encoder of the transformers library with its own tokenizer, frozen.
+class PretrainedTextEncoder(nn.Module):
+    """Base of the frozen encoders of the transformers library, each with its own tokenizer.
 
     Args:
-        kind: The encoder's class.
-        name: Of the component.
+        name: Registered name of the component.
+        model: Class of the encoder.
         checkpoint: Folder or hub name of the model and its tokenizer.
-        max_length: Tokens a caption at most; longer captions are cut.
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
     """
 
-    def __init__(self, kind: Any, name: str, checkpoint: str, max_length: int) -> None:
+    def __init__(self, name: str, model: Any, checkpoint: str, max_length: int) -> None:
         super().__init__()
         from transformers import AutoTokenizer
 
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            self.encoder = kind.from_pretrained(checkpoint, dtype=torch.float32)
+            self.encoder = model.from_pretrained(checkpoint, dtype=torch.float32)
         except (OSError, ValueError) as error:
+            where, reason = f"text_encoder.{name}.checkpoint = {checkpoint!r}", str(error).splitlines()[0]
             raise CheckpointError(
-                f"text_encoder.{name}.checkpoint = {checkpoint!r} can't be loaded: "
-                f"{str(error).splitlines()[0]} "
-                "Give a folder with the model and its tokenizer, or a name that the hub knows."
+                f"{where} can't be loaded: {reason}",
+                advice="Give a folder with the model and its tokenizer, or a name that the hub knows.",
             ) from error
         self.encoder.requires_grad_(False)
         self.dim, self.max_length = self.encoder.config.d_model, max_length
@@ -106,47 +100,47 @@ class Pretrained(nn.Module):
 
 
 @register("text_encoder", "mt5")
-class MT5(Pretrained):
-    """A pretrained mT5 encoder, frozen (sec. III-A: mt5-large [30]).
+class MT5(PretrainedTextEncoder):
+    """Pretrained mT5 encoder, frozen (sec. III-A: mt5-large [30]).
 
     Args:
         checkpoint: Folder or hub name of the model and its tokenizer.
-        max_length: Tokens a caption at most; longer captions are cut.
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
 
     Shapes:
-        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 that of the longest
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 of the longest caption
 
     Raises:
-        CheckpointError: The checkpoint is neither a folder nor to be had from the hub.
+        CheckpointError: The checkpoint is neither a folder nor on the hub.
     """
 
     def __init__(self, *, checkpoint: str = "google/mt5-large", max_length: int = 200) -> None:
         from transformers import MT5EncoderModel
 
-        super().__init__(MT5EncoderModel, "mt5", checkpoint, max_length)
+        super().__init__("mt5", MT5EncoderModel, checkpoint, max_length)
 
 
 @register("text_encoder", "t5")
-class T5(Pretrained):
-    """A pretrained T5 encoder, frozen: Tango's is Flan-T5-large.
+class T5(PretrainedTextEncoder):
+    """Pretrained T5 encoder, frozen; Tango's is Flan-T5-large.
 
     Args:
         checkpoint: Folder or hub name of the model and its tokenizer.
-        max_length: Tokens a caption at most; longer captions are cut.
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
 
     Shapes:
-        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 that of the longest
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 of the longest caption
 
     Raises:
-        CheckpointError: The checkpoint is neither a folder nor to be had from the hub.
+        CheckpointError: The checkpoint is neither a folder nor on the hub.
     """
 
     def __init__(self, *, checkpoint: str = "google/flan-t5-large", max_length: int = 512) -> None:
         from transformers import T5EncoderModel
 
-        super().__init__(T5EncoderModel, "t5", checkpoint, max_length)
+        super().__init__("t5", T5EncoderModel, checkpoint, max_length)
 
 
 def _encode(encoder: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     hidden = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    return hidden * mask.unsqueeze(-1), mask  # ControlNet takes no mask: padding must carry nothing
+    return hidden * mask.unsqueeze(-1), mask  # ControlNet takes no mask: padding must be zero

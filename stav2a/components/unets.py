@@ -1,4 +1,4 @@
-"""U-Nets: the text-to-audio denoiser, stock diffusers, as configurations."""
+"""U-Nets: configurations of the text-to-audio denoiser of diffusers."""
 
 from typing import Any
 
@@ -19,18 +19,18 @@ def stable_diffusion(
     norm_num_groups: int = 32,
     checkpoint: str | None = None,
 ) -> Any:
-    """Stable Diffusion's U-Net on latents of any width (sec. III-A); the defaults are Tango's.
+    """U-Net of Stable Diffusion on latents of any width (sec. III-A); the defaults are Tango's.
 
     Args:
         latent_channels: Channels of the latent, C. Wired.
         cond_dim: Width of the cross-attention tokens, D_c. Wired.
         block_out_channels: Channels at each resolution.
-        attention_levels: Which resolutions have cross attention.
-        attention_head_dim: Heads at each resolution (diffusers keeps the old, misleading name).
+        attention_levels: Presence of cross attention at each resolution.
+        attention_head_dim: Number of heads at each resolution (diffusers keeps the old, misleading name).
         layers_per_block: Residual blocks at each resolution.
-        use_linear_projection: Linear layers, not 1x1 convolutions, around attention.
-        norm_num_groups: Groups of every group normalisation.
-        checkpoint: Folder of text-to-audio weights to start from; None trains from nothing.
+        use_linear_projection: Linear layers in place of 1x1 convolutions around attention.
+        norm_num_groups: Number of groups in every group normalisation.
+        checkpoint: Folder of text-to-audio weights to start from; None trains from scratch.
 
     Shapes:
         z_t (B, C, T, F), t (B,), c (B, K, D_c) -> prediction (B, C, T, F)

@@ -1,4 +1,4 @@
-"""Vocoders: log-mel spectrogram -> waveform (sec. II-A)."""
+"""Vocoders from log-mel spectrogram to waveform (sec. II-A)."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from stav2a.utils.checkpoints import load_weights
 
 @register("vocoder", "griffin_lim")
 class GriffinLim(nn.Module):
-    """Phase by Griffin and Lim's iteration, with librosa: no weights, nothing to train.
+    """Griffin-Lim phase reconstruction of librosa, which has no weights.
 
     Args:
-        iterations: Of the phase; 32 is librosa's own choice.
+        iterations: Number of Griffin-Lim iterations; 32 is librosa's default.
 
     Shapes:
         mel (B, 1, Tm, M), natural log of magnitudes -> waveform (B, Tm * hop), at the front end's rate
@@ -34,7 +34,7 @@ class GriffinLim(nn.Module):
         return torch.from_numpy(wave[:, edge : edge + samples]).to(mel.device)
 
     def _phase(self, linear: np.ndarray) -> np.ndarray:
-        """Magnitudes (bins, Tm) of one clip -> its waveform: the start is drawn anew, whatever the batch."""
+        """Magnitudes (bins, Tm) of one clip -> waveform; the initial phase is drawn from a fixed seed."""
         import librosa
 
         return librosa.griffinlim(
@@ -49,17 +49,17 @@ class GriffinLim(nn.Module):
 
 @register("vocoder", "hifigan")
 class HiFiGAN(nn.Module):
-    """AudioLDM's HiFi-GAN in stock transformers (HiFi-GAN [20]).
+    """HiFi-GAN of AudioLDM, as implemented in transformers (HiFi-GAN [20]).
 
     Args:
-        checkpoint: Folder of weights; None leaves random ones, to be loaded with the model's.
-        upsample_initial_channel: Channels after the first convolution.
+        checkpoint: Folder of weights; None leaves random weights, to be loaded with the whole model.
+        upsample_initial_channel: Number of channels after the first convolution.
 
     Shapes:
         mel (B, 1, Tm, M), natural log of magnitudes -> waveform (B, Tm * hop), in [-1, 1]
 
     Raises:
-        CheckpointError: The folder holds no weights, or those of another vocoder.
+        CheckpointError: The folder holds no weights, or weights of another vocoder.
     """
 
     def __init__(self, *, checkpoint: str | None = None, upsample_initial_channel: int = 1024) -> None:

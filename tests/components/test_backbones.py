@@ -9,7 +9,7 @@ from stav2a.components.backbones import (
     FDN,
     LocalEmbedding,
     PlainEmbedding,
-    SpreadEmbedding,
+    ReleasedEmbedding,
     UNetBackbone,
     UNetControlNet,
     UNetControlNetFDN,
@@ -207,7 +207,7 @@ def test_without_padding_the_mask_of_the_controlnet_changes_nothing(wide):
 
 @torch.no_grad()
 def test_the_released_embedding_sees_the_edges_of_the_frequencies():
-    embed = SpreadEmbedding(LOCAL, 3)
+    embed = ReleasedEmbedding(LOCAL, 3)
     tiny.shake(embed)
     found = embed(torch.ones(1, LOCAL, 6, 5))
     assert found.shape == (1, 3, 6, 5)

@@ -11,8 +11,8 @@ from stav2a.components.local_heads import (
     NoLocalHead,
     OnsetHead,
     ReleasedOnsetHead,
-    hold,
     resample,
+    upsample,
     window_mean,
 )
 from stav2a.data.filters import KeepAll
@@ -101,14 +101,16 @@ def test_holding_is_the_released_upsampling():
     """Nearest neighbour by 6.25, which makes 250 of 40 frames, then the last one six times more."""
     x = torch.randn(2, 40, 3)
     up = functional.interpolate(x.transpose(1, 2), scale_factor=6.25, mode="nearest").transpose(1, 2)
-    assert torch.equal(hold(x, 256, 6.25, parameter=""), torch.cat([up, up[:, -1:].repeat(1, 6, 1)], dim=1))
+    assert torch.equal(
+        upsample(x, 256, 6.25, parameter=""), torch.cat([up, up[:, -1:].repeat(1, 6, 1)], dim=1)
+    )
 
 
 @pytest.mark.parametrize("upsampling", [1.0, 2.0, 25 / 3, 25 / 7, 0.5])
 def test_each_latent_frame_takes_the_video_frame_that_is_shown_then(upsampling):
     x = torch.arange(12.0).view(1, 12, 1)
     length = round(12 * upsampling)
-    found = hold(x, length, upsampling, parameter="").flatten().tolist()
+    found = upsample(x, length, upsampling, parameter="").flatten().tolist()
     assert found == [min(11, int(i / upsampling + 1e-6)) for i in range(length)]
 
 

@@ -270,7 +270,7 @@ class StaticBackbone:
         for attention in self.attentions:
             attention.hold(c, mask, length)
         if self.local is not None:
-            self.local.hold(self.backbone.picture(e_lv, self.bins))
+            self.local.hold(self.backbone.conditioning_image(e_lv, self.bins))
         self.clock.hold(timesteps, self.form.dtype)
         padding = (0, length - c.shape[1])
         self.c.hold(nn.functional.pad(c, (0, 0, *padding)))
