@@ -61,12 +61,11 @@ def convert(
         raise UsageError(f"{output} is there already. Choose another folder, or move it away first.")
     if scale_factor is not None and not 0 < scale_factor < math.inf:
         raise UsageError(f"--scale-factor {scale_factor}: expected a number above 0.")
-    from stav2a.models.conversion import writing_folders
-    from stav2a.models.conversion.converters import ConversionOptions
+    from stav2a.models.conversion import converters
     from stav2a.models.conversion.layouts import find_unet
 
-    settings = ConversionOptions(
+    options = converters.ConversionOptions(
         unet=find_unet(unet) if unet else None, scale_factor=scale_factor, left_out=tuple(leave_out)
     )
-    print(writing_folders.convert(kind, checkpoint, output, settings))
+    print(converters.convert(kind, checkpoint, output, options))
     return SUCCESS

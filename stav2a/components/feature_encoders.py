@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import register
-from stav2a.utils.checkpoints import CheckpointError, left_out, load_weights
+from stav2a.utils.checkpoints import CheckpointError, load_weights, skips_weights
 
 
 @register("feature_encoder", "cavp")
@@ -167,7 +167,7 @@ class VisionTransformer(nn.Module):
                     )
             return saved
 
-        if checkpoint is None or left_out(f"{selector}.checkpoint", checkpoint, saved_config):
+        if checkpoint is None or skips_weights(f"{selector}.checkpoint", checkpoint, saved_config):
             self.encoder = model(config)
         else:
             options = {"config": saved_config(), "dtype": torch.float32, "output_loading_info": True}

@@ -17,13 +17,13 @@ from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, g
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing, parsing
-from stav2a.reports import run_report, tables
+from stav2a.reports import model_cost, run_report, tables
 from stav2a.reports.plots import curves_png
 from stav2a.reports.run_report import write_report
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
-from stav2a.utils.errors import UsageError, text_of
+from stav2a.utils.errors import UsageError
 from stav2a.utils.files import check_writable, exclusive, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
@@ -48,16 +48,17 @@ def _audited(experiment: Experiment) -> list[str]:
         (describing.describe(factory)["component"].split(".")[1], factory()) for factory in experiment.stages
     ]
     try:
-        model, asked = audit.skeleton(
+        model, requested = audit.skeleton(
             {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
         )
         trained = [(name, stage) for name, stage in stages if stage.steps]
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
-        return [f"what the model costs can't be told without its weights: {text_of(error).splitlines()[0]}"]
-    missing = audit.missing_weights(asked) + audit.missing_data(experiment.described("dataset"))
-    return [*audit.table(found), "", *audit.missing_lines(missing)]
+        reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
+        return [f"what the model costs can't be told without its weights: {reason}"]
+    missing = audit.missing_weights(requested) + audit.missing_data(experiment.described("dataset"))
+    return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Weights from a folder, and into one: strict, whole or not at all, and clear about what is missing."""
+"""Weights read from a folder and written into one: strict, whole or not at all, with plain errors."""
 
 import contextlib
 import hashlib
@@ -21,15 +21,15 @@ SHOWN = 5
 
 
 class CheckpointError(StaV2AError):
-    """Weights that are not there, or belong to another model."""
+    """Weights that are missing, or belong to another model."""
 
 
 def load_weights(module: Any, folder: str | None, *, parameter: str, without: str = "") -> None:
     """Put the weights of a checkpoint folder into a module; None leaves it as it is.
 
     Args:
-        module: Built with the checkpoint's sizes.
-        folder: Holds `model.safetensors` or `diffusion_pytorch_model.safetensors`.
+        module: Module of the checkpoint's sizes.
+        folder: Folder with `model.safetensors` or `diffusion_pytorch_model.safetensors`.
         parameter: The recipe's name of `folder`, for messages: `unet.stable_diffusion.checkpoint`.
         without: Prefix of the module's keys that are kept elsewhere, and stay as they are.
 
@@ -39,97 +39,110 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
     module.fills_from_a_checkpoint = True  # see `holder`
     if folder is None:
         return
-    told, wanted = f"{parameter} = {folder!r}", state(module, without=without)
 
-    def take(read: Callable[[Path, str], Mapping[str, Any]]) -> Mapping[str, Any]:
-        file = _file(folder, told)
-        weights = read(file, told)
-        _check(weights, wanted, f"{told}: {file.name}")
-        return weights
+    def checked() -> Path:
+        what = f"{parameter} = {folder!r}"
+        file = next((each for name in NAMES if (each := Path(folder) / name).is_file()), None)
+        if file is None:
+            raise CheckpointError(
+                f"{what}: no weights there.",
+                advice=f"Expected {' or '.join(NAMES)} in that folder. "
+                "Put the converted public checkpoint there, or bind None to train from nothing.",
+            )
+        try:
+            with safe_open(file, framework="pt") as saved:
+                shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{what}: {file.name} can't be read ({error}).",
+                advice="It is cut off or damaged: make it again.",
+            ) from None
+        _check(shapes, state(module, without=without), f"{what}: {file.name}")
+        return file
 
-    if not left_out(parameter, folder, lambda: take(_shapes)):
-        module.load_state_dict(take(_read), strict=not without)
+    if not skips_weights(parameter, folder, checked):
+        module.load_state_dict(load_file(checked()), strict=not without)
 
 
-def load_state(module: Any, tensors: Mapping[str, Any], told: str) -> None:
+def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:
     """Put tensors into a module, all of them and no others.
 
     Args:
-        module: Of the sizes of the weights.
-        tensors: By the module's own names.
-        told: Which weights they are, for messages.
+        module: Module of the sizes of the weights.
+        tensors: Tensors by the module's own names.
+        what: The weights as messages name them.
 
     Raises:
         CheckpointError: Keys that are missing, unknown or of another shape.
     """
-    _check(tensors, state(module), told)
+    _check({name: tensor.shape for name, tensor in tensors.items()}, state(module), what)
     module.load_state_dict(tensors)
 
 
 @dataclass(frozen=True)
 class RequestedWeights:
-    """Weights that a component asked for while none were read.
+    """Weights that a component requested inside `no_weights`.
 
     Args:
         parameter: The recipe's name of their folder.
-        folder: What the recipe says.
-        fault: Why they could not be loaded here; None where they could.
+        folder: The folder as the recipe has it.
+        fault: The reason why they can't be loaded here; None where they can.
     """
 
     parameter: str
     folder: str
-    fault: str | None
+    fault: CheckpointError | None
 
 
-_ASKED: ContextVar[list[RequestedWeights] | None] = ContextVar("asked", default=None)
+_REQUESTED: ContextVar[list[RequestedWeights] | None] = ContextVar("requested", default=None)
 
 
 @contextlib.contextmanager
 def no_weights() -> Iterator[list[RequestedWeights]]:
-    """Inside, components are built without their weights, as if they had them; what they ask for is noted.
+    """Build components without their weights, as if they had them; the weights they request are listed.
 
     Example:
-        >>> with no_weights() as asked:
+        >>> with no_weights() as requested:
         ...     load_weights(torch.nn.Linear(1, 1), "nowhere", parameter="unet.mine.checkpoint")
-        >>> asked[0].parameter, "no weights there" in asked[0].fault
+        >>> requested[0].parameter, "no weights there" in requested[0].fault.message
         ('unet.mine.checkpoint', True)
     """
-    asked: list[RequestedWeights] = []
-    token = _ASKED.set(asked)
+    requested: list[RequestedWeights] = []
+    token = _REQUESTED.set(requested)
     try:
-        yield asked
+        yield requested
     finally:
-        _ASKED.reset(token)
+        _REQUESTED.reset(token)
 
 
-def left_out(parameter: str, folder: str, check: Callable[[], object]) -> bool:
-    """Whether weights are to be left where they are: inside `no_weights`, which notes what `check` finds.
+def skips_weights(parameter: str, folder: str, check: Callable[[], object]) -> bool:
+    """True inside `no_weights`, where the request and the fault that `check` finds are listed.
 
     Args:
         parameter: The recipe's name of `folder`.
-        folder: Of the weights.
+        folder: Folder of the weights.
         check: Raises a `CheckpointError` if they can't be loaded; called inside `no_weights` alone.
     """
-    asked = _ASKED.get()
-    if asked is None:
+    requested = _REQUESTED.get()
+    if requested is None:
         return False
     fault = None
     try:
         check()
     except CheckpointError as error:
-        fault = str(error)
-    asked.append(RequestedWeights(parameter, folder, fault))
+        fault = error
+    requested.append(RequestedWeights(parameter, folder, fault))
     return True
 
 
 def state(module: Any, *, without: str = "") -> dict[str, Any]:
-    """A module's tensors by name, but for those of a prefix."""
+    """A module's tensors by name, without those of a prefix."""
     tensors = module.state_dict()
     return {name: tensors[name] for name in tensors if not (without and name.startswith(without))}
 
 
 def fingerprint(module: Any) -> str:
-    """A hash of all tensors of a module: with its settings, all that its output depends on."""
+    """Hash of all tensors of a module: with its settings, all that its output depends on."""
     found = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
@@ -138,9 +151,9 @@ def fingerprint(module: Any) -> str:
 
 
 def holder(module: Any) -> Any:
-    """The part of a component that a checkpoint folder fills: itself, or the stock model that it wraps.
+    """Part of a component that a checkpoint folder fills: itself, or the stock model that it wraps.
 
-    A stock model's folder then has the stock model's own names, which other programs read as well.
+    The folder of a stock model has the stock model's own names, which other programs read as well.
     """
     for part in module.modules():
         if getattr(part, "fills_from_a_checkpoint", False):
@@ -150,12 +163,12 @@ def holder(module: Any) -> Any:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
-    """A safetensors file. What shares memory is written for each of its names; nothing else is copied.
+    """Write a safetensors file. Tensors that share memory are copied, one for each name; no others are.
 
     Args:
         path: The file.
-        tensors: By name, on any device.
-        facts: Kept in the file's metadata.
+        tensors: Tensors by name, on any device.
+        facts: Entries of the file's metadata.
     """
     seen: set[int] = set()
     apart = {}
@@ -168,53 +181,19 @@ def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
     save_file(apart, path, metadata={"format": "pt", **facts})
 
 
-def _file(folder: str, told: str) -> Path:
-    files = [Path(folder) / name for name in NAMES if (Path(folder) / name).is_file()]
-    if not files:
-        raise CheckpointError(
-            f"{told}: no weights there. Expected {' or '.join(NAMES)} in that folder. "
-            "Put the converted public checkpoint there, or bind None to train from nothing."
-        )
-    return files[0]
-
-
-def _read(file: Path, told: str) -> dict[str, Any]:
-    with _readable(file, told):
-        return load_file(file)
-
-
-def _shapes(file: Path, told: str) -> dict[str, Any]:
-    """What is in a file, without its numbers."""
-    with _readable(file, told), safe_open(file, framework="pt") as saved:
-        shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-@contextlib.contextmanager
-def _readable(file: Path, told: str) -> Iterator[None]:
-    try:
-        yield
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{told}: {file.name} can't be read ({error}). It is cut off or damaged: make it again."
-        ) from None
-
-
-def _check(weights: Mapping[str, Any], wanted: Mapping[str, Any], told: str) -> None:
-    if faults := _faults(weights, wanted):
+def _check(found: Mapping[str, Any], module: Mapping[str, Any], what: str) -> None:
+    """Compare the shapes found in a checkpoint with a module's tensors."""
+    expected = {name: list(tensor.shape) for name, tensor in module.items()}
+    faults = [f"missing {name}" for name in expected if name not in found]
+    faults += [f"unknown {name}" for name in found if name not in expected]
+    faults += [
+        f"{name} is {tuple(found[name])}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in found and list(found[name]) != shape
+    ]
+    if faults:
         more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise CheckpointError(
-            f"{told} does not fit this model: {'; '.join(faults[:SHOWN])}{more}. "
-            "Give the sizes of the checkpoint, or another checkpoint."
+            f"{what} does not fit this model: {'; '.join(faults[:SHOWN])}{more}.",
+            advice="Give the sizes of the checkpoint, or another checkpoint.",
         )
-
-
-def _faults(weights: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    faults = [f"missing {name}" for name in wanted if name not in weights]
-    faults += [f"unknown {name}" for name in weights if name not in wanted]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in weights and weights[name].shape != wanted[name].shape
-    ]
-    return faults

@@ -23,7 +23,8 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.models import audit
 from stav2a.models.audit import TextStandIn
 from stav2a.models.stav2a import BLOCKS
-from stav2a.utils.checkpoints import RequestedWeights, no_weights
+from stav2a.reports import model_cost
+from stav2a.utils.checkpoints import CheckpointError, RequestedWeights, no_weights
 from tests import tiny
 
 RECIPES = (
@@ -57,7 +58,7 @@ def empty_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", refuse)
 
 
-def found(changes: dict[str, Any], *stages: Any) -> dict[str, audit.Block]:
+def found(changes: dict[str, Any], *stages: Any) -> dict[str, audit.BlockAudit]:
     """The audit of the small model with some changes, by slot."""
     model, _ = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
     return {block.slot: block for block in audit.audit(model, stages).blocks}
@@ -155,7 +156,9 @@ def test_a_sampler_in_half_precision_keeps_half_of_the_denoiser_once_more():
         assert (
             again.inference == block.inference * (1.5 if copied else 1) and again.training == block.training
         )
-    assert "and the sampler's copy of unet and backbone in bfloat16" in "\n".join(audit.table(half))
+    assert "and the sampler's copy of unet and backbone in bfloat16" in "\n".join(
+        model_cost.audit_lines(half)
+    )
 
 
 def test_a_stage_leaves_what_is_frozen_or_finished():
@@ -186,19 +189,19 @@ def test_nothing_costs_nothing():
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "advice"),
+    ("kind", "name", "advice"),
     [
         (CLIP, "feature_encoder.clip", "hf download openai/clip-vit-large-patch14 --local-dir nowhere"),
         (VideoMAE, "feature_encoder.videomae", "hf download MCG-NJU/videomae-base --local-dir nowhere"),
         (VJEPA2, "feature_encoder.vjepa2", "hf download facebook/vjepa2-vitl-fpc64-256 --local-dir nowhere"),
     ],
 )
-def test_encoders_of_transformers_are_built_without_their_folders(kind, told, advice):
+def test_encoders_of_transformers_are_built_without_their_folders(kind, name, advice):
     changes = {"feature_encoder": partial(kind, checkpoint="nowhere")}
     model, asked = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
     assert not any(p.requires_grad for p in model.feature_encoder.parameters())
     (missing,) = audit.missing_weights(asked)
-    assert missing.told == f"{told}.checkpoint = 'nowhere': no config.json there"
+    assert missing.message == f"{name}.checkpoint = 'nowhere': no config.json there."
     assert missing.advice == advice
 
 
@@ -206,7 +209,7 @@ def test_blocks_of_the_release_are_missing_with_their_command():
     heads = {"local_head": ReleasedOnsetHead, "global_pooler": FactorGraphPooler}
     changes = {slot: partial(kind, checkpoint=f"released/{slot}") for slot, kind in heads.items()}
     _, asked = audit.skeleton(tiny.factories(**changes), duration_s=tiny.DURATION_S)
-    lines = audit.missing_lines(audit.missing_weights(asked))
+    lines = model_cost.missing_lines(audit.missing_weights(asked))
     assert lines == [
         "missing on this machine, and what to do:",
         "  local_head.onset_released.checkpoint = 'released/local_head': no weights there",
@@ -218,7 +221,7 @@ def test_blocks_of_the_release_are_missing_with_their_command():
 def test_a_folder_of_a_name_of_its_own_is_to_be_bound_again():
     asked = [
         RequestedWeights(
-            "autoencoder.kl.checkpoint", "weights/mine", "autoencoder…: no weights there. Expected …"
+            "autoencoder.kl.checkpoint", "weights/mine", CheckpointError("autoencoder…: no weights there.")
         )
     ]
     (missing,) = audit.missing_weights(asked)
@@ -237,8 +240,10 @@ def test_weights_that_are_there_are_compared_and_not_read(tmp_path):
     assert all(p.is_meta for p in fitting.parameters())
     assert asked[0].fault is None
     (missing,) = audit.missing_weights(asked)
-    assert "model.safetensors does not fit this model: video_project_head.weight is (16, 16)" in missing.told
-    assert missing.advice == "Give the sizes of the checkpoint, or another checkpoint"
+    assert (
+        "model.safetensors does not fit this model: video_project_head.weight is (16, 16)" in missing.message
+    )
+    assert missing.advice == "Give the sizes of the checkpoint, or another checkpoint."
 
 
 def test_a_text_encoder_is_as_large_as_its_folder_says(tmp_path):
@@ -251,8 +256,8 @@ def test_a_text_encoder_is_as_large_as_its_folder_says(tmp_path):
     expected = sum(p.numel() for p in MT5EncoderModel(config).parameters())
     assert (text.dim, text.size_unknown) == (24, False)
     assert sum(p.numel() for p in text.parameters()) == expected
-    assert [missing.told for missing in audit.missing_weights(asked)] == [
-        f"text_encoder.mt5.checkpoint = {str(tmp_path)!r}: no tokenizer there"
+    assert [missing.message for missing in audit.missing_weights(asked)] == [
+        f"text_encoder.mt5.checkpoint = {str(tmp_path)!r}: no tokenizer there."
     ]
 
 
@@ -273,14 +278,16 @@ def test_a_text_encoder_of_unknown_size_is_in_no_sum():
     model, asked = audit.skeleton(tiny.factories(text_encoder=text), duration_s=tiny.DURATION_S)
     counted = audit.audit(model, [])
     assert counted.blocks[1].parameters is None and counted.shapes["c"] == (1, 11, 1024)
-    lines = audit.table(counted)
+    lines = model_cost.audit_lines(counted)
     assert [line for line in lines if line.startswith("all")][0].split()[1:3] == ["without", "text_encoder"]
-    assert "size unknown without its folder" in audit.missing_weights(asked)[0].told
+    assert "size unknown without its folder" in audit.missing_weights(asked)[0].message
     assert audit.missing_weights(asked)[0].advice == "hf download google/flan-t5-large --local-dir nowhere"
 
 
 def test_the_text_encoder_of_a_converted_checkpoint_comes_with_its_u_net():
-    asked = [RequestedWeights("text_encoder.t5.checkpoint", "t2a/text_encoder", "size unknown. Give …")]
+    asked = [
+        RequestedWeights("text_encoder.t5.checkpoint", "t2a/text_encoder", CheckpointError("size unknown."))
+    ]
     (missing,) = audit.missing_weights(asked)
     assert missing.advice == "stav2a convert tango --checkpoint pytorch_model_main.bin --output t2a"
 
@@ -309,7 +316,7 @@ def test_data_that_a_recipe_names_is_looked_for(tmp_path):
     (tmp_path / "clips.csv").touch()
     given = {"file": str(tmp_path / "clips.csv"), "videos": "nowhere", "more": "nowhere"}
     (missing,) = audit.missing_data({"component": "dataset.manifest", "parameters": given})
-    assert missing.told == "dataset.manifest.videos = 'nowhere': there is no such file or folder"
+    assert missing.message == "dataset.manifest.videos = 'nowhere': there is no such file or folder"
 
 
 def test_parts_that_do_not_go_together_are_told_by_a_check(recipes, capsys):

@@ -1,27 +1,22 @@
-"""The published checkpoints: whose they are, and which parts of ours they hold."""
+"""Conversion of published checkpoints: their kinds, and the way from their files to folders of components."""
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stav2a import __version__, registry
 from stav2a.models.conversion import layouts
-from stav2a.models.conversion.layouts import (
-    UNETS,
-    VOCODER,
-    CheckpointPart,
-    UNetSizes,
-    layout_of,
-    meta,
-    renamed,
-    text_encoder,
-    vae_name,
-    vae_shape,
-)
-from stav2a.utils.torch_files import ConvertError
+from stav2a.models.conversion.layouts import UNETS, CheckpointPart, UNetSizes
+from stav2a.models.stav2a import write_model
+from stav2a.recipe import describing
+from stav2a.utils.checkpoints import CONFIG, OURS, save_weights
+from stav2a.utils.files import new_folder, write_json
+from stav2a.utils.torch_files import CheckpointFile, ConvertError, read
 
 Tensors = Mapping[str, Tensor]
 UNKNOWN_LICENCE = "unknown to us: read the page you have them from (several of these are non-commercial)"
@@ -33,7 +28,7 @@ VAE: dict[str, Any] = {
     "mel_mean": 0.0, "mel_std": 1.0, "mel_floor": -11.6,
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 1024}
-SCHEDULE = (  # of latent diffusion's training; the numbers are our schedulers' as well
+SCHEDULE = (  # of latent diffusion's training; the same numbers as in our schedulers
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod",
     "posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2",
@@ -43,15 +38,15 @@ SCHEDULE = (  # of latent diffusion's training; the numbers are our schedulers' 
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What a checkpoint does not say of itself.
+    """Facts that a checkpoint itself lacks.
 
     Args:
-        unet: Sizes of its U-Net; None for its kind's own.
-        scale_factor: Of the latents, where the file has none.
+        unet: Sizes of the U-Net; None for those of the checkpoint's kind.
+        scale_factor: Scale factor of the latents, where the file has none.
         cavp: Sizes of the video encoder.
         vae: Sizes of the autoencoder.
         hifigan: Sizes of the vocoder.
-        left_out: Beginnings of keys that the user leaves out, beside the kind's own.
+        left_out: Prefixes of keys to leave out, beside those of the checkpoint's kind.
     """
 
     unet: UNetSizes | None = None
@@ -64,24 +59,26 @@ class ConversionOptions:
 
 @dataclass(frozen=True)
 class Converter:
-    """One kind of published checkpoint.
+    """Kind of published checkpoint.
 
     Args:
-        summary: What it is, for the command's help.
-        licence: Of the weights, as far as we know.
-        parts: What it holds; called with its tensors and the choices.
-        known_by: How keys begin that this kind alone has.
+        parts: Function from its tensors and the options to its parts.
+        known_by: Prefixes of keys that no other kind has.
+        file: Published name of its file.
+        components: Components to take from this kind, by their folders in the output ("" is the output).
+        licence: Licence of the weights, as far as we know.
         wrappers: Entries of the file under which its tensors may lie.
-        left_out: Keys, or beginnings of keys that end with a dot, which belong to nothing here.
-        read: Keys that `parts` has read by itself.
-        prepared: Its tensors in their plain form.
-        model: What joins its parts to a model, where they are its blocks.
+        left_out: Keys that no part needs, or prefixes of such keys, which end with a dot.
+        read: Keys that `parts` reads itself.
+        prepared: Function from its tensors to their plain form.
+        model: Arguments of `write_model`, where its parts are the blocks of a model.
     """
 
-    summary: str
-    licence: str
     parts: Callable[[Tensors, ConversionOptions], Sequence[CheckpointPart]]
     known_by: tuple[str, ...]
+    file: str = ""
+    components: Mapping[str, str] = field(default_factory=dict)
+    licence: str = UNKNOWN_LICENCE
     wrappers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
@@ -89,73 +86,19 @@ class Converter:
     model: Mapping[str, Any] | None = None
 
     def leaves_out(self, key: str) -> str | None:
-        """The entry of `left_out` that a key falls under."""
-        return next((each for each in self.left_out if key == each or _under(each, key)), None)
+        """The entry of `left_out` for a key."""
+        prefixes = (
+            each for each in self.left_out if key == each or each.endswith(".") and key.startswith(each)
+        )
+        return next(prefixes, None)
 
     def knows(self, keys: Iterable[str]) -> bool:
-        """Whether a file of these keys is, at first sight, of this kind."""
+        """True for keys of a file of this kind."""
         return any(key.startswith(self.known_by) for key in keys)
 
 
-def _under(entry: str, key: str) -> bool:
-    return entry.endswith(".") and key.startswith(entry)
-
-
-def video_encoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPart:
-    """CAVP's video tower, whose names are ours."""
-    layout = layout_of(meta("feature_encoder.cavp", sizes))
-    return CheckpointPart(folder, "feature_encoder.cavp", sizes, layout, prefix)
-
-
-def unet(sizes: UNetSizes, prefix: str = "unet.") -> CheckpointPart:
-    """A U-Net of stock diffusers, whose names are ours."""
-    built = sizes.build()
-    hub = json.loads(built.to_json_string())
-    return CheckpointPart(
-        "unet", "unet.stable_diffusion", sizes.parameters, layout_of(built), prefix, hub=hub
-    )
-
-
-def autoencoder(prefix: str, sizes: Mapping[str, Any], scale_factor: float) -> CheckpointPart:
-    """AudioLDM's autoencoder. Its latents are multiplied by the scale factor; ours are divided by `scale`."""
-    layout = layout_of(meta("autoencoder.kl", sizes))
-    levels = len(sizes["block_out_channels"])
-    made = {
-        "shift": torch.zeros(layout["shift"]),
-        "scale": torch.full(layout["scale"], 1 / scale_factor),
-    }
-    return CheckpointPart(
-        "vae",
-        "autoencoder.kl",
-        sizes,
-        layout,
-        prefix,
-        theirs=lambda name: vae_name(name.removeprefix("vae."), levels),
-        their_shape=vae_shape,
-        made=made,
-        notes={"scale_factor": scale_factor},
-    )
-
-
-def vocoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPart:
-    """HiFi-GAN. The stock model can normalise its input, which this one does not: mean 0, scale 1."""
-    built = meta("vocoder.hifigan", sizes)
-    layout = layout_of(built)
-    made = {"mean": torch.zeros(layout["mean"]), "scale": torch.ones(layout["scale"])}
-    return CheckpointPart(
-        folder,
-        "vocoder.hifigan",
-        sizes,
-        layout,
-        prefix,
-        theirs=lambda name: renamed(name, VOCODER),
-        made=made,
-        hub=json.loads(built.generator.config.to_json_string()),
-    )
-
-
 def without_weight_norm(tensors: Tensors) -> dict[str, Tensor]:
-    """Tensors whose weights are whole: g v / |v|, as training leaves them apart, multiplied out."""
+    """Tensors with the weights g v / |v| in place of weight normalisation's g and v."""
     plain = dict(tensors)
     for name in tensors:
         if name.endswith(".weight_g") and f"{name[:-1]}v" in plain:
@@ -164,94 +107,202 @@ def without_weight_norm(tensors: Tensors) -> dict[str, Tensor]:
     return plain
 
 
-def _cavp(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    return [video_encoder("", choices.cavp, ".")]
+CAVP_PREFIX, TEXT_PREFIX = "extract_cavp.stage1_model.", "text_encoder."
 
 
-def _hifigan(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    return [vocoder("", choices.hifigan, ".")]
-
-
-def _released(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    sizes = choices.unet or UNETS["stav2a"]
-    encoder = video_encoder(layouts.CAVP_PREFIX, choices.cavp, "feature_encoder")
-    return layouts.parts(tensors, unet(sizes), sizes, encoder)
-
-
-def _vta_ldm(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    return [unet(choices.unet or UNETS["vta_ldm_pretrain"])]
-
-
-def _audioldm(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    return _first_stage("first_stage_model.", tensors, choices, 'the file\'s "scale_factor", which it lacks')
-
-
-def _tango(tensors: Tensors, choices: ConversionOptions) -> list[CheckpointPart]:
-    parts = [unet(choices.unet or UNETS["tango"])]
-    parts.append(text_encoder("t5", "text_encoder.t5", tensors, "text_encoder."))
-    if any(name.startswith(("encoder.", "decoder.", "vocoder.")) for name in tensors):
-        parts += _first_stage("", tensors, choices, 'the "scale_factor" of vae_config.json')
+def _released(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
+    sizes = options.unet or UNETS["stav2a"]
+    parts = [layouts.unet(sizes), *layouts.release_blocks(sizes, options.cavp["dim"])]
+    if any(name.startswith(CAVP_PREFIX) for name in tensors):
+        parts.append(layouts.video_encoder(CAVP_PREFIX, options.cavp, "feature_encoder"))
+    if any(name.startswith(TEXT_PREFIX) for name in tensors):
+        parts.append(layouts.text_encoder("mt5", tensors, TEXT_PREFIX))
     return parts
 
 
+def _tango(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
+    parts = [layouts.unet(options.unet or UNETS["tango"]), layouts.text_encoder("t5", tensors, TEXT_PREFIX)]
+    if any(name.startswith(("encoder.", "decoder.", "vocoder.")) for name in tensors):
+        parts += _first_stage("", tensors, options, 'the "scale_factor" of vae_config.json')
+    return parts
+
+
+def _audioldm(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
+    return _first_stage("first_stage_model.", tensors, options, 'the file\'s "scale_factor", which it lacks')
+
+
 def _first_stage(
-    prefix: str, tensors: Tensors, choices: ConversionOptions, where: str
+    prefix: str, tensors: Tensors, options: ConversionOptions, where: str
 ) -> list[CheckpointPart]:
-    scale = choices.scale_factor
+    scale = options.scale_factor
     if scale is None and "scale_factor" in tensors:
         scale = float(tensors["scale_factor"])
     if scale is None:
         raise ConvertError(f"  the latents' scale factor is not known: give --scale-factor X, {where}.")
     return [
-        autoencoder(prefix, choices.vae, scale),
-        vocoder(f"{prefix}vocoder.", choices.hifigan, "vocoder"),
+        layouts.autoencoder(prefix, options.vae, scale),
+        layouts.vocoder(f"{prefix}vocoder.", options.hifigan, "vocoder"),
     ]
 
 
 CONVERTERS: dict[str, Converter] = {
     "released": Converter(
-        "STA-V2A's own release: pytorch_model_2.bin",
-        UNKNOWN_LICENCE,
         _released,
         known_by=("controlnet.", "pre_onset.", "trans_cvap_feature.", "global_video_feature."),
-        left_out=(f"{layouts.CAVP_PREFIX}spec_encoder.", f"{layouts.CAVP_PREFIX}logit_scale"),
+        file="pytorch_model_2.bin",
+        components={
+            "unet": "unet.stable_diffusion",
+            "local_head": "local_head.onset_released",
+            "global_pooler": "global_pooler.factor_graph",
+            "backbone": "backbone.unet_controlnet_released",
+            "text_encoder": "text_encoder.mt5",
+        },
+        left_out=(f"{CAVP_PREFIX}spec_encoder.", f"{CAVP_PREFIX}logit_scale"),
         model={"duration_s": layouts.DURATION_S},
     ),
     "cavp": Converter(
-        "CAVP's video encoder (Diff-Foley): cavp_epoch66.ckpt",
-        "Apache-2.0 (Diff-Foley)",
-        _cavp,
+        lambda tensors, options: [layouts.video_encoder("", options.cavp, ".")],
         known_by=("video_encoder.", "video_project_head."),
+        file="cavp_epoch66.ckpt",
+        components={"": "feature_encoder.cavp"},
+        licence="Apache-2.0 (Diff-Foley)",
         wrappers=("state_dict",),
         left_out=("spec_encoder.", "logit_scale"),
     ),
-    "tango": Converter(
-        "Tango's U-Net and Flan-T5: pytorch_model_main.bin; with pytorch_model_vae.bin VAE and vocoder too",
-        UNKNOWN_LICENCE,
+    "tango": Converter(  # with pytorch_model_vae.bin also autoencoder and vocoder
         _tango,
         known_by=("unet.",),
+        file="pytorch_model_main.bin",
+        components={"unet": "unet.stable_diffusion", "text_encoder": "text_encoder.t5"},
     ),
     "audioldm": Converter(
-        "AudioLDM's autoencoder and vocoder: audioldm-s-full.ckpt and its kin",
-        UNKNOWN_LICENCE,
         _audioldm,
         known_by=("first_stage_model.",),
+        file="audioldm-s-full.ckpt",
+        components={"vae": "autoencoder.kl", "vocoder": "vocoder.hifigan"},
         wrappers=("state_dict",),
         left_out=("model.diffusion_model.", "model_ema.", "cond_stage_model.", *SCHEDULE),
         read=("scale_factor",),
     ),
-    "vta_ldm": Converter(
-        "VTA-LDM's U-Net; name what else is in the file with --leave-out",
-        UNKNOWN_LICENCE,
-        _vta_ldm,
+    "vta_ldm": Converter(  # other tensors of its files are for --leave-out
+        lambda tensors, options: [layouts.unet(options.unet or UNETS["vta_ldm_pretrain"])],
         known_by=("unet.",),
     ),
-    "hifigan": Converter(
-        "A HiFi-GAN generator of AudioLDM's sizes: hifigan_16k_64bins.ckpt",
-        UNKNOWN_LICENCE,
-        _hifigan,
+    "hifigan": Converter(  # of AudioLDM's sizes
+        lambda tensors, options: [layouts.vocoder("", options.hifigan, ".")],
         known_by=("conv_pre.", "ups."),
+        file="hifigan_16k_64bins.ckpt",
         wrappers=("generator", "state_dict"),
         prepared=without_weight_norm,
     ),
 }
+
+
+def convert(kind: str, files: Sequence[Path], output: Path, options: ConversionOptions | None = None) -> str:
+    """Convert one published checkpoint.
+
+    Args:
+        kind: Key of `CONVERTERS`.
+        files: Files of the checkpoint.
+        output: New folder, with one folder per part where there are several.
+        options: Facts that the files lack.
+
+    Returns:
+        The files read, the keys left out, the folders written, and the bindings of a recipe.
+
+    Raises:
+        ConvertError: A file is no such checkpoint; names every key that does not fit.
+        UsageError: The output exists.
+    """
+    options = options or ConversionOptions()
+    converter = replace(CONVERTERS[kind], left_out=(*CONVERTERS[kind].left_out, *options.left_out))
+    with new_folder(output) as folder:
+        sources = [read(path, converter.wrappers) for path in files]
+        tensors = converter.prepared(_joined(sources))
+        parts = _checked_parts(kind, converter, tensors, options, files)
+        for part in parts:
+            _write(folder / part.folder, part, tensors, kind, sources)
+        if converter.model is not None:
+            write_model(folder, **converter.model)
+    return "\n".join(_report(converter, sources, tensors, parts, output))
+
+
+def _joined(sources: Sequence[CheckpointFile]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for source in sources:
+        if twice := sorted(set(source.tensors) & set(tensors)):
+            raise ConvertError(
+                f"{source.path} holds {twice[0]}, as a file before it does.", advice="Give each file once."
+            )
+        tensors |= source.tensors
+    return tensors
+
+
+def _checked_parts(
+    kind: str, converter: Converter, tensors: Tensors, options: ConversionOptions, files: Sequence[Path]
+) -> list[CheckpointPart]:
+    names = ", ".join(map(str, files))
+    if not converter.knows(tensors):
+        begin = ", ".join(dict.fromkeys(name.split(".")[0] for name in list(tensors)[:2000]))[:200]
+        near = [name for name, other in CONVERTERS.items() if other.knows(tensors)]
+        advice = f"Perhaps: stav2a convert {near[0]}" if near else ""
+        raise ConvertError(f"{names} is no checkpoint of {kind}: its keys begin with {begin}.", advice=advice)
+    try:
+        parts = list(converter.parts(tensors, options))
+        layouts.check(parts, tensors, lambda key: key in converter.read or bool(converter.leaves_out(key)))
+    except ConvertError as error:
+        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key.startswith("unet.")}
+        fitting = [name for name, sizes in UNETS.items() if shapes and layouts.unet(sizes).shapes() == shapes]
+        advice = f"\n  Its U-Net has the sizes of --unet {' or '.join(fitting)}." if fitting else ""
+        raise ConvertError(
+            f"{names} does not fit {kind}, and nothing was written:\n{error}{advice}"
+        ) from None
+    return parts
+
+
+def _write(
+    folder: Path, part: CheckpointPart, tensors: Tensors, kind: str, sources: Sequence[CheckpointFile]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / part.file, part.tensors(tensors))
+    converted = {
+        "source": kind,
+        "files": [{"name": source.path.name, "sha256": source.sha256} for source in sources],
+        "licence": CONVERTERS[kind].licence,
+        "version": __version__,
+        **part.facts,
+    }
+    ours = {"component": part.component, "parameters": dict(part.parameters), "converted": converted}
+    write_json(folder / CONFIG, {**part.config, OURS: ours})
+
+
+def _report(
+    converter: Converter,
+    sources: Sequence[CheckpointFile],
+    tensors: Tensors,
+    parts: Sequence[CheckpointPart],
+    output: Path,
+) -> list[str]:
+    lines = [f"read      {source.path}  sha256 {source.sha256}" for source in sources]
+    lines += [f"licence   {converter.licence}"]
+    unused = Counter(left_out for key in tensors if (left_out := converter.leaves_out(key)))
+    unused |= Counter(name for source in sources for name in source.beside)
+    for name, count in unused.items():
+        lines.append(f"left out  {name}{f'* ({count} tensors)' if name.endswith('.') else ''}")
+    for part in parts:
+        numbers = sum(tensors[key].numel() for key in part.keys())
+        lines.append(f"wrote     {output / part.folder}  {part.component}, {numbers / 1e6:.1f} M numbers")
+    lines += [f"noted     {name} {value}" for part in parts for name, value in part.facts.items()]
+    lines += [f"to add    {part.to_add}, into {output / part.folder}" for part in parts if part.to_add]
+    lines += ["In a recipe:"]
+    for part in parts:
+        entry = registry.get(*part.component.split("."))
+        checkpoint = {"checkpoint": str(output / part.folder)} if "checkpoint" in entry.settable else {}
+        for name, value in {**checkpoint, **part.parameters}.items():
+            lines.append(f"  {part.component}.{name} = {describing.format_value(value)}")
+    if converter.model is not None:
+        lines += [
+            "In Python:",
+            f"  STAV2A.from_pretrained({str(output)!r}, SLOT=FACTORY of blocks not there)",
+        ]
+    return lines

@@ -1,8 +1,8 @@
-"""What a converter writes: parts, each a component's tensors, found in a checkpoint by name and shape."""
+"""Layouts of published checkpoints: parts of one component each, by the names and shapes of their tensors."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,26 @@ from stav2a.utils.checkpoints import NAMES, holder, state
 from stav2a.utils.torch_files import ConvertError
 
 Shape = tuple[int, ...]
-SHOWN = 50  # names of a kind
-
-
-def _same(name: str) -> str:
-    return name
+SHOWN = 50  # names in a list of faults
 
 
 @dataclass(frozen=True)
 class CheckpointPart:
-    """A folder to write: a component with its sizes, and how a checkpoint calls its tensors.
+    """Part of a checkpoint: a component with its sizes, and the names of its tensors in the checkpoint.
 
     Args:
-        folder: Below the output; "." where it is the output itself.
-        component: Such as `autoencoder.kl`.
-        parameters: What a recipe has to bind for these weights to fit.
+        folder: Folder of the part below the output; "." for the output itself.
+        component: Selector of the component, such as `autoencoder.kl`.
+        parameters: Parameters that a recipe has to bind for these weights to fit.
         layout: Names and shapes of the component's tensors.
-        prefix: Of all its keys in the checkpoint.
-        theirs: Our name of a tensor -> the checkpoint's, without the prefix.
-        their_shape: Our name and shape -> the shape in the checkpoint, of as many numbers.
-        made: Tensors that a checkpoint does not hold, by our names.
-        twins: Keys (theirs, prefix and all) that repeat another one; they may be left out, and must be equal.
-        hub: What config.json says to other programs that read this layout.
-        needs: What has to be put beside the weights by hand.
-        notes: Further facts of the checkpoint, for config.json.
+        prefix: Prefix of all keys of the part in the checkpoint.
+        published_name: Function from the name of a tensor to its name in the checkpoint, without the prefix.
+        published_shape: Function from name and shape to the shape in the checkpoint, of as many numbers.
+        constants: Tensors that the checkpoint lacks.
+        duplicates: Keys of the checkpoint that may repeat another one, by their full names.
+        config: Entries of config.json for other programs that read this layout.
+        to_add: Files that have to be put beside the weights by hand.
+        facts: Further facts of the checkpoint, for config.json.
     """
 
     folder: str
@@ -46,93 +42,96 @@ class CheckpointPart:
     parameters: Mapping[str, Any]
     layout: Mapping[str, Shape] = field(repr=False)
     prefix: str = ""
-    theirs: Callable[[str], str] = _same
-    their_shape: Callable[[str, Shape], Shape] = lambda name, shape: shape
-    made: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    twins: Mapping[str, str] = field(default_factory=dict)
-    hub: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    needs: str = ""
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    published_name: Callable[[str], str] = lambda name: name
+    published_shape: Callable[[str, Shape], Shape] = lambda name, shape: shape
+    constants: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    duplicates: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    to_add: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> str:
-        """The name of the weights: diffusers and transformers look for their own."""
-        return NAMES[1] if "_diffusers_version" in self.hub else NAMES[0]
+        """Name of the weights file, which diffusers and transformers look for."""
+        return NAMES[1] if "_diffusers_version" in self.config else NAMES[0]
 
     def keys(self) -> dict[str, str]:
-        """The checkpoint's keys -> our names."""
-        return {f"{self.prefix}{self.theirs(name)}": name for name in self.layout if name not in self.made}
+        """Names of the component's tensors by the keys of the checkpoint."""
+        names = (name for name in self.layout if name not in self.constants)
+        return {f"{self.prefix}{self.published_name(name)}": name for name in names}
 
     def shapes(self) -> dict[str, Shape]:
-        """The checkpoint's keys -> their shapes there."""
-        return {key: self.their_shape(name, self.layout[name]) for key, name in self.keys().items()}
+        """Shapes in the checkpoint by its keys."""
+        return {key: self.published_shape(name, self.layout[name]) for key, name in self.keys().items()}
 
-    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our tensors out of a checkpoint that `check` has found to fit."""
-        taken = {name: tensors[key].reshape(self.layout[name]) for key, name in self.keys().items()}
-        return taken | dict(self.made)
-
-    def begun(self, tensors: Iterable[str]) -> bool:
-        """Whether a checkpoint has any key of this part."""
-        return any(key in self.keys() for key in tensors)
+    def tensors(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The component's tensors from a checkpoint that `check` accepts."""
+        found = {name: checkpoint[key].reshape(self.layout[name]) for key, name in self.keys().items()}
+        return found | dict(self.constants)
 
 
 def check(
     parts: Sequence[CheckpointPart], tensors: Mapping[str, Tensor], left_out: Callable[[str], bool]
 ) -> None:
-    """Every key is in its place, has its shape, and no other is there.
+    """Check that every key of the parts is in the checkpoint, in its shape, and no other key.
 
     Args:
-        parts: What is to be written.
+        parts: Parts of the checkpoint.
         tensors: The checkpoint.
-        left_out: Keys that belong to the checkpoint, but to nothing here.
+        left_out: True for keys of the checkpoint that no part needs.
 
     Raises:
         ConvertError: Names every key that is missing, unexpected or of another shape.
     """
     shapes = {key: shape for part in parts for key, shape in part.shapes().items()}
-    twins = {key: twin for part in parts for key, twin in part.twins.items()}
+    duplicates = {key: original for part in parts for key, original in part.duplicates.items()}
     faults = {
         "missing": [key for key in shapes if key not in tensors],
         "unexpected": [
-            key for key in tensors if key not in shapes and key not in twins and not left_out(key)
+            key for key in tensors if key not in shapes and key not in duplicates and not left_out(key)
         ],
         "of another shape": [
             f"{key} is {tuple(tensors[key].shape)}, expected {shape}"
             for key, shape in shapes.items()
             if key in tensors and tuple(tensors[key].shape) != shape
         ],
-        "unlike their twins": [
-            f"{key} is not {twin}"
-            for key, twin in twins.items()
-            if key in tensors and twin in tensors and not torch.equal(tensors[key], tensors[twin])
+        "different from the original": [
+            f"{key} is not {original}"
+            for key, original in duplicates.items()
+            if key in tensors and original in tensors and not torch.equal(tensors[key], tensors[original])
         ],
     }
-    if any(faults.values()):
-        raise ConvertError("\n".join(_listed(kind, keys) for kind, keys in faults.items() if keys))
-
-
-def _listed(kind: str, keys: Sequence[str]) -> str:
-    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"  {len(keys)} {kind}: {', '.join(keys[:SHOWN])}{more}"
+    lines = []
+    for kind, keys in faults.items():
+        more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        if keys:
+            lines.append(f"  {len(keys)} {kind}: {', '.join(keys[:SHOWN])}{more}")
+    if lines:
+        raise ConvertError("\n".join(lines))
 
 
 def meta(component: str, parameters: Mapping[str, Any], **wired: Any) -> Any:
-    """A component without memory: all shapes, no numbers."""
+    """A component on the meta device, which has shapes but no numbers."""
     registry.load()
     with torch.device("meta"):
         return registry.get(*component.split(".")).factory(**wired, **parameters)
 
 
 def layout_of(module: Any, *, without: str = "") -> dict[str, Shape]:
-    """Names and shapes of what a checkpoint folder of this component holds."""
+    """Names and shapes of the tensors in a checkpoint folder of a component."""
     tensors = state(module if without else holder(module), without=without)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-# AutoencoderKL of diffusers -> that of latent diffusion (CompVis), the layout of AudioLDM's first stage.
-# {i} counts resolutions from the finest here, {r} the same for the decoder, which counts the other way round.
-VAE = (
+def video_encoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPart:
+    """Video tower of CAVP, whose names are the same."""
+    layout = layout_of(meta("feature_encoder.cavp", sizes))
+    return CheckpointPart(folder, "feature_encoder.cavp", sizes, layout, prefix)
+
+
+# Names in AutoencoderKL of diffusers -> names in latent diffusion (CompVis), the layout of AudioLDM's first
+# stage. Its decoder counts resolutions the other way round: <i> stands for the last minus i.
+VAE_NAMES = (
     (r"^(encoder)\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r"\1.down.\2.block.\3."),
     (r"^(encoder)\.down_blocks\.(\d+)\.downsamplers\.0\.conv\.", r"\1.down.\2.downsample.conv."),
     (r"^(decoder)\.up_blocks\.(\d+)\.resnets\.(\d+)\.", r"\1.up.<\2>.block.\3."),
@@ -145,20 +144,7 @@ VAE = (
     (r"\.conv_norm_out\.", ".norm_out."),
     (r"\.conv_shortcut\.", ".nin_shortcut."),
 )
-VAE_LINEAR = re.compile(r"\.attentions\.0\.to_(?:q|k|v|out\.0)\.weight$")  # 1x1 convolutions over there
-VOCODER = ((r"^upsampler\.", "ups."),)  # SpeechT5HifiGan -> HiFi-GAN
-
-
-def renamed(name: str, table: Sequence[tuple[str, str]]) -> str:
-    """The name after every replacement of a table.
-
-    Example:
-        >>> renamed("upsampler.0.weight", VOCODER)
-        'ups.0.weight'
-    """
-    for pattern, replacement in table:
-        name = re.sub(pattern, replacement, name)
-    return name
+VAE_LINEAR = re.compile(r"\.attentions\.0\.to_(?:q|k|v|out\.0)\.weight$")  # published as 1x1 convolutions
 
 
 def vae_name(name: str, levels: int) -> str:
@@ -170,11 +156,13 @@ def vae_name(name: str, levels: int) -> str:
         >>> vae_name("encoder.mid_block.attentions.0.to_out.0.bias", levels=3)
         'encoder.mid.attn_1.proj_out.bias'
     """
-    return re.sub(r"<(\d+)>", lambda match: str(levels - 1 - int(match[1])), renamed(name, VAE))
+    for pattern, replacement in VAE_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return re.sub(r"<(\d+)>", lambda match: str(levels - 1 - int(match[1])), name)
 
 
-def vae_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape over there: linear layers of attention are 1x1 convolutions.
+def vae_shape(name: str, shape: Shape) -> Shape:
+    """Shape in AudioLDM of a tensor of `AutoencoderKL`.
 
     Example:
         >>> vae_shape("encoder.mid_block.attentions.0.to_q.weight", (8, 8))
@@ -183,13 +171,49 @@ def vae_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1, 1) if VAE_LINEAR.search(name) else shape
 
 
+def autoencoder(prefix: str, sizes: Mapping[str, Any], scale_factor: float) -> CheckpointPart:
+    """Autoencoder of AudioLDM, whose latents are multiplied by a factor; `MelVAE` divides by `scale`."""
+    layout = layout_of(meta("autoencoder.kl", sizes))
+    levels = len(sizes["block_out_channels"])
+    return CheckpointPart(
+        "vae",
+        "autoencoder.kl",
+        sizes,
+        layout,
+        prefix,
+        published_name=lambda name: vae_name(name.removeprefix("vae."), levels),
+        published_shape=vae_shape,
+        constants={
+            "shift": torch.zeros(layout["shift"]),
+            "scale": torch.full(layout["scale"], 1 / scale_factor),
+        },
+        facts={"scale_factor": scale_factor},
+    )
+
+
+def vocoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPart:
+    """HiFi-GAN. The model of transformers can normalise its input, which is not wanted: mean 0, scale 1."""
+    built = meta("vocoder.hifigan", sizes)
+    layout = layout_of(built)
+    return CheckpointPart(
+        folder,
+        "vocoder.hifigan",
+        sizes,
+        layout,
+        prefix,
+        published_name=lambda name: re.sub(r"^upsampler\.", "ups.", name),
+        constants={"mean": torch.zeros(layout["mean"]), "scale": torch.ones(layout["scale"])},
+        config=json.loads(built.generator.config.to_json_string()),
+    )
+
+
 @dataclass(frozen=True)
 class UNetSizes:
-    """One U-Net's sizes.
+    """Sizes of a published U-Net.
 
     Args:
-        source: Whose it is.
-        parameters: Of `unet.stable_diffusion`.
+        source: Publication or file.
+        parameters: Parameters of `unet.stable_diffusion`.
         latent_channels: Channels of the latent, C.
         cond_dim: Width of the cross-attention tokens, D_c.
     """
@@ -200,13 +224,9 @@ class UNetSizes:
     cond_dim: int = 1024
 
     def build(self) -> Any:
-        """On the meta device: shapes alone."""
-        return meta(
-            "unet.stable_diffusion",
-            self.parameters,
-            latent_channels=self.latent_channels,
-            cond_dim=self.cond_dim,
-        )
+        """The U-Net on the meta device."""
+        wired = {"latent_channels": self.latent_channels, "cond_dim": self.cond_dim}
+        return meta("unet.stable_diffusion", self.parameters, **wired)
 
 
 def _sizes(
@@ -222,7 +242,7 @@ def _sizes(
     }
 
 
-FINE, COARSE = (True, True, True, False), (False, True, True, True)  # where cross attention is
+FINE, COARSE = (True, True, True, False), (False, True, True, True)  # levels of cross attention
 _PRETRAIN = _sizes((128, 256, 384, 640), COARSE, (8, 8, 8, 8), linear=False)
 UNETS: dict[str, UNetSizes] = {
     "tango": UNetSizes(
@@ -234,26 +254,25 @@ UNETS: dict[str, UNetSizes] = {
         "STA-V2A (arXiv 2409.08601), inferred: nothing published says it in numbers", _PRETRAIN
     ),
 }
-
-# Of a diffusers configuration: where it comes from, and what changes neither weights nor float32 results.
-SILENT = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size", "upcast_attention"}
+# Settings of a diffusers configuration that change neither weights nor float32 results.
+IGNORED = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size", "upcast_attention"}
 
 
 def find_unet(name: str) -> UNetSizes:
-    """A published U-Net by its name, or the sizes in a diffusers config.json.
+    """Sizes of a published U-Net by its name, or those in a diffusers config.json.
 
     Raises:
-        ConvertError: It is neither; or the file asks for what `unet.stable_diffusion` can't be.
+        ConvertError: It is neither; or `unet.stable_diffusion` lacks a setting of the file.
     """
     if name in UNETS:
         return UNETS[name]
     path = Path(name)
     if not path.is_file():
         raise ConvertError(
-            f"--unet {name}: no such file, and no U-Net of that name. Known: {', '.join(UNETS)}."
+            f"--unet {name}: no such file, and no U-Net of that name.", advice=f"Known: {', '.join(UNETS)}."
         )
     try:
-        return from_diffusers(json.loads(path.read_text()), name)
+        return _from_diffusers(json.loads(path.read_text()), name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConvertError):
             raise
@@ -262,13 +281,7 @@ def find_unet(name: str) -> UNetSizes:
         ) from None
 
 
-def from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
-    """The sizes in the arguments of a diffusers `UNet2DConditionModel`.
-
-    Raises:
-        ConvertError: Names each setting that `unet.stable_diffusion` does not have.
-        KeyError: The widths or the block types are missing.
-    """
+def _from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
     widths = tuple(config["block_out_channels"])
     heads = config.get("attention_head_dim", 8)
     unet = UNetSizes(
@@ -287,66 +300,75 @@ def from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
     built = json.loads(unet.build().to_json_string())
     given = {**config, "attention_head_dim": list(unet.parameters["attention_head_dim"])}
     differing = [
-        f"{key} = {value!r}" for key, value in given.items() if key not in SILENT and built.get(key) != value
+        f"{key} = {value!r}" for key, value in given.items() if key not in IGNORED and built.get(key) != value
     ]
     if differing:
         raise ConvertError(f"{source}: unet.stable_diffusion can't have {', '.join(differing)}.")
     return unet
 
 
-ATTENTION = "encoder.block.0.layer.0.SelfAttention"
-TABLE, TWIN = "shared.weight", "encoder.embed_tokens.weight"  # one table under two names
+def unet(sizes: UNetSizes) -> CheckpointPart:
+    """U-Net of diffusers, whose names are the same."""
+    built = sizes.build()
+    config = json.loads(built.to_json_string())
+    return CheckpointPart(
+        "unet", "unet.stable_diffusion", sizes.parameters, layout_of(built), "unet.", config=config
+    )
 
 
-def text_encoder(kind: str, component: str, tensors: Mapping[str, Tensor], prefix: str) -> CheckpointPart:
-    """The part of a T5 or mT5 encoder, of whatever size it is.
+TABLE, DUPLICATE = "shared.weight", "encoder.embed_tokens.weight"  # one table under two names
+
+
+def text_encoder(kind: str, tensors: Mapping[str, Tensor], prefix: str) -> CheckpointPart:
+    """T5 or mT5 encoder, in the sizes of its tensors.
 
     Args:
-        kind: `t5` or `mt5`.
-        component: Which of ours takes the folder.
+        kind: Name of the component, `t5` or `mt5`.
         tensors: The checkpoint.
-        prefix: Of the encoder's keys in it.
+        prefix: Prefix of the encoder's keys in the checkpoint.
 
     Raises:
-        ConvertError: A tensor that tells a size is missing.
+        ConvertError: A tensor that gives a size is missing.
     """
     from transformers import MT5Config, MT5EncoderModel, T5Config, T5EncoderModel
 
     config_kind, model_kind = (MT5Config, MT5EncoderModel) if kind == "mt5" else (T5Config, T5EncoderModel)
     config = config_kind(**_text_sizes(tensors, prefix))
     with torch.device("meta"):
-        model = model_kind(config)
-    layout = {name: shape for name, shape in layout_of(model).items() if name != TWIN}
-    hub = {**json.loads(config.to_json_string()), "architectures": [model_kind.__name__], "dtype": "float32"}
-    hub["tokenizer_class"] = "PreTrainedTokenizerFast"  # or transformers makes up an empty tokenizer
+        layout = layout_of(model_kind(config))
     return CheckpointPart(
         "text_encoder",
-        component,
+        f"text_encoder.{kind}",
         {},
-        layout,
+        {name: shape for name, shape in layout.items() if name != DUPLICATE},
         prefix,
-        twins={f"{prefix}{TWIN}": f"{prefix}{TABLE}"},
-        hub=hub,
-        needs=f"the tokenizer's files of google/{'mt5' if kind == 'mt5' else 'flan-t5'}-large",
+        duplicates={f"{prefix}{DUPLICATE}": f"{prefix}{TABLE}"},
+        config={
+            **json.loads(config.to_json_string()),
+            "architectures": [model_kind.__name__],
+            "dtype": "float32",
+            "tokenizer_class": "PreTrainedTokenizerFast",  # or transformers makes up an empty tokenizer
+        },
+        to_add=f"the tokenizer's files of google/{'mt5' if kind == 'mt5' else 'flan-t5'}-large",
     )
 
 
 def _text_sizes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    def shape(name: str) -> tuple[int, ...]:
+    def shape(name: str) -> Shape:
         if prefix + name not in tensors:
             raise ConvertError(f"  1 missing: {prefix}{name}")
         return tuple(tensors[prefix + name].shape)
 
+    attention, network = "encoder.block.0.layer.0.SelfAttention", "encoder.block.0.layer.1.DenseReluDense"
     blocks = [re.match(re.escape(prefix) + r"encoder\.block\.(\d+)\.", name) for name in tensors]
-    buckets, heads = shape(f"{ATTENTION}.relative_attention_bias.weight")
+    buckets, heads = shape(f"{attention}.relative_attention_bias.weight")
     vocabulary, width = shape(TABLE)
-    gated = f"{prefix}encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in tensors
-    inner = "wi_0" if gated else "wi"
+    gated = f"{prefix}{network}.wi_0.weight" in tensors
     return {
         "vocab_size": vocabulary,
         "d_model": width,
-        "d_kv": shape(f"{ATTENTION}.q.weight")[0] // heads,
-        "d_ff": shape(f"encoder.block.0.layer.1.DenseReluDense.{inner}.weight")[0],
+        "d_kv": shape(f"{attention}.q.weight")[0] // heads,
+        "d_ff": shape(f"{network}.{'wi_0' if gated else 'wi'}.weight")[0],
         "num_layers": 1 + max(int(found[1]) for found in blocks if found),
         "num_heads": heads,
         "relative_attention_num_buckets": buckets,
@@ -354,30 +376,16 @@ def _text_sizes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     }
 
 
-DURATION_S, LATENT_FRAMES = 10.24, 256
-CAVP_PREFIX, TEXT_PREFIX = "extract_cavp.stage1_model.", "text_encoder."
+DURATION_S, LATENT_FRAMES = 10.24, 256  # of STA-V2A's release
 LOCAL_HEAD: dict[str, Any] = {"dim": 128, "windows": (1, 2, 4, 8), "upsampling": 6.25}
 GLOBAL_POOLER: dict[str, Any] = {"tokens": 4, "dropout": 0.5}
-POOLER_NAMES = {  # ours -> theirs; what is not here is called alike
+POOLER_NAMES = {  # modules that the release calls otherwise
     "embed": "fga.un_models.0.embed",
     "feature_reduce": "fga.un_models.0.feature_reduce",
     "embed_x": "fga.pp_models.0.embed_X",
     "embed_y": "fga.pp_models.0.embed_Y",
     "reduce_potentials": "fga.reduce_potentials.0",
 }
-
-
-def parts(
-    tensors: Mapping[str, Tensor], unet: CheckpointPart, sizes: UNetSizes, video_encoder: CheckpointPart
-) -> list[CheckpointPart]:
-    """The release's parts; video and text encoder are there if the file has them."""
-    in_dim = video_encoder.parameters["dim"]
-    found = [unet, _backbone(sizes), _local_head(in_dim), _global_pooler(in_dim, sizes.cond_dim), _fuser()]
-    if any(name.startswith(CAVP_PREFIX) for name in tensors):
-        found.append(video_encoder)
-    if any(name.startswith(TEXT_PREFIX) for name in tensors):
-        found.append(text_encoder("mt5", "text_encoder.mt5", tensors, TEXT_PREFIX))
-    return found
 
 
 def head_name(name: str) -> str:
@@ -401,23 +409,36 @@ def pooler_name(name: str) -> str:
     return f"global_video_feature.{POOLER_NAMES.get(module, module)}.{kind}"
 
 
-def _local_head(in_dim: int) -> CheckpointPart:
-    component = "local_head.onset_released"
-    built = meta(component, LOCAL_HEAD, in_dim=in_dim, length=LATENT_FRAMES)
-    return CheckpointPart("local_head", component, LOCAL_HEAD, layout_of(built), theirs=head_name)
+def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
+    """Blocks of STA-V2A's release that no other checkpoint has.
 
-
-def _global_pooler(in_dim: int, cond_dim: int) -> CheckpointPart:
-    component = "global_pooler.factor_graph"
-    built = meta(component, GLOBAL_POOLER, in_dim=in_dim, cond_dim=cond_dim)
-    return CheckpointPart("global_pooler", component, GLOBAL_POOLER, layout_of(built), theirs=pooler_name)
-
-
-def _backbone(sizes: UNetSizes) -> CheckpointPart:
-    component = "backbone.unet_controlnet_released"
-    built = meta(component, {}, unet=sizes.build(), local_dim=LOCAL_HEAD["dim"])
-    return CheckpointPart("backbone", component, {"freeze_unet": False}, layout_of(built, without="unet."))
-
-
-def _fuser() -> CheckpointPart:
-    return CheckpointPart("condition_fuser", "condition_fuser.concat", {}, {})
+    Args:
+        sizes: Sizes of the U-Net.
+        in_dim: Width of the video features, D_v.
+    """
+    backbone = meta("backbone.unet_controlnet_released", {}, unet=sizes.build(), local_dim=LOCAL_HEAD["dim"])
+    head = meta("local_head.onset_released", LOCAL_HEAD, in_dim=in_dim, length=LATENT_FRAMES)
+    pooler = meta("global_pooler.factor_graph", GLOBAL_POOLER, in_dim=in_dim, cond_dim=sizes.cond_dim)
+    return [
+        CheckpointPart(
+            "backbone",
+            "backbone.unet_controlnet_released",
+            {"freeze_unet": False},
+            layout_of(backbone, without="unet."),
+        ),
+        CheckpointPart(
+            "local_head",
+            "local_head.onset_released",
+            LOCAL_HEAD,
+            layout_of(head),
+            published_name=head_name,
+        ),
+        CheckpointPart(
+            "global_pooler",
+            "global_pooler.factor_graph",
+            GLOBAL_POOLER,
+            layout_of(pooler),
+            published_name=pooler_name,
+        ),
+        CheckpointPart("condition_fuser", "condition_fuser.concat", {}, {}),
+    ]

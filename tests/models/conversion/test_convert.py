@@ -17,9 +17,8 @@ from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.models.conversion.converters import CONVERTERS, ConversionOptions
+from stav2a.models.conversion.converters import CONVERTERS, ConversionOptions, convert
 from stav2a.models.conversion.layouts import UNETS
-from stav2a.models.conversion.writing_folders import convert
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError
 from stav2a.utils.torch_files import ConvertError
@@ -211,11 +210,14 @@ def test_published_sizes_other_than_its_kinds_own_are_found(tmp_path, monkeypatc
     assert str(error.value).endswith("\n  Its U-Net has the sizes of --unet tiny.")
 
 
-def test_a_table_that_is_not_its_twin_is_told(tmp_path):
+def test_a_duplicate_that_differs_is_named(tmp_path):
     state = layouts.CHECKPOINTS["tango"]()
     state["text_encoder.encoder.embed_tokens.weight"] = torch.zeros(8, 16)
     told = refused("tango", tmp_path, state)
-    assert "1 unlike their twins: text_encoder.encoder.embed_tokens.weight is not text_encoder.shared" in told
+    assert (
+        "1 different from the original: text_encoder.encoder.embed_tokens.weight is not text_encoder.shared"
+        in told
+    )
 
 
 def test_a_checkpoint_of_another_kind_is_told_with_its_own(tmp_path):

@@ -13,9 +13,8 @@ from torch.nn import functional
 from stav2a.cli.main import main
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import TinyMT5
-from stav2a.models.conversion.converters import ConversionOptions
+from stav2a.models.conversion.converters import ConversionOptions, convert
 from stav2a.models.conversion.layouts import find_unet
-from stav2a.models.conversion.writing_folders import convert
 from stav2a.models.stav2a import STAV2A, PretrainedError
 from stav2a.sampling import guided
 from tests import tiny
