@@ -1,10 +1,9 @@
-"""Sampling: the denoising loop with text guidance. No recipe, no tracking."""
+"""Sampling: denoising loops with text guidance, their schedulers, and waveforms from latents."""
 
 from stav2a.sampling.fast.engines import Compiled, CudaGraph, Eager
 from stav2a.sampling.fast.fast_sampler import FastSampler
-from stav2a.sampling.fast.scheduler_table import SamplerError
 from stav2a.sampling.fast.shortcuts import ControlEvery, DeepCache, GuidanceInterval, NoShortcut
-from stav2a.sampling.reference import ReferenceSampler, guided, initial_noise
+from stav2a.sampling.reference import ReferenceSampler, SamplerError, guided, initial_noise
 from stav2a.sampling.schedulers import ddim, ddpm, dpm_solver, unipc
 from stav2a.sampling.waveforms import to_audio
 

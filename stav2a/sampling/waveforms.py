@@ -1,4 +1,4 @@
-"""From latents to waveforms, one batch or many clips."""
+"""Waveforms from latents, for one batch or many clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,9 @@ from tqdm import tqdm
 from stav2a.models.stav2a import STAV2A
 from stav2a.utils.distributed import device
 
+BATCH = 32
+LOUDEST = 0.99
+
 
 @torch.no_grad()
 def to_audio(model: STAV2A, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,8 +22,9 @@ def to_audio(model: STAV2A, z: Tensor) -> tuple[Tensor, Tensor]:
     return mel, model.vocoder(mel)
 
 
-BATCH = 32
-LOUDEST = 0.99
+def noise_seed(seed: int, number: int) -> int:
+    """Seed of the initial noise of a clip or window by its number; the next one is the scheduler's."""
+    return seed * 1_000_003 + 2 * number
 
 
 def generate(
@@ -34,7 +38,7 @@ def generate(
     guidance_scale: float,
     seed: int,
 ) -> np.ndarray:
-    """Sounds for many clips, in batches: clip i has the noise of seed (seed, i), whatever the batches.
+    """Waveforms of many clips, in batches; the noise of a clip depends on the seed and its index alone.
 
     Shapes:
         e_v (N, L, D_v) -> audio (N, S)
@@ -43,7 +47,6 @@ def generate(
     parts = []
     for start in tqdm(range(0, len(captions), BATCH), desc="sampling", unit="batch", leave=False):
         rows = slice(start, start + BATCH)
-        seeds = [seed * 1_000_003 + 2 * i for i in range(start, min(start + BATCH, len(captions)))]
         z = sampler(
             model,
             e_v[rows].to(device()),
@@ -51,7 +54,7 @@ def generate(
             scheduler=scheduler,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            seeds=seeds,
+            seeds=[noise_seed(seed, i) for i in range(len(captions))[rows]],
         )
         parts.append(to_audio(model, z)[1].cpu().numpy())
     return np.concatenate(parts).clip(-LOUDEST, LOUDEST)

@@ -19,7 +19,7 @@ from stav2a.sampling import (
     ReferenceSampler,
     initial_noise,
 )
-from stav2a.sampling.reference import step_generators, takes_noise, text_conditions
+from stav2a.sampling.reference import step_generators, takes_generator, text_conditions
 
 Sampler = Callable[..., Tensor]
 
@@ -57,7 +57,7 @@ def plain(
     c, mask, e_lv = both.c.to(dtype), both.mask, both.e_lv.to(dtype)
     scheduler.set_timesteps(num_inference_steps, device=e_v.device)
     latents = initial_noise(model.latent_shape, seeds).to(e_v.device, dtype) * scheduler.init_noise_sigma
-    extra = {"generator": step_generators(seeds)} if takes_noise(scheduler) else {}
+    extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}
     for t in scheduler.timesteps:
         doubled = scheduler.scale_model_input(torch.cat([latents] * 2), t)
         down, mid = controlnet(doubled, t, c, controlnet_cond=e_lv, return_dict=False)

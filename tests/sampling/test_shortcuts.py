@@ -51,21 +51,25 @@ def test_a_closed_guidance_interval_is_the_conditional_prediction():
     assert error(found, sample(ReferenceSampler(), model, guidance_scale=1.0)) <= 1e-5
 
 
-def test_deep_cache_again_is_the_whole_model_while_nothing_changes():
-    """With what was kept at the same latent and time, the shallow pass gives the whole one's prediction."""
+def test_deep_cache_gives_the_whole_models_prediction_while_nothing_changes():
+    """With values cached at the same latent and time, the shallow pass gives the whole one's prediction."""
     from stav2a.models.stav2a import encode_captions
     from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone
 
     model = made()
     both = model.condition(torch.randn(1, 8, 16), *encode_captions(model, ["a drum"]))
-    twin = StaticBackbone(model.backbone, model.latent_shape, both, ComputeFormat())
-    ways = DeepCache().ways(twin.backbone)
-    twin.hold(both, torch.tensor([400]))
-    twin.show(0)
-    inputs = twin.inputs(torch.randn(1, *model.latent_shape), guided=False)
+    static = StaticBackbone(model.backbone, model.latent_shape, both, ComputeFormat())
+    predict_fns = DeepCache().predict_fns(static.backbone)
+    static.update(both, torch.tensor([400]))
+    static.select(0)
+    inputs = static.inputs(torch.randn(1, *model.latent_shape), guided=False)
     with torch.no_grad():
-        anew, again = (ways[name].predict(twin.backbone, *inputs) for name in ("anew", "again"))
-    assert error(again, anew) <= 1e-6
+        full, cached = (predict_fns[name].predict(static.backbone, *inputs) for name in ("full", "cached"))
+    assert error(cached, full) <= 1e-6
+
+
+def test_every_kth_step_is_a_full_one():
+    assert ControlEvery(steps=3).plan(range(5)) == ["full", "cached", "cached", "full", "cached"]
 
 
 @pytest.mark.parametrize("name", ["control_every", "deep_cache"])

@@ -5,7 +5,7 @@ import torch
 
 from stav2a.sampling import SamplerError, ddim, ddpm, dpm_solver, initial_noise, unipc
 from stav2a.sampling.fast.scheduler_table import advance, tabulate
-from stav2a.sampling.reference import step_generators, takes_noise
+from stav2a.sampling.reference import step_generators, takes_generator
 
 SCHEDULERS = [ddpm, ddim, dpm_solver, unipc]
 SEEDS = (3, 4)
@@ -14,7 +14,7 @@ SEEDS = (3, 4)
 def followed(scheduler, steps: int) -> torch.Tensor:
     """What the scheduler itself makes of outputs that depend on the latent, in float32."""
     scheduler.set_timesteps(steps)
-    extra = {"generator": step_generators(SEEDS)} if takes_noise(scheduler) else {}
+    extra = {"generator": step_generators(SEEDS)} if takes_generator(scheduler) else {}
     z_t = initial_noise((4, 8, 8), SEEDS) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         z_t = scheduler.step(torch.tanh(z_t) + 0.1, t, z_t, **extra).prev_sample

@@ -1,6 +1,6 @@
-"""Engines: how a step that works on static tensors is carried out.
+"""Engines: execution of a step that works on static tensors.
 
-An engine may run the step at once, to compile or record it; what the step carries on is set afterwards.
+An engine may run the step at once, to compile or record it; the tensors of the step are set afterwards.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Step = Callable[[], None]
 
 @register("engine", "eager")
 class Eager:
-    """Operation by operation, as Python comes to them."""
+    """Eager execution, operation by operation."""
 
     def __call__(self, step: Step) -> Step:
         return step
@@ -23,11 +23,11 @@ class Eager:
 
 @register("engine", "compiled")
 class Compiled:
-    """One graph, compiled by torch.inductor at its first step: minutes on a CPU, once a process and shape.
+    """One graph, compiled by torch.compile at its first step: minutes on a CPU, once per process and shape.
 
     Args:
-        freezing: Lay out the weights for the processor while compiling; they are the graph's constants then.
-        backend: What compiles, in torch.compile's terms.
+        freezing: Compile the weights as constants, in the layout that is best for the processor.
+        backend: Backend of torch.compile.
     """
 
     def __init__(self, *, freezing: bool = False, backend: str = "inductor") -> None:
@@ -36,31 +36,25 @@ class Compiled:
     def __call__(self, step: Step) -> Step:
         options: dict[str, Any] | None = {"freezing": True} if self.freezing else None
         compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, options=options)
-        return _Unguarded(compiled)
+        called = False
 
+        def run() -> None:
+            # Only the first call checks guards. Later ones need not: the step works on tensors that stay in
+            # place, and the loop is made anew when anything changes. Checks take a tenth of a small step.
+            nonlocal called
+            with torch.compiler.set_stance("default", skip_guard_eval_unsafe=called):
+                compiled()
+            called = True
 
-class _Unguarded:
-    """A compiled step that looks for the graph to run at its first call alone.
-
-    A step works on tensors that stay where they are, by a loop that is made anew when anything changes.
-    Asking after every module again took a tenth of a step at laptop scale.
-    """
-
-    def __init__(self, compiled: Step) -> None:
-        self.compiled, self.found = compiled, False
-
-    def __call__(self) -> None:
-        with torch.compiler.set_stance("default", skip_guard_eval_unsafe=self.found):
-            self.compiled()
-        self.found = True
+        return run
 
 
 @register("engine", "cuda_graph")
 class CudaGraph:
-    """One launch a step: its kernels are recorded once and played again at every step. Needs a CUDA device.
+    """One launch per step: kernels are recorded once and replayed at every step. Needs a CUDA device.
 
     Args:
-        inner: What carries out the step that is recorded: `engine.eager` or `engine.compiled`.
+        inner: Engine of the step that is recorded: `engine.eager` or `engine.compiled`.
         warmups: Runs before the recording, in which libraries choose their kernels.
     """
 
@@ -68,12 +62,12 @@ class CudaGraph:
         self.inner, self.warmups = expect("engine", inner)(), warmups
 
     def __call__(self, step: Step) -> Step:
-        step, graph, aside = self.inner(step), torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        step, graph, stream = self.inner(step), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(self.warmups):
                 step()
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(graph):
             step()
         return graph.replay

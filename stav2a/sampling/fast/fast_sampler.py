@@ -1,36 +1,40 @@
-"""The fast sampler: the reference's loop with all constant work done once, on static tensors."""
+"""Fast sampler: the reference loop on static tensors, with constant work done once.
 
-from collections.abc import Callable, Iterable, Sequence
+One step is a function without arguments, results or branches on tensor values. So the device is never waited
+for, and a step can be compiled or recorded as a whole.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stav2a.models.stav2a import STAV2A, Conditions
 from stav2a.registry import expect, register
 from stav2a.sampling.fast.engines import Eager
-from stav2a.sampling.fast.scheduler_table import SchedulerTable, tabulate
-from stav2a.sampling.fast.shortcuts import NoShortcut
-from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone
-from stav2a.sampling.fast.static_loop import StaticLoop
-from stav2a.sampling.reference import initial_noise, step_generators, text_conditions
+from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
+from stav2a.sampling.fast.shortcuts import NoShortcut, PredictFn
+from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone, StaticBuffer
+from stav2a.sampling.reference import Progress, initial_noise, step_generators, text_conditions
 
 
 @register("sampler", "fast")
 class FastSampler:
-    """The reference's latents within rounding, by the work that differs from step to step alone.
+    """Sampler that does constant work once; gives the latents of the reference sampler, but for rounding.
 
-    What it prepares is kept for the next generation of the same shape with the same weights.
+    What it prepares serves later generations of the same shape with the same weights.
 
     Args:
-        precision: Of the model's weights and activations; latents stay in float32 between steps.
-        memory_format: Of the model's pictures.
-        engine: How a step is carried out.
-        shortcut: Which parts of the model each step computes; all but `shortcut.none` are approximate.
-        text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
+        precision: Type of the model's weights and activations; latents stay in float32 between steps.
+        memory_format: Memory format of the model's images.
+        engine: Execution of a step.
+        shortcut: Parts of the model that each step computes; all but `shortcut.none` are approximate.
+        text_bucket: Number of tokens, to a multiple of which prompts are padded, so that all run one graph.
 
     Raises:
-        SamplerError: No table can stand for the scheduler, or the shortcut does not go with the backbone.
+        SamplerError: No table can stand for the scheduler, or the shortcut does not fit the backbone.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class FastSampler:
     ) -> None:
         self.form = ComputeFormat(getattr(torch, precision), getattr(torch, memory_format), text_bucket)
         self.engine, self.shortcut = expect("engine", engine)(), expect("shortcut", shortcut)()
-        self._fitting: Any = None
+        self._key: Any = None
         self._loop: StaticLoop
 
     @torch.no_grad()
@@ -58,9 +62,9 @@ class FastSampler:
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        progress: Progress = iter,
     ) -> Tensor:
-        """Denoise one latent for every clip; see `slots.Sampler`."""
+        """Denoise one latent per clip; see `slots.Sampler`."""
         table = tabulate(scheduler, num_inference_steps)
         conditions = text_conditions(model, e_v, captions, guidance_scale)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
@@ -69,17 +73,82 @@ class FastSampler:
 
     def _prepared(
         self, model: STAV2A, conditions: Conditions, table: SchedulerTable, *, guided: bool
-    ) -> StaticLoop:
-        """The loop of the generation before if it fits, else a new one."""
-        length = self.form.padded(conditions.c.shape[1])
-        fitting = (guided, table.rows, conditions.e_lv.shape, length, *_weights(model.backbone))
-        if fitting != self._fitting:
-            twin = StaticBackbone(model.backbone, model.latent_shape, conditions, self.form)
-            self._loop = StaticLoop(twin, self.shortcut, self.engine, guided=guided)
-            self._fitting = fitting
+    ) -> "StaticLoop":
+        """The loop of the previous generation where it fits, else a new one."""
+        length, backbone = self.form.padded(conditions.c.shape[1]), model.backbone
+        weights = ((each.data_ptr(), each._version) for each in backbone.parameters())
+        key = (guided, table.rows, conditions.e_lv.shape, length, backbone, *weights)
+        if key != self._key:
+            static = StaticBackbone(backbone, model.latent_shape, conditions, self.form)
+            self._loop, self._key = StaticLoop(static, self.shortcut, self.engine, guided=guided), key
         return self._loop
 
 
-def _weights(backbone: nn.Module) -> list[Any]:
-    """Changes whenever a weight does."""
-    return [backbone, *((each.data_ptr(), each._version) for each in backbone.parameters())]
+class StaticLoop:
+    """Denoising loop for latents of one shape and schedulers of one kind.
+
+    Args:
+        backbone: Backbone on static tensors.
+        shortcut: Parts of the backbone that each step computes.
+        engine: Execution of the steps.
+        guided: True where the conditions are those of both branches of guidance.
+    """
+
+    def __init__(self, backbone: StaticBackbone, shortcut: Any, engine: Any, *, guided: bool) -> None:
+        self.backbone, self.shortcut, self.engine, self.guided = backbone, shortcut, engine, guided
+        self.state, self.noise = StaticBuffer(), StaticBuffer()
+        self.weights, self.guidance = StaticBuffer(), StaticBuffer()
+        self.predict_fns: dict[str, PredictFn] = dict(shortcut.predict_fns(backbone.backbone))
+        self.steps: dict[str, Callable[[], None]] = {}
+
+    def run(
+        self,
+        z_t: Tensor,
+        conditions: Conditions,
+        table: SchedulerTable,
+        guidance_scale: float,
+        generators: Sequence[torch.Generator],
+        progress: Progress,
+    ) -> Tensor:
+        """Denoise z_t (B, C, T, F), float32, from the table's first noise level to its last."""
+        weights = table.weights.to(z_t)
+        plan = self.shortcut.plan(table.timesteps.tolist())
+        start = torch.zeros(table.rows, *z_t.shape, device=z_t.device)
+        start[0] = z_t
+        self.backbone.update(conditions, table.timesteps.to(z_t.device))
+        self.guidance.update(z_t.new_tensor(guidance_scale))
+        self.noise.update(torch.zeros_like(z_t))
+        self.state.update(start)
+        self._select(0, weights)
+        for name in dict.fromkeys(plan):
+            if name not in self.steps:
+                predict_fn = self.predict_fns[name]
+                if predict_fn.caches:
+                    self._step(predict_fn)  # makes its buffers, so that the engine finds them in place
+                self.steps[name] = self.engine(partial(self._step, predict_fn))
+        self.state.update(start)  # engines may have run the steps
+        for i, _ in enumerate(progress(table.timesteps)):
+            if table.noisy[i]:
+                self.noise.update(step_noise(generators, z_t))
+            self._select(i, weights)
+            self.steps[plan[i]]()
+        return self.state.value[0].clone()
+
+    def _select(self, i: int, weights: Tensor) -> None:
+        self.weights.update(weights[i])
+        self.backbone.select(i)
+
+    def _step(self, predict_fn: PredictFn) -> None:
+        state, guided = self.state.value, self.guided and predict_fn.guided
+        inputs = self.backbone.inputs(state[0], guided=guided)
+        prediction = predict_fn.predict(self.backbone.backbone, *inputs).to(state.dtype)
+        if guided:
+            null, conditional = prediction.chunk(2)
+            prediction = null + self.guidance.value * (conditional - null)  # eq. 7
+        state.copy_(advance(self.weights.value, state, prediction, self.noise.value))
+
+
+def step_noise(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Fresh noise, one clip per generator, drawn as in diffusers and copied to the device without waiting."""
+    noise = torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators])
+    return noise.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else noise

@@ -1,36 +1,36 @@
-"""Shortcuts: which parts of the model each step computes. All but `none` change the result."""
+"""Shortcuts: parts of the model that each step computes. All but `none` change the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from stav2a.registry import register
-from stav2a.sampling.fast.scheduler_table import SamplerError
 from stav2a.sampling.fast.static_backbone import StaticBuffer
+from stav2a.sampling.reference import SamplerError
 from stav2a.utils.errors import UsageError
 
-LEVELS = 1000  # of noise, in training
+LEVELS = 1000  # noise levels in training
 
 
 @dataclass(frozen=True)
 class PredictFn:
-    """One way to predict.
+    """Prediction function.
 
     Args:
-        predict: Takes the backbone and its five inputs, returns the prediction.
-        guided: Whether both branches of guidance are computed, or the conditional one alone.
-        keeps: Whether it keeps tensors for other ways, which its first run makes.
+        predict: Function from the backbone and its five inputs to the prediction.
+        guided: Compute both branches of guidance, or the conditional one alone.
+        caches: True where it writes buffers that other functions read.
     """
 
     predict: Callable[..., Tensor]
     guided: bool = True
-    keeps: bool = False
+    caches: bool = False
 
 
 def whole(backbone: Any, *inputs: Tensor) -> Tensor:
-    """The backbone as it is."""
+    """Prediction of the whole backbone."""
     return backbone(*inputs)
 
 
@@ -38,7 +38,7 @@ def whole(backbone: Any, *inputs: Tensor) -> Tensor:
 class NoShortcut:
     """All of the model at every step: exact."""
 
-    def ways(self, backbone: Any) -> Mapping[str, PredictFn]:
+    def predict_fns(self, backbone: Any) -> Mapping[str, PredictFn]:
         return {"whole": PredictFn(whole)}
 
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]:
@@ -50,8 +50,8 @@ class GuidanceInterval:
     """Guidance at the middle noise levels alone, the conditional branch elsewhere (Kynkäänniemi et al. 2024).
 
     Args:
-        low: Guidance ends below this share of the noise levels.
-        high: Guidance begins at this share of them; 1 is pure noise.
+        low: Lower bound of guidance, as a share of the noise levels.
+        high: Upper bound of guidance, as a share of the noise levels; 1 is pure noise.
 
     Raises:
         UsageError: The bounds are not in order.
@@ -64,138 +64,127 @@ class GuidanceInterval:
             )
         self.low, self.high = low, high
 
-    def ways(self, backbone: Any) -> Mapping[str, PredictFn]:
+    def predict_fns(self, backbone: Any) -> Mapping[str, PredictFn]:
         return {"guided": PredictFn(whole), "conditional": PredictFn(whole, guided=False)}
 
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]:
-        inside = [self.low <= t / LEVELS <= self.high for t in timesteps]
-        return ["guided" if guided else "conditional" for guided in inside]
+        return ["guided" if self.low <= t / LEVELS <= self.high else "conditional" for t in timesteps]
+
+
+class ControlShortcut:
+    """Base of the shortcuts that run the ControlNet at every k-th step, and cached values in between."""
+
+    name: ClassVar[str]
+
+    def __init__(self, *, steps: int = 2) -> None:
+        if steps < 1:
+            raise UsageError(f"shortcut.{self.name}.steps = {steps}: expected 1 or more.")
+        self.steps = steps
+
+    def plan(self, timesteps: Sequence[int]) -> Sequence[str]:
+        return ["cached" if i % self.steps else "full" for i in range(len(timesteps))]
+
+    def check(self, backbone: Any) -> None:
+        if not hasattr(backbone, "controlled"):
+            raise SamplerError(
+                f"shortcut.{self.name} needs a ControlNet that runs before its U-Net, and "
+                f"{type(backbone).__name__} has none.",
+                advice="Bind sampler.fast.shortcut = @shortcut.none.",
+            )
 
 
 @register("shortcut", "control_every")
-class ControlEvery:
-    """The ControlNet at every k-th step; in between, the U-Net takes what it gave last.
+class ControlEvery(ControlShortcut):
+    """ControlNet at every k-th step; in between, the U-Net takes the residuals of the last one.
 
     Args:
-        steps: k.
+        steps: Number of steps per run of the ControlNet, k.
 
     Raises:
         UsageError: k is below 1.
         SamplerError: The backbone has no ControlNet that runs before its U-Net.
     """
 
-    def __init__(self, *, steps: int = 2) -> None:
-        self.steps = _at_least_one("control_every", steps)
+    name = "control_every"
 
-    def ways(self, backbone: Any) -> Mapping[str, PredictFn]:
-        _check_control("control_every", backbone)
-        kept = CachedOutput()
+    def predict_fns(self, backbone: Any) -> Mapping[str, PredictFn]:
+        self.check(backbone)
+        residuals = CachedOutput()
 
-        def anew(backbone: Any, *inputs: Tensor) -> Tensor:
+        def full(backbone: Any, *inputs: Tensor) -> Tensor:
             down, mid = backbone.control(*inputs)
-            kept.hold([*down, mid])
+            residuals.update([*down, mid])
             return backbone.controlled(*inputs[:4], down, mid)
 
-        def again(backbone: Any, *inputs: Tensor) -> Tensor:
-            *down, mid = kept.values()
+        def cached(backbone: Any, *inputs: Tensor) -> Tensor:
+            *down, mid = residuals.values()
             return backbone.controlled(*inputs[:4], down, mid)
 
-        return {"anew": PredictFn(anew, keeps=True), "again": PredictFn(again)}
-
-    def plan(self, timesteps: Sequence[int]) -> Sequence[str]:
-        return every(self.steps, len(timesteps))
+        return {"full": PredictFn(full, caches=True), "cached": PredictFn(cached)}
 
 
 @register("shortcut", "deep_cache")
-class DeepCache:
-    """The outer resolutions at every step, the inner ones and the ControlNet at every k-th (Ma et al. 2024).
+class DeepCache(ControlShortcut):
+    """Outer resolutions at every step, inner ones and the ControlNet at every k-th (Ma et al. 2024).
 
     Args:
-        steps: k.
+        steps: Number of steps per run of the whole model, k.
 
     Raises:
         UsageError: k is below 1.
         SamplerError: The backbone has no ControlNet that runs before its U-Net.
     """
 
-    def __init__(self, *, steps: int = 2) -> None:
-        self.steps = _at_least_one("deep_cache", steps)
+    name = "deep_cache"
 
-    def ways(self, backbone: Any) -> Mapping[str, PredictFn]:
-        _check_control("deep_cache", backbone)
-        skips = backbone.unet.config.layers_per_block + 1  # that the last block takes
-        entrance, control = Entrance(backbone.unet.up_blocks[-1]), CachedOutput()
-        backbone.unet.up_blocks[-1] = entrance
+    def predict_fns(self, backbone: Any) -> Mapping[str, PredictFn]:
+        self.check(backbone)
+        skips = backbone.unet.config.layers_per_block + 1  # of the last block
+        last, residuals = CachedInput(backbone.unet.up_blocks[-1]), CachedOutput()
+        backbone.unet.up_blocks[-1] = last
 
-        def anew(backbone: Any, *inputs: Tensor) -> Tensor:
+        def full(backbone: Any, *inputs: Tensor) -> Tensor:
             down, mid = backbone.control(*inputs)
-            control.hold(down[:skips])
+            residuals.update(down[:skips])
             return backbone.controlled(*inputs[:4], down, mid)
 
-        def again(backbone: Any, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor:
+        def cached(backbone: Any, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor:
             unet = backbone.unet
             tokens = {"encoder_hidden_states": c, "encoder_attention_mask": mask}
             temb = unet.time_embedding(unet.time_proj(t).to(z_t.dtype))
             x = unet.conv_in(z_t)
             states = [x, *unet.down_blocks[0](x, temb, **tokens)[1]]
-            joined = tuple(x + y for x, y in zip(states, control.values(), strict=False))
-            x = entrance.block(entrance.entered.value, joined, temb, **tokens)
+            joined = tuple(x + y for x, y in zip(states, residuals.values(), strict=False))
+            x = last.block(last.input.value, joined, temb, **tokens)
             return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
 
-        return {"anew": PredictFn(anew, keeps=True), "again": PredictFn(again)}
-
-    def plan(self, timesteps: Sequence[int]) -> Sequence[str]:
-        return every(self.steps, len(timesteps))
-
-
-def every(k: int, steps: int) -> list[str]:
-    """`anew` at every k-th step, `again` in between.
-
-    Example:
-        >>> every(3, 5)
-        ['anew', 'again', 'again', 'anew', 'again']
-    """
-    return ["again" if i % k else "anew" for i in range(steps)]
+        return {"full": PredictFn(full, caches=True), "cached": PredictFn(cached)}
 
 
 class CachedOutput:
-    """Tensors kept from a step to later ones, in their places."""
+    """Tensors that one step writes in place and later ones read."""
 
     def __init__(self) -> None:
-        self.held: list[StaticBuffer] = []
+        self.buffers: list[StaticBuffer] = []
 
-    def hold(self, values: Sequence[Tensor]) -> None:
-        if not self.held:
-            self.held.extend(StaticBuffer() for _ in values)
-        for held, value in zip(self.held, values, strict=True):
-            held.hold(value)
+    def update(self, values: Sequence[Tensor]) -> None:
+        if not self.buffers:
+            self.buffers.extend(StaticBuffer() for _ in values)
+        for buffer, value in zip(self.buffers, values, strict=True):
+            buffer.update(value)
 
     def values(self) -> list[Tensor]:
-        return [held.value for held in self.held]
+        return [buffer.value for buffer in self.buffers]
 
 
-class Entrance(nn.Module):
-    """In the place of a U-Net's last block, which it calls: keeps what enters there."""
+class CachedInput(nn.Module):
+    """Wrapper of a U-Net's last block that keeps its input."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.block, self.entered = block, StaticBuffer()
+        self.block, self.input = block, StaticBuffer()
         self.resnets, self.has_cross_attention = block.resnets, getattr(block, "has_cross_attention", False)
 
-    def forward(self, hidden_states: Tensor, **named: Any) -> Tensor:
-        self.entered.hold(hidden_states)
-        return self.block(hidden_states=hidden_states, **named)
-
-
-def _at_least_one(name: str, steps: int) -> int:
-    if steps < 1:
-        raise UsageError(f"shortcut.{name}.steps = {steps}: expected 1 or more.")
-    return steps
-
-
-def _check_control(name: str, backbone: Any) -> None:
-    if not hasattr(backbone, "controlled"):
-        raise SamplerError(
-            f"shortcut.{name} needs a ControlNet that runs before its U-Net, and {type(backbone).__name__} "
-            "has none. Bind sampler.fast.shortcut = @shortcut.none."
-        )
+    def forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        self.input.update(hidden_states)
+        return self.block(hidden_states=hidden_states, **options)

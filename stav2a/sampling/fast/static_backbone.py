@@ -1,13 +1,14 @@
-"""A backbone's twin: the same weights, with all work that is the same at every step done once.
+"""Copy of a backbone that does the work of all steps once.
 
-What reads the conditions alone is held over all steps: keys and values of cross attention, and the embedding
-of the local features. What reads the time alone is looked up: the residual blocks' shares of the time
-embedding. The twin's modules are its own, so the backbone stays as it is.
+Modules that read the conditions alone are computed once per generation: keys and values of cross attention,
+and the embedding of the local features. The projections of the time embedding are looked up in a table of all
+steps. The copy shares the weights of the backbone, which stays as it is.
 """
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.models.stav2a import Conditions
-from stav2a.sampling.fast.scheduler_table import SamplerError
+from stav2a.sampling.reference import SamplerError
 
-MASKED_SCORE = -10_000.0  # added to the score of a token that does not count, as diffusers does
+MASKED_SCORE = -10_000.0  # added to the score of a masked token, as in diffusers
 
 
 class StaticBuffer:
-    """A tensor that stays in its place: what is held next is written over it while the shape fits."""
+    """Tensor that stays in place: a new value is copied into it while shape and type are the same."""
 
     value: Tensor
 
-    def hold(self, value: Tensor) -> None:
+    def update(self, value: Tensor) -> None:
         old = getattr(self, "value", None)
         if old is not None and (old.shape, old.dtype) == (value.shape, value.dtype):
             old.copy_(value)
@@ -34,11 +35,11 @@ class StaticBuffer:
 
 
 class CachedCrossAttention:
-    """A diffusers attention processor whose keys and values are made once for all steps.
+    """Attention processor of diffusers whose keys and values are computed once for all steps.
 
     Args:
-        attention: A cross attention without norms of its own.
-        masked: Whether it looks past the tokens' padding.
+        attention: Cross attention without norms of its own.
+        masked: True where it masks the padding of the tokens.
     """
 
     def __init__(self, attention: Any, masked: bool) -> None:
@@ -46,14 +47,14 @@ class CachedCrossAttention:
         self.key, self.value, self.bias = StaticBuffer(), StaticBuffer(), StaticBuffer()
         attention.set_processor(self)
 
-    def hold(self, c: Tensor, mask: Tensor, length: int) -> None:
-        """Tokens c (N, K, D_c) and mask (N, K), to which padding is added up to `length`; nobody hears it."""
-        heard = mask if self.masked else torch.ones_like(mask)
+    def update(self, c: Tensor, mask: Tensor, length: int) -> None:
+        """Set the tokens c (N, K, D_c) and mask (N, K), with padding up to `length` that is masked."""
+        attended = mask if self.masked else torch.ones_like(mask)
         padding = (0, length - c.shape[1])
-        bias = MASKED_SCORE * (1 - functional.pad(heard.to(c.dtype), padding))
-        self.bias.hold(bias[:, None, None])
-        self.key.hold(self._heads(functional.pad(self.attention.to_k(c), (0, 0, *padding))))
-        self.value.hold(self._heads(functional.pad(self.attention.to_v(c), (0, 0, *padding))))
+        bias = MASKED_SCORE * (1 - functional.pad(attended.to(c.dtype), padding))
+        self.bias.update(bias[:, None, None])
+        self.key.update(self._heads(functional.pad(self.attention.to_k(c), (0, 0, *padding))))
+        self.value.update(self._heads(functional.pad(self.attention.to_v(c), (0, 0, *padding))))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.attention.heads, -1)).transpose(1, 2)  # (N, H, K, D)
@@ -66,91 +67,83 @@ class CachedCrossAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Attend to the tokens of the last clips held, as many as there are."""
+        """Attend to the tokens of the last rows, as many as there are hidden states."""
         rows = slice(-len(hidden_states), None)
-        made = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             self._heads(attn.to_q(hidden_states)),
             self.key.value[rows],
             self.value.value[rows],
             attn_mask=self.bias.value[rows],
         )
-        return attn.to_out[0](made.transpose(1, 2).flatten(2))
+        return attn.to_out[0](attended.transpose(1, 2).flatten(2))
 
 
 class CachedModule(nn.Module):
-    """In the place of a module that reads the conditions alone.
-
-    Args:
-        module: What makes the output.
-    """
+    """Replacement of a module that reads the conditions alone, by its output."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.made, self.output = (module,), StaticBuffer()  # in a tuple: not a module of the twin any more
+        self.module, self.output = (module,), StaticBuffer()  # in a tuple, so that it is no submodule
 
-    def hold(self, conditions: Tensor) -> None:
-        self.output.hold(self.made[0](conditions))
+    def update(self, conditions: Tensor) -> None:
+        self.output.update(self.module[0](conditions))
 
     def forward(self, conditions: Tensor) -> Tensor:
         return self.output.value[-len(conditions) :]
 
 
 class TimestepTable:
-    """The residual blocks' shares of the time embedding: all steps' made at once, one step's shown at a time.
+    """Projections of the time embedding in all residual blocks: computed for all steps, selected by step.
 
     Args:
-        networks: U-Nets and ControlNets, each with the residual blocks that read its time embedding.
+        blocks: Residual blocks that read the time embedding, by its network: a U-Net or ControlNet.
     """
 
-    def __init__(self, networks: Iterable[tuple[Any, list[Any]]]) -> None:
-        self.row, self.made = StaticBuffer(), []
+    def __init__(self, blocks: Mapping[Any, Sequence[Any]]) -> None:
+        self.row, self.embeddings = StaticBuffer(), []
         start = 0
-        for network, blocks in networks:
-            self.made.append((network.time_proj, network.time_embedding, _projections(blocks)))
+        for network, readers in blocks.items():
+            projections = [(block.nonlinearity, block.time_emb_proj) for block in readers]
+            self.embeddings.append((network.time_proj, network.time_embedding, projections))
             network.time_proj = network.time_embedding = Identity()
-            for block in blocks:
+            for block in readers:
                 width = block.time_emb_proj.out_features
-                block.time_emb_proj = TimeRow(self.row, start, width)
+                block.time_emb_proj = TimestepProjection(self.row, start, width)
                 start += width
 
-    def hold(self, timesteps: Tensor, dtype: torch.dtype) -> None:
-        """Make the shares of all steps, (n,) timesteps."""
-        shares = [
+    def update(self, timesteps: Tensor, dtype: torch.dtype) -> None:
+        """Compute the projections for timesteps (n,)."""
+        columns = [
             projection(act(time_embedding(time_proj(timesteps).to(dtype))))
-            for time_proj, time_embedding, projections in self.made
+            for time_proj, time_embedding, projections in self.embeddings
             for act, projection in projections
         ]
-        self.rows = torch.cat(shares, dim=1) if shares else timesteps[:, None].to(dtype)
+        self.rows = torch.cat(columns, dim=1) if columns else timesteps[:, None].to(dtype)
 
-    def show(self, i: int) -> None:
-        """Turn to step i."""
-        self.row.hold(self.rows[i : i + 1])
+    def select(self, i: int) -> None:
+        self.row.update(self.rows[i : i + 1])
 
 
-class TimeRow(nn.Module):
-    """A residual block's shared_copy of the time embedding, read off the clock's row."""
+class TimestepProjection(nn.Module):
+    """Replacement of a residual block's projection of the time embedding, by its columns of the table."""
 
     def __init__(self, row: StaticBuffer, start: int, width: int) -> None:
         super().__init__()
-        self.row, self.share = row, slice(start, start + width)
+        self.row, self.columns = row, slice(start, start + width)
 
     def forward(self, temb: Tensor) -> Tensor:
-        return self.row.value[:, self.share]
+        return self.row.value[:, self.columns]
 
 
 class Identity(nn.Module):
-    """In the place of a time embedding that nobody reads any more."""
+    """Replacement of a time embedding, whose projections are in the table."""
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return x
 
 
-def _projections(blocks: Iterable[Any]) -> list[tuple[Any, Any]]:
-    return [(block.nonlinearity, block.time_emb_proj) for block in blocks]
-
-
-def part_late(network: Any) -> None:
-    """Let a U-Net or ControlNet of diffusers take one latent for both branches' tokens."""
+def share_until_text(network: Any) -> None:
+    """Let a U-Net or ControlNet of diffusers take one latent for the tokens of both branches of guidance."""
     for block in [*network.down_blocks, network.mid_block]:
         if getattr(block, "attentions", None):
             block.attentions[0] = SplitAtFirstCrossAttention(block.attentions[0])
@@ -160,25 +153,25 @@ def part_late(network: Any) -> None:
 
 
 class SplitAtFirstCrossAttention(nn.Module):
-    """In the place of the first transformer that hears the text: doubles the latents where there are two.
+    """Wrapper of the first transformer with cross attention, which duplicates the latents for both branches.
 
-    The latents attend to themselves before they hear the text, so that this serves both branches as well.
+    The self-attention before the cross attention is the same for both branches.
     """
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
         self.transformer = transformer
-        self.alike = SharedSelfAttention(transformer.transformer_blocks[0].attn1)
-        transformer.transformer_blocks[0].attn1 = self.alike
+        self.shared = SharedSelfAttention(transformer.transformer_blocks[0].attn1)
+        transformer.transformer_blocks[0].attn1 = self.shared
 
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **named: Any) -> Any:
-        self.alike.rows = len(hidden_states)
-        hidden_states = as_many(hidden_states, encoder_hidden_states)
-        return self.transformer(hidden_states, encoder_hidden_states=encoder_hidden_states, **named)
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **options: Any) -> Any:
+        self.shared.rows = len(hidden_states)
+        hidden_states = match_rows(hidden_states, encoder_hidden_states)
+        return self.transformer(hidden_states, encoder_hidden_states=encoder_hidden_states, **options)
 
 
 class SharedSelfAttention(nn.Module):
-    """In the place of a self-attention whose input is the same for both branches: computes one of them."""
+    """Wrapper of a self-attention whose input is the same for both branches, computed for one."""
 
     rows: int
 
@@ -186,12 +179,12 @@ class SharedSelfAttention(nn.Module):
         super().__init__()
         self.attention = attention
 
-    def forward(self, hidden_states: Tensor, **named: Any) -> Tensor:
-        return as_many(self.attention(hidden_states[: self.rows], **named), hidden_states)
+    def forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        return match_rows(self.attention(hidden_states[: self.rows], **options), hidden_states)
 
 
 class DuplicateSkips(nn.Module):
-    """In the place of a block on the way up: doubles the skips that come from before the branches part."""
+    """Wrapper of an up block, which duplicates the skips from before the branches separate."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -199,25 +192,25 @@ class DuplicateSkips(nn.Module):
         self.resnets, self.has_cross_attention = block.resnets, getattr(block, "has_cross_attention", False)
 
     def forward(
-        self, hidden_states: Tensor, res_hidden_states_tuple: tuple[Tensor, ...], *others: Any, **named: Any
+        self, hidden_states: Tensor, res_hidden_states_tuple: tuple[Tensor, ...], *others: Any, **options: Any
     ) -> Tensor:
-        skips = tuple(as_many(skip, hidden_states) for skip in res_hidden_states_tuple)
-        return self.block(hidden_states, skips, *others, **named)
+        skips = tuple(match_rows(skip, hidden_states) for skip in res_hidden_states_tuple)
+        return self.block(hidden_states, skips, *others, **options)
 
 
-def as_many(x: Tensor, others: Tensor) -> Tensor:
-    """x, once more for the second branch where the others have twice its rows."""
-    return torch.cat([x, x]) if len(others) == 2 * len(x) else x
+def match_rows(x: Tensor, other: Tensor) -> Tensor:
+    """x, repeated for the second branch where the other tensor has twice its rows."""
+    return torch.cat([x, x]) if len(other) == 2 * len(x) else x
 
 
 @dataclass(frozen=True)
 class ComputeFormat:
-    """How a twin computes.
+    """Number format of a static backbone.
 
     Args:
-        dtype: Of its weights and activations.
-        memory_format: Of its pictures and of its convolutions' weights.
-        text_bucket: Tokens are padded to a multiple of this, so that prompts of any length run one graph.
+        dtype: Type of weights and activations.
+        memory_format: Memory format of images and of the weights of convolutions.
+        text_bucket: Number of tokens, to a multiple of which prompts are padded, so that all run one graph.
     """
 
     dtype: torch.dtype = torch.float32
@@ -225,21 +218,21 @@ class ComputeFormat:
     text_bucket: int = 1
 
     def padded(self, length: int) -> int:
-        """The length of so many tokens with their padding."""
+        """Number of tokens with padding."""
         return -(-length // self.text_bucket) * self.text_bucket
 
 
 class StaticBackbone:
-    """The backbone's twin.
+    """A backbone on static tensors, with the work of all steps done once.
 
     Args:
-        backbone: Any backbone of diffusers' blocks.
-        latent_shape: (C, T, F).
-        conditions: Of any clip; shows who reads the tokens, and who looks past their padding.
-        form: How it computes.
+        backbone: Any backbone of blocks of diffusers.
+        latent_shape: Shape of the latent of one clip, (C, T, F).
+        conditions: Conditions of any clip, to find the modules that read the tokens and their mask.
+        form: Number format.
 
     Raises:
-        SamplerError: The backbone reads the tokens in a way that is not known here.
+        SamplerError: The backbone has a cross attention of an unknown kind.
     """
 
     def __init__(
@@ -251,40 +244,42 @@ class StaticBackbone:
     ) -> None:
         self.form, self.bins = form, latent_shape[2]
         self.backbone: Any = shared_copy(backbone, form)
-        seen = find_readers(self.backbone, latent_shape, self._cast(conditions))
-        self.attentions = [
-            CachedCrossAttention(attention, masked) for attention, masked in seen.attentions.items()
-        ]
-        self.clock = TimestepTable(seen.networks())
-        self.local = _held_local(self.backbone)
-        if self.local is not None:  # else e_lv may be read behind the place where the branches part
-            part_late(self.backbone.controlnet)
-            part_late(self.backbone.unet)
+        attentions, blocks = find_readers(self.backbone, latent_shape, self._cast(conditions))
+        self.attentions = [CachedCrossAttention(*found) for found in attentions.items()]
+        self.time = TimestepTable(blocks)
+        self.local: CachedModule | None = None
+        controlnet = getattr(self.backbone, "controlnet", None)
+        if controlnet is not None and controlnet.controlnet_cond_embedding is not None:
+            self.local = CachedModule(controlnet.controlnet_cond_embedding)
+            controlnet.controlnet_cond_embedding = self.local
+            # Otherwise e_lv may be read after the place where the branches separate.
+            share_until_text(controlnet)
+            share_until_text(self.backbone.unet)
         self.t, self.c, self.mask, self.e_lv = StaticBuffer(), StaticBuffer(), StaticBuffer(), StaticBuffer()
 
-    def hold(self, conditions: Conditions, timesteps: Tensor) -> None:
+    def update(self, conditions: Conditions, timesteps: Tensor) -> None:
         """Do the constant work of one generation."""
         conditions = self._cast(conditions)
         c, mask, e_lv = conditions.c, conditions.mask, conditions.e_lv
         length = self.form.padded(c.shape[1])
         for attention in self.attentions:
-            attention.hold(c, mask, length)
+            attention.update(c, mask, length)
         if self.local is not None:
-            self.local.hold(self.backbone.conditioning_image(e_lv, self.bins))
-        self.clock.hold(timesteps, self.form.dtype)
+            self.local.update(self.backbone.conditioning_image(e_lv, self.bins))
+        self.time.update(timesteps, self.form.dtype)
         padding = (0, length - c.shape[1])
-        self.c.hold(nn.functional.pad(c, (0, 0, *padding)))
-        self.mask.hold(nn.functional.pad(mask, padding))
-        self.e_lv.hold(e_lv)
+        self.c.update(functional.pad(c, (0, 0, *padding)))
+        self.mask.update(functional.pad(mask, padding))
+        self.e_lv.update(e_lv)
         self.timesteps = timesteps
 
-    def show(self, i: int) -> None:
-        """Turn to step i."""
-        self.clock.show(i)
-        self.t.hold(self.timesteps[i : i + 1])
+    def select(self, i: int) -> None:
+        """Set the time of step i."""
+        self.time.select(i)
+        self.t.update(self.timesteps[i : i + 1])
 
     def inputs(self, z_t: Tensor, *, guided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (B, C, T, F) -> what the backbone takes, to predict both branches or one."""
+        """Latents (B, C, T, F) -> inputs of the backbone, for both branches or for the conditional one."""
         z_t = z_t.to(self.form.dtype, memory_format=self.form.memory_format)
         tokens = slice(-len(z_t) * (2 if guided else 1), None)
         if guided and self.local is None:
@@ -299,79 +294,61 @@ class StaticBackbone:
 
 
 def shared_copy(module: nn.Module, form: ComputeFormat) -> nn.Module:
-    """A copy whose parameters lie where the module's do, unless type or layout differ."""
-    known: dict[int, Any] = {
+    """Copy that shares the memory of the parameters, unless type or memory format differ."""
+    shared: dict[int, Any] = {
         id(each): nn.Parameter(each.detach(), requires_grad=False) for each in module.parameters()
     }
-    made: Any = copy.deepcopy(module, known).eval()
+    copied: Any = copy.deepcopy(module, shared).eval()
     if form.memory_format is torch.contiguous_format:
-        return made.to(form.dtype)
-    return made.to(dtype=form.dtype, memory_format=form.memory_format)
-
-
-@dataclass
-class InputReaders:
-    """Who reads what.
-
-    Args:
-        attentions: Every attention that reads the tokens, and whether it looks past their padding.
-        embeddings: Every time embedding that was made: which network's.
-        blocks: Every residual block, by the network whose time embedding it reads.
-    """
-
-    attentions: dict[Any, bool] = field(default_factory=dict)
-    embeddings: dict[int, Any] = field(default_factory=dict)
-    blocks: dict[Any, list[Any]] = field(default_factory=dict)
-
-    def networks(self) -> list[tuple[Any, list[Any]]]:
-        return list(self.blocks.items())
+        return copied.to(form.dtype)
+    return copied.to(dtype=form.dtype, memory_format=form.memory_format)
 
 
 def find_readers(
     backbone: nn.Module, latent_shape: tuple[int, int, int], conditions: Conditions
-) -> InputReaders:
-    """Run the backbone on one clip, and see who reads the tokens and the time."""
-    seen = InputReaders()
-    first = Conditions(conditions.c[:1], conditions.mask[:1], conditions.e_lv[:1])
-    z_t, t = first.c.new_zeros(1, *latent_shape), first.c.new_zeros(1, dtype=torch.int64)
-    hooks = list(_watch(backbone, first.c, seen))
-    try:
-        backbone(z_t, t, first.c, first.mask, first.e_lv)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+) -> tuple[dict[Any, bool], dict[Any, list[Any]]]:
+    """Run the backbone on one clip to find the modules that read the tokens and the time.
 
-
-def _watch(backbone: nn.Module, c: Tensor, seen: InputReaders) -> Any:
+    Returns:
+        Every attention that reads the tokens, with True where it masks their padding; and the residual blocks
+        that read a time embedding, by its network.
+    """
     from diffusers import ControlNetModel, UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
 
-    def reads_tokens(module: Any, given: Any, named: Any) -> None:
-        if named.get("encoder_hidden_states") is c:
+    c, mask, e_lv = conditions.c[:1], conditions.mask[:1], conditions.e_lv[:1]
+    attentions: dict[Any, bool] = {}
+    blocks: dict[Any, list[Any]] = {}
+    embeddings: dict[int, Any] = {}  # networks by the ids of their embeddings, which are kept: ids are reused
+
+    def reads_tokens(module: Any, inputs: Any, options: Any) -> None:
+        if options.get("encoder_hidden_states") is c:
             _check_plain(module)
-            seen.attentions[module] = named.get("attention_mask") is not None
+            attentions[module] = options.get("attention_mask") is not None
 
-    def made_embedding(network: Any) -> Callable[..., None]:
-        def made(module: Any, given: Any, embedding: Tensor) -> None:
-            seen.embeddings[id(embedding)] = (network, embedding)  # kept, so that its id stays its own
-            seen.blocks.setdefault(network, [])
+    def makes_embedding(network: Any, module: Any, inputs: Any, embedding: Tensor) -> None:
+        embeddings[id(embedding)] = (network, embedding)
+        blocks.setdefault(network, [])
 
-        return made
+    def reads_time(module: Any, inputs: Any) -> None:
+        if len(inputs) > 1 and id(inputs[1]) in embeddings and module.time_emb_proj is not None:
+            blocks[embeddings[id(inputs[1])][0]].append(module)
 
-    def reads_time(module: Any, given: Any) -> None:
-        network, _ = seen.embeddings.get(id(given[1]), (None, None)) if len(given) > 1 else (None, None)
-        if network is not None and module.time_emb_proj is not None:
-            seen.blocks[network].append(module)
-
+    hooks = []
     for module in backbone.modules():
         if isinstance(module, Attention):
-            yield module.register_forward_pre_hook(reads_tokens, with_kwargs=True)
+            hooks.append(module.register_forward_pre_hook(reads_tokens, with_kwargs=True))
         elif isinstance(module, ResnetBlock2D):
-            yield module.register_forward_pre_hook(reads_time)
+            hooks.append(module.register_forward_pre_hook(reads_time))
         elif isinstance(module, UNet2DConditionModel | ControlNetModel):
-            yield module.time_embedding.register_forward_hook(made_embedding(module))
+            hooks.append(module.time_embedding.register_forward_hook(partial(makes_embedding, module)))
+    try:
+        backbone(c.new_zeros(1, *latent_shape), c.new_zeros(1, dtype=torch.int64), c, mask, e_lv)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return attentions, blocks
 
 
 def _check_plain(attention: Any) -> None:
@@ -380,14 +357,6 @@ def _check_plain(attention: Any) -> None:
     if any(norm is not None for norm in norms) or attention.norm_cross or scaled:
         raise SamplerError(
             "The backbone's cross attention has norms or residuals of its own, which sampler.fast does not "
-            "know. Bind run.sampler = @sampler.reference."
+            "know.",
+            advice="Bind run.sampler = @sampler.reference.",
         )
-
-
-def _held_local(backbone: Any) -> CachedModule | None:
-    """Hold the embedding of the local features, where the backbone has a stock ControlNet's."""
-    controlnet = getattr(backbone, "controlnet", None)
-    if controlnet is None or controlnet.controlnet_cond_embedding is None:
-        return None
-    controlnet.controlnet_cond_embedding = CachedModule(controlnet.controlnet_cond_embedding)
-    return controlnet.controlnet_cond_embedding
