@@ -3,7 +3,8 @@
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,7 @@ from stav2a.cli.options import MAX_SEED, TrustRecipe
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError, exit_code
 
 if TYPE_CHECKING:
-    from stav2a.experiments.run_folder import FinishedRun
-    from stav2a.experiments.soundtrack import SamplingSettings
+    import numpy as np
 
 MAX_STEPS = 999  # one less than the noise levels: spread over all 1000, diffusers' steps leave the table
 
@@ -66,7 +66,7 @@ def generate(
     """Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run."""
     _check_names(videos, output)
     from stav2a.experiments import run_folder
-    from stav2a.experiments.soundtrack import SamplingSettings
+    from stav2a.sampling.video_to_audio import video_to_audio
     from stav2a.utils.files import check_writable
 
     finished = run_folder.load(run, trust=trust_recipe)
@@ -74,17 +74,22 @@ def generate(
     prompt = prompt.strip()
     if not prompt and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
-    weight = finished.experiment.guidance_scale if guidance is None else guidance
-    settings = SamplingSettings(
+    experiment = finished.experiment
+    weight = experiment.guidance_scale if guidance is None else guidance
+    make_sound = partial(
+        video_to_audio,
+        finished.model,
+        sampler=experiment.sampler(),
+        scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
         prompt=prompt,
         seed=seed,
-        num_inference_steps=steps or finished.experiment.num_inference_steps,
-        guidance_scale=weight if prompt else 1.0,
+        num_inference_steps=steps or experiment.num_inference_steps,
+        guidance_scale=weight if prompt else 1.0,  # both branches are equal for the null text
     )
     failed = 0
     for video in videos:
         try:
-            print(_add_sound(finished, video, settings, output), flush=True)
+            print(_add_sound(make_sound, video, output), flush=True)
         except Exception as error:
             if exit_code(error) is None:
                 raise
@@ -94,14 +99,13 @@ def generate(
     return FAILURE if failed else SUCCESS
 
 
-def _add_sound(finished: "FinishedRun", video: Path, settings: "SamplingSettings", output: Path) -> Path:
-    """Write a video's mp4 and wav, and return the mp4."""
+def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path) -> Path:
+    """Write the mp4 and wav of a video, and return the mp4."""
     from stav2a.data.media import check_copyable, mux, write_wav
     from stav2a.data.mel import SAMPLE_RATE
-    from stav2a.experiments.soundtrack import soundtrack
 
     check_copyable(video)  # before minutes of work
-    sound = soundtrack(finished, video, settings)
+    sound = make_sound(video)
     with_picture, alone = _targets(video, output)
     mux(video, sound, SAMPLE_RATE, with_picture)
     write_wav(alone, sound, SAMPLE_RATE)

@@ -2,7 +2,6 @@
 
 import json
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,7 +14,6 @@ from stav2a.cli.main import main
 from stav2a.data.media import probe, read_audio, write_clip, write_wav
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
-from stav2a.experiments import soundtrack as subject
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.utils.store import save_tensors
@@ -129,60 +127,6 @@ def test_guidance_without_a_prompt_warns_and_is_not_computed(run, videos, tmp_pa
     assert call(run, tmp_path, videos / "short.mp4", "--guidance", 5) == 0
     assert "warning: --guidance has no effect without a --prompt." in capsys.readouterr().err
     assert (tmp_path / "short.wav").read_bytes() == (made[0] / "short.wav").read_bytes()
-
-
-# Windows
-
-
-@pytest.mark.parametrize("rate_hz", [4.0, 12.5, 25.0])
-@pytest.mark.parametrize("duration_s", [0.04, 1.0, 2.56, 2.57, 4.5, 6.4, 7.77, 61.3])
-def test_windows_cover_the_video_and_share_a_quarter(duration_s, rate_hz):
-    starts = subject.window_starts(duration_s, DURATION_S, rate_hz)
-    strides = [after - before for before, after in pairwise(starts)]
-    assert starts[0] == 0
-    assert all(0 < stride <= 0.75 * DURATION_S * rate_hz + 1e-6 for stride in strides)
-    assert starts[-1] / rate_hz + DURATION_S >= duration_s - 1e-6
-    assert starts[-1] == 0 or starts[-1] / rate_hz + DURATION_S < duration_s + 1 / rate_hz
-
-
-def test_a_clip_no_longer_than_the_model_is_one_window():
-    assert subject.window_starts(DURATION_S, DURATION_S, 12.5) == [0]
-
-
-def test_each_window_sees_its_own_time_and_the_last_frame_is_held(videos):
-    class Encoder:
-        frame_rate_hz, frame_size = 12.5, 32
-
-    long = subject.read_windows(videos / "long.mp4", [0, 24, 48], DURATION_S, Encoder)
-    assert long.shape == (3, 32, 3, 32, 32) and long.dtype == torch.uint8
-    assert torch.equal(long[0, 24:], long[1, :8])
-    brightness = long[:, :, 0].float().flatten(2).median(2).values
-    assert brightness[1, 0] == pytest.approx(2 * 48, abs=4)  # frame 48 of 25 a second: 24 of 12.5
-    short = subject.read_windows(videos / "short.mp4", [0], DURATION_S, Encoder)
-    assert torch.equal(short[0, 13:], short[0, 13:14].expand(19, -1, -1, -1))  # its end is at 1.04 s
-    assert not torch.equal(short[0, 12], short[0, 13])
-
-
-def test_a_cross_fade_keeps_the_loudness_of_noise():
-    rng = np.random.default_rng(0)
-    parts = list(rng.normal(size=(3, 40_000)).astype(np.float32))
-    joined = subject.cross_fade(parts, [0, 30_000, 60_000], 10_000)
-    assert joined.shape == (100_000,)
-    assert np.array_equal(joined[:30_000], parts[0][:30_000])
-    assert np.array_equal(joined[40_000:60_000], parts[1][10_000:30_000])
-    assert np.array_equal(joined[70_000:], parts[2][10_000:])
-    assert joined[30_000:40_000].std() == pytest.approx(1, abs=0.03)
-
-
-def test_a_large_overlap_fades_in_its_middle():
-    joined = subject.cross_fade([np.ones(100), np.zeros(100)], [0, 20], 10)
-    assert np.array_equal(joined[:55], np.ones(55)) and np.array_equal(joined[65:], np.zeros(55))
-    assert (np.diff(joined[54:66]) < 0).all()
-
-
-def test_windows_have_noise_of_their_own():
-    seeds = [subject.window_seed(seed, number) for seed in range(3) for number in range(100)]
-    assert len({*seeds, *(seed + 1 for seed in seeds)}) == 600  # with the scheduler's
 
 
 # Bad videos
@@ -317,7 +261,7 @@ def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
     next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
     save_tensors(copy.weights, state)
     assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1
-    assert "short.mp4: the run's model makes NaN of it" in capsys.readouterr().err
+    assert "short.mp4: The model gives NaN for this video" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 

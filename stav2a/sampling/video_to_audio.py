@@ -1,0 +1,150 @@
+"""Sound for a video of any duration, by a model of one duration.
+
+The video is read once, at the frame rate and size of the encoder. A longer video is covered by overlapping
+windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stav2a.data.media import probe, read_video
+from stav2a.data.mel import SAMPLE_RATE
+from stav2a.models.stav2a import STAV2A, as_video
+from stav2a.sampling.reference import SamplerError
+from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
+from stav2a.utils.resampling import fit_audio
+
+OVERLAP = 0.25  # least overlap of neighbouring windows, and length of the cross-fade, as a share of a window
+BATCH = 8  # windows denoised together
+ROUNDING = 1e-6  # in frames
+
+
+@torch.no_grad()
+def video_to_audio(
+    model: STAV2A,
+    video: Path,
+    *,
+    sampler: Any,
+    scheduler: Any,
+    prompt: str = "",
+    seed: int = 0,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> np.ndarray:
+    """Generate the sound of a video, exactly as long as its picture.
+
+    The same file, arguments and number of threads give the same bits.
+
+    Args:
+        model: Model in evaluation mode.
+        video: File of the video.
+        sampler: A sampler, such as `FastSampler()`.
+        scheduler: A scheduler of diffusers, for the prediction type of the model.
+        prompt: Caption; "" is the null text.
+        seed: Seed of the noise, together with the number of a window.
+        num_inference_steps: Number of denoising steps.
+        guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
+
+    Returns:
+        Waveform (S,) at `SAMPLE_RATE` Hz.
+
+    Raises:
+        MediaError: The video can't be read.
+        SamplerError: The model gives NaN.
+    """
+    duration_s, rate_hz = probe(video).duration_s, model.feature_encoder.frame_rate_hz
+    starts = window_starts(duration_s, model.duration_s, rate_hz)
+    frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
+    batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
+    parts: list[np.ndarray] = []
+    total = len(batches) * num_inference_steps
+    with tqdm(total=total, desc=video.name, unit="step", leave=False, disable=None) as bar:
+
+        def progress(timesteps: Iterable[Any]) -> Iterator[Any]:
+            for t in timesteps:
+                yield t
+                bar.update()
+
+        for batch, numbers in batches:
+            z = sampler(
+                model,
+                model.feature_encoder(as_video(batch)),
+                [prompt] * len(batch),
+                scheduler=scheduler,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                seeds=[noise_seed(seed, number) for number in numbers.tolist()],
+                progress=progress,
+            )
+            parts.extend(_finite(to_audio(model, _finite(z))[1]).numpy())
+    samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
+    sound = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
+    return fit_audio(sound.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))
+
+
+def _finite(x: Tensor) -> Tensor:
+    if not x.isfinite().all():
+        raise SamplerError(
+            "The model gives NaN for this video: its training diverged.",
+            advice="Take another model, or train it again with a smaller learning rate.",
+        )
+    return x
+
+
+def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> list[int]:
+    """First frames of as few windows as cover a duration, spread evenly.
+
+    They lie on frames of the encoder, so the last window ends with the clip or less than a frame after it.
+
+    Example:
+        >>> window_starts(6.4, 2.56, 12.5), window_starts(1.0, 2.56, 12.5)
+        ([0, 24, 48], [0])
+    """
+    last = max(0, math.ceil((duration_s - window_s) * frame_rate_hz - ROUNDING))
+    stride = max(1, math.floor((1 - OVERLAP) * window_s * frame_rate_hz + ROUNDING))
+    steps = math.ceil(last / stride)
+    return [0] + [round(step * last / steps) for step in range(1, steps + 1)]
+
+
+def read_windows(video: Path, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:
+    """Frames of all windows (N, L, 3, H, W) uint8, padded with the last frame of the video."""
+    rate_hz, length = encoder.frame_rate_hz, max(1, round(window_s * encoder.frame_rate_hz))
+    duration_s = (starts[-1] + length) / rate_hz
+    frames = read_video(video, frame_rate_hz=rate_hz, size=encoder.frame_size, duration_s=duration_s)
+    windows = np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)  # (·, H, W, 3, L), a view
+    return torch.from_numpy(windows[list(starts)]).permute(0, 4, 3, 1, 2)
+
+
+def cross_fade(parts: Sequence[np.ndarray], starts: Sequence[int], length: int) -> np.ndarray:
+    """Join overlapping sounds with a cross-fade in the middle of each overlap.
+
+    The fade has equal power (sine and cosine), since windows are drawn from independent noise: uncorrelated
+    sounds keep their loudness, and would lose 3 dB in the middle of a linear fade.
+
+    Args:
+        parts: Sounds (S,), each of which overlaps the next.
+        starts: First sample of each sound; the first is 0.
+        length: Length of a fade, in samples; a shorter overlap is faded over its whole length.
+
+    Example:
+        >>> print(cross_fade([np.ones(4), np.zeros(4)], [0, 3], 1).round(3))
+        [1. 1. 1. 0.707 0. 0. 0. ]
+    """
+    sound = np.zeros(starts[-1] + len(parts[-1]), dtype=np.float32)
+    sound[: len(parts[0])] = parts[0]
+    for before, part, previous, start in zip(parts, parts[1:], starts, starts[1:], strict=False):
+        overlap = previous + len(before) - start
+        fade = min(length, overlap)
+        first = (overlap - fade) // 2  # of the fade, counted from `start`
+        angle = np.pi / 2 * (np.arange(fade) + 0.5) / fade
+        faded = slice(start + first, start + first + fade)
+        sound[faded] = np.cos(angle) * sound[faded] + np.sin(angle) * part[first : first + fade]
+        sound[faded.stop : start + len(part)] = part[first + fade :]
+    return sound
