@@ -107,7 +107,7 @@ class UNetControlNetMasked(UNetControlNet):
     def control(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Residuals:
         net = self.controlnet
         x = net.conv_in(z_t) + net.controlnet_cond_embedding(e_lv)
-        return masked_residuals(net, x, t, c, mask, modulations=[nn.Identity()] * len(net.down_blocks))
+        return _masked_residuals(net, x, t, c, mask, [nn.Identity()] * len(net.down_blocks))
 
 
 class LocalEmbedding(nn.Module):
@@ -133,24 +133,12 @@ class LocalEmbedding(nn.Module):
         return repeat(self.embed(rearrange(e_lv, "b t d -> b d t")), "b d t -> b d t 1")
 
 
-def masked_residuals(
-    controlnet: Any,
-    x: Tensor,
-    t: Tensor,
-    c: Tensor,
-    mask: Tensor,
-    *,
-    modulations: Iterable[Callable[..., Any]],
+def _masked_residuals(
+    controlnet: Any, x: Tensor, t: Tensor, c: Tensor, mask: Tensor, modulations: Iterable[Callable[..., Any]]
 ) -> Residuals:
-    """Forward pass of a ControlNet with a mask of the tokens, which diffusers' own forward does not take.
+    """Pass of a ControlNet with a mask of the tokens, from the input x (B, width, T, F) of its first block.
 
-    Args:
-        controlnet: A diffusers `ControlNetModel`.
-        x: Input of the first block (B, width, T, F).
-        t: Timesteps (B,).
-        c: Tokens (B, K, D_c).
-        mask: Mask of the tokens (B, K), False for padding.
-        modulations: Function of x before each resolution.
+    `modulations` are functions of x before each resolution.
     """
     temb = controlnet.time_embedding(controlnet.time_proj(t).to(x.dtype))
     tokens = {"encoder_hidden_states": c, "encoder_attention_mask": mask}
@@ -187,7 +175,7 @@ class UNetControlNetFDN(UNetControlNet):
     def control(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Residuals:
         modulations = [partial(fdn, e_lv=e_lv) for fdn in self.fdn]
         x = self.controlnet.conv_in(z_t)
-        return masked_residuals(self.controlnet, x, t, c, mask, modulations=modulations)
+        return _masked_residuals(self.controlnet, x, t, c, mask, modulations)
 
 
 class FDN(nn.Module):

@@ -14,7 +14,7 @@ from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
 from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble
 from stav2a.recipe import describing
-from stav2a.utils.checkpoints import CheckpointError, RequestedWeights, no_weights, skips_weights
+from stav2a.utils.checkpoints import CONFIG, CheckpointError, RequestedWeights, no_weights, skips_weights
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # per number, by precision
 GRADIENT, ADAMW, EMA = 4, 8, 4  # bytes per trained parameter beside its weight, in float32
@@ -240,12 +240,16 @@ class TextStandIn(nn.Module):
         )
 
     def _build(self, where: str, checkpoint: str) -> None:
+        from huggingface_hub import try_to_load_from_cache
         from transformers import AutoConfig, AutoModelForTextEncoding
 
         folder = Path(checkpoint)
         try:
-            saved = folder if folder.is_dir() else _cached(checkpoint)
-            config = AutoConfig.from_pretrained(saved, local_files_only=True)
+            # transformers would ask the network for a name
+            config_file = folder / CONFIG if folder.is_dir() else try_to_load_from_cache(checkpoint, CONFIG)
+            if not isinstance(config_file, str | Path):
+                raise FileNotFoundError(checkpoint)
+            config = AutoConfig.from_pretrained(Path(config_file).parent, local_files_only=True)
             self.encoder: Any = AutoModelForTextEncoding.from_config(config).requires_grad_(False)
         except (OSError, ValueError):
             raise CheckpointError(
@@ -257,21 +261,6 @@ class TextStandIn(nn.Module):
         if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
             message = f"{where}: no tokenizer there."
             raise CheckpointError(message, advice="Put the tokenizer's files into that folder.")
-
-
-def _cached(name: str) -> Path:
-    """Folder of a model in the cache of the hub; transformers would ask the network for it.
-
-    Raises:
-        FileNotFoundError: The model is not in the cache.
-        ValueError: It can't be the name of a model.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json")
-    if not isinstance(found, str):
-        raise FileNotFoundError(name)
-    return Path(found).parent
 
 
 DATA = ("file", "folder", "videos")  # parameters of datasets that are paths

@@ -175,30 +175,24 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
         RegistryError: A factory fills another slot.
         UsageError: The duration does not make a whole number of latent frames.
     """
-    make = {slot: _isolated(expect(slot, factories[slot])) for slot in BLOCKS}
-    blocks: dict[str, Any] = {
-        slot: make[slot]()
-        for slot in ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
-    }
+    for slot in BLOCKS:
+        expect(slot, factories[slot])
+
+    def make(slot: str, **wired: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):  # the weights of a block do not depend on the other blocks
+            return factories[slot](**wired)
+
+    first = ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
+    blocks = {slot: make(slot) for slot in first}
     shape = latent_shape(blocks["autoencoder"], duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
-    blocks["local_head"] = make["local_head"](in_dim=in_dim, length=shape[1])
-    blocks["global_pooler"] = make["global_pooler"](in_dim=in_dim, cond_dim=cond_dim)
-    unet = make["unet"](latent_channels=shape[0], cond_dim=cond_dim)
-    blocks["backbone"] = make["backbone"](unet=unet, local_dim=blocks["local_head"].dim)
+    blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
+    blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
+    unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim)
+    blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
     model.described = {slot: _described(factories[slot]) for slot in BLOCKS}
     return model
-
-
-def _isolated(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """The factory on a copy of the random state: the weights of a block do not depend on the other blocks."""
-
-    def make(**wired: Any) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            return factory(**wired)
-
-    return make
 
 
 def _described(factory: Callable[..., Any]) -> Any:

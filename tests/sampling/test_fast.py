@@ -65,7 +65,7 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
 
 
 @pytest.mark.parametrize("text_bucket", [1, 7, 64])
-def test_padding_the_tokens_changes_nothing_even_where_no_mask_is_heard(text_bucket):
+def test_padding_the_tokens_changes_nothing_even_without_a_mask(text_bucket):
     model = made()  # whose stock ControlNet takes no mask
     expected = sample(ReferenceSampler(), model)
     assert error(sample(FastSampler(text_bucket=text_bucket), model), expected) <= 1e-5

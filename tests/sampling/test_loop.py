@@ -68,7 +68,7 @@ class NoReads(TorchFunctionMode):
 
 
 class NoScalars(TorchDispatchMode):
-    """The same one floor below, where `if tensor:` arrives too."""
+    """The same one level below, where `if tensor:` arrives too."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert function is not torch.ops.aten._local_scalar_dense.default, "the loop reads a tensor"
@@ -92,8 +92,8 @@ def test_the_plain_loop_does_and_is_caught(scheduler):
         sample(ReferenceSampler(), made(), scheduler=scheduler, progress=guarded)
 
 
-def held_bytes() -> int:
-    """Of all tensors that Python knows."""
+def tensor_bytes() -> int:
+    """Bytes of all tensors that Python knows."""
     tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
     return sum(each.untyped_storage().nbytes() for each in tensors)
 
@@ -103,7 +103,7 @@ def weighed(at: set[int], seen: list[int]) -> Callable[[Iterable[Any]], Iterator
         for i, t in enumerate(timesteps):
             if i in at:
                 gc.collect()
-                seen.append(held_bytes())
+                seen.append(tensor_bytes())
             yield t
 
     return weigh

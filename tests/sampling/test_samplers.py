@@ -85,7 +85,7 @@ def test_the_null_text_is_the_empty_caption(sample, model, e_v):
 
 
 def test_guidance_keeps_the_video_in_both_branches(sample, model, e_v):
-    """Text alone is guided (eq. 7): without a caption the video still tells."""
+    """Text alone is guided (eq. 7): without a caption the video still has an effect."""
     for w in (0.0, 3.0):
         forwards = sample(model, e_v, [""] * 3, guidance_scale=w)
         backwards = sample(model, e_v.flip(1), [""] * 3, guidance_scale=w)

@@ -209,16 +209,14 @@ def vocoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPar
 
 @dataclass(frozen=True)
 class UNetSizes:
-    """Sizes of a published U-Net.
+    """Sizes of a U-Net.
 
     Args:
-        source: Publication or file.
         parameters: Parameters of `unet.stable_diffusion`.
         latent_channels: Channels of the latent, C.
         cond_dim: Width of the cross-attention tokens, D_c.
     """
 
-    source: str
     parameters: Mapping[str, Any]
     latent_channels: int = 8
     cond_dim: int = 1024
@@ -243,16 +241,12 @@ def _sizes(
 
 
 FINE, COARSE = (True, True, True, False), (False, True, True, True)  # levels of cross attention
+_TANGO = _sizes((320, 640, 1280, 1280), FINE, (5, 10, 20, 20), linear=True)
 _PRETRAIN = _sizes((128, 256, 384, 640), COARSE, (8, 8, 8, 8), linear=False)
 UNETS: dict[str, UNetSizes] = {
-    "tango": UNetSizes(
-        "Tango (arXiv 2304.13731), 865.9 M parameters",
-        _sizes((320, 640, 1280, 1280), FINE, (5, 10, 20, 20), linear=True),
-    ),
-    "vta_ldm_pretrain": UNetSizes("VTA-LDM (arXiv 2407.07464), its configuration 'pretrain'", _PRETRAIN),
-    "stav2a": UNetSizes(
-        "STA-V2A (arXiv 2409.08601), inferred: nothing published says it in numbers", _PRETRAIN
-    ),
+    "tango": UNetSizes(_TANGO),  # arXiv 2304.13731, 865.9 M parameters
+    "vta_ldm_pretrain": UNetSizes(_PRETRAIN),  # arXiv 2407.07464, its configuration 'pretrain'
+    "stav2a": UNetSizes(_PRETRAIN),  # arXiv 2409.08601, inferred: no publication has the numbers
 }
 # Settings of a diffusers configuration that change neither weights nor float32 results.
 IGNORED = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size", "upcast_attention"}
@@ -285,7 +279,6 @@ def _from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
     widths = tuple(config["block_out_channels"])
     heads = config.get("attention_head_dim", 8)
     unet = UNetSizes(
-        source,
         {
             "block_out_channels": widths,
             "attention_levels": tuple(kind == "CrossAttnDownBlock2D" for kind in config["down_block_types"]),

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stav2a.registry import register
-from stav2a.sampling.fast.static_backbone import StaticBuffer
+from stav2a.sampling.fast.static_backbone import StaticBuffer, UpBlockWrapper
 from stav2a.sampling.reference import SamplerError
 from stav2a.utils.errors import UsageError
 
@@ -177,13 +177,12 @@ class CachedOutput:
         return [buffer.value for buffer in self.buffers]
 
 
-class CachedInput(nn.Module):
-    """Wrapper of a U-Net's last block that keeps its input."""
+class CachedInput(UpBlockWrapper):
+    """Wrapper of the last block of a U-Net that keeps its input."""
 
     def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.block, self.input = block, StaticBuffer()
-        self.resnets, self.has_cross_attention = block.resnets, getattr(block, "has_cross_attention", False)
+        super().__init__(block)
+        self.input = StaticBuffer()
 
     def forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
         self.input.update(hidden_states)

@@ -183,13 +183,17 @@ class SharedSelfAttention(nn.Module):
         return match_rows(self.attention(hidden_states[: self.rows], **options), hidden_states)
 
 
-class DuplicateSkips(nn.Module):
-    """Wrapper of an up block, which duplicates the skips from before the branches separate."""
+class UpBlockWrapper(nn.Module):
+    """Base of the wrappers of up blocks, with the attributes that the U-Net reads."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.block = block
         self.resnets, self.has_cross_attention = block.resnets, getattr(block, "has_cross_attention", False)
+
+
+class DuplicateSkips(UpBlockWrapper):
+    """Wrapper of an up block, which duplicates the skips from before the branches separate."""
 
     def forward(
         self, hidden_states: Tensor, res_hidden_states_tuple: tuple[Tensor, ...], *others: Any, **options: Any

@@ -21,7 +21,7 @@ VAE: dict[str, Any] = {
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 32}
 CHOICES = ConversionOptions(
-    unet=UNetSizes("tiny", tiny.unet.keywords, latent_channels=4, cond_dim=8),
+    unet=UNetSizes(tiny.unet.keywords, latent_channels=4, cond_dim=8),
     cavp=CAVP,
     vae=VAE,
     hifigan=HIFIGAN,
