@@ -43,11 +43,10 @@ class AudioCollector:
             self._begin(frame, time_s)
         if self.format != _format(frame):
             raise MediaError(
-                f"{self.path}: its sound changes from {self.format} to {_format(frame)} on the way. "
-                f"{RE_ENCODE}"
+                f"its sound changes from {self.format} to {_format(frame)} on the way. {RE_ENCODE}", self.path
             )
         if (gap_s := time_s - self._end_s) > LONGEST_GAP_S:
-            raise MediaError(f"{self.path}: a gap of {gap_s:.0f} s in its sound. {RE_ENCODE}")
+            raise MediaError(f"a gap of {gap_s:.0f} s in its sound. {RE_ENCODE}", self.path)
         if gap_s > GAP_S:
             self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
             self.filled_s += gap_s
@@ -62,8 +61,8 @@ class AudioCollector:
         low, high = SAMPLE_RATES_HZ
         if not low <= frame.sample_rate <= high:
             raise MediaError(
-                f"{self.path}: its sound has {frame.sample_rate} samples a second; {low} to {high} are read. "
-                f"{RE_ENCODE}"
+                f"its sound has {frame.sample_rate} samples a second; {low} to {high} are read. {RE_ENCODE}",
+                self.path,
             )
         self.converter = av.AudioResampler(format="fltp")
         self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
@@ -71,9 +70,7 @@ class AudioCollector:
 
     def _append(self, samples: np.ndarray) -> None:
         if not np.isfinite(samples).all():
-            raise MediaError(
-                f"{self.path}: its sound holds samples that are not finite numbers. Leave it out."
-            )
+            raise MediaError("its sound holds samples that are not finite numbers. Leave it out.", self.path)
         self.pieces.append(samples)
         self.samples += len(samples)
 
@@ -91,7 +88,7 @@ class AudioCollector:
             MediaError: There is none.
         """
         if not self.pieces or self._end_s <= zero_s:
-            raise MediaError(f"{self.path}: no sound while there is a picture. Leave it out.")
+            raise MediaError("no sound while there is a picture. Leave it out.", self.path)
         notes = [f"{self.channels} channels of sound averaged"] if self.channels > 2 else []
         if self.filled_s:
             notes.append(f"{self.filled_s:.2f} s missing in the sound, filled with silence")
@@ -121,13 +118,13 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     path = Path(path)
     with opened(path) as container:
         if not container.streams.audio:
-            raise MediaError(f"{path}: no sound stream in it. Give a file with sound.")
+            raise MediaError("no sound stream in it. Give a file with sound.", path)
         stream, sound = container.streams.audio[0], AudioCollector(path)
         for frame in container.decode(stream):
             sound.add(frame)
         zero_s = _start_s(container)
     if not sound.pieces:
-        raise MediaError(f"{path}: the sound stream is empty. Give a file with sound.")
+        raise MediaError("the sound stream is empty. Give a file with sound.", path)
     return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
 
 

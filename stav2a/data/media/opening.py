@@ -13,10 +13,10 @@ from stav2a.utils.errors import StaV2AError
 
 
 class MediaError(StaV2AError):
-    """A media file that can't be read or written. Its text is one line, whatever the file is called."""
+    """A media file that can't be read or written; `place` is its path. One line, whatever the file's name."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    def text(self) -> str:
+        return printable(f"{self.place}: {self.message}" if self.place else self.message)
 
 
 def printable(text: str) -> str:
@@ -39,7 +39,7 @@ def explained(path: Path, doing: str, advice: str) -> Iterator[None]:
         raise
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path}: {doing} ({reason}). {advice}") from error
+        raise MediaError(f"{doing} ({reason}). {advice}", path) from error
 
 
 MAX_PIXELS = 8192 * 4320  # of a picture
@@ -77,21 +77,23 @@ class ClipLimits:
         decoded, held = 3 * width * height * frames, path.stat().st_size
         if width * height > self.picture_pixels:
             raise MediaError(
-                f"{path}: pictures of {width}×{height}; a clip's have at most {self.picture_pixels} pixels. "
-                "Scale it down first."
+                f"pictures of {width}×{height}; a clip's have at most {self.picture_pixels} pixels. "
+                "Scale it down first.",
+                path,
             )
         if seconds > self.seconds:
             raise MediaError(
-                f"{path}: {seconds:.0f} s long; a clip has at most {self.seconds:g} s. Cut it into clips."
+                f"{seconds:.0f} s long; a clip has at most {self.seconds:g} s. Cut it into clips.", path
             )
         if frames > self.frames:
             raise MediaError(
-                f"{path}: {frames} frames; a clip has at most {self.frames}. Lower its frame rate first."
+                f"{frames} frames; a clip has at most {self.frames}. Lower its frame rate first.", path
             )
         if decoded > self.frame_bytes and decoded > self.expansion * held:
             raise MediaError(
-                f"{path}: {held} bytes hold {decoded / 1e9:.1f} GB of pictures, {decoded // held}:1, which "
-                "no camera makes. Leave it out."
+                f"{held} bytes hold {decoded / 1e9:.1f} GB of pictures, {decoded // held}:1, which "
+                "no camera makes. Leave it out.",
+                path,
             )
 
     def fitted(self, size: tuple[int, int], frames: int) -> tuple[int, int]:
@@ -149,8 +151,9 @@ def opened(path: Path) -> Iterator[Any]:
         with av.open(f"file:{path}", options=SAFE, metadata_errors="ignore") as container:
             if len(container.streams) > MAX_STREAMS:
                 raise MediaError(
-                    f"{path}: {len(container.streams)} streams; at most {MAX_STREAMS} are read. "
-                    "Keep one of picture and one of sound."
+                    f"{len(container.streams)} streams; at most {MAX_STREAMS} are read. "
+                    "Keep one of picture and one of sound.",
+                    path,
                 )
             yield container
 
@@ -158,15 +161,15 @@ def opened(path: Path) -> Iterator[Any]:
 def _check_file(path: Path) -> None:
     with explained(path, "can't be read", "Give a file that you may read."):
         if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-            raise MediaError(f"{path}: an address, where a file was expected. Fetch it first.")
+            raise MediaError("an address, where a file was expected. Fetch it first.", path)
         if not path.exists():
-            raise MediaError(f"{path}: no such file. Give the path of a video file (mp4, mov, webm, mkv, …).")
+            raise MediaError("no such file. Give the path of a video file (mp4, mov, webm, mkv, …).", path)
         if path.is_dir():
-            raise MediaError(f"{path}: a folder, where a video file was expected. Name the files in it.")
+            raise MediaError("a folder, where a video file was expected. Name the files in it.", path)
         if not path.is_file():  # reading a pipe or a device may never end
-            raise MediaError(f"{path}: a pipe or device, where a video file was expected. {COMPLETE}")
+            raise MediaError(f"a pipe or device, where a video file was expected. {COMPLETE}", path)
         if path.stat().st_size == 0:
-            raise MediaError(f"{path}: an empty file (0 bytes). {COMPLETE}")
+            raise MediaError(f"an empty file (0 bytes). {COMPLETE}", path)
 
 
 def video_stream(container: Any, path: Path) -> Any:
@@ -174,16 +177,16 @@ def video_stream(container: Any, path: Path) -> Any:
     if not streams:
         kinds = {"a cover picture" if _is_cover(stream) else stream.type for stream in container.streams}
         held = " and ".join(sorted(kinds)) or "nothing"
-        raise MediaError(f"{path}: no video stream with frames in it: it holds {held}. {COMPLETE}")
+        raise MediaError(f"no video stream with frames in it: it holds {held}. {COMPLETE}", path)
     stream = streams[0]
     if stream.codec_context is None:
-        raise MediaError(f"{path}: its picture has a codec that can't be decoded. Convert it to H.264.")
+        raise MediaError("its picture has a codec that can't be decoded. Convert it to H.264.", path)
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height == 0:
-        raise MediaError(f"{path}: the video has no frames. {COMPLETE}")
+        raise MediaError(f"the video has no frames. {COMPLETE}", path)
     if width * height > MAX_PIXELS:
         raise MediaError(
-            f"{path}: {width}×{height} pixels; at most {MAX_PIXELS} are read. Scale it down first."
+            f"{width}×{height} pixels; at most {MAX_PIXELS} are read. Scale it down first.", path
         )
     _check_rate(stream.average_rate, path)
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -200,22 +203,23 @@ def _is_cover(stream: Any) -> bool:
 
 def _check_rate(rate: Any, path: Path) -> None:
     if not rate:
-        raise MediaError(f"{path}: the video has no frame rate. Re-encode it with one, e.g. ffmpeg -r 25.")
+        raise MediaError("the video has no frame rate. Re-encode it with one, e.g. ffmpeg -r 25.", path)
     slowest, fastest = RATES_HZ
     if not slowest <= rate <= fastest:
         raise MediaError(
-            f"{path}: {float(rate):g} frames a second; {slowest:g} to {fastest:g} are read. "
-            "Re-encode it, e.g. ffmpeg -r 25."
+            f"{float(rate):g} frames a second; {slowest:g} to {fastest:g} are read. "
+            "Re-encode it, e.g. ffmpeg -r 25.",
+            path,
         )
 
 
 def check_complete(path: Path, container: Any, stream: Any, frames: int, found_s: float) -> None:
     """A file cut off behind its index still opens: compare what came with what its header promised."""
     if frames == 0:
-        raise MediaError(f"{path}: the video has no frames. {COMPLETE}")
+        raise MediaError(f"the video has no frames. {COMPLETE}", path)
     declared_s = _declared_s(container, stream)
     if found_s < 0.9 * declared_s - 2 / stream.average_rate:
-        raise MediaError(f"{path}: cut off: {found_s:.2f} s of {declared_s:.2f} s are there. {COMPLETE}")
+        raise MediaError(f"cut off: {found_s:.2f} s of {declared_s:.2f} s are there. {COMPLETE}", path)
 
 
 def _declared_s(container: Any, stream: Any) -> float:
@@ -252,7 +256,7 @@ def probe(path: Path | str) -> VideoInfo:
     with opened(path) as container:  # the turn of the picture is only known from a frame
         first = next(container.decode(video_stream(container, path)), None)
     if first is None:
-        raise MediaError(f"{path}: damaged: no frame of it can be decoded. {COMPLETE}")
+        raise MediaError(f"damaged: no frame of it can be decoded. {COMPLETE}", path)
     turned = first.rotation % 180 != 0
     return VideoInfo(
         width=size[turned],

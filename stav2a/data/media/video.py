@@ -74,12 +74,13 @@ class FrameCollector:
         """
         if (frame.width, frame.height) != self.size:
             raise MediaError(
-                f"{self.path}: its picture changes from {_by(self.size)} to {frame.width}×{frame.height} on "
-                "the way. Re-encode it at one size."
+                f"its picture changes from {_by(self.size)} to {frame.width}×{frame.height} on "
+                "the way. Re-encode it at one size.",
+                self.path,
             )
         if len(self.stamps) == self.expected:
             raise MediaError(
-                f"{self.path}: more frames than the {self.expected} that its packets hold. Leave it out."
+                f"more frames than the {self.expected} that its packets hold. Leave it out.", self.path
             )
         shown = picture(frame, self.converter, self.fitted)
         if not self.stamps:  # one array for all: to stack them at the end would take twice the memory
@@ -103,7 +104,7 @@ class FrameCollector:
         lost = max(0, self.expected - len(self.stamps)) + self.damaged
         if lost > LOST * self.expected:
             raise MediaError(
-                f"{self.path}: damaged: {lost} of {self.expected} frames can't be decoded. {COMPLETE}"
+                f"damaged: {lost} of {self.expected} frames can't be decoded. {COMPLETE}", self.path
             )
         notes = [f"{lost} damaged frames"] if lost else []
         if self.turn:
@@ -203,7 +204,7 @@ def decode(
     with opened(path) as container:
         stream = video_stream(container, path)
         if not container.streams.audio:
-            raise MediaError(f"{path}: no sound stream in it. Training needs clips with sound; leave it out.")
+            raise MediaError("no sound stream in it. Training needs clips with sound; leave it out.", path)
         stretch, expected = _stretch(path, container, stream, start_s, duration_s)
         rate, size = float(stream.average_rate), (stream.codec_context.width, stream.codec_context.height)
         limits.check(path, size, expected, stretch.end_s - stretch.start_s)
@@ -242,8 +243,9 @@ def _stretch(
     frames = sum(map(stretch.holds, stamps))
     if not frames:
         raise MediaError(
-            f"{path}: no frame from {start_s:g} s on; the picture lasts {end_s - begun_s:.2f} s. "
-            "Choose a stretch inside the video."
+            f"no frame from {start_s:g} s on; the picture lasts {end_s - begun_s:.2f} s. "
+            "Choose a stretch inside the video.",
+            path,
         )
     return stretch, frames
 
@@ -318,8 +320,9 @@ def read_video(
             chosen = nearest(pts_s, start_s + ticks)
         if len(chosen) == 0 or not 0 <= start_s <= pts_s[-1]:
             raise MediaError(
-                f"{path}: no frame from {start_s:g} s on for {duration_s:g} s; the last is at "
-                f"{pts_s[-1]:.2f} s. Choose a stretch inside the video."
+                f"no frame from {start_s:g} s on for {duration_s:g} s; the last is at "
+                f"{pts_s[-1]:.2f} s. Choose a stretch inside the video.",
+                path,
             )
     pictures = _decode_only(path, {stamps[index] for index in chosen}, size, gray)
     return np.stack([pictures[stamps[index]] for index in chosen])
@@ -339,7 +342,7 @@ def _decode_only(
                 pictures[stamp(frame)] = fit_picture(picture(frame, converter), size, gray)
             if len(pictures) == len(wanted):
                 return pictures
-    raise MediaError(f"{path}: damaged: {len(wanted) - len(pictures)} frames can't be decoded. {COMPLETE}")
+    raise MediaError(f"damaged: {len(wanted) - len(pictures)} frames can't be decoded. {COMPLETE}", path)
 
 
 def fit_picture(picture: np.ndarray, size: tuple[int, int] | None, gray: bool = False) -> np.ndarray:

@@ -109,7 +109,7 @@ def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Pat
     video_path, output = Path(video_path), Path(output)
     check_copyable(video_path)
     if output.suffix.lower() != ".mp4":
-        raise MediaError(f"{output}: an mp4 is written. Name it {output.with_suffix('.mp4').name}.")
+        raise MediaError(f"an mp4 is written. Name it {output.with_suffix('.mp4').name}.", output)
     with opened(video_path) as container:
         stream = video_stream(container, video_path)
         stamps, end = timeline(container, stream, video_path)
@@ -129,8 +129,9 @@ def check_copyable(video_path: Path | str) -> None:
         codec = video_stream(container, Path(video_path)).codec_context.codec.canonical_name
     if codec not in MP4_CODECS:
         raise MediaError(
-            f"{video_path}: its picture is {codec}, which can't be copied into an mp4 "
-            f"(only {', '.join(MP4_CODECS)}). Convert it first."
+            f"its picture is {codec}, which can't be copied into an mp4 "
+            f"(only {', '.join(MP4_CODECS)}). Convert it first.",
+            video_path,
         )
 
 

@@ -181,7 +181,7 @@ class _DecodedOnce:
 def _native_hz(file: Path) -> int:
     with opened(file) as container:
         if not container.streams.audio:
-            raise MediaError(f"{file}: no sound stream in it. Give a file with sound.")
+            raise MediaError("no sound stream in it. Give a file with sound.", file)
         return int(container.streams.audio[0].rate)
 
 
