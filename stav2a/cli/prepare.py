@@ -111,20 +111,22 @@ def prepare(
     if export and export[0] != "webdataset":
         raise UsageError(f"--export {export[0]}: expected webdataset, then a folder.")
     from stav2a.preparation import preparing  # not above: help comes at once
-    from stav2a.preparation.parts import parts
+    from stav2a.preparation.parts import build_parts
+    from stav2a.preparation.plan import PreparationRequest
 
     experiment, model = _recipe(gin, bind, run, trust_recipe)
     lines = preparing.prepare(
-        preparing.PreparationRequest(manifest, videos, output, captions, split, validation, shard_clips),
-        parts(experiment, without, model),
+        PreparationRequest(manifest, videos, output, captions, split, validation, shard_clips),
+        build_parts(experiment, without, model),
         engine=engine,
         workers=workers or os.cpu_count() or 1,
         retry_failed=retry_failed,
     )
     if export:
-        from stav2a.preparation.webdataset import export as write_tars
+        from stav2a.preparation.dataset_folder import DatasetFolder, export_webdataset
 
-        lines.append(f"export   {write_tars(output, export[1])}")
+        export_webdataset(DatasetFolder(output), export[1])
+        lines.append(f"export   {export[1]}")
     print("\n".join(lines))
     return SUCCESS
 
@@ -132,9 +134,10 @@ def prepare(
 def _recipe(gin: list[str], bind: list[str], run: Path | None, trust: bool) -> tuple[Any, Any]:
     """The experiment, and the model of a finished run, if one is named."""
     if run:
-        from stav2a.preparation.parts import named_run
+        from stav2a.experiments.run_folder import load
 
-        return named_run(run, trust=trust)
+        finished = load(run, trust=trust)
+        return finished.experiment, finished.model
     from stav2a import recipe
     from stav2a.experiments.experiment import Experiment
 

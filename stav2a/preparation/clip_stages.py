@@ -1,4 +1,4 @@
-"""What is done to one clip: decoded, judged, labelled; then encoded. Both engines call the same functions."""
+"""The two stages of a clip, which both engines call: decoding with filters and labels, then encoding."""
 
 import math
 import os
@@ -8,28 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from stav2a.data.decoded import SAMPLE_RATE
 from stav2a.data.filters import Decision
 from stav2a.data.manifest import VIDEOS
-from stav2a.data.media import Decoded, MediaError, decode, frame_count, resample_frames
+from stav2a.data.media import ClipNote, Decoded, MediaError, decode, frame_count, resample_frames
+from stav2a.data.mel import log_mel
 from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
+from stav2a.models.stav2a import as_video
 from stav2a.preparation.plan import PreparationPlan
+from stav2a.utils.distributed import device
 from stav2a.utils.errors import exit_code
 from stav2a.utils.resampling import fit_audio, resample_audio
 
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What a clip is made into.
+    """Rates and sizes of a prepared clip.
 
     Args:
-        frame_rate_hz: Of the feature encoder.
-        frame_size: Side of its square frames.
-        duration_s: Of a clip.
-        latent_frames: Of a clip; onsets are labelled at this rate.
-        keep: Tensors that are kept of every clip that a filter keeps: of frames, e_v, mel, latents.
+        frame_rate_hz: Frame rate of the feature encoder.
+        frame_size: Side of the encoder's square frames, in pixels.
+        duration_s: Duration of a clip, in seconds.
+        latent_frames: Number of latent frames T; onsets are labelled at this rate.
+        keep: Tensors of a clip to store, of frames, e_v, mel, latents.
     """
 
     frame_rate_hz: float
@@ -39,122 +43,111 @@ class ClipSettings:
     keep: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Decode:
-    """Read one clip once, and take of it all that does not need a network.
+    """Decode a clip once, and compute all that needs no encoder.
 
     Args:
-        plan: Says which clips there are.
-        videos: The folder that their files are in.
-        settings: What a clip is made into.
-        detector: Makes the pseudo-labels.
-        filters: By key; each decides on the whole clip, at its own size and rate.
+        plan: Plan with the clips' manifest entries.
+        videos: Folder of the clips' files.
+        settings: Rates and sizes of a prepared clip.
+        detector: Onset detector, the source of the pseudo-labels.
+        filters: Data filters by key; each decides on the whole clip, at its own size and rate.
     """
 
-    def __init__(
-        self,
-        plan: PreparationPlan,
-        videos: Path,
-        settings: ClipSettings,
-        detector: Callable[[np.ndarray, int], np.ndarray],
-        filters: Mapping[str, Callable[[Decoded], Decision]],
-    ) -> None:
-        self.plan, self.videos, self.settings = plan, videos, settings
-        self.detector, self.filters = detector, filters
+    plan: PreparationPlan
+    videos: Path
+    settings: ClipSettings
+    detector: Callable[[np.ndarray, int], np.ndarray]
+    filters: Mapping[str, Callable[[Decoded], Decision]]
 
     def __call__(self, position: int) -> ClipRecord:
-        """A clip that can't be read comes back with its reason, and without tensors."""
-        known = self.plan.entry(position)
+        """The record of a clip; of one that can't be read, a failed record with the reason."""
+        entry = self.plan.entry(position)
         try:
-            if known["fault"]:
-                raise MediaError(f"{known['fault']}.")
-            path = find(self.videos, known["file"], known["id"])
-            known["file"] = path.relative_to(self.videos).as_posix()
-            return self._row(known, decode(path, caption=known["caption"]))
+            if entry["fault"]:
+                raise MediaError(f"{entry['fault']}.")
+            path = find_video(self.videos, entry["file"], entry["id"])
+            entry["file"] = path.relative_to(self.videos).as_posix()
+            return self._record(entry, decode(path, caption=entry["caption"]))
+        except MediaError as error:  # named by its path in the folder of videos
+            return failed(entry, str(MediaError(error.message, error.place and entry["file"])))
         except Exception as error:  # one clip never stops the others
-            return failed(known, told(error).replace(f"{self.videos}/", ""))
+            unexpected = "" if exit_code(error) is not None else f"unexpected {type(error).__name__}: "
+            return failed(entry, f"{unexpected}{error}")
 
-    def _row(self, known: Mapping[str, Any], decoded: Decoded) -> ClipRecord:
-        settings, samples = self.settings, round(self.settings.duration_s * SAMPLE_RATE)
-        decisions = {key: each(decoded) for key, each in self.filters.items()}
-        audio = fit_audio(resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE), samples)
+    def _record(self, entry: Mapping[str, Any], decoded: Decoded) -> ClipRecord:
+        settings = self.settings
+        decisions = {key: data_filter(decoded) for key, data_filter in self.filters.items()}
+        dropping = next((each for each in decisions.values() if not each.keep), None)
+        audio = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
+        audio = fit_audio(audio, round(settings.duration_s * SAMPLE_RATE))
         onsets_s = self.detector(audio, SAMPLE_RATE)
         facts = {
-            **known,
-            **judged(decisions),
+            **entry,
+            "status": DROPPED if dropping else KEPT,
+            "rule": dropping.rule if dropping else "",
+            "reason": dropping.reason if dropping else "",
+            "decisions": {key: {**asdict(d), "score": _finite(d.score)} for key, d in decisions.items()},
             "onsets_s": [round(float(time), 6) for time in onsets_s],
-            "notes": notes(decoded, settings.duration_s),
+            "notes": [asdict(note) for note in (*decoded.notes, *_fitting(decoded, settings.duration_s))],
             "width": decoded.frames.shape[2],
             "height": decoded.frames.shape[1],
             "frame_rate_hz": round(float(decoded.frame_rate_hz), 6),
             "duration_s": round(float(decoded.duration_s), 6),
             "sample_rate": decoded.sample_rate,
         }
-        if not any(decision.keep for decision in decisions.values()):
+        if not any(each.keep for each in decisions.values()):
             return ClipRecord(facts, {})
         labels = onset_frames(onsets_s, settings.latent_frames, settings.latent_frames / settings.duration_s)
         tensors = {"onsets": labels.astype(np.uint8)}
         if {"frames", "e_v"} & set(settings.keep):
-            tensors["frames"] = self._frames(decoded)
+            length, size = frame_count(settings.duration_s, settings.frame_rate_hz), settings.frame_size
+            frames = resample_frames(decoded, settings.frame_rate_hz, (size, size), length)
+            tensors["frames"] = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (L, 3, h, w) uint8
         if {"mel", "latents"} & set(settings.keep):
-            tensors["mel"] = log_mel(audio)
+            tensors["mel"] = log_mel(torch.from_numpy(audio)[None])[0].numpy()  # (1, Tm, M)
         return ClipRecord(facts, tensors)
 
-    def _frames(self, decoded: Decoded) -> np.ndarray:
-        """(L, 3, h, w) uint8 at the encoder's rate and size."""
-        settings = self.settings
-        length = frame_count(settings.duration_s, settings.frame_rate_hz)
-        size = (settings.frame_size, settings.frame_size)
-        frames = resample_frames(decoded, settings.frame_rate_hz, size, length)
-        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
 
-
+@dataclass(frozen=True)
 class Encode:
-    """Put features and latents in the place of frames and mel, for the encoders that there are.
+    """Replace frames and mel by features and latents, with the encoders that have weights.
 
-    One clip at a time, on one thread: a clip's numbers depend on nothing but the clip.
+    One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip.
 
     Args:
-        keep: As in `ClipSettings`.
-        feature_encoder: With its weights; None keeps frames as they are.
-        autoencoder: With its weights; None keeps mel as it is.
+        keep: Tensors to store, as in `ClipSettings`.
+        feature_encoder: Feature encoder with its weights; None keeps frames as they are.
+        autoencoder: Autoencoder with its weights; None keeps mel as it is.
     """
 
-    def __init__(self, keep: tuple[str, ...], feature_encoder: Any, autoencoder: Any) -> None:
-        self.keep, self.feature_encoder, self.autoencoder = keep, feature_encoder, autoencoder
+    keep: tuple[str, ...]
+    feature_encoder: Any
+    autoencoder: Any
 
-    @property
-    def encoders(self) -> bool:
-        """Whether there is any."""
-        return self.feature_encoder is not None or self.autoencoder is not None
-
-    def __call__(self, row: ClipRecord) -> ClipRecord:
+    @torch.no_grad()
+    def __call__(self, record: ClipRecord) -> ClipRecord:
+        tensors = dict(record.tensors)
         try:
-            return self._encoded(row)
-        except MediaError as error:
-            return failed(row.facts, str(error))
-
-    def _encoded(self, row: ClipRecord) -> ClipRecord:
-        import torch
-
-        from stav2a.models.stav2a import as_video
-        from stav2a.utils.distributed import device
-
-        made = dict(row.tensors)
-        with torch.no_grad():
-            if "e_v" in self.keep and "frames" in made:
-                video = as_video(torch.from_numpy(made["frames"])[None]).to(device())
-                made["e_v"] = half("e_v", self.feature_encoder.to(device())(video)[0])
-            if "latents" in self.keep and "mel" in made:
-                mel = torch.from_numpy(made["mel"])[None].to(device())
+            if "e_v" in self.keep and "frames" in tensors:
+                video = as_video(torch.from_numpy(tensors["frames"])[None]).to(device())
+                tensors["e_v"] = to_half("e_v", self.feature_encoder.to(device())(video)[0])
+            if "latents" in self.keep and "mel" in tensors:
+                mel = torch.from_numpy(tensors["mel"])[None].to(device())
                 mean, std = self.autoencoder.to(device()).encode(mel)
-                made["latent_mean"], made["latent_std"] = half("latents", mean[0]), half("latents", std[0])
-        unwanted = {"frames", "mel"} - set(self.keep)
-        return ClipRecord(row.facts, {name: tensor for name, tensor in made.items() if name not in unwanted})
+                tensors["latent_mean"] = to_half("latents", mean[0])
+                tensors["latent_std"] = to_half("latents", std[0])
+        except MediaError as error:
+            return failed(record.facts, str(error))
+        for name in {"frames", "mel"} - set(self.keep):
+            tensors.pop(name, None)
+        return ClipRecord(record.facts, tensors)
 
 
 @dataclass(frozen=True)
 class ClipWork:
-    """Both stages, one after the other: what worker processes run."""
+    """Both stages, one after the other: the work of a local process."""
 
     decode: Decode
     encode: Encode
@@ -163,72 +156,54 @@ class ClipWork:
         return self.encode(self.decode(position))
 
 
-def find(videos: Path, file: str, name: str) -> Path:
+def find_video(videos: Path, file: str, clip: str) -> Path:
     """The file of a clip, inside the folder of videos.
 
+    Args:
+        videos: Folder of videos.
+        file: Path in it; empty for a file named after the clip.
+        clip: The clip's id.
+
     Raises:
-        MediaError: There is none, or it lies elsewhere.
+        MediaError: There is no such file, or it lies outside the folder.
     """
-    found = [file] if file else [f"{name}{suffix}" for suffix in VIDEOS]
-    there = [videos / each for each in found if os.path.lexists(videos / each)]
-    if not there:
-        wanted = file or f"{name}.mp4 (or {', '.join(VIDEOS[1:4])}, …)"
+    names = [file] if file else [f"{clip}{suffix}" for suffix in VIDEOS]
+    found = next((videos / name for name in names if os.path.lexists(videos / name)), None)
+    if found is None:
+        wanted = file or f"{clip}.mp4 (or {', '.join(VIDEOS[1:4])}, …)"
         raise MediaError(f"no such file: {wanted}. Put it into the folder of videos.")
-    real = Path(os.path.realpath(there[0]))  # links followed; a link to itself is left to the reader
-    if not real.is_relative_to(os.path.realpath(videos)) or ".." in Path(found[0]).parts:
-        raise MediaError(f"{found[0]}: leads out of the folder of videos. Copy the file into it.")
-    return there[0]
-
-
-def judged(decisions: Mapping[str, Decision]) -> dict[str, Any]:
-    """What the filters decided, and the first that would leave the clip out."""
-    told = {key: {**asdict(each), "score": _finite(each.score)} for key, each in decisions.items()}
-    dropping = next((each for each in told.values() if not each["keep"]), None)
-    if dropping is None:
-        return {"status": KEPT, "rule": "", "reason": "", "decisions": told}
-    return {"status": DROPPED, "rule": dropping["rule"], "reason": dropping["reason"], "decisions": told}
-
-
-def told(error: Exception) -> str:
-    """Why a clip failed; with the error's kind where it is none that we expect."""
-    expected = exit_code(error) is not None
-    return str(error) if expected else f"unexpected {type(error).__name__}: {error}"
-
-
-def failed(known: Mapping[str, Any], reason: str) -> ClipRecord:
-    """A clip in quarantine."""
-    kept = ("position", "line", "id", "file", "caption", "caption_row", "split", "label")
-    line = " ".join(reason.split())
-    return ClipRecord(
-        {**{name: known[name] for name in kept}, "status": FAILED, "rule": "", "reason": line}, {}
-    )
-
-
-def notes(decoded: Decoded, duration_s: float) -> list[str]:
-    """What was done to bring a clip into its form."""
-    found, picture_s = list(decoded.notes), decoded.duration_s
-    if picture_s > duration_s + 1e-3:
-        found.append(f"picture and sound cut from {picture_s:.2f} s to {duration_s:g} s")
-    if picture_s < duration_s - 1e-3:
-        found.append(f"last frame held from {picture_s:.2f} s to {duration_s:g} s")
+    real = Path(os.path.realpath(found))  # links followed; a link to itself is left to the reader
+    if not real.is_relative_to(os.path.realpath(videos)) or ".." in Path(names[0]).parts:
+        raise MediaError(f"{names[0]}: leads out of the folder of videos. Copy the file into it.")
     return found
 
 
-def log_mel(audio: np.ndarray) -> np.ndarray:
-    """(S,) -> (1, Tm, M) float32."""
-    import torch
-
-    from stav2a.data.mel import log_mel
-
-    return log_mel(torch.from_numpy(audio)[None])[0].numpy()
+def failed(entry: Mapping[str, Any], reason: str) -> ClipRecord:
+    """The record of a clip in quarantine, the reason on one line."""
+    known = ("position", "line", "id", "file", "caption", "caption_row", "split", "label")
+    facts = {name: entry[name] for name in known}
+    return ClipRecord(facts | {"status": FAILED, "rule": "", "reason": " ".join(reason.split())}, {})
 
 
-def half(name: str, tensor: Any) -> np.ndarray:
-    """float16, which keeps 11 bits: half the storage, and far below the noise of training."""
+def to_half(name: str, tensor: torch.Tensor) -> np.ndarray:
+    """float16, which keeps 11 bits: half the storage, and far below the noise of training.
+
+    Raises:
+        MediaError: The tensor is not finite in float16, or all zero.
+    """
     half = tensor.cpu().numpy().astype(np.float16)
     if not np.isfinite(half).all() or not half.any():
         raise MediaError(f"its {name} is not finite, or all zero: the encoder does not fit this clip.")
     return half
+
+
+def _fitting(decoded: Decoded, duration_s: float) -> list[ClipNote]:
+    """Notes on the change of a clip's duration."""
+    if decoded.duration_s > duration_s + 1e-3:
+        return [ClipNote("cut to duration", (decoded.duration_s, duration_s))]
+    if decoded.duration_s < duration_s - 1e-3:
+        return [ClipNote("extended to duration", (decoded.duration_s, duration_s))]
+    return []
 
 
 def _finite(score: float | None) -> float | None:

@@ -1,18 +1,24 @@
-"""The output folder: what is in it, what is finished, and what is kept of an unfinished shard."""
+"""The output folder: its files, what of it is finished, its index, and its export."""
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 
 from stav2a.data.prepared.shards import (
+    FAILED,
     FORMAT,
     INDEX,
+    KEPT,
     SETTINGS,
     SHARDS,
     TEXT,
@@ -24,14 +30,15 @@ from stav2a.data.prepared.shards import (
 )
 from stav2a.preparation.plan import PreparationPlan
 from stav2a.utils.errors import UsageError
+from stav2a.utils.files import new_folder
 
 
 @dataclass(frozen=True)
-class Folder:
+class DatasetFolder:
     """A folder that `stav2a prepare` fills. Its files appear whole; all else lies in `unfinished`.
 
     Args:
-        path: The folder.
+        path: Path of the folder.
     """
 
     path: Path
@@ -44,13 +51,9 @@ class Folder:
     def lock(self) -> Path:
         return self.path / ".lock"
 
-    @property
+    @cached_property
     def plan(self) -> PreparationPlan:
         return PreparationPlan(self.path / "plan.parquet")
-
-    @property
-    def begun(self) -> bool:
-        return (self.path / SETTINGS).is_file()
 
     @property
     def finished(self) -> bool:
@@ -59,14 +62,18 @@ class Folder:
     def shard(self, number: int) -> Path:
         return self.path / SHARDS / f"{number:05d}.safetensors"
 
+    def shards(self) -> list[Path]:
+        """All finished shards, in order."""
+        return sorted((self.path / SHARDS).glob("*.safetensors"))
+
     def text(self, number: int) -> Path:
         return self.path / TEXT / f"{number:05d}.safetensors"
 
     def settings(self) -> dict[str, Any]:
-        """What `begin` wrote.
+        """The settings that the folder was begun with.
 
         Raises:
-            UsageError: Another version did.
+            UsageError: The folder has another format.
         """
         found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
         if found.get("format") != FORMAT:
@@ -77,7 +84,7 @@ class Folder:
         return found
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to go on with other settings than the folder was begun with.
+        """Refuse to continue with other settings than the folder was begun with.
 
         Raises:
             UsageError: They differ; names what differs.
@@ -93,7 +100,7 @@ class Folder:
             )
 
     def write(self, path: Path, content: bytes) -> None:
-        """A file, whole or not at all; what a killed process leaves lies in `unfinished`."""
+        """Write a file, whole or not at all; what a killed process leaves lies in `unfinished`."""
         self.unfinished.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.unfinished / f"{path.name}.new"
@@ -101,42 +108,42 @@ class Folder:
         os.replace(temporary, path)
 
     def write_json(self, path: Path, value: Any) -> None:
-        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        self.write(path, text.encode())
+        self.write(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
     def part(self, shard: int, position: int) -> Path:
-        """Where a finished clip lies until its shard is whole."""
+        """The file of a finished clip until its shard is whole."""
         return self.unfinished / f"{shard:05d}" / f"{position:08d}.safetensors"
 
-    def missing(self, shard: int, positions: range) -> list[int]:
-        """The clips of a shard that are still to do."""
+    def missing(self, shard: int) -> list[int]:
+        """Positions of a shard's clips that are still to prepare."""
         if self.shard(shard).exists():
             return []
         folder = self.unfinished / f"{shard:05d}"
         there = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        positions = self.plan.positions(shard)
         return [position for position in positions if self.part(shard, position).name not in there]
 
-    def close(self, shard: int, positions: range) -> None:
-        """Make a shard of its clips, all of which are there."""
-        rows = [ClipRecord.unpack(self.part(shard, position).read_bytes()) for position in positions]
-        self.write(self.shard(shard), pack_shard(rows))
+    def close(self, shard: int) -> None:
+        """Make a shard of its clips, all of which are finished."""
+        parts = (self.part(shard, position) for position in self.plan.positions(shard))
+        self.write(self.shard(shard), pack_shard([ClipRecord.unpack(part.read_bytes()) for part in parts]))
         shutil.rmtree(self.unfinished / f"{shard:05d}", ignore_errors=True)
 
-    def reopen(self, shard: int, failed: str) -> int:
-        """Take a shard apart again, without its failed clips; returns how many those are."""
-        rows = list(read_shard(self.shard(shard)))
-        again = [row for row in rows if row.facts["status"] == failed]
-        if again:
-            for row in rows:
-                if row.facts["status"] != failed:
-                    self.write(self.part(shard, row.position), row.pack())
-            (self.path / INDEX).unlink(missing_ok=True)
-            self.shard(shard).unlink()
-        return len(again)
-
-    def shards(self) -> Iterator[Path]:
-        """All finished shards, in order."""
-        yield from sorted((self.path / SHARDS).glob("*.safetensors"))
+    def reopen_failed(self) -> int:
+        """Take shards with failed clips apart, without these; returns the number of failed clips."""
+        total = 0
+        for number in range(self.plan.shards):
+            if not self.shard(number).exists():
+                continue
+            rows = list(read_shard(self.shard(number)))
+            whole = [row for row in rows if row.facts["status"] != FAILED]
+            if len(whole) < len(rows):
+                for row in whole:
+                    self.write(self.part(number, row.position), row.pack())
+                (self.path / INDEX).unlink(missing_ok=True)
+                self.shard(number).unlink()
+                total += len(rows) - len(whole)
+        return total
 
 
 TEXTS = ("id", "file", "caption", "split", "label", "status", "rule", "reason")
@@ -144,8 +151,8 @@ WHOLE = ("position", "line", "caption_row", "shard", "row", "width", "height", "
 REAL = ("frame_rate_hz", "duration_s")
 
 
-def write_index(folder: Folder) -> Iterator[dict[str, Any]]:
-    """Write it, and hand out the rows on the way.
+def write_index(folder: DatasetFolder) -> Iterator[dict[str, Any]]:
+    """Write the index, and yield its rows on the way.
 
     Raises:
         PreparedFolderError: Shards differ in the shapes of their tensors.
@@ -153,9 +160,23 @@ def write_index(folder: Folder) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tensors = tensor_kinds(folder)
-    schema = _schema(list(folder.settings()["filters"]), list(tensors))
-    schema = schema.with_metadata({"tensors": json.dumps(tensors, sort_keys=True)})
+    tensors = _tensor_kinds(folder)
+    decision = pa.struct(
+        [("keep", pa.bool_()), ("score", pa.float64()), ("reason", pa.string()), ("rule", pa.string())]
+    )
+    note = pa.struct([("kind", pa.string()), ("values", pa.list_(pa.float64()))])
+    columns = [
+        *((name, pa.string()) for name in TEXTS),
+        *((name, pa.int64()) for name in WHOLE),
+        *((name, pa.float64()) for name in REAL),
+        ("onsets_s", pa.list_(pa.float64())),
+        ("notes", pa.list_(note)),
+        ("decisions", pa.struct([(key, decision) for key in folder.settings()["filters"]])),
+    ]
+    if tensors:  # Parquet has no empty struct
+        columns.append(("hashes", pa.struct([(name, pa.string()) for name in tensors])))
+        columns.append(("norms", pa.struct([(name, pa.float64()) for name in tensors])))
+    schema = pa.schema(columns, metadata={"tensors": json.dumps(tensors, sort_keys=True)})
     folder.unfinished.mkdir(exist_ok=True)
     temporary = folder.unfinished / INDEX
     with pq.ParquetWriter(temporary, schema) as file:
@@ -166,8 +187,8 @@ def write_index(folder: Folder) -> Iterator[dict[str, Any]]:
     temporary.replace(folder.path / INDEX)
 
 
-def tensor_kinds(folder: Folder) -> dict[str, dict[str, Any]]:
-    """Shape and type of each tensor of a clip, which all shards must agree on."""
+def _tensor_kinds(folder: DatasetFolder) -> dict[str, dict[str, Any]]:
+    """Shape and type of each tensor of a clip, on which all shards must agree."""
     found: dict[str, dict[str, Any]] = {}
     for path in folder.shards():
         with safe_open(path, framework="np") as file:
@@ -181,20 +202,30 @@ def tensor_kinds(folder: Folder) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _schema(filters: Sequence[str], tensors: Sequence[str]) -> Any:
-    import pyarrow as pa
+def export_webdataset(prepared: DatasetFolder, target: Path) -> None:
+    """Write the kept clips as tar files of the webdataset library, one per shard.
 
-    kinds = {"keep": pa.bool_(), "score": pa.float64(), "reason": pa.string(), "rule": pa.string()}
-    decision = pa.struct(list(kinds.items()))
-    return pa.schema(
-        [
-            *((name, pa.string()) for name in TEXTS),
-            *((name, pa.int64()) for name in WHOLE),
-            *((name, pa.float64()) for name in REAL),
-            ("onsets_s", pa.list_(pa.float64())),
-            ("notes", pa.list_(pa.string())),
-            ("decisions", pa.struct([(key, decision) for key in filters])),
-            ("hashes", pa.struct([(name, pa.string()) for name in tensors])),
-            ("norms", pa.struct([(name, pa.float64()) for name in tensors])),
-        ]
-    )
+    Clip 12 becomes `00000012.json` and a `00000012.NAME.npy` for each of its tensors.
+
+    Args:
+        prepared: Finished folder.
+        target: New folder.
+
+    Raises:
+        UsageError: The target exists already.
+    """
+    with new_folder(target) as folder:
+        for shard in prepared.shards():
+            with tarfile.open(folder / f"{shard.stem}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+                for row in read_shard(shard):
+                    if row.facts["status"] != KEPT:
+                        continue
+                    files = {"json": json.dumps(dict(row.facts), sort_keys=True).encode()}
+                    for name, tensor in sorted(row.tensors.items()):
+                        content = io.BytesIO()
+                        np.save(content, tensor)
+                        files[f"{name}.npy"] = content.getvalue()
+                    for name, content_bytes in files.items():
+                        entry = tarfile.TarInfo(f"{row.position:08d}.{name}")
+                        entry.size = len(content_bytes)
+                        tar.addfile(entry, io.BytesIO(content_bytes))

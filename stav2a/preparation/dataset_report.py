@@ -1,4 +1,4 @@
-"""The report: report.html to look at, report.json to compute with, clips.csv with a line a clip."""
+"""The report on a prepared folder: report.html to look at, report.json to compute with, clips.csv by clip."""
 
 import csv
 import json
@@ -6,143 +6,128 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stav2a.data.media import ClipNote
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT
-from stav2a.preparation.dataset_folder import Folder
+from stav2a.preparation.dataset_folder import DatasetFolder
 from stav2a.reports.html import Media, render
 from stav2a.reports.plots import histogram_png
 
-STATUSES = (KEPT, DROPPED, FAILED)
-BINS = 50  # of the histogram of AV-Align, from 0 to 1; what lies beyond counts in the last
+AV_ALIGN = "av_align"  # the rule, and the name of its filter
+BINS = 50  # of the histogram of AV-Align from 0 to 1; scores beyond count in the last bin
 SHOWN = 200  # dropped and failed clips on the page; all are in clips.csv
+COLUMNS = ("id", "split", "status", "rule", "reason", "scores", "notes")
 
 
-class Summary:
+class DatasetSummary:
     """Counts, the histogram of AV-Align, and the first of the clips that are not kept."""
 
     def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.splits: Counter[tuple[str, str]] = Counter()  # split, status
-        self.dropped_by: Counter[str] = Counter()  # rule
-        self.notes: Counter[str] = Counter()  # what was done to clips
-        self.histograms: dict[str, list[int]] = {}  # rule -> bins
+        self.statuses = dict.fromkeys((KEPT, DROPPED, FAILED), 0)
+        self.splits: dict[str, dict[str, int]] = {}  # split -> status -> clips
+        self.dropped_by: Counter[str] = Counter()  # rule -> clips
+        self.notes: Counter[str] = Counter()  # kind -> notes
+        self.bins = [0] * BINS  # clips by their AV-Align score
         self.shown: dict[str, list[Mapping[str, Any]]] = {DROPPED: [], FAILED: []}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one clip."""
         status = row["status"]
         self.statuses[status] += 1
-        self.splits[row["split"], status] += 1
+        self.splits.setdefault(row["split"], dict.fromkeys(self.statuses, 0))[status] += 1
+        self.notes.update(note["kind"] for note in row.get("notes", ()))
+        if (score := scores_by_rule(row).get(AV_ALIGN)) is not None:
+            self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         if status == DROPPED:
             self.dropped_by[row["rule"]] += 1
-        self.notes.update(kind_of(note) for note in row.get("notes", ()))
-        for rule, score in scores(row).items():
-            if rule.startswith("av_align"):
-                bins = self.histograms.setdefault(rule, [0] * BINS)
-                bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         if status != KEPT and len(self.shown[status]) < SHOWN:
-            self.shown[status].append({name: row[name] for name in ("id", "line", "rule", "reason")})
+            self.shown[status].append(row)
 
     def as_json(self) -> dict[str, Any]:
-        """For report.json."""
+        """The content of report.json."""
         return {
-            "clips": {status: self.statuses[status] for status in STATUSES},
-            "splits": {
-                split: {status: self.splits[split, status] for status in STATUSES}
-                for split in sorted({split for split, _ in self.splits})
-            },
-            "dropped_by": dict(sorted(self.dropped_by.items())),
-            "notes": dict(sorted(self.notes.items())),
-            "histograms": dict(sorted(self.histograms.items())),
+            "clips": self.statuses,
+            "splits": self.splits,
+            "dropped_by": self.dropped_by,
+            "notes": self.notes,
+            "histograms": {AV_ALIGN: self.bins} if any(self.bins) else {},
         }
 
     def lines(self) -> list[str]:
-        """For people."""
-        counts = ", ".join(f"{self.statuses[status]} {status}" for status in STATUSES)
-        told = [f"{self.statuses.total()} clips: {counts}"]
-        told += [f"  {count} dropped by {rule}" for rule, count in self.dropped_by.most_common()]
-        told += [f"  failed: {each['id']}: {each['reason']}" for each in self.shown[FAILED][:5]]
+        """The command's answer."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+        lines = [f"{sum(self.statuses.values())} clips: {counts}"]
+        lines += [f"  {count} dropped by {rule}" for rule, count in self.dropped_by.most_common()]
+        lines += [f"  failed: {row['id']}: {row['reason']}" for row in self.shown[FAILED][:5]]
         if self.statuses[FAILED] > 5:
-            told.append(f"  and {self.statuses[FAILED] - 5} more that failed; clips.csv names all")
-        return told
+            lines.append(f"  and {self.statuses[FAILED] - 5} more that failed; clips.csv names all")
+        return lines
 
 
-def scores(row: Mapping[str, Any]) -> dict[str, float]:
+def scores_by_rule(row: Mapping[str, Any]) -> dict[str, float]:
     """The score of each rule that decided on a clip; of two filters with the same rule the first's."""
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for decision in row.get("decisions", {}).values():
         if decision["score"] is not None:
-            found.setdefault(decision["rule"], decision["score"])
-    return found
+            scores.setdefault(decision["rule"], decision["score"])
+    return scores
 
 
-def kind_of(note: str) -> str:
-    """A note without its numbers, so that like ones count together.
-
-    Example:
-        >>> kind_of("last frame held from 2.56 s to 10.24 s")
-        'last frame held from … s to … s'
-    """
-    return " ".join("…" if any(c.isdigit() for c in word) else word for word in note.split())
-
-
-COLUMNS = ("id", "split", "status", "rule", "reason", "scores", "notes")
-
-
-def report(folder: Folder, rows: Iterable[Mapping[str, Any]]) -> Summary:
-    """Write all three; no file of it says when, or how fast, so that equal clips give equal bytes.
+def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> DatasetSummary:
+    """Write all three files. They hold neither time nor speed, so that equal clips give equal bytes.
 
     Args:
-        folder: Where to.
-        rows: All clips, in order.
+        folder: Folder to write to.
+        rows: Index rows of all clips, in order.
     """
-    summary, temporary = Summary(), folder.unfinished / "clips.csv"
+    summary, temporary = DatasetSummary(), folder.unfinished / "clips.csv"
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for row in rows:
             summary.add(row)
-            told = "; ".join(f"{rule} {score:.6f}" for rule, score in scores(row).items())
-            known = [row[name] for name in COLUMNS[:-2]]
-            table.writerow([*known, told, "; ".join(row.get("notes", ()))])
+            scores = "; ".join(f"{rule} {score:.6f}" for rule, score in scores_by_rule(row).items())
+            notes = "; ".join(str(ClipNote(**note)) for note in row.get("notes", ()))
+            table.writerow([*(row[name] for name in COLUMNS[:-2]), scores, notes])
     temporary.replace(folder.path / "clips.csv")
     folder.write_json(folder.path / "report.json", summary.as_json())
-    folder.write(folder.path / "report.html", _page(summary, folder.settings()).encode())
-    return summary
 
-
-def _page(summary: Summary, settings: Mapping[str, Any]) -> str:
-    told = summary.as_json()
-    lists = (("Left out by a rule", DROPPED), ("In quarantine", FAILED))
-    return render(
+    settings = folder.settings()
+    page = render(
         "prepared.html",
         title="Prepared clips",
-        facts={"manifest": settings["manifest"]["form"], **{k: str(v) for k, v in told["clips"].items()}},
-        splits=told["splits"],
+        facts={"manifest": settings["manifest"]["form"]}
+        | {status: str(count) for status, count in summary.statuses.items()},
+        splits=dict(sorted(summary.splits.items())),
         kept=settings["kept"],
-        rules=told["dropped_by"],
-        histograms=[_histogram(rule, bins, settings) for rule, bins in told["histograms"].items()],
-        notes=told["notes"],
-        lists=[(heading, summary.shown[status], summary.statuses[status]) for heading, status in lists],
+        rules=dict(sorted(summary.dropped_by.items())),
+        histograms=[_histogram(summary.bins, settings["filters"])] if any(summary.bins) else [],
+        notes=dict(sorted(summary.notes.items())),
+        lists=[
+            (heading, summary.shown[status], summary.statuses[status])
+            for heading, status in (("Left out by a rule", DROPPED), ("In quarantine", FAILED))
+        ],
         curves=None,
         details={"What they were prepared with": json.dumps(settings, indent=1, sort_keys=True)},
     )
+    folder.write(folder.path / "report.html", page.encode())
+    return summary
 
 
-def _histogram(rule: str, bins: list[int], settings: Mapping[str, Any]) -> Media:
+def _histogram(bins: list[int], filters: Mapping[str, Any]) -> Media:
     picture = histogram_png(
         bins,
         title=f"AV-Align of {sum(bins)} clips",
-        label=f"score of the rule {rule}",
-        threshold=threshold(settings["filters"]),
+        label=f"score of the rule {AV_ALIGN}",
+        threshold=_threshold(filters),
     )
-    return Media(f"Scores of the rule {rule}", picture, "image/png")
+    return Media(f"Scores of the rule {AV_ALIGN}", picture, "image/png")
 
 
-def threshold(described: Any) -> float | None:
+def _threshold(described: Any) -> float | None:
     """The threshold of the first AV-Align filter in a description, however deep."""
     if isinstance(described, Mapping):
-        if str(described.get("component", "")).startswith("data_filter.av_align"):
+        if described.get("component") == f"data_filter.{AV_ALIGN}":
             return described["parameters"].get("threshold")
         described = list(described.values())
     inner = described if isinstance(described, list) else ()
-    return next((found for each in inner if (found := threshold(each)) is not None), None)
+    return next((found for each in inner if (found := _threshold(each)) is not None), None)

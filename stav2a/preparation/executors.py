@@ -1,10 +1,10 @@
-"""The local engine: worker processes on this machine, a few clips ahead of what is written."""
+"""The engines: worker processes on this machine, or Ray's actors on many."""
 
 import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -13,89 +13,70 @@ import numpy as np
 from stav2a.data.prepared.shards import ClipRecord
 from stav2a.preparation.clip_stages import ClipWork, failed
 from stav2a.utils.errors import UsageError
-from stav2a.utils.parallel import process_pool
+from stav2a.utils.parallel import process_pool, use_one_thread
 
-AHEAD = 4  # clips given out for each worker
+AHEAD = 4  # clips under way per worker: those written wait for no slower one
 DIED = "the process that read it died, as from a lack of memory or a fault in a decoder. Leave it out."
-_work: ClipWork | None = None  # of a worker process: its encoders are sent once, not with every clip
+logger = logging.getLogger(__name__)
 
 
 def run_local(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[ClipRecord]:
-    """Do the work on every clip; results come as they are finished.
+    """Prepare every clip in processes of this machine; records come as they are finished.
 
-    A clip whose process dies is tried again alone, and fails if that one dies as well.
+    A clip whose process dies is tried again alone, and fails if that process dies as well.
 
     Args:
         work: Both stages.
-        positions: Of the clips; taken one by one, never far ahead.
-        workers: Processes; 1 stays in this one.
+        positions: Positions of the clips, taken one by one and never far ahead.
+        workers: Number of processes; 1 stays in this one.
     """
     if workers == 1:
         with one_thread():
             yield from map(work, positions)
         return
     left = iter(positions)
-    while True:
-        suspects: list[int] = []
-        with process_pool(workers, _start, work) as pool:
-            yield from _pooled(pool, left, workers * AHEAD, suspects)
-        if not suspects:
-            return
+    suspects: list[int] = [-1]
+    while suspects:  # the clips that were under way when a process died, which ends its pool
+        suspects = []
+        with process_pool(workers, work) as submit:
+            yield from _finished(submit, left, workers * AHEAD, suspects)
         for position in suspects:
-            yield alone(work, position)
+            yield _alone(work, position)
 
 
-def _pooled(
-    pool: ProcessPoolExecutor, positions: Iterator[int], ahead: int, suspects: list[int]
+def _finished(
+    submit: Callable[..., Future[list[ClipRecord]]], left: Iterator[int], ahead: int, suspects: list[int]
 ) -> Iterator[ClipRecord]:
-    """Until all is done, or a process dies: then the clips that were under way are suspects."""
-    running: dict[Future[ClipRecord], int] = {}
-    for position in positions:
-        try:
-            running[pool.submit(_do, position)] = position
-        except BrokenProcessPool:
-            suspects.append(position)
-            break
-        if len(running) >= ahead:
-            yield from _finished(running, suspects)
-            if suspects:
-                break
-    while running:
-        yield from _finished(running, suspects)
+    """Records of one pool, until all clips are done or a process of it dies."""
+    running: dict[Future[list[ClipRecord]], int] = {}
+    while True:
+        while not suspects and len(running) < ahead and (position := next(left, None)) is not None:
+            try:
+                running[submit(position)] = position
+            except BrokenProcessPool:
+                suspects.append(position)
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            position = running.pop(future)
+            try:
+                yield from future.result()
+            except BrokenProcessPool:
+                suspects.append(position)
 
 
-def _finished(running: dict[Future[ClipRecord], int], suspects: list[int]) -> Iterator[ClipRecord]:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        position = running.pop(future)
-        try:
-            yield future.result()
-        except BrokenProcessPool:
-            suspects.append(position)
-
-
-def alone(work: ClipWork, position: int) -> ClipRecord:
+def _alone(work: ClipWork, position: int) -> ClipRecord:
     """One clip in a process of its own; if that dies, the clip has failed."""
-    with process_pool(1, _start, work) as pool:
+    with process_pool(1, work) as submit:
         try:
-            return pool.submit(_do, position).result()
+            return submit(position).result()[0]
         except BrokenProcessPool:
             return failed(work.decode.plan.entry(position), DIED)
 
 
-def _start(work: ClipWork) -> None:
-    global _work
-    _work = work
-    use_one_thread()
-
-
-def _do(position: int) -> ClipRecord:
-    assert _work is not None
-    return _work(position)
-
-
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for this process: sums round alike whatever the machine, and workers do not fight."""
+    """One thread for this process, as for the workers: sums round alike whatever the machine."""
     import cv2
     import torch
 
@@ -108,26 +89,16 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def use_one_thread() -> None:
-    """In a worker process."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
-logger = logging.getLogger(__name__)
-BLOCK = 16  # clips handed out together, at most
+BLOCK = 16  # clips that an actor takes together, at most
 
 
 def run_ray(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[ClipRecord]:
-    """Do the work on every clip; results come as they are finished.
+    """Prepare every clip by Ray's actors; records come as they are finished.
 
     Args:
         work: Both stages.
-        positions: Of the clips; all are known at the beginning, at 8 bytes each.
-        workers: Processors to use on this machine; a cluster named by RAY_ADDRESS has its own.
+        positions: Positions of the clips, all read at the beginning, at 8 bytes each.
+        workers: Number of processors to use on this machine; a cluster named by RAY_ADDRESS has its own.
 
     Raises:
         UsageError: Ray is not installed.
@@ -140,46 +111,44 @@ def run_ray(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[
         blocks = np.array_split(todo, min(len(todo), max(workers, len(todo) // BLOCK)))
         clips = ray.data.from_numpy(blocks)
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        if work.encode.encoders and gpus:
+        if gpus and (work.encode.feature_encoder is not None or work.encode.autoencoder is not None):
             clips = _mapped(ray, clips, work.decode, cpus, num_cpus=1)
             clips = _mapped(ray, clips, work.encode, gpus, num_cpus=0, num_gpus=1)
         else:
             clips = _mapped(ray, clips, work, cpus, num_cpus=1)
         left = set(todo.tolist())
         for each in clips.iter_rows():
-            row = ClipRecord.unpack(each["row"])
-            left.discard(row.position)
-            yield row
+            record = ClipRecord.unpack(each["record"])
+            left.discard(record.position)
+            yield record
     finally:
         ray.shutdown()
-    if left:  # of blocks whose actor died, as often as it was tried
-        logger.warning(
-            "%d clips were not finished by Ray: each is done in a process of its own here", len(left)
-        )
+    if left:  # clips of blocks whose actor died at every attempt
+        logger.warning("%d clips were not finished by Ray: each is done here, in a process alone", len(left))
     for position in sorted(left):
-        yield alone(work, position)
+        yield _alone(work, position)
 
 
 class RayActor:
-    """A stage as Ray's actors call it: clips travel as bytes.
+    """A stage in the form that Ray's actors call, with records as bytes.
 
     Args:
-        stage: Takes a position or a row, gives a row.
+        stage: Function of a position or a record that returns a record.
     """
 
     def __init__(self, stage: Callable[[Any], ClipRecord]) -> None:
         use_one_thread()
         self.stage = stage
 
-    def __call__(self, given: dict[str, Any]) -> dict[str, bytes]:
-        taken = ClipRecord.unpack(given["row"]) if "row" in given else int(given["data"])
-        return {"row": self.stage(taken).pack()}
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        item = ClipRecord.unpack(row["record"]) if "record" in row else int(row["data"])
+        return {"record": self.stage(item).pack()}
 
 
 def _mapped(ray: Any, clips: Any, stage: Callable[[Any], ClipRecord], actors: int, **needs: int) -> Any:
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, actors))
-    patience = {"max_restarts": -1, "max_task_retries": 1}  # a clip may kill its actor, and not for ever
-    return clips.map(RayActor, fn_constructor_args=[stage], compute=pool, **needs, **patience)
+    retries = {"max_restarts": -1, "max_task_retries": 1}  # a clip may kill its actor, but not without end
+    return clips.map(RayActor, fn_constructor_args=[stage], compute=pool, **needs, **retries)
 
 
 def _started(workers: int) -> Any:
@@ -191,10 +160,10 @@ def _started(workers: int) -> Any:
         raise UsageError(
             "--engine ray needs Ray: pip install 'stav2a[ray]'. Or leave --engine out."
         ) from None
-    here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `run` tells of what was not done
+    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `run_ray` reports what was not done
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours shows more
-    context.max_errored_blocks = -1  # see `run`: they are done again, a clip at a time
+    context.enable_progress_bars = False  # the command's own shows more
+    context.max_errored_blocks = -1  # their clips are done again, one at a time
     return ray

@@ -1,4 +1,4 @@
-"""The plan: a manifest in our own form, a row a clip in the manifest's order, a row group a shard.
+"""The plan: a manifest in the package's own form, a row per clip in its order, a row group per shard.
 
 It is written once. While it is, memory grows with the number of clips, by 70 MB for 200,000: for the hashes
 by which repeated ids and captions are found.
@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,76 +22,96 @@ NUMBERS = ("line", "caption_row")
 
 
 @dataclass(frozen=True)
-class SplitOptions:
-    """What a manifest does not say.
+class PreparationRequest:
+    """The arguments of `stav2a prepare` that say which clips are prepared, and where.
 
     Args:
-        captions: Captions by id, which replace the manifest's own.
-        split: Of the lines that name none.
-        validation: Part of the training clips that becomes the validation split, where there is none.
+        manifest: Manifest file, or a folder of videos.
+        videos: Folder of the clips' files.
+        output: Folder to make.
+        captions: File of captions by id, which replace the manifest's own.
+        split: Split of the clips whose manifest names none.
+        validation: Fraction of the training clips to hold out, where the manifest holds out none.
+        shard_clips: Number of clips per shard.
     """
 
-    captions: Captions | None = None
+    manifest: Path
+    videos: Path
+    output: Path
+    captions: Path | None = None
     split: str = "train"
     validation: float = 0.0
+    shard_clips: int = 256
 
 
-def listed(manifest: Manifest, choices: SplitOptions) -> Iterator[Listed]:
-    """The clips of a manifest, with what the choices add."""
-    for each in manifest.read():
-        caption = choices.captions.of(each.id) if choices.captions else None
-        each = replace(each, split=each.split or choices.split, caption=_utf8(caption or each.caption))
-        if _utf8(each.id) != each.id or _utf8(each.file) != each.file:
-            each = replace(each, id=_utf8(each.id), file="", fault="its name is not in UTF-8. Rename it")
-        yield each
-
-
-def write_plan(path: Path, manifest: Manifest, choices: SplitOptions, shard_clips: int) -> None:
+def write_plan(path: Path, manifest: Manifest, request: PreparationRequest) -> None:
     """Write the plan to a new file.
 
     Raises:
-        ManifestError: The manifest lists no clip.
+        ManifestError: The manifest lists no clip, or the file of captions can't be read.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ids, captions = array("Q"), array("Q", [_hash("")])  # distinct caption 0 is the null text
-    validated = False
-    for each in listed(manifest, choices):
-        ids.append(_hash(each.id))
-        captions.append(_hash(each.caption))
-        validated = validated or each.split == "validation"
+    captions = Captions(request.captions) if request.captions else None
+    ids, texts = array("Q"), array("Q", [_hash("")])  # caption row 0 is the null text
+    held_out = request.validation
+    for clip in _clips(manifest, captions, request.split):
+        ids.append(_hash(clip.id))
+        texts.append(_hash(clip.caption))
+        if clip.split == "validation":
+            held_out = 0.0
     if not ids:
         raise ManifestError(f"{manifest.path}: lists no clip ({manifest.form}). Add a line for each.")
-    repeated, caption_rows = _repeated(np.asarray(ids)), _order_of_appearance(np.asarray(captions))[1:]
-    held_out = 0.0 if validated else choices.validation
+    repeated = np.ones(len(ids), bool)
+    repeated[np.unique(np.asarray(ids), return_index=True)[1]] = False  # the first of each
+    _, first, inverse = np.unique(np.asarray(texts), return_index=True, return_inverse=True)
+    caption_rows = np.argsort(np.argsort(first))[inverse][1:]  # numbered in order of appearance
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for position, clip in enumerate(_clips(manifest, captions, request.split)):
+            if repeated[position]:
+                clip = replace(clip, fault=clip.fault or f"the id {clip.id!r} occurs before. Give it another")
+            if clip.split == "train" and _hash(clip.id) < held_out * 2**64:
+                clip = replace(clip, split="validation")
+            yield {**asdict(clip), "caption_row": int(caption_rows[position])}
+
     schema = pa.schema([(name, pa.string()) for name in TEXTS] + [(name, pa.int64()) for name in NUMBERS])
     with pq.ParquetWriter(path, schema) as file:
-        group: list[dict[str, Any]] = []
-        for position, each in enumerate(listed(manifest, choices)):
-            if repeated[position]:
-                each = replace(each, fault=each.fault or f"the id {each.id!r} occurs before. Give it another")
-            if each.split == "train" and _hash(each.id) < held_out * 2**64:
-                each = replace(each, split="validation")
-            group.append({**asdict(each), "caption_row": caption_rows[position]})
-            if len(group) == shard_clips:
-                file.write_table(pa.Table.from_pylist(group, schema))
-                group = []
-        if group:
+        entries = rows()
+        while group := list(islice(entries, request.shard_clips)):
             file.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _clips(manifest: Manifest, captions: Captions | None, split: str) -> Iterator[Listed]:
+    """The clips of a manifest with their captions and splits, all text in UTF-8."""
+    for clip in manifest.read():
+        caption = captions.of(clip.id) if captions else None
+        clip = replace(clip, split=clip.split or split, caption=_utf8(caption or clip.caption))
+        if _utf8(clip.id) != clip.id or _utf8(clip.file) != clip.file:
+            clip = replace(clip, id=_utf8(clip.id), file="", fault="its name is not in UTF-8. Rename it")
+        yield clip
+
+
+def _utf8(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 class PreparationPlan:
     """A written plan.
 
     Args:
-        path: Its file.
+        path: File of the plan.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self) -> Any:  # a worker opens the file itself
+    def __reduce__(self) -> Any:  # each worker opens the file itself
         return PreparationPlan, (self.path,)
 
     @cached_property
@@ -112,46 +133,22 @@ class PreparationPlan:
         return self._file.metadata.row_group(0).num_rows
 
     def positions(self, shard: int) -> range:
-        """The positions of a shard's clips."""
+        """Positions of a shard's clips."""
         return range(shard * self.shard_clips, min((shard + 1) * self.shard_clips, self.clips))
 
     def entry(self, position: int) -> dict[str, Any]:
-        """What is known of a clip."""
+        """Manifest entry of a clip."""
         shard = position // self.shard_clips
-        if getattr(self, "_group", None) != shard:
-            self._group, self._rows = shard, self._file.read_row_group(shard).to_pylist()
+        if getattr(self, "_shard", None) != shard:
+            self._shard, self._rows = shard, self._file.read_row_group(shard).to_pylist()
         return {"position": position, **self._rows[position - shard * self.shard_clips]}
 
     def captions(self) -> Iterator[str]:
-        """The distinct captions in the order of their rows; first the null text."""
+        """Distinct captions in the order of their rows, the null text first."""
         yield ""
         known = 0
         for batch in self._file.iter_batches(columns=["caption", "caption_row"]):
             for caption, row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                if row > known:  # rows are given in the order of appearance
+                if row > known:  # rows are numbered in order of appearance
                     known = row
                     yield caption
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _utf8(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
-def _repeated(hashes: np.ndarray) -> np.ndarray:
-    """Which values occur before: (N,) bool."""
-    order = np.argsort(hashes, kind="stable")
-    again = np.zeros(len(hashes), bool)
-    again[order[1:]] = hashes[order[1:]] == hashes[order[:-1]]
-    return again
-
-
-def _order_of_appearance(hashes: np.ndarray) -> np.ndarray:
-    """Equal numbers for equal values, given from 0 on as they appear: (N,)."""
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]

@@ -1,7 +1,7 @@
-"""Several processes on one run, as `torchrun` or `accelerate launch` start them; usually there is one.
+"""Data-parallel processes of one run, as `torchrun` or `accelerate launch` start them; usually there is one.
 
-All take part in training. The first one, the *main* process, does all else: it prepares, samples, measures,
-tracks, and is the only one that writes.
+All of them train. The main process alone does everything else: it prepares, samples, evaluates, tracks and
+writes.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ PATIENCE = timedelta(days=7)  # the others wait while the main process prepares 
 
 
 def _state() -> Any:
-    """Accelerate's one state a process; the first call joins the group that the launcher asks for."""
+    """Accelerate's state of this process; the first call joins the group that the launcher asks for."""
     from accelerate import PartialState
 
     return PartialState(cpu=on_cpu(), timeout=PATIENCE)
 
 
 def on_cpu() -> bool:
-    """Whether there is no GPU; Accelerate does not see that several processes are meant unless it is told."""
+    """True without a GPU. Accelerate joins several processes on CPUs only if this is passed on."""
     return not torch.accelerator.is_available()
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return _state().num_processes
 
 
@@ -36,22 +36,22 @@ def device() -> torch.device:
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes."""
+    """True in the one process that writes."""
     return _state().is_main_process
 
 
 def main_first() -> contextlib.AbstractContextManager[None]:
-    """The main process runs the block while the others wait, then they do."""
+    """Context in which the main process runs the block while the others wait, then they do."""
     return _state().main_process_first()
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until every process has called this."""
     _state().wait_for_everyone()
 
 
 def broadcast_from_main(value: Any = None) -> Any:
-    """The main process's value, in every process; what the others give does not count."""
+    """The main process's value, in every process; the values that the others pass are ignored."""
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]

@@ -1,17 +1,17 @@
-"""The address of pages on this machine."""
+"""The address of the pages that commands serve: this machine alone."""
 
 import socket
 
 from stav2a.utils.errors import UsageError
 
-HOST = "127.0.0.1"  # what is tracked is nobody else's business
+HOST = "127.0.0.1"
 
 
 def check_free(port: int) -> None:
     """Refuse a port that another program listens on.
 
     Raises:
-        UsageError: It is taken.
+        UsageError: The port is taken, or may not be used.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The same function over many items in worker processes, with a progress bar."""
+"""One function over many items in worker processes of this machine."""
 
 import contextlib
 import multiprocessing
@@ -7,9 +7,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -28,15 +29,15 @@ def parallel(
 ) -> Iterator[Result]:
     """`map` in order. The results do not depend on the number of workers.
 
-    Workers stay a little ahead of whoever takes the results, and no more: large results don't pile up.
+    Workers stay a little ahead of the results that are taken, and no more: large results don't pile up.
 
     Args:
-        function: Picklable; must not use torch, whose threads workers would fight over.
-        items: Picklable.
-        workers: Processes; by default one a core. 1 stays in this process.
-        description: What the progress bar says.
+        function: Picklable function of one item.
+        items: Picklable items.
+        workers: Number of processes; by default one a core. 1 stays in this process.
+        description: Text beside the progress bar.
         progress: Show the bar.
-        fewest: Fewer items stay in this process: starting others would take longer.
+        fewest: Number of items from which processes are worth their start; fewer stay in this process.
     """
     workers = min(workers or os.cpu_count() or 1, len(items))
     bar = tqdm(total=len(items), desc=description, unit="clip", disable=None if progress else True)
@@ -46,22 +47,30 @@ def parallel(
                 yield function(item)
                 bar.update()
             return
-        with process_pool(workers) as pool:
-            for result in _ahead(pool, function, items, workers):
-                yield result
-                bar.update()
+        size = max(1, min(8, len(items) // workers // 4))  # items sent together, as each message has its cost
+        chunks = (items[start : start + size] for start in range(0, len(items), size))
+        with process_pool(workers, function) as submit:
+            running = deque(submit(*chunk) for chunk in islice(chunks, 3 * workers))
+            while running:
+                results = running.popleft().result()
+                running.extend(submit(*chunk) for chunk in islice(chunks, 1))
+                for result in results:
+                    yield result
+                    bar.update()
 
 
 @contextlib.contextmanager
 def process_pool(
-    workers: int, start: Callable[..., None] | None = None, *given: object
-) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that leave Ctrl-C to this one, end with it, and use one thread.
+    workers: int, function: Callable[[Item], Result]
+) -> Iterator[Callable[..., Future[list[Result]]]]:
+    """Worker processes that use one thread each, leave Ctrl-C to this process, and end with it.
 
     Args:
-        workers: How many.
-        start: Called first in each of them.
-        given: What with; sent once to each.
+        workers: Number of processes.
+        function: Picklable function of one item, sent once to each process.
+
+    Returns:
+        A function that sends items to one of the processes, and returns the future of their results.
     """
     # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
     servable = "forkserver" in multiprocessing.get_all_start_methods()
@@ -69,40 +78,37 @@ def process_pool(
     if servable:
         context.set_forkserver_preload(["stav2a.data.decoded", "stav2a.data.struck_objects"])
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(start, given)
+        workers, mp_context=context, initializer=_start_worker, initargs=(function,)
     ) as pool:
         try:
-            yield pool
+            yield partial(pool.submit, _call)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ahead(
-    pool: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[Result]:
-    """`pool.map`, but with so many items in hand at most; in chunks, as each has its cost."""
-    size = max(1, min(8, len(items) // workers // 4))
-    chunks = (items[start : start + size] for start in range(0, len(items), size))
-    running = deque(pool.submit(_each, function, chunk) for chunk in islice(chunks, 3 * workers))
-    while running:
-        results = running.popleft().result()
-        running.extend(pool.submit(_each, function, chunk) for chunk in islice(chunks, 1))
-        yield from results
+_function: Callable[[Any], Any]  # of a worker process
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
-
-
-def _start_worker(start: Callable[..., None] | None, given: Sequence[object]) -> None:
-    import cv2
-
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+    use_one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if start is not None:
-        start(*given)
+
+
+def _call(*items: Any) -> list[Any]:
+    return [_function(item) for item in items]
+
+
+def use_one_thread() -> None:
+    """One thread for this process's arrays and pictures: sums round alike, and processes do not compete."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def _end_with_parent() -> None:

@@ -17,7 +17,7 @@ from stav2a.data.onsets import SuperFlux
 from stav2a.data.prepared import ClipRecord
 from stav2a.preparation.clip_stages import ClipSettings, Decode, Encode
 from stav2a.preparation.executors import one_thread
-from stav2a.preparation.plan import PreparationPlan, SplitOptions, write_plan
+from stav2a.preparation.plan import PreparationPlan, PreparationRequest, write_plan
 
 # Time of the processor: other programs on the machine do not count.
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
@@ -35,7 +35,7 @@ def decode(tmp_path_factory) -> Decode:
     sound[::22_050] = 0.9
     write_clip(folder / "clip.mp4", np.clip(frames, 0, 255).astype(np.uint8), 25, sound, 44_100)
     plan = folder / "plan.parquet"
-    write_plan(plan, open_manifest(folder), SplitOptions(), 256)
+    write_plan(plan, open_manifest(folder), PreparationRequest(folder, folder, folder))
     return Decode(PreparationPlan(plan), folder, SETTINGS, SuperFlux(), {"none": KeepAll()})
 
 

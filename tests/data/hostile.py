@@ -338,7 +338,7 @@ FILES = [
 def outcome(path: Path) -> tuple[bool, str]:
     """Whether a file is read, and the notes or the reason."""
     try:
-        return True, "; ".join(decode(path).notes)
+        return True, "; ".join(map(str, decode(path).notes))
     except MediaError as error:
         return False, str(error)
 

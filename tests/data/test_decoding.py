@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stav2a.data.media import ClipLimits, MediaError, decode
+from stav2a.data.media import ClipLimits, ClipNote, MediaError, decode
 from tests.data.hostile import tone, video, write
 
 LONG_S = 6.0
@@ -45,7 +45,8 @@ def test_a_stretch_of_a_file_that_is_too_long_is_read(long):
 def test_pictures_too_large_for_the_memory_are_reduced_with_a_note(long):
     whole, small = decode(long), decode(long, limits=ClipLimits(frame_bytes=150 * 32 * 32 * 3))
     assert (small.frames.shape, small.reduction) == ((150, 32, 32, 3), 2.0)
-    assert small.notes == ("picture reduced from 64×64 to 32×32 to fit into memory",)
+    assert small.notes == (ClipNote("picture reduced", (64, 64, 32, 32)),)
+    assert str(small.notes[0]) == "picture reduced from 64×64 to 32×32 to fit into memory"
     means = whole.frames.reshape(150, 32, 2, 32, 2, 3).mean(axis=(2, 4))
     assert np.corrcoef(small.frames.mean(axis=3).ravel(), means.mean(axis=3).ravel())[0, 1] > 0.95
 

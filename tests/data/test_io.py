@@ -206,7 +206,7 @@ def test_bad_videos_are_told_in_one_line(clip, tmp_path):
         ):
             with pytest.raises(MediaError, match=message) as error:
                 read(tmp_path / name)
-            assert "\n" not in str(error.value)
+            assert "\n" not in str(error.value) and error.value.place == tmp_path / name
     assert not (tmp_path / "o.mp4").exists()
 
 

@@ -17,8 +17,7 @@ from stav2a.data.media.audio import read_audio
 from stav2a.data.mel import log_mel
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.prepared import PreparedFolder
-from stav2a.experiments.experiment import Experiment
-from stav2a.preparation.parts import filter_key
+from stav2a.experiments.experiment import Experiment, filter_key
 from stav2a.utils.checkpoints import save_weights, state
 
 SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "dim": 64, "frame_rate_hz": 12.5, "frame_size": 32}
@@ -165,6 +164,25 @@ def test_broken_clips_are_quarantined_and_can_be_tried_again(prepared, prepare, 
     for told in (ours, theirs):  # they name the folder of videos
         told.pop("prepared.json"), told.pop("report.html")
     assert ours == theirs
+
+
+def test_a_folder_without_one_whole_clip_says_why(prepare, tmp_path, capsys):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("id,caption\na,x\nb,y")
+    assert prepare(tmp_path / "out", manifest=manifest) == 0
+    said = capsys.readouterr().out
+    assert "2 clips: 0 kept, 0 dropped, 2 failed" in said
+    assert "failed: a: no such file: a.mp4 (or .mov, " in said
+    assert len(PreparedFolder(tmp_path / "out")) == 0
+
+
+def test_what_was_done_to_a_clip_is_counted_by_kind(prepare, tmp_path):
+    folder = tmp_path / "out"
+    assert prepare(folder, "--bind", "run.duration_s = 1.28") == 0
+    assert json.loads((folder / "report.json").read_text())["notes"] == {"cut to duration": 10}
+    assert clips_csv(folder)[0]["notes"] == "picture and sound cut from 2.56 s to 1.28 s"
+    (note,) = PreparedFolder(folder).table["notes"][0].as_py()
+    assert note == {"kind": "cut to duration", "values": [2.56, 1.28]}
 
 
 def test_lines_that_can_be_no_clip_do_not_stop_the_others(prepare, world, tmp_path):

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from stav2a import registry
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
-from stav2a.preparation.dataset_folder import Folder
+from stav2a.preparation.dataset_folder import DatasetFolder
 from stav2a.preparation.preparing import make_texts
 from tests import tiny
 
@@ -92,9 +92,19 @@ def test_an_unfinished_folder_is_refused(copy):
         PreparedFolder(copy)
 
 
+def test_a_folder_of_an_earlier_format_is_read_and_of_no_other(copy):
+    settings = copy / "prepared.json"
+    text = settings.read_text()
+    settings.write_text(text.replace('"format": 2', '"format": 1'))
+    assert len(PreparedFolder(copy)) == 10
+    settings.write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(PreparedFolderError, match="in format 3, this version reads 1 and 2. Prepare it anew"):
+        PreparedFolder(copy)
+
+
 def test_each_distinct_caption_is_embedded_once(copy):
     encoder = tiny.model().text_encoder
-    make_texts(Folder(copy), encoder)
+    make_texts(DatasetFolder(copy), encoder)
     cache = PreparedFolder(copy)
     captions = [clip.caption for clip in cache.clips]
     e_text, mask = cache.texts([3, 0, 9])
@@ -105,4 +115,4 @@ def test_each_distinct_caption_is_embedded_once(copy):
     torch.testing.assert_close(e_text, wanted[:, :longest], atol=2e-3, rtol=1e-3)
     null, _ = cache.texts([3], [True])
     torch.testing.assert_close(null[0, 0], encoder([""])[0][0, 0], atol=2e-3, rtol=1e-3)
-    assert len(list(Folder(copy).plan.captions())) == len({"", *captions})
+    assert len(list(DatasetFolder(copy).plan.captions())) == len({"", *captions})

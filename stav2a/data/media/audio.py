@@ -6,6 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
+from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, opened
 from stav2a.utils.resampling import resample_audio
 
@@ -81,7 +82,9 @@ class AudioCollector:
         audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
         return np.clip(audio, -1, 1).astype(np.float32)
 
-    def between(self, zero_s: float, end_s: float, *, picture_ends: bool) -> tuple[np.ndarray, list[str]]:
+    def between(
+        self, zero_s: float, end_s: float, *, picture_ends: bool
+    ) -> tuple[np.ndarray, list[ClipNote]]:
         """The sound from zero_s to end_s, with padding where the picture ends, and what was unusual.
 
         Raises:
@@ -89,17 +92,17 @@ class AudioCollector:
         """
         if not self.pieces or self._end_s <= zero_s:
             raise MediaError("no sound while there is a picture. Leave it out.", self.path)
-        notes = [f"{self.channels} channels of sound averaged"] if self.channels > 2 else []
+        notes = [ClipNote("channels averaged", (self.channels,))] if self.channels > 2 else []
         if self.filled_s:
-            notes.append(f"{self.filled_s:.2f} s missing in the sound, filled with silence")
+            notes.append(ClipNote("sound missing", (self.filled_s,)))
         if self.start_s - zero_s > PADDING_S:
-            notes.append(f"sound begins {self.start_s - zero_s:.2f} s after the picture: silence before it")
+            notes.append(ClipNote("sound late", (self.start_s - zero_s,)))
         if end_s - self._end_s > PADDING_S:
-            notes.append(f"sound ends {end_s - self._end_s:.2f} s before the picture")
+            notes.append(ClipNote("sound short", (end_s - self._end_s,)))
         audio = self.since(zero_s)
         longer_s = self.last_s - end_s
         if picture_ends and longer_s > PADDING_S:
-            notes.append(f"sound lasts {longer_s:.2f} s longer than the picture: cut")
+            notes.append(ClipNote("sound long", (longer_s,)))
         if not picture_ends or longer_s > PADDING_S:
             audio = audio[: round((end_s - zero_s) * self.sample_rate)]
         return audio, notes

@@ -14,6 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stav2a.data.media.audio import AudioCollector
+from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import (
     CLIP,
     COMPLETE,
@@ -95,7 +96,7 @@ class FrameCollector:
         """(N, H, W, 3) uint8 RGB."""
         return self._frames[: len(self.stamps)]
 
-    def timed(self, tick_s: Any, frame_rate_hz: float) -> tuple[float, np.ndarray, list[str]]:
+    def timed(self, tick_s: Any, frame_rate_hz: float) -> tuple[float, np.ndarray, list[ClipNote]]:
         """The time of the first frame, those of all relative to it (N,), and what was unusual.
 
         Raises:
@@ -106,21 +107,21 @@ class FrameCollector:
             raise MediaError(
                 f"damaged: {lost} of {self.expected} frames can't be decoded. {COMPLETE}", self.path
             )
-        notes = [f"{lost} damaged frames"] if lost else []
+        notes = [ClipNote("damaged frames", (lost,))] if lost else []
         if self.turn:
-            notes.append(f"picture turned by {self.turn}°")
+            notes.append(ClipNote("picture turned", (self.turn,)))
         if self.fitted != self.size:
-            notes.append(f"picture reduced from {_by(self.size)} to {_by(self.fitted)} to fit into memory")
+            notes.append(ClipNote("picture reduced", (*self.size, *self.fitted)))
         ticks = np.arange(len(self.stamps)) / frame_rate_hz
         known = [each for each in self.stamps if each is not None]
         start_s = float(known[0] * tick_s) if known else 0.0
         if len(known) < len(self.stamps) or any(b <= a for a, b in zip(known, known[1:], strict=False)):
-            notes.append(f"times of frames missing or not in order: taken as {frame_rate_hz:g} a second")
+            notes.append(ClipNote("frames without times", (frame_rate_hz,)))
             return start_s, ticks, notes
         pts_s = np.asarray([float(each * tick_s) for each in known]) - start_s
         if not is_regular(pts_s, frame_rate_hz):
             gaps = np.diff(pts_s)
-            notes.append(f"variable frame rate: {gaps.min() * 1e3:.0f} to {gaps.max() * 1e3:.0f} ms a frame")
+            notes.append(ClipNote("variable frame rate", (float(gaps.min()) * 1e3, float(gaps.max()) * 1e3)))
         return start_s, pts_s, notes
 
 
@@ -154,7 +155,7 @@ class Decoded:
     audio: np.ndarray
     sample_rate: int
     caption: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[ClipNote, ...] = ()
     reduction: float = 1.0
 
     @property

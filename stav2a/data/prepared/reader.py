@@ -262,9 +262,9 @@ def _settings(folder: Path) -> dict[str, Any]:
             f"{folder} holds no prepared clips: there is no {SETTINGS} in it. "
             "Give the --output of `stav2a prepare`."
         ) from None
-    if found.get("format") != FORMAT:
+    if found.get("format") not in (1, FORMAT):
         raise PreparedFolderError(
-            f"{folder} was prepared in format {found.get('format')}, this version reads {FORMAT}. "
+            f"{folder} was prepared in format {found.get('format')}, this version reads 1 and {FORMAT}. "
             "Prepare it anew."
         )
     if not (folder / INDEX).is_file():

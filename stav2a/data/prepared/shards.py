@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from stav2a.utils.errors import StaV2AError
 
-FORMAT = 1
+FORMAT = 2  # 1 had the notes on a clip as text; both are read
 KEPT, DROPPED, FAILED = "kept", "dropped", "failed"
 SETTINGS, INDEX, SHARDS, TEXT = "prepared.json", "index.parquet", "shards", "text"
 FACTS = "rows"  # the one entry of a file's metadata: several would be written in any order
