@@ -65,27 +65,26 @@ def listen(
     _warn_unused("--systems", {"--tracking-uri": tracking_uri})
     if output is None:
         raise UsageError("--output is missing: name the folder that shall hold the test.")
-    from stav2a.listening.material import named_once
     from stav2a.listening.server import PageServer
-    from stav2a.listening.setup import ListeningSettings, begin_or_resume
+    from stav2a.listening.setup import ListeningSettings, begin_or_resume, unique_systems
     from stav2a.utils.files import check_writable
     from stav2a.utils.network import check_free
 
-    named = named_once([(name, Path(folder)) for name, folder in systems])
+    named = unique_systems([(name, Path(folder)) for name, folder in systems])
     check_free(port)
     check_writable(output)
     test, remarks = begin_or_resume(output, ListeningSettings(named, clips, seed, videos))
     for remark in remarks:
         print(remark, file=sys.stderr)
-    with PageServer(test, port) as server:
-        print(
-            f"{len(test.clips)} clips through {len(test.systems)} systems, "
-            f"{len(test.videos)} videos to rate\n"
-            f"open {server.address} in a browser (Ctrl-C ends; the same command goes on)\n"
-            f"the table: stav2a listen --report {test.folder}",
-            flush=True,
-        )
-        server.serve_forever()
+    server = PageServer(test, port)
+    print(
+        f"{len(test.clips)} clips through {len(test.systems)} systems, "
+        f"{len(test.videos)} videos to rate\n"
+        f"open {server.address} in a browser (Ctrl-C ends; the same command goes on)\n"
+        f"the table: stav2a listen --report {test.folder}",
+        flush=True,
+    )
+    server.serve_forever()
     return SUCCESS
 
 

@@ -1,4 +1,4 @@
-"""From ratings to the figures of a table."""
+"""Statistics of a listening test: means with two kinds of intervals, differences, agreement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,19 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from stav2a.evaluation.comparison import Estimate
-from stav2a.listening.database import NAMES, Rating
-from stav2a.listening.material import ListenError
+from stav2a.listening.database import NAMES, ListenError, Rating
 from stav2a.listening.setup import ListeningTest
 from stav2a.metrics import bootstrap
 
 Array = NDArray[np.float64]
 RESAMPLES = 10_000
-_BLOCK = 1000  # draws held at once
+_BLOCK = 1000  # draws in memory at once
 
 
 def t_half_width(values: Array) -> float:
     """Half of the 95 % interval of a mean by Student's t: t(0.975, n - 1) s / √n.
 
-    It takes all values as independent, which ratings of one annotator, or of one clip, are not.
+    All values are taken as independent, which ratings of one annotator, or of one clip, are not.
 
     Returns:
         NaN for fewer than two values.
@@ -39,20 +38,20 @@ def t_half_width(values: Array) -> float:
 def cluster_draws(ratings: Array, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
     """Means over annotators and clips that are both drawn with replacement, independently.
 
-    Annotators and clips cross, like the rows and columns of a sheet (the pigeonhole bootstrap; Owen, 2007).
+    Annotators and clips cross, like the rows and columns of a table (the pigeonhole bootstrap; Owen, 2007).
     The same draws serve all columns, so that differences of columns are paired. A single annotator, or clip,
     is not drawn: nothing is known of others.
 
-    Simulated with 6 annotators and 20 clips whose own levels matter, its 95 % intervals hold the truth in 88
-    to 95 % of cases (78 to 95 % with 3 annotators), those of `t_half_width` in 37 to 70 %.
+    Simulated with 6 annotators and 20 clips whose own levels matter, its 95 % intervals contain the truth in
+    88 to 95 % of cases (78 to 95 % with 3 annotators), those of `t_half_width` in 37 to 70 %.
 
     Args:
-        ratings: NaN where an annotator has not rated a clip; then through no column.
-        resamples: How many draws.
-        seed: Of the draws.
+        ratings: Ratings; NaN in all columns where an annotator has not rated a clip.
+        resamples: Number of draws.
+        seed: Seed of the draws.
 
     Shapes:
-        (A, C, K) -> (resamples, K); NaN where a draw has met no rating
+        (A, C, K) -> (resamples, K); NaN where a draw contains no rating
     """
     annotators, clips, _ = ratings.shape
     rng = np.random.default_rng(seed)
@@ -69,21 +68,21 @@ def cluster_draws(ratings: Array, *, resamples: int = RESAMPLES, seed: int = 0) 
 
 
 def _weights(rng: np.random.Generator, n: int, size: int) -> Array:
-    """How often each of n is drawn, (size, n)."""
+    """Number of times that each of n is drawn: (size, n)."""
     if n == 1:
         return np.ones((size, 1))
     return rng.multinomial(n, np.full(n, 1.0 / n), size=size).astype(np.float64)
 
 
 def krippendorff_alpha(ratings: Array) -> float:
-    """Agreement of annotators on an interval scale: 1 is perfect, 0 what chance gives, less is discord.
+    """Agreement of annotators on an interval scale: 1 is perfect, 0 is chance, less is disagreement.
 
     Krippendorff's alpha is 1 - D_o / D_e: the squared differences within units to those among all ratings.
     For squared differences both are variances (s², with n - 1): with m ratings on each of the units u, and n
-    in all, alpha = 1 - (Σ_u m_u s_u² / n) / s². Units with one rating say nothing, and are left out.
+    in all, alpha = 1 - (Σ_u m_u s_u² / n) / s². Units with one rating are left out.
 
     Args:
-        ratings: NaN where an annotator has not rated a unit.
+        ratings: Ratings; NaN where an annotator has not rated a unit.
 
     Shapes:
         (A, U) -> a number; NaN without two annotators on any unit, or if all ratings are the same
@@ -103,37 +102,37 @@ def krippendorff_alpha(ratings: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One system on one scale.
+class ScaleMean:
+    """One system's mean rating on one scale.
 
     Args:
-        estimate: Mean, and the ends of its cluster bootstrap interval where there is one.
-        half: Half of its t interval; NaN for a single rating.
-        difference: Less the first system, on the same annotators and clips; None for the first system.
+        mean: Mean, and the ends of its cluster bootstrap interval where there is one.
+        t_half_width: Half of its t interval; NaN for a single rating.
+        difference: Difference to the first system, on the same annotators and clips; None for the first.
     """
 
-    estimate: Estimate
-    half: float
+    mean: Estimate
+    t_half_width: float
     difference: Estimate | None
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """What came of a test.
+class RatingAnalysis:
+    """Results of a test.
 
     Args:
-        systems: Their names, in the table's order.
-        figures: System and scale -> its figure.
-        agreement: Scale -> Krippendorff's alpha; NaN where it is not known.
-        n: Ratings behind each figure: how often an annotator has rated a clip through all systems.
-        annotators: How many annotators they are from.
-        clips: How many clips they are of.
-        progress: Annotator -> how many clips are rated through all systems.
-        total: How many clips the test has.
+        systems: Names of the systems, in the table's order.
+        means: Mean by system and scale.
+        agreement: Krippendorff's alpha by scale; NaN where it is not known.
+        n: Number of ratings behind each mean: pairs of annotator and clip that are rated through all systems.
+        annotators: Number of annotators behind them.
+        clips: Number of clips behind them.
+        progress: Number of clips that each annotator has rated through all systems.
+        total: Number of clips of the test.
     """
 
     systems: Sequence[str]
-    figures: Mapping[tuple[str, str], Figure]
+    means: Mapping[tuple[str, str], ScaleMean]
     agreement: Mapping[str, float]
     n: int
     annotators: int
@@ -142,8 +141,8 @@ class Analysis:
     total: int
 
 
-def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> Analysis:
-    """All figures of a table.
+def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> RatingAnalysis:
+    """All numbers of the tables.
 
     A clip counts for an annotator once all four scales are rated through all systems, each played to its end:
     so all systems are judged by the same annotators on the same clips.
@@ -151,65 +150,45 @@ def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> Analysis:
     Raises:
         ListenError: No clip is rated through all systems yet.
     """
-    names = sorted({rating.annotator for rating in ratings})
-    sheet = _complete(_sheet(test, names, ratings))  # (A, C, S, 4)
-    done = np.isfinite(sheet[..., 0, 0])
-    if not done.any():
+    annotators = sorted({rating.annotator for rating in ratings})
+    axes = (annotators, test.clips, test.systems, NAMES)
+    indices = [{name: i for i, name in enumerate(axis)} for axis in axes]
+    values = np.full([len(axis) for axis in axes], np.nan)  # (A, C, S, 4)
+    for rating in ratings:
+        if rating.played:
+            key = (rating.annotator, rating.clip, rating.system, rating.scale)
+            values[tuple(index[name] for index, name in zip(indices, key, strict=True))] = rating.value
+    complete = np.isfinite(values).all(axis=(2, 3))  # (A, C)
+    if not complete.any():
         raise ListenError(
-            f"{test.folder}: nobody has rated a clip through all {len(test.systems)} systems yet. "
-            "Rate one first."
+            f"{test.folder}: no clip is rated through all {len(test.systems)} systems yet. Rate one first."
         )
-    kept = sheet[done.any(axis=1)][:, done.any(axis=0)]
-    return Analysis(
+    values = np.where(complete[..., None, None], values, np.nan)
+    values = values[complete.any(axis=1)][:, complete.any(axis=0)]
+
+    draws = cluster_draws(values.reshape(*values.shape[:2], -1)).reshape(-1, *values.shape[2:])  # (B, S, 4)
+    drawn = max(values.shape[:2]) > 1  # one rating has no interval
+
+    def estimate(ratings: Array, draws: Array) -> Estimate:
+        low, high = bootstrap.ends(draws) if drawn else (None, None)
+        return Estimate(float(ratings.mean()), low, high, {})
+
+    means = {}
+    for s, system in enumerate(test.systems):
+        for k, scale in enumerate(NAMES):
+            own, first = (values[:, :, i, k][np.isfinite(values[:, :, i, k])] for i in (s, 0))
+            change = estimate(own - first, draws[:, s, k] - draws[:, 0, k]) if s else None
+            means[system, scale] = ScaleMean(estimate(own, draws[:, s, k]), t_half_width(own), change)
+    return RatingAnalysis(
         systems=test.systems,
-        figures=_figures(test.systems, kept),
+        means=means,
         agreement={
-            scale: krippendorff_alpha(kept[..., i].reshape(len(kept), -1)) for i, scale in enumerate(NAMES)
+            scale: krippendorff_alpha(values[..., k].reshape(len(values), -1))
+            for k, scale in enumerate(NAMES)
         },
-        n=int(done.sum()),
-        annotators=kept.shape[0],
-        clips=kept.shape[1],
-        progress={name: int(row.sum()) for name, row in zip(names, done, strict=True)},
+        n=int(complete.sum()),
+        annotators=values.shape[0],
+        clips=values.shape[1],
+        progress={name: int(row.sum()) for name, row in zip(annotators, complete, strict=True)},
         total=len(test.clips),
     )
-
-
-def _sheet(test: ListeningTest, names: Sequence[str], ratings: Sequence[Rating]) -> Array:
-    """Annotators by clips by systems by scales; NaN where there is no rating of a video that was heard."""
-    sheet = np.full((len(names), len(test.clips), len(test.systems), len(NAMES)), np.nan)
-    places = [{name: i for i, name in enumerate(axis)} for axis in (names, test.clips, test.systems, NAMES)]
-    for each in ratings:
-        if each.heard:
-            keys = (each.annotator, each.clip, each.system, each.scale)
-            sheet[tuple(place[key] for place, key in zip(places, keys, strict=True))] = each.value
-    return sheet
-
-
-def _complete(sheet: Array) -> Array:
-    """Clips that an annotator has not rated through all systems are no ratings at all."""
-    whole = np.isfinite(sheet).all(axis=(2, 3), keepdims=True)
-    return np.where(whole, sheet, np.nan)
-
-
-def _figures(systems: Sequence[str], sheet: Array) -> dict[tuple[str, str], Figure]:
-    draws = cluster_draws(sheet.reshape(*sheet.shape[:2], -1)).reshape(-1, *sheet.shape[2:])  # (B, S, 4)
-    drawn = sheet.shape[0] > 1 or sheet.shape[1] > 1
-    found = {}
-    for s, system in enumerate(systems):
-        for k, scale in enumerate(NAMES):
-            own, first = (_known(sheet[:, :, which, k]) for which in (s, 0))
-            found[system, scale] = Figure(
-                estimate=_estimate(own, draws[:, s, k], drawn),
-                half=t_half_width(own),
-                difference=_estimate(own - first, draws[:, s, k] - draws[:, 0, k], drawn) if s else None,
-            )
-    return found
-
-
-def _known(values: Array) -> Array:
-    return values[np.isfinite(values)]
-
-
-def _estimate(values: Array, draws: Array, drawn: bool) -> Estimate:
-    low, high = bootstrap.ends(draws) if drawn else (None, None)
-    return Estimate(float(values.mean()), low, high, {})

@@ -1,29 +1,43 @@
-"""Ratings in SQLite: each is on the disk before it is answered, and several programs may write at once."""
+"""Ratings in SQLite: each is on disk before it is answered, and several programs may write at once."""
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from stav2a.listening.material import ListenError, StorageError, Video
+from stav2a.utils.errors import StaV2AError
+from stav2a.utils.files import atomic
+
+
+class ListenError(StaV2AError):
+    """A folder, a name or a rating that can't be used; `status` is the page's answer to it."""
+
+    status: ClassVar[int] = HTTPStatus.BAD_REQUEST
+
+
+class StorageError(ListenError):
+    """The database of ratings can't be read or written."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
 
 LOWEST, HIGHEST = 1, 100
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What is rated.
+    """A scale that videos are rated on.
 
     Args:
-        name: In the database and in tables for programs.
-        label: The paper's letters.
-        title: What they stand for, in the paper's words.
-        question: What a listener is asked, in ours: the paper does not print its own.
+        name: Name in the database and in tables for programs.
+        label: Abbreviation of the paper.
+        title: Name of the scale, in the paper's words.
+        question: Question to the annotator, in ours: the paper does not print its own.
     """
 
     name: str
@@ -42,9 +56,40 @@ SCALES = (
 NAMES = tuple(scale.name for scale in SCALES)
 
 
+@dataclass(frozen=True)
+class Video:
+    """One system's version of a clip.
+
+    Args:
+        token: Random name of the file and in the browser.
+        clip: Name of the clip.
+        system: Name of the system.
+        seconds: Duration that is played: that of the shortest version of the clip.
+        source: Hash of the files that it was made from.
+    """
+
+    token: str
+    clip: str
+    system: str
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One annotator's rating of a video on a scale; `played` is true once the video was played to its end."""
+
+    annotator: str
+    clip: str
+    system: str
+    scale: str
+    value: int
+    at: str
+    played: bool
+
+
 APPLICATION = 0x5354324C  # "ST2L", in the file's header
 PATIENCE_S = 10.0  # for another program's write
-_SCALES = ", ".join(f"'{name}'" for name in NAMES)
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION};
 CREATE TABLE setup (settings TEXT NOT NULL);
@@ -58,7 +103,7 @@ CREATE TABLE heard (
 );
 CREATE TABLE ratings (
     annotator TEXT NOT NULL, token TEXT NOT NULL REFERENCES videos,
-    scale TEXT NOT NULL CHECK (scale IN ({_SCALES})),
+    scale TEXT NOT NULL CHECK (scale IN ({", ".join(f"'{name}'" for name in NAMES)})),
     value INTEGER NOT NULL CHECK (value BETWEEN {LOWEST} AND {HIGHEST}), at TEXT NOT NULL,
     PRIMARY KEY (annotator, token, scale)
 );
@@ -66,85 +111,59 @@ CREATE TABLE ratings (
 
 
 @dataclass(frozen=True)
-class Rating:
-    """One figure that somebody gave; `heard` tells whether the video was played to its end."""
-
-    annotator: str
-    clip: str
-    system: str
-    scale: str
-    value: int
-    at: str
-    heard: bool
-
-
-@dataclass(frozen=True)
 class Database:
-    """The file of one listening test.
+    """The database file of one listening test.
 
     Args:
-        path: Where it lies.
+        path: Path of the file.
     """
 
     path: Path
 
     def create(self, settings: dict[str, Any], videos: Sequence[Video]) -> None:
         """Write a new one, whole or not at all."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        with Database(temporary)._open() as connection:
+        with atomic(self.path) as temporary, Database(temporary)._open() as connection:
             connection.executescript(_SCHEMA)
             connection.execute("INSERT INTO setup VALUES (?)", (json.dumps(settings),))
             connection.executemany("INSERT INTO videos VALUES (?, ?, ?, ?, ?)", map(astuple, videos))
-        os.replace(temporary, self.path)
 
-    def check(self) -> None:
-        """Read the whole file once.
+    def read(self) -> tuple[dict[str, Any], list[Video]]:
+        """Check the whole file, and return the test's settings, and all videos by clip and system.
 
         Raises:
-            StorageError: It is damaged, or of another program.
+            StorageError: The file is damaged, or of another program.
         """
         with self._open() as connection:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if found != "ok":
-            raise self._damaged(found)
-        if application != APPLICATION:
-            raise StorageError(f"{self.path}: not the database of a listening test. Give another folder.")
-
-    def settings(self) -> dict[str, Any]:
-        """What the test was set up with."""
-        with self._open() as connection:
-            (text,) = connection.execute("SELECT settings FROM setup").fetchone()
-            return dict(json.loads(text))
-
-    def videos(self) -> list[Video]:
-        """All of them, by clip and system."""
-        with self._open() as connection:
+            if found != "ok":
+                raise self._damaged(found)
+            if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION,):
+                raise StorageError(f"{self.path}: not the database of a listening test. Give another folder.")
+            (settings,) = connection.execute("SELECT settings FROM setup").fetchone()
             rows = connection.execute("SELECT * FROM videos ORDER BY clip, system").fetchall()
-        return [Video(*row) for row in rows]
+            return dict(json.loads(settings)), [Video(*row) for row in rows]
 
     def rate(self, annotator: str, token: str, scale: str, value: int) -> None:
-        """Keep a rating; the last one on a scale holds."""
+        """Save a rating; the last one on a scale holds."""
         with self._open() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?)",
                 (annotator, token, scale, value, _now()),
             )
 
-    def mark_heard(self, annotator: str, token: str) -> None:
-        """Keep that a video was played to its end."""
+    def mark_played(self, annotator: str, token: str) -> None:
+        """Save that a video was played to its end."""
         with self._open() as connection:
             connection.execute("INSERT OR IGNORE INTO heard VALUES (?, ?, ?)", (annotator, token, _now()))
 
-    def heard(self, annotator: str) -> set[str]:
-        """The tokens of what somebody played to its end."""
+    def played(self, annotator: str) -> set[str]:
+        """Tokens of the videos that an annotator has played to their end."""
         with self._open() as connection:
             rows = connection.execute("SELECT token FROM heard WHERE annotator = ?", (annotator,)).fetchall()
         return {token for (token,) in rows}
 
     def ratings(self, annotator: str | None = None) -> list[Rating]:
-        """Of one annotator, or of all."""
+        """Ratings of one annotator, or of all."""
         with self._open() as connection:
             rows = connection.execute(
                 "SELECT annotator, clip, system, scale, value, ratings.at, heard.at IS NOT NULL "
@@ -152,11 +171,11 @@ class Database:
                 "WHERE ?1 IS NULL OR annotator = ?1 ORDER BY annotator, clip, system, scale",
                 (annotator,),
             ).fetchall()
-        return [Rating(*(*own, bool(heard))) for *own, heard in rows]
+        return [Rating(*(*rating, bool(played))) for *rating, played in rows]
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction: committed, and on the disk, when the block ends well."""
+        """Connection for one transaction: committed, and on disk, when the block ends without an error."""
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as connection:
                 connection.execute("PRAGMA synchronous = EXTRA")  # also after a power cut
@@ -164,12 +183,12 @@ class Database:
                 with connection:
                     yield connection
         except sqlite3.IntegrityError as error:
-            raise ListenError(f"this rating can't be kept: {error}.") from error
+            raise ListenError(f"this rating can't be saved: {error}.") from error
         except sqlite3.OperationalError as error:  # locked, read-only, disk full
             raise StorageError(
                 f"{self.path}: can't be used ({error}). Look at the disk, then go on."
             ) from error
-        except (sqlite3.DatabaseError, TypeError, json.JSONDecodeError) as error:  # or the set-up is gone
+        except (sqlite3.DatabaseError, TypeError, json.JSONDecodeError) as error:  # or without its settings
             raise self._damaged(str(error)) from error
 
     def _damaged(self, reason: str) -> StorageError:

@@ -1,24 +1,40 @@
-"""A listening test on the disk: begun once, and gone on with by the same command."""
+"""A listening test on disk: clips paired across systems, and videos copied under names that reveal nothing.
 
+A test is begun once, and continued by the same command.
+"""
+
+import hashlib
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from stav2a.listening.database import Database
-from stav2a.listening.material import ListenError, Material, Video, choose, gather, prepare, source
-from stav2a.utils.files import exclusive
+import numpy as np
+from tqdm import tqdm
+
+from stav2a.data.media import mux, probe, read_audio
+from stav2a.listening.database import Database, ListenError, Video
+from stav2a.utils.files import atomic, exclusive
+
+DATABASE, COPIES = "ratings.sqlite", "copies"
+VIDEO, SOUND = ".mp4", ".wav"
+BROWSER_CODECS = ("h264", "vp9", "av1")  # that every current browser plays in an mp4
+RATE_HZ = 48_000  # of the sound that is put on a picture of --videos
+_LENGTH_RATE_HZ = 8_000  # enough to measure the duration of a sound
+_CUT_S = 0.25  # less is the padding of codecs
+_EXAMPLES = 4  # named in a message
 
 
 @dataclass(frozen=True)
 class ListeningSettings:
-    """What is asked of a test.
+    """Settings of a new test.
 
     Args:
-        systems: System -> folder of its clips.
-        clips: How many are drawn.
-        seed: Of the draw of clips, and of the order.
+        systems: Folder of each system's clips.
+        clips: Number of clips to draw.
+        seed: Seed of the draw of clips, and of the order.
         videos: Folder of the videos that all sounds are put on, or None.
     """
 
@@ -27,8 +43,8 @@ class ListeningSettings:
     seed: int
     videos: Path | None = None
 
-    def told(self) -> dict[str, Any]:
-        """What must stay the same; folders may move."""
+    def fixed(self) -> dict[str, Any]:
+        """The options that must stay the same; folders may move."""
         return {
             "--systems": sorted(self.systems),
             "--clips": self.clips,
@@ -42,122 +58,268 @@ class ListeningTest:
     """An open test.
 
     Args:
-        folder: Holds all of it.
-        systems: Their names, as they were given when the test began.
-        clips: The clips drawn.
-        seed: Of the order.
+        folder: Folder that holds all of it.
+        systems: Names of the systems, as they were given when the test began.
+        options: Options of `ListeningSettings.fixed`.
         videos: Every system's version of every clip.
     """
 
     folder: Path
     systems: list[str]
-    clips: list[str]
-    seed: int
+    options: Mapping[str, Any]
     videos: list[Video]
 
     @property
+    def clips(self) -> list[str]:
+        return sorted({video.clip for video in self.videos})
+
+    @property
     def database(self) -> Database:
-        return database_of(self.folder)
+        return Database(self.folder / DATABASE)
 
     def path(self, video: Video) -> Path:
         """The file of a video."""
-        return videos_of(self.folder) / f"{video.token}.mp4"
-
-
-def database_of(folder: Path) -> Database:
-    """The ratings of the test in a folder."""
-    return Database(folder / "ratings.sqlite")
-
-
-def videos_of(folder: Path) -> Path:
-    """The copies that are served."""
-    return folder / "copies"
+        return self.folder / COPIES / f"{video.token}.mp4"
 
 
 def begin_or_resume(folder: Path, settings: ListeningSettings) -> tuple[ListeningTest, list[str]]:
-    """The test in a folder, new or gone on with.
+    """The test in a folder, new or continued.
 
     Returns:
-        The test, and what is to be said of its clips.
+        The test, and remarks on its clips.
 
     Raises:
-        ListenError: Folders that can't be paired, too few clips, or a test of other settings in the folder.
-        StorageError: Its database can't be used.
+        ListenError: Folders that can't be paired, too few clips, a file that browsers don't play, or a test
+            of other settings in the folder.
+        MediaError: A file that can't be read, or has no sound.
+        StorageError: The database can't be used.
     """
     with exclusive(folder / ".lock", f"listening test in {folder}"):
-        material = gather(settings.systems, settings.videos)
-        if database_of(folder).path.exists():
-            database_of(folder).check()
-            _refuse_other(folder, settings, material)
-            return load(folder), []
-        clips = choose(material, settings.clips, settings.seed)
-        videos, remarks = _prepare(material, clips, folder)
-        kept = {"systems": list(settings.systems), "told": settings.told()}
-        database_of(folder).create(kept, videos)
-    left_out = [f"left out: {clip}, {reason}" for clip, reason in material.left_out.items()]
-    return load(folder), [*left_out, *remarks]
-
-
-def _prepare(material: Material, clips: list[str], folder: Path) -> tuple[list[Video], list[str]]:
-    """Make all copies, or none; what a killed start has left is made anew."""
-    partial = folder / ".copies"
-    for left_over in (partial, videos_of(folder)):
-        shutil.rmtree(left_over, ignore_errors=True)
-    made = prepare(material, clips, partial)
-    partial.rename(videos_of(folder))
-    return made
+        paired, skipped = pair_folders(settings.systems, settings.videos)
+        if (folder / DATABASE).exists():
+            test = load(folder)
+            _check_unchanged(test, settings, paired)
+            return test, []
+        clips = draw_clips(list(paired), skipped, settings.clips, settings.seed)
+        remarks = [f"left out: {clip}, not in {', '.join(names)}" for clip, names in skipped.items()]
+        partial = folder / ".copies"
+        for left_over in (partial, folder / COPIES):  # of a killed start
+            shutil.rmtree(left_over, ignore_errors=True)
+        partial.mkdir()
+        videos: list[Video] = []
+        for clip in tqdm(clips, desc="videos", unit="clip", leave=False):
+            versions, more = _copy_versions(clip, paired[clip], partial)
+            videos += versions
+            remarks += more
+        partial.rename(folder / COPIES)
+        stored = {"systems": list(settings.systems), "told": settings.fixed()}
+        Database(folder / DATABASE).create(stored, videos)
+    return load(folder), remarks
 
 
 def load(folder: Path) -> ListeningTest:
-    """The test in a folder, for a report.
+    """The test in a folder.
 
     Raises:
         ListenError: There is none.
         StorageError: Its database can't be used.
     """
-    database = database_of(folder)
-    if not database.path.is_file():
+    if not (folder / DATABASE).is_file():
         raise ListenError(
-            f"{folder}: no listening test in it (no {database.path.name}). "
-            "Give the --output of `stav2a listen`."
+            f"{folder}: no listening test in it (no {DATABASE}). Give the --output of `stav2a listen`."
         )
-    database.check()
-    settings, videos = database.settings(), database.videos()
-    return ListeningTest(
-        folder=folder,
-        systems=settings["systems"],
-        clips=sorted({video.clip for video in videos}),
-        seed=settings["told"]["--seed"],
-        videos=videos,
-    )
+    stored, videos = Database(folder / DATABASE).read()
+    return ListeningTest(folder, stored["systems"], stored["told"], videos)
 
 
-def _refuse_other(folder: Path, settings: ListeningSettings, material: Material) -> None:
-    """A test goes on as it began: its settings, and the contents of its files."""
-    before, now = database_of(folder).settings()["told"], settings.told()
+class ClipFiles(NamedTuple):
+    """The files that one system's version of a clip is made from.
+
+    Args:
+        own: The system's file.
+        picture: Video that its sound is put on; None where the system's file brings its own.
+    """
+
+    own: Path
+    picture: Path | None
+
+    def content_hash(self) -> str:
+        """Hash of the contents of both."""
+        digest = hashlib.sha256()
+        for path in (self.own, self.picture):
+            if path is not None:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def _check_unchanged(
+    test: ListeningTest, settings: ListeningSettings, paired: Mapping[str, Mapping[str, ClipFiles]]
+) -> None:
+    """A test continues as it began: its settings, and the contents of its files."""
     changed = [
-        f"{name} was {_words(before[name])}, now {_words(now[name])}"
-        for name in now
-        if now[name] != before[name]
+        f"{name} was {_words(test.options[name])}, now {_words(value)}"
+        for name, value in settings.fixed().items()
+        if value != test.options[name]
     ]
-    if not changed:
-        changed = [
-            f"{video.clip} of {video.system} {what}"
-            for video in database_of(folder).videos()
-            if (what := _changed(video, material))
-        ][:3]
+    for video in test.videos if not changed else ():
+        if video.clip not in paired:
+            changed.append(f"{video.clip} of {video.system} is not in the folders any more")
+        elif paired[video.clip][video.system].content_hash() != video.source:
+            changed.append(f"{video.clip} of {video.system} has other contents now")
     if changed:
         raise ListenError(
-            f"{folder} holds a test of another set-up: {'; '.join(changed)}. "
+            f"{test.folder} holds a test of another set-up: {'; '.join(changed[:_EXAMPLES])}. "
             "Go on with the first settings, or choose another --output."
         )
 
 
-def _changed(video: Video, material: Material) -> str:
-    if video.clip not in material.clips:
-        return "is not in the folders any more"
-    return "" if source(material, video.clip, video.system) == video.source else "has other contents now"
-
-
 def _words(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def unique_systems(pairs: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """Folder of each system.
+
+    Raises:
+        ListenError: Two systems have one name; capitals make no difference.
+    """
+    for i, (name, _) in enumerate(pairs):
+        for other, _ in pairs[:i]:
+            if other.casefold() == name.casefold():
+                raise ListenError(
+                    f"--systems has {other!r} and {name!r}: each system needs a name of its own."
+                )
+    return dict(pairs)
+
+
+def pair_folders(
+    systems: Mapping[str, Path], videos: Path | None
+) -> tuple[dict[str, dict[str, ClipFiles]], dict[str, list[str]]]:
+    """Pair the files of all systems by name.
+
+    Args:
+        systems: Folder of each system's mp4s, or with `videos` of its wavs or mp4s.
+        videos: Folder of the mp4s whose picture all systems get, or None.
+
+    Returns:
+        The files by clip and system, and for each clip that is not in all folders those that lack it; clips
+        are sorted by name.
+
+    Raises:
+        ListenError: A folder is missing or empty, has a clip twice, or no clip is in all of them.
+    """
+    kinds = (VIDEO,) if videos is None else (SOUND, VIDEO)
+    folders = {name: _files(f"--systems {name}={folder}", folder, kinds) for name, folder in systems.items()}
+    if videos is not None:
+        folders["--videos"] = _files(f"--videos {videos}", videos, (VIDEO,))
+    clips = sorted(set().union(*folders.values()))
+    lacking = {clip: [name for name, files in folders.items() if clip not in files] for clip in clips}
+    if all(lacking.values()):
+        examples = "; ".join(f"{name} has {min(files)!r}" for name, files in folders.items())
+        raise ListenError(
+            f"no clip is in all of the {len(folders)} folders ({examples}). Files are paired by their names "
+            "without the ending: name them alike."
+        )
+    pictures = folders.get("--videos", {})
+    paired = {
+        clip: {name: ClipFiles(folders[name][clip], pictures.get(clip)) for name in systems}
+        for clip in clips
+        if not lacking[clip]
+    }
+    return paired, {clip: names for clip, names in lacking.items() if names}
+
+
+def _files(option: str, folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
+    """Files by clip, each of the first kind that there is."""
+    if not folder.is_dir():
+        what = "a file, where a folder was expected" if folder.exists() else "no such folder"
+        raise ListenError(f"{option}: {what}. Give the folder of a system's clips.")
+    listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found: dict[str, Path] = {}
+    for kind in reversed(kinds):
+        own: dict[str, Path] = {}
+        for path in listed:
+            if path.suffix.lower() == kind and path.is_file():
+                if path.stem in own:
+                    raise ListenError(
+                        f"{option}: {own[path.stem].name} and {path.name} are one clip. Remove one."
+                    )
+                own[path.stem] = path
+        found |= own
+    if found:
+        return found
+    if VIDEO in kinds and any(path.suffix.lower() == SOUND for path in listed):
+        raise ListenError(
+            f"{option}: only sounds (wav) in it. Add --videos DIR with the videos (mp4) that they belong to."
+        )
+    wanted = " or ".join(kind.removeprefix(".") for kind in kinds)
+    raise ListenError(f"{option}: no {wanted} in it. Give the folder of a system's clips.")
+
+
+def draw_clips(
+    clips: Sequence[str], skipped: Mapping[str, Sequence[str]], count: int, seed: int
+) -> list[str]:
+    """Draw clips without replacement; the same seed draws the same.
+
+    Args:
+        clips: Clips that all systems have, sorted.
+        skipped: Folders that lack one of the others, for the message.
+        count: Number of clips to draw.
+        seed: Seed of the draw.
+
+    Raises:
+        ListenError: There are too few.
+    """
+    if count > len(clips):
+        others = [f"{clip} is not in {', '.join(names)}" for clip, names in skipped.items()][:_EXAMPLES]
+        raise ListenError(
+            f"--clips {count}, but all systems have {len(clips)} in common"
+            + (f" ({'; '.join(others)})" if others else "")
+            + f". Write --clips {len(clips)}, or add clips."
+        )
+    drawn = np.random.default_rng(seed).choice(len(clips), size=count, replace=False)
+    return sorted(clips[index] for index in drawn)
+
+
+def _copy_versions(
+    clip: str, versions: Mapping[str, ClipFiles], folder: Path
+) -> tuple[list[Video], list[str]]:
+    """Write all versions of a clip; returns them, and remarks on what systems could be recognised by."""
+    tokens = {system: secrets.token_hex(16) for system in versions}
+    lengths_s: dict[str, float] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for system, files in versions.items():
+        target = folder / f"{tokens[system]}.mp4"
+        info = probe(files.picture or files.own)
+        if info.codec not in BROWSER_CODECS:
+            raise ListenError(
+                f"{files.picture or files.own}: its picture is {info.codec}, which browsers don't play. "
+                f"Convert it to one of {', '.join(BROWSER_CODECS)}."
+            )
+        if files.picture:
+            sound = read_audio(files.own, RATE_HZ)
+            mux(files.picture, sound, RATE_HZ, target)
+            sound_s = len(sound) / RATE_HZ
+        else:
+            sound_s = len(read_audio(files.own, _LENGTH_RATE_HZ)) / _LENGTH_RATE_HZ
+            with atomic(target) as temporary:
+                shutil.copyfile(files.own, temporary)
+        lengths_s[system], sizes[system] = min(info.duration_s, sound_s), (info.width, info.height)
+
+    shortest = min(lengths_s, key=lambda system: lengths_s[system])
+    remarks = []
+    if max(lengths_s.values()) - lengths_s[shortest] > _CUT_S:
+        remarks.append(
+            f"{clip}: all versions end after {lengths_s[shortest]:.2f} s, like that of {shortest}."
+        )
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{system} {width}×{height}" for system, (width, height) in sizes.items())
+        remarks.append(
+            f"{clip}: the pictures differ in size ({named}), and systems may be recognised by it. "
+            "--videos DIR puts all sounds on the same picture."
+        )
+    videos = [
+        Video(tokens[system], clip, system, lengths_s[shortest], files.content_hash())
+        for system, files in versions.items()
+    ]
+    return videos, remarks

@@ -1,12 +1,15 @@
 """Small listening tests: films of 0.6 s with a tone each."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from stav2a.data.media import write_clip, write_wav
 from stav2a.listening.database import NAMES
+from stav2a.listening.server import PageServer
 from stav2a.listening.setup import ListeningSettings, ListeningTest, begin_or_resume
 
 RATE_HZ, FPS, SECONDS = 16_000, 25, 0.6
@@ -47,6 +50,19 @@ def begun(root: Path, clips: int = 2, **more: object) -> ListeningTest:
 def rate_all(test: ListeningTest, annotator: str, value_of) -> None:
     """Rate every video on all scales: value_of(clip, system, scale)."""
     for video in test.videos:
-        test.database.mark_heard(annotator, video.token)
+        test.database.mark_played(annotator, video.token)
         for scale in NAMES:
             test.database.rate(annotator, video.token, scale, value_of(video.clip, video.system, scale))
+
+
+@contextmanager
+def serving(test: ListeningTest) -> Iterator[PageServer]:
+    """A server of the test, in a thread."""
+    server = PageServer(test, 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stav2a.listening.material import ListenError, StorageError
+from stav2a.listening.database import ListenError, StorageError
 from tests.listening.listening_examples import begun
 
 
@@ -19,7 +19,7 @@ def test_the_last_rating_on_a_scale_holds(test):
     for value in (10, 90):
         test.database.rate("ada", token, "oq", value)
     test.database.rate("bob", token, "oq", 50)
-    assert [(each.annotator, each.value, each.heard) for each in test.database.ratings()] == [
+    assert [(each.annotator, each.value, each.played) for each in test.database.ratings()] == [
         ("ada", 90, False),
         ("bob", 50, False),
     ]
@@ -28,16 +28,16 @@ def test_the_last_rating_on_a_scale_holds(test):
 
 def test_what_was_heard_is_kept_once(test):
     token = test.videos[0].token
-    test.database.mark_heard("ada", token)
-    test.database.mark_heard("ada", token)
-    assert test.database.heard("ada") == {token} and test.database.heard("bob") == set()
+    test.database.mark_played("ada", token)
+    test.database.mark_played("ada", token)
+    assert test.database.played("ada") == {token} and test.database.played("bob") == set()
 
 
 @pytest.mark.parametrize(
     ("token", "scale", "value"), [("nothing", "oq", 50), (None, "zq", 50), (None, "oq", 0), (None, "oq", 101)]
 )
 def test_the_database_itself_refuses_what_cannot_be(test, token, scale, value):
-    with pytest.raises(ListenError, match="this rating can't be kept"):
+    with pytest.raises(ListenError, match="this rating can't be saved"):
         test.database.rate("ada", token or test.videos[0].token, scale, value)
     assert test.database.ratings() == []
 

@@ -1,6 +1,5 @@
 """A listening test in a real browser: from the first clip to the report, with a reload on the way."""
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from stav2a.experiments.tracking import NullTracker
 from stav2a.listening.analysis import analyse
 from stav2a.listening.ratings_report import write_report
 from stav2a.listening.server import PageServer, playlist
-from tests.listening.listening_examples import begun
+from tests.listening.listening_examples import begun, serving
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +19,8 @@ PHONE = {"width": 360, "height": 740}
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[PageServer]:
-    with PageServer(begun(tmp_path), 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(begun(tmp_path)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 from stav2a.experiments.tracking import NullTracker, connect
 from stav2a.listening.analysis import analyse
-from stav2a.listening.database import Rating
-from stav2a.listening.material import ListenError
+from stav2a.listening.database import ListenError, Rating
 from stav2a.listening.ratings_report import published, write_report
 from stav2a.listening.setup import load
 from tests.listening.listening_examples import begun, rate_all
@@ -38,14 +37,14 @@ def test(once, tmp_path):
 def test_means_and_intervals_by_hand(test):
     found = analyse(test, test.database.ratings())
     assert (found.n, found.annotators, found.clips) == (4, 2, 2)
-    figure = found.figures["gt", "oq"]
-    assert figure.estimate.value == 75
+    figure = found.means["gt", "oq"]
+    assert figure.mean.value == 75
     # s² = (225 + 25 + 25 + 225) / 3, t(0.975, 3) = 3.1824: 3.1824 · 12.910 / 2
-    assert figure.half == pytest.approx(20.543, abs=1e-3)
+    assert figure.t_half_width == pytest.approx(20.543, abs=1e-3)
     # One draw in 16 has ada and the lower clip twice; so many lie below 2.5 %.
-    assert (figure.estimate.low, figure.estimate.high) == (60, 90)
+    assert (figure.mean.low, figure.mean.high) == (60, 90)
     assert figure.difference is None
-    change = found.figures["mine", "oq"].difference
+    change = found.means["mine", "oq"].difference
     assert (change.value, change.low, change.high) == (-10, -10, -10)
 
 
@@ -60,7 +59,7 @@ def test_agreement_by_hand(test):
 def test_a_clip_counts_once_all_systems_are_rated_and_heard(test):
     first, second, third, _ = test.videos  # first and second are of one clip
     for video in (first, second):
-        test.database.mark_heard("cy", video.token)
+        test.database.mark_played("cy", video.token)
         for scale in ("aq", "sa", "ta", "oq"):
             test.database.rate("cy", video.token, scale, 20)
     for scale in ("aq", "sa", "ta", "oq"):
@@ -70,7 +69,7 @@ def test_a_clip_counts_once_all_systems_are_rated_and_heard(test):
     found = analyse(test, test.database.ratings())
     assert found.progress == {"ada": 2, "bob": 2, "cy": 1, "dan": 0}
     assert (found.n, found.annotators) == (5, 3)
-    assert found.figures["gt", "oq"].estimate.value == (60 + 70 + 80 + 90 + 20) / 5
+    assert found.means["gt", "oq"].mean.value == (60 + 70 + 80 + 90 + 20) / 5
 
 
 def test_nothing_rated_is_told(test):
@@ -78,7 +77,7 @@ def test_nothing_rated_is_told(test):
     with pytest.raises(ListenError) as caught:
         analyse(test, nothing)
     assert str(caught.value) == (
-        f"{test.folder}: nobody has rated a clip through all 2 systems yet. Rate one first."
+        f"{test.folder}: no clip is rated through all 2 systems yet. Rate one first."
     )
 
 
@@ -89,7 +88,7 @@ def test_one_rating_has_a_mean_alone(tmp_path):
     assert "mine    *70.00    *70.00    *70.00    *70.00" in text
     assert "n = 1 ratings a figure: 1 annotator, 1 clip" in text
     assert "Differences" not in text and "paper's figures" not in text
-    assert "One annotator: the intervals tell nothing of how much another one would differ." in text
+    assert "One annotator: the intervals do not cover how much another one would differ." in text
 
 
 def test_the_tables(test):
@@ -97,7 +96,7 @@ def test_the_tables(test):
     assert "*75.00 ± 20.54 [60.00, 90.00]  94.38 ± 0.77" in text
     assert "−10.00 [−10.00, −10.00]" in text
     assert "ada: 2 of 2 clips rated through all systems" in text
-    assert "2 annotators are few: intervals hold the truth less often than their 95 %." in text
+    assert "2 annotators are few: intervals contain the truth less often than their 95 %." in text
     markdown = (test.folder / "report.md").read_text()
     assert markdown.startswith("# Listening test\n\n## Ratings\n")
     assert "**75.00 ± 20.54**<br><sub>[60.00,&nbsp;90.00]</sub> | 94.38 ± 0.77 |" in markdown

@@ -4,29 +4,23 @@ import http.client
 import json
 import socket
 import struct
-import threading
 import time
 
 import pytest
 
-from stav2a.listening.server import PageServer
-from tests.listening.listening_examples import SYSTEMS, begun
+from tests.listening.listening_examples import SYSTEMS, begun, serving
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     test = begun(tmp_path_factory.mktemp("server"))
-    with PageServer(test, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(test) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def ask(server, method, path, body=None, **headers):
     """Status, headers and content of one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     kind = {"Content-Type": "application/json"} if body is not None else {}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -34,7 +28,7 @@ def ask(server, method, path, body=None, **headers):
     answer = connection.getresponse()
     content = answer.read()
     connection.close()
-    return answer.status, dict(answer.getheaders()), content
+    return answer.status, answer.headers, content
 
 
 def error(server, body, path="/rating", **headers):
@@ -47,23 +41,23 @@ def session(server, name):
 
 
 def test_it_listens_on_this_machine_alone(server):
-    assert server.server_address[0] == "127.0.0.1"
+    assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
 def test_nothing_that_is_sent_tells_the_system(server):
     sent = [ask(server, "GET", path)[2].decode() for path in ("/", "/listen.js", "/session?annotator=ada")]
     names = [*server.test.clips, *SYSTEMS, *(str(server.test.folder),)]
     assert [name for name in names for text in sent if f'"{name}' in text or f"/{name}" in text] == []
-    assert set(session(server, "ada")["videos"][0]) == {"video", "seconds", "heard", "ratings"}
+    assert set(session(server, "ada")["videos"][0]) == {"video", "seconds", "played", "ratings"}
 
 
 def test_a_rating_is_kept_and_given_back(server):
     first = session(server, "Cy")["videos"][0]["video"]
     rating = {"annotator": " CY ", "video": first, "scale": "oq", "value": 87}
     assert error(server, rating) == (200, None)
-    assert error(server, {"annotator": "cy", "video": first}, "/heard") == (200, None)
+    assert error(server, {"annotator": "cy", "video": first}, "/played") == (200, None)
     assert session(server, "cy")["videos"][0] == {
-        "video": first, "seconds": pytest.approx(0.6, abs=0.07), "heard": True, "ratings": {"oq": 87},
+        "video": first, "seconds": pytest.approx(0.6, abs=0.07), "played": True, "ratings": {"oq": 87},
     }  # fmt: skip
     assert session(server, "dan")["videos"][0]["ratings"] == {}
 
@@ -82,7 +76,11 @@ def test_a_rating_out_of_range_is_refused(server, value):
         ({"scale": ["oq"]}, 400, "scale is ['oq']. Expected one of aq, sa, ta, oq."),
         ({"video": "../ratings.sqlite"}, 404, "there is no such video in this test. Load the page again."),
         ({"annotator": " "}, 400, "the name is ' '. Expected 1 to 40 characters."),
-        ({"annotator": "x" * 41}, 400, f"the name is {'x' * 41!r}. Expected 1 to 40 characters."),
+        (
+            {"annotator": "x" * 41},
+            400,
+            "the name is 'xxxxxxxxxxxx...xxxxxxxxxxxxx'. Expected 1 to 40 characters.",
+        ),
         ({"annotator": 7}, 400, "the name is 7. Expected 1 to 40 characters."),
         ({"annotator": "a\u0000b"}, 400, "the name is 'a\\x00b'. Expected 1 to 40 characters."),
     ],
@@ -95,11 +93,33 @@ def test_other_nonsense_is_refused(server, changes, status, told):
 
 @pytest.mark.parametrize(
     ("body", "told"),
-    [(b"{", "no JSON object"), (b"[1]", "no JSON object"), (b"x" * 5000, "the length is 5000")],
+    [
+        (b"{", "no JSON object"),
+        (b"[1]", "no JSON object"),
+        (b"x" * 5000, "more than 4096 bytes"),
+        (b"[" * 4000, "no JSON object"),
+    ],
 )
 def test_what_is_no_rating_is_refused(server, body, told):
     status, said = error(server, body)
     assert status == 400 and said.startswith(told)
+
+
+def test_a_body_without_a_length_is_bounded_as_well(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    pieces = (b" " * 1000 for _ in range(100))
+    connection.request("POST", "/rating", pieces, {"Content-Type": "application/json"}, encode_chunked=True)
+    answer = connection.getresponse()
+    assert (answer.status, "more than 4096 bytes" in answer.read().decode()) == (400, True)
+    connection.close()
+
+
+def test_nested_values_are_refused(server):
+    body = {"annotator": "eve", "video": server.test.videos[0].token, "scale": "oq", "value": 50}
+    for key in body:
+        nested = json.dumps(body | {key: 0}).replace(" 0", "[" * 400 + "]" * 400).encode()
+        assert error(server, nested)[0] in (400, 404)
+    assert server.test.database.ratings("eve") == []
 
 
 def test_a_form_of_another_site_is_refused(server):
@@ -146,9 +166,9 @@ def test_videos_are_served_in_parts(server):
 
 def test_a_connection_that_is_broken_off_is_no_error(server, capfd):
     video = server.test.videos[0]
-    request = f"GET /videos/{video.token}.mp4 HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n"
+    request = f"GET /videos/{video.token}.mp4 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
     for sent in (request.encode(), b"GET /"):
-        with socket.create_connection(server.server_address) as connection:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset
             connection.sendall(sent)
             if sent.endswith(b"\r\n\r\n"):
@@ -159,19 +179,16 @@ def test_a_connection_that_is_broken_off_is_no_error(server, capfd):
 
 
 def test_nothing_is_cached_and_nothing_is_framed(server):
-    headers = ask(server, "GET", "/")[1]
-    assert headers["Cache-Control"] == "no-store"
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    for path, host in (("/", None), ("/none", None), ("/", "evil.example")):
+        headers = ask(server, "GET", path, **({"Host": host} if host else {}))[1]
+        assert headers["Cache-Control"] == "no-store" and "server" not in headers
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
 def test_a_broken_database_is_told_to_the_page(tmp_path):
     test = begun(tmp_path)
-    with PageServer(test, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(test) as server:
         test.database.path.write_bytes(b"scribbled over" * 1000)
         body = {"annotator": "ada", "video": test.videos[0].token, "scale": "oq", "value": 50}
         status, said = error(server, body)
-        server.shutdown()
-        thread.join()
     assert status == 500 and "damaged, or no database" in said

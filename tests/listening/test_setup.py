@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from stav2a.data.media import MediaError, probe, read_audio
-from stav2a.listening.material import ListenError, StorageError
+from stav2a.listening.database import ListenError, StorageError
 from stav2a.listening.setup import ListeningSettings, begin_or_resume, load
 from tests.listening.listening_examples import FPS, RATE_HZ, SECONDS, begun, film, folders, sound, tone
 

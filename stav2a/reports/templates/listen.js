@@ -8,12 +8,12 @@ const END_S = 0.03; // as near to the end as a player comes
 const TYPING_MS = 1500; // digits within this time are one number
 const RETRY_MS = 1500;
 
-let session = null; // annotator, versions, videos: [{video, seconds, heard, ratings}]
+let session = null; // annotator, versions, videos: [{video, seconds, played, ratings}]
 let at = 0;
 const unsent = new Map(); // what has to reach the server, the newest of each kind
 let sending = false;
 const current = () => session.videos[at];
-const done = each => each.heard && scales.every(scale => scale.id in each.ratings);
+const done = each => each.played && scales.every(scale => scale.id in each.ratings);
 
 // ---- views
 
@@ -51,7 +51,7 @@ function refresh() {
   $("place").textContent = `Clip ${Math.floor(at / per) + 1} of ${session.videos.length / per}${version}`;
   $("who").textContent = session.annotator;
   $("progress").value = session.videos.filter(done).length;
-  $("seek").disabled = !here.heard;
+  $("seek").disabled = !here.played;
   $("back").disabled = at === 0;
   $("next").disabled = !done(here) || unsent.size > 0;
   $("next").textContent = last ? "Finish" : "Next";
@@ -62,7 +62,7 @@ function refresh() {
 function wanting(here) {
   const open = scales.filter(scale => !(scale.id in here.ratings)).map(scale => scale.labels[0].textContent.toLowerCase());
   const rest = open.length === scales.length ? "set all scales" : `set ${open.join(" and ")}`;
-  const steps = [...(here.heard ? [] : ["play the video to its end"]), ...(open.length ? [rest] : [])];
+  const steps = [...(here.played ? [] : ["play the video to its end"]), ...(open.length ? [rest] : [])];
   if (steps.length) return `To go on, ${steps.join(", and ")}.`;
   return unsent.size ? "Saving …" : "Saved.";
 }
@@ -70,11 +70,11 @@ function wanting(here) {
 // ---- the player: all versions of a clip end at the same time
 
 function drawTime() {
-  const {seconds, heard} = current(), now = Math.min(video.currentTime, seconds);
+  const {seconds, played} = current(), now = Math.min(video.currentTime, seconds);
   $("seek").value = 1000 * now / seconds;
   $("seek").setAttribute("aria-valuetext", `${now.toFixed(1)} s`);
   $("time").textContent = `${now.toFixed(1)} / ${seconds.toFixed(1)} s`;
-  $("play").textContent = !video.paused ? "Pause" : heard && now === 0 || now >= seconds - END_S ? "Play again" : "Play";
+  $("play").textContent = !video.paused ? "Pause" : played && now === 0 || now >= seconds - END_S ? "Play again" : "Play";
 }
 
 function watch() {
@@ -90,9 +90,9 @@ function step() {
 function finish() {
   video.pause();
   const here = current();
-  if (!here.heard) {
-    here.heard = true;
-    send("/heard", {video: here.video});
+  if (!here.played) {
+    here.played = true;
+    send("/played", {video: here.video});
   }
   refresh();
 }
@@ -132,8 +132,8 @@ for (const scale of scales) {
   scale.addEventListener("focus", () => { typed = ""; });
 }
 
-function send(address, told) {
-  unsent.set([address, told.video, told.scale].join(), [address, {annotator: session.annotator, ...told}]);
+function send(address, body) {
+  unsent.set([address, body.video, body.scale].join(), [address, {annotator: session.annotator, ...body}]);
   if (!sending) work();
 }
 
@@ -152,9 +152,9 @@ async function work() {
   refresh();
 }
 
-async function post(address, told) {
+async function post(address, body) {
   try {
-    const answer = await fetch(address, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(told)});
+    const answer = await fetch(address, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
     return answer.ok ? "" : `Not saved yet: ${(await answer.json()).error}`;
   } catch {
     return "Not saved yet: the program in the terminal does not answer. Start it again with the same command; this page goes on by itself.";
@@ -181,10 +181,10 @@ function finishTest() {
 
 async function begin(name) {
   const answer = await fetch(`/session?annotator=${encodeURIComponent(name)}`).catch(() => null);
-  const told = answer && await answer.json().catch(() => null);
-  if (!answer?.ok) return trouble(told?.error ?? "The program in the terminal does not answer. Start it again with the same command.");
+  const found = answer && await answer.json().catch(() => null);
+  if (!answer?.ok) return trouble(found?.error ?? "The program in the terminal does not answer. Start it again with the same command.");
   trouble("");
-  session = told;
+  session = found;
   sessionStorage.setItem("annotator", session.annotator);
   finishTest();
 }

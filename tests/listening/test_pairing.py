@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from stav2a.listening.material import ListenError, choose, gather, named_once
+from stav2a.listening.database import ListenError
+from stav2a.listening.setup import draw_clips, pair_folders, unique_systems
 
 
 def touched(root, **folders):
@@ -21,76 +22,82 @@ def refused(message):
 
 
 def test_clips_that_a_system_lacks_are_left_out_and_told(tmp_path):
-    found = gather(touched(tmp_path, a=["x.mp4", "y.mp4", "z.mp4"], b=["y.mp4", "x.MP4"]), None)
-    assert found.clips == ["x", "y"]
-    assert found.left_out == {"z": "not in b"}
-    assert found.files["b"]["x"].name == "x.MP4"
+    paired, skipped = pair_folders(
+        touched(tmp_path, a=["x.mp4", "y.mp4", "z.mp4"], b=["y.mp4", "x.MP4"]), None
+    )
+    assert list(paired) == ["x", "y"] and skipped == {"z": ["b"]}
+    assert paired["x"]["b"].own.name == "x.MP4"
 
 
 def test_other_files_and_hidden_ones_are_no_clips(tmp_path):
-    found = gather(touched(tmp_path, a=["x.mp4", "x.wav", "x.txt", ".y.mp4", "notes.md"]), None)
-    assert found.clips == ["x"] and found.files["a"]["x"].suffix == ".mp4"
+    paired, _ = pair_folders(touched(tmp_path, a=["x.mp4", "x.wav", "x.txt", ".y.mp4", "notes.md"]), None)
+    assert list(paired) == ["x"] and paired["x"]["a"].own.suffix == ".mp4"
 
 
 def test_with_videos_a_sound_comes_before_a_film(tmp_path):
     systems = touched(tmp_path, a=["x.mp4", "x.wav", "y.mp4"], videos=["x.mp4", "y.mp4"])
-    found = gather({"a": systems["a"]}, systems["videos"])
-    assert [found.files["a"][clip].name for clip in found.clips] == ["x.wav", "y.mp4"]
-    assert found.pictures["x"] == tmp_path / "videos" / "x.mp4"
+    paired, _ = pair_folders({"a": systems["a"]}, systems["videos"])
+    assert [files["a"].own.name for files in paired.values()] == ["x.wav", "y.mp4"]
+    assert paired["x"]["a"].picture == tmp_path / "videos" / "x.mp4"
 
 
 def test_a_clip_without_its_picture_is_left_out(tmp_path):
     systems = touched(tmp_path, a=["x.wav", "y.wav"], videos=["x.mp4"])
-    assert gather({"a": systems["a"]}, systems["videos"]).left_out == {"y": "not in --videos"}
+    assert pair_folders({"a": systems["a"]}, systems["videos"])[1] == {"y": ["--videos"]}
 
 
 def test_a_missing_folder_is_told(tmp_path):
     with refused(f"--systems a={tmp_path}/a: no such folder. Give the folder of a system's clips."):
-        gather({"a": tmp_path / "a"}, None)
+        pair_folders({"a": tmp_path / "a"}, None)
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "a.mp4").touch()
     with refused(f"--systems a={tmp_path}/a.mp4: a file, where a folder was expected."):
-        gather({"a": tmp_path / "a.mp4"}, None)
+        pair_folders({"a": tmp_path / "a.mp4"}, None)
 
 
 def test_an_empty_folder_is_told(tmp_path):
     with refused(f"--systems a={tmp_path}/a: no mp4 in it."):
-        gather(touched(tmp_path, a=["readme.txt"]), None)
+        pair_folders(touched(tmp_path, a=["readme.txt"]), None)
 
 
 def test_sounds_need_videos(tmp_path):
     with refused("only sounds (wav) in it. Add --videos DIR with the videos (mp4) that they belong to."):
-        gather(touched(tmp_path, a=["x.wav"]), None)
+        pair_folders(touched(tmp_path, a=["x.wav"]), None)
 
 
 def test_one_clip_in_two_files_is_told(tmp_path):
     with refused("x.MP4 and x.mp4 are one clip. Remove one."):
-        gather(touched(tmp_path, a=["x.mp4", "x.MP4"]), None)
+        pair_folders(touched(tmp_path, a=["x.mp4", "x.MP4"]), None)
 
 
 def test_nothing_in_common_is_told_with_an_example(tmp_path):
     with refused("no clip is in all of the 2 folders (a has 'x'; b has 'x_b')."):
-        gather(touched(tmp_path, a=["x.mp4"], b=["x_b.mp4"]), None)
+        pair_folders(touched(tmp_path, a=["x.mp4"], b=["x_b.mp4"]), None)
 
 
 def test_two_systems_of_one_name_are_told(tmp_path):
     with refused("--systems has 'gt' and 'GT': each system needs a name of its own."):
-        named_once([("gt", tmp_path), ("GT", tmp_path / "other")])
+        unique_systems([("gt", tmp_path), ("GT", tmp_path / "other")])
 
 
-def test_clips_are_drawn_by_the_seed_alone(tmp_path):
+def test_clips_are_drawn_by_the_seed_alone():
     clips = [f"clip{i}" for i in range(10)]
-    ten = gather(touched(tmp_path, a=[f"{clip}.mp4" for clip in clips]), None)
-    assert choose(ten, 4, seed=1) == choose(ten, 4, seed=1) != choose(ten, 4, seed=2)
-    assert len(set(choose(ten, 4, seed=1))) == 4
-    assert choose(ten, 10, seed=3) == clips
+    assert (
+        draw_clips(clips, {}, 4, seed=1)
+        == draw_clips(clips, {}, 4, seed=1)
+        != draw_clips(clips, {}, 4, seed=2)
+    )
+    assert len(set(draw_clips(clips, {}, 4, seed=1))) == 4
+    assert draw_clips(clips, {}, 10, seed=3) == clips
 
 
 def test_fewer_clips_than_asked_for_are_told(tmp_path):
-    two = gather(touched(tmp_path, a=["x.mp4", "y.mp4", "z.mp4"], b=["x.mp4", "y.mp4"]), None)
+    paired, skipped = pair_folders(
+        touched(tmp_path, a=["x.mp4", "y.mp4", "z.mp4"], b=["x.mp4", "y.mp4"]), None
+    )
     with refused(
         "--clips 3, but all systems have 2 in common (z is not in b). Write --clips 2, or add clips."
     ):
-        choose(two, 3, seed=0)
+        draw_clips(list(paired), skipped, 3, seed=0)
