@@ -66,14 +66,14 @@ def listen(
     if output is None:
         raise UsageError("--output is missing: name the folder that shall hold the test.")
     from stav2a.listening.server import PageServer
-    from stav2a.listening.setup import ListeningSettings, begin_or_resume, unique_systems
+    from stav2a.listening.setup import begin_or_resume, unique_systems
     from stav2a.utils.files import check_writable
     from stav2a.utils.network import check_free
 
     named = unique_systems([(name, Path(folder)) for name, folder in systems])
     check_free(port)
     check_writable(output)
-    test, remarks = begin_or_resume(output, ListeningSettings(named, clips, seed, videos))
+    test, remarks = begin_or_resume(output, named, clips=clips, seed=seed, videos=videos)
     for remark in remarks:
         print(remark, file=sys.stderr)
     server = PageServer(test, port)

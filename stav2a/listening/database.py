@@ -6,24 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import atomic
 
 
 class ListenError(StaV2AError):
-    """A folder, a name or a rating that can't be used; `status` is the page's answer to it."""
-
-    status: ClassVar[int] = HTTPStatus.BAD_REQUEST
+    """A folder, a name or a rating that can't be used."""
 
 
 class StorageError(ListenError):
     """The database of ratings can't be read or written."""
-
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 LOWEST, HIGHEST = 1, 100

@@ -11,7 +11,6 @@ import reprlib
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -39,12 +38,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class UnknownVideo(ListenError):
-    """A token that is none of the test's."""
-
-    status = HTTPStatus.NOT_FOUND
 
 
 def playlist(
@@ -131,12 +124,12 @@ def video_of(test: ListeningTest, token: Any) -> Video:
     """The video with this token.
 
     Raises:
-        UnknownVideo: There is none.
+        HTTPException: There is none.
     """
     for video in test.videos:
         if video.token == token:
             return video
-    raise UnknownVideo("there is no such video in this test. Load the page again.")
+    raise HTTPException(404, "there is no such video in this test. Load the page again.")
 
 
 def annotator_of(name: Any) -> str:
@@ -194,7 +187,7 @@ class PageServer(uvicorn.Server):
         origins = {None, *(f"http://{host}" for host in hosts)}
         headers = Headers(scope=scope)
         ours = headers.get("host") in hosts and headers.get("origin") in origins
-        refusal = JSONResponse({"error": f"open {self.address}"}, HTTPStatus.FORBIDDEN)
+        refusal = JSONResponse({"error": f"open {self.address}"}, 403)
         await (self.pages if ours else refusal)(scope, receive, send)
 
 
@@ -221,19 +214,16 @@ def pages(test: ListeningTest) -> Starlette:
         except OSError as error:
             raise StorageError(f"{path.name} can't be read ({error.strerror}).") from None
 
-    async def rating(request: Request) -> Response:
-        await run_in_threadpool(rate, test, await _body(request))
+    async def save(request: Request) -> Response:
+        saving = {"/rating": rate, "/played": mark_played}[request.url.path]
+        await run_in_threadpool(saving, test, await _body(request))
         return JSONResponse({"saved": True})
 
-    async def played(request: Request) -> Response:
-        await run_in_threadpool(mark_played, test, await _body(request))
-        return JSONResponse({"saved": True})
-
-    def refused(request: Request, error: Any) -> Response:
-        return JSONResponse({"error": str(error)}, error.status)
+    def refused(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 500 if isinstance(error, StorageError) else 400)
 
     def unknown(request: Request, error: Any) -> Response:
-        return JSONResponse({"error": "there is no such page."}, error.status_code)
+        return JSONResponse({"error": error.detail}, error.status_code)
 
     return Starlette(
         routes=[
@@ -241,8 +231,8 @@ def pages(test: ListeningTest) -> Starlette:
             Route("/listen.js", script),
             Route("/session", own_session),
             Route("/videos/{token}.mp4", video),
-            Route("/rating", rating, methods=["POST"]),
-            Route("/played", played, methods=["POST"]),
+            Route("/rating", save, methods=["POST"]),
+            Route("/played", save, methods=["POST"]),
         ],
         exception_handlers={ListenError: refused, HTTPException: unknown},
     )

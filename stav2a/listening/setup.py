@@ -28,39 +28,13 @@ _EXAMPLES = 4  # named in a message
 
 
 @dataclass(frozen=True)
-class ListeningSettings:
-    """Settings of a new test.
-
-    Args:
-        systems: Folder of each system's clips.
-        clips: Number of clips to draw.
-        seed: Seed of the draw of clips, and of the order.
-        videos: Folder of the videos that all sounds are put on, or None.
-    """
-
-    systems: Mapping[str, Path]
-    clips: int
-    seed: int
-    videos: Path | None = None
-
-    def fixed(self) -> dict[str, Any]:
-        """The options that must stay the same; folders may move."""
-        return {
-            "--systems": sorted(self.systems),
-            "--clips": self.clips,
-            "--seed": self.seed,
-            "--videos": "given" if self.videos else "not given",
-        }
-
-
-@dataclass(frozen=True)
 class ListeningTest:
     """An open test.
 
     Args:
         folder: Folder that holds all of it.
         systems: Names of the systems, as they were given when the test began.
-        options: Options of `ListeningSettings.fixed`.
+        options: Options that must stay the same; folders may move.
         videos: Every system's version of every clip.
     """
 
@@ -82,8 +56,17 @@ class ListeningTest:
         return self.folder / COPIES / f"{video.token}.mp4"
 
 
-def begin_or_resume(folder: Path, settings: ListeningSettings) -> tuple[ListeningTest, list[str]]:
+def begin_or_resume(
+    folder: Path, systems: Mapping[str, Path], *, clips: int, seed: int, videos: Path | None = None
+) -> tuple[ListeningTest, list[str]]:
     """The test in a folder, new or continued.
+
+    Args:
+        folder: Folder of the test.
+        systems: Folder of each system's mp4s, or with `videos` of its wavs or mp4s.
+        clips: Number of clips to draw.
+        seed: Seed of the draw of clips, and of the order.
+        videos: Folder of the mp4s whose picture all systems get, or None.
 
     Returns:
         The test, and remarks on its clips.
@@ -94,26 +77,31 @@ def begin_or_resume(folder: Path, settings: ListeningSettings) -> tuple[Listenin
         MediaError: A file that can't be read, or has no sound.
         StorageError: The database can't be used.
     """
+    options = {
+        "--systems": sorted(systems),
+        "--clips": clips,
+        "--seed": seed,
+        "--videos": "given" if videos else "not given",
+    }
     with exclusive(folder / ".lock", f"listening test in {folder}"):
-        paired, skipped = pair_folders(settings.systems, settings.videos)
+        paired, skipped = pair_folders(systems, videos)
         if (folder / DATABASE).exists():
             test = load(folder)
-            _check_unchanged(test, settings, paired)
+            _check_unchanged(test, options, paired)
             return test, []
-        clips = draw_clips(list(paired), skipped, settings.clips, settings.seed)
+        drawn = draw_clips(list(paired), skipped, clips, seed)
         remarks = [f"left out: {clip}, not in {', '.join(names)}" for clip, names in skipped.items()]
         partial = folder / ".copies"
         for left_over in (partial, folder / COPIES):  # of a killed start
             shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir()
-        videos: list[Video] = []
-        for clip in tqdm(clips, desc="videos", unit="clip", leave=False):
+        made: list[Video] = []
+        for clip in tqdm(drawn, desc="videos", unit="clip", leave=False):
             versions, more = _copy_versions(clip, paired[clip], partial)
-            videos += versions
+            made += versions
             remarks += more
         partial.rename(folder / COPIES)
-        stored = {"systems": list(settings.systems), "told": settings.fixed()}
-        Database(folder / DATABASE).create(stored, videos)
+        Database(folder / DATABASE).create({"systems": list(systems), "told": options}, made)
     return load(folder), remarks
 
 
@@ -153,12 +141,12 @@ class ClipFiles(NamedTuple):
 
 
 def _check_unchanged(
-    test: ListeningTest, settings: ListeningSettings, paired: Mapping[str, Mapping[str, ClipFiles]]
+    test: ListeningTest, options: Mapping[str, Any], paired: Mapping[str, Mapping[str, ClipFiles]]
 ) -> None:
     """A test continues as it began: its settings, and the contents of its files."""
     changed = [
         f"{name} was {_words(test.options[name])}, now {_words(value)}"
-        for name, value in settings.fixed().items()
+        for name, value in options.items()
         if value != test.options[name]
     ]
     for video in test.videos if not changed else ():

@@ -1,7 +1,6 @@
 """Data-parallel processes of one run, as `torchrun` or `accelerate launch` start them; usually there is one.
 
-All of them train. The main process alone does everything else: it prepares, samples, evaluates, tracks and
-writes.
+All of them train; the main process alone prepares, samples, evaluates, tracks and writes.
 """
 
 import contextlib

@@ -40,8 +40,7 @@ def parallel(
         fewest: Number of items from which processes are worth their start; fewer stay in this process.
     """
     workers = min(workers or os.cpu_count() or 1, len(items))
-    bar = tqdm(total=len(items), desc=description, unit="clip", disable=None if progress else True)
-    with bar:
+    with tqdm(total=len(items), desc=description, unit="clip", disable=None if progress else True) as bar:
         if workers <= 1 or len(items) < fewest:
             for item in items:
                 yield function(item)
@@ -73,13 +72,9 @@ def process_pool(
         A function that sends items to one of the processes, and returns the future of their results.
     """
     # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
-    servable = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if servable else "spawn")
-    if servable:
-        context.set_forkserver_preload(["stav2a.data.decoded", "stav2a.data.struck_objects"])
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(function,)
-    ) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stav2a.data.decoded", "stav2a.data.struck_objects"])
+    with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
         try:
             yield partial(pool.submit, _call)
         except BaseException:

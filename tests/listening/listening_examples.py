@@ -10,7 +10,7 @@ import numpy as np
 from stav2a.data.media import write_clip, write_wav
 from stav2a.listening.database import NAMES
 from stav2a.listening.server import PageServer
-from stav2a.listening.setup import ListeningSettings, ListeningTest, begin_or_resume
+from stav2a.listening.setup import ListeningTest, begin_or_resume
 
 RATE_HZ, FPS, SECONDS = 16_000, 25, 0.6
 SYSTEMS = ("gt", "mine")
@@ -42,9 +42,8 @@ def folders(root: Path, systems: Sequence[str] = SYSTEMS, clips: Sequence[str] =
 
 def begun(root: Path, clips: int = 2, **more: object) -> ListeningTest:
     """A new test of `clips` clips through all systems, in root/test."""
-    settings = ListeningSettings(folders(root, **more), clips, seed=0)  # type: ignore[arg-type]
-    (root / "test").mkdir(exist_ok=True)
-    return begin_or_resume(root / "test", settings)[0]
+    systems = folders(root, **more)  # type: ignore[arg-type]
+    return begin_or_resume(root / "test", systems, clips=clips, seed=0)[0]
 
 
 def rate_all(test: ListeningTest, annotator: str, value_of) -> None:

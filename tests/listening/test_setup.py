@@ -7,13 +7,12 @@ import pytest
 
 from stav2a.data.media import MediaError, probe, read_audio
 from stav2a.listening.database import ListenError, StorageError
-from stav2a.listening.setup import ListeningSettings, begin_or_resume, load
+from stav2a.listening.setup import begin_or_resume, load
 from tests.listening.listening_examples import FPS, RATE_HZ, SECONDS, begun, film, folders, sound, tone
 
 
 def settings(root, **changes):
-    values = {"systems": folders(root), "clips": 2, "seed": 0, "videos": None}
-    return ListeningSettings(**(values | changes))
+    return {"systems": folders(root), "clips": 2, "seed": 0, "videos": None} | changes
 
 
 def test_every_clip_is_there_through_every_system(tmp_path):
@@ -37,7 +36,7 @@ def test_names_of_copies_tell_nothing(tmp_path):
 def test_the_same_settings_go_on(tmp_path):
     test = begun(tmp_path)
     test.database.rate("ada", test.videos[0].token, "oq", 70)
-    again, remarks = begin_or_resume(test.folder, settings(tmp_path))
+    again, remarks = begin_or_resume(test.folder, **settings(tmp_path))
     assert again == test and remarks == []
     assert [rating.value for rating in again.database.ratings()] == [70]
 
@@ -48,7 +47,7 @@ def test_folders_may_move_and_gain_clips(tmp_path):
     for folder in ("elsewhere", "mine"):
         film(tmp_path / folder / "new.mp4")
     moved = {"gt": tmp_path / "elsewhere", "mine": tmp_path / "mine"}
-    assert begin_or_resume(test.folder, ListeningSettings(moved, 2, seed=0))[0] == test
+    assert begin_or_resume(test.folder, moved, clips=2, seed=0)[0] == test
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_another_set_up_is_refused(tmp_path, changes, told):
     if "videos" in changes:
         changes = {"videos": tmp_path / changes["videos"]}
     with pytest.raises(ListenError) as caught:
-        begin_or_resume(test.folder, settings(tmp_path, **changes))
+        begin_or_resume(test.folder, **settings(tmp_path, **changes))
     assert str(caught.value) == (
         f"{test.folder} holds a test of another set-up: {told}. "
         "Go on with the first settings, or choose another --output."
@@ -77,26 +76,26 @@ def test_another_set_up_is_refused(tmp_path, changes, told):
 def test_other_contents_are_refused(tmp_path):
     test = begun(tmp_path)
     film(tmp_path / "mine" / f"{test.clips[0]}.mp4", pitch_hz=1000)
-    same = ListeningSettings({name: tmp_path / name for name in ("gt", "mine")}, 2, seed=0)
+    same = {name: tmp_path / name for name in ("gt", "mine")}
     with pytest.raises(ListenError, match=f"{test.clips[0]} of mine has other contents now"):
-        begin_or_resume(test.folder, same)
+        begin_or_resume(test.folder, same, clips=2, seed=0)
     for system in ("gt", "mine"):
         (tmp_path / system / f"{test.clips[0]}.mp4").unlink()
     with pytest.raises(ListenError, match=f"{test.clips[0]} of gt is not in the folders any more"):
-        begin_or_resume(test.folder, same)
+        begin_or_resume(test.folder, same, clips=2, seed=0)
 
 
 def test_clips_left_out_are_told(tmp_path):
     systems = folders(tmp_path)
     (tmp_path / "mine" / "dog.mp4").unlink()
-    _, remarks = begin_or_resume(tmp_path / "test", ListeningSettings(systems, 2, seed=0))
+    _, remarks = begin_or_resume(tmp_path / "test", systems, clips=2, seed=0)
     assert remarks == ["left out: dog, not in mine"]
 
 
 def test_all_versions_end_with_the_shortest(tmp_path):
     systems = folders(tmp_path, clips=["bell"])
     film(tmp_path / "mine" / "bell.mp4", seconds=1.2)
-    test, remarks = begin_or_resume(tmp_path / "test", ListeningSettings(systems, 1, seed=0))
+    test, remarks = begin_or_resume(tmp_path / "test", systems, clips=1, seed=0)
     assert [video.seconds for video in test.videos] == [pytest.approx(SECONDS, abs=0.07)] * 2
     assert remarks == [f"bell: all versions end after {test.videos[0].seconds:.2f} s, like that of gt."]
 
@@ -104,7 +103,7 @@ def test_all_versions_end_with_the_shortest(tmp_path):
 def test_pictures_of_different_size_are_told(tmp_path):
     systems = folders(tmp_path, clips=["bell"])
     film(tmp_path / "mine" / "bell.mp4", size=64)
-    _, (remark,) = begin_or_resume(tmp_path / "test", ListeningSettings(systems, 1, seed=0))
+    _, (remark,) = begin_or_resume(tmp_path / "test", systems, clips=1, seed=0)
     assert remark.startswith("bell: the pictures differ in size (gt 32×32, mine 64×64)")
 
 
@@ -113,7 +112,7 @@ def test_sounds_are_put_on_the_same_picture(tmp_path):
     for system, pitch in (("gt", 500), ("mine", 1000)):
         sound(tmp_path / system / "bell.wav", pitch)
     systems = {name: tmp_path / name for name in ("gt", "mine")}
-    test, _ = begin_or_resume(tmp_path / "test", ListeningSettings(systems, 1, 0, tmp_path / "videos"))
+    test, _ = begin_or_resume(tmp_path / "test", systems, clips=1, seed=0, videos=tmp_path / "videos")
     for video, pitch in zip(test.videos, (500, 1000), strict=True):
         info, heard = probe(test.path(video)), read_audio(test.path(video), RATE_HZ)
         assert info.frames == round(SECONDS * FPS)
@@ -137,18 +136,18 @@ def test_a_picture_that_browsers_do_not_play_is_refused(tmp_path):
     with pytest.raises(
         ListenError, match="its picture is mpeg4, which browsers don't play. Convert it to one"
     ):
-        begin_or_resume(tmp_path / "test", ListeningSettings({"gt": tmp_path / "gt"}, 1, seed=0))
+        begin_or_resume(tmp_path / "test", {"gt": tmp_path / "gt"}, clips=1, seed=0)
 
 
 def test_a_broken_film_is_told_and_leaves_no_test(tmp_path):
     systems = folders(tmp_path, clips=["bell"])
     (tmp_path / "mine" / "bell.mp4").write_bytes(b"no film")
     with pytest.raises(MediaError, match="bell.mp4: not a readable video"):
-        begin_or_resume(tmp_path / "test", ListeningSettings(systems, 1, seed=0))
+        begin_or_resume(tmp_path / "test", systems, clips=1, seed=0)
     with pytest.raises(ListenError, match="no listening test in it"):
         load(tmp_path / "test")
     film(tmp_path / "mine" / "bell.mp4")
-    test, _ = begin_or_resume(tmp_path / "test", ListeningSettings(systems, 1, seed=0))
+    test, _ = begin_or_resume(tmp_path / "test", systems, clips=1, seed=0)
     assert len(list((test.folder / "copies").iterdir())) == 2
 
 
