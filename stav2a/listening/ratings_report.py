@@ -111,20 +111,12 @@ def tables_of(analysis: RatingAnalysis) -> list[Grid]:
         rows = {system: analysis.means[system, scale.name] for system in analysis.systems}
         paper = {system: figures[scale.name] for system in rows if (figures := published(system))}
         best = max(row.mean.value for row in rows.values())
-        columns = [
-            Column(
-                f"{scale.label} ↑",
-                [
-                    TableCell(
-                        NUMBERS.figure(row.mean.value)
-                        + (f" ± {row.t_half_width:.2f}" if math.isfinite(row.t_half_width) else ""),
-                        NUMBERS.interval(row.mean),
-                        row.mean.value == best,
-                    )
-                    for row in rows.values()
-                ],
-            )
+        halves = [f" ± {h:.2f}" if math.isfinite(h := row.t_half_width) else "" for row in rows.values()]
+        cells = [
+            TableCell(NUMBERS.figure(mean.value) + half, NUMBERS.interval(mean), mean.value == best)
+            for mean, half in zip((row.mean for row in rows.values()), halves, strict=True)
         ]
+        columns = [Column(f"{scale.label} ↑", cells)]
         if paper:
             given = [paper.get(system) for system in rows]
             cells = [TableCell(f"{each.mean:.2f} ± {each.half:.2f}" if each else NOTHING) for each in given]

@@ -10,7 +10,7 @@ import json
 import reprlib
 import socket
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,33 +40,20 @@ HEADERS = {
 }
 
 
-def playlist(
-    clips: Sequence[str], systems: Sequence[str], *, seed: int, annotator: str
-) -> list[tuple[str, str]]:
-    """The order of an annotator's videos: all versions of a clip one after another, clips in random order.
+def playlist(test: ListeningTest, annotator: str) -> list[Video]:
+    """An annotator's videos: all versions of a clip one after another, clips in random order.
 
     The versions of a clip are next to each other so that they are rated against one another; which of them
-    comes first is drawn anew for every clip, so that no system gains by its place.
-
-    Args:
-        clips: Names of the clips.
-        systems: Names of the systems.
-        seed: Seed of the test.
-        annotator: Name of the annotator, who always gets the same order.
-
-    Returns:
-        (clip, system) pairs.
-
-    Example:
-        >>> playlist(["dog", "bell"], ["a", "b"], seed=0, annotator="ada")
-        [('bell', 'b'), ('bell', 'a'), ('dog', 'b'), ('dog', 'a')]
+    comes first is drawn anew for every clip, so that no system gains by its place. The order depends on the
+    test's seed and the annotator's name alone.
     """
-    digest = hashlib.sha256(f"{seed}\n{annotator}".encode()).digest()
+    digest = hashlib.sha256(f"{test.options['--seed']}\n{annotator}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
+    videos = {(video.clip, video.system): video for video in test.videos}
     return [
-        (clips[clip], systems[system])
-        for clip in rng.permutation(len(clips))
-        for system in rng.permutation(len(systems))
+        videos[test.clips[clip], test.systems[system]]
+        for clip in rng.permutation(len(test.clips))
+        for system in rng.permutation(len(test.systems))
     ]
 
 
@@ -81,21 +68,16 @@ def session(test: ListeningTest, name: str) -> dict[str, Any]:
     ratings: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for rating in test.database.ratings(annotator):
         ratings[rating.clip, rating.system][rating.scale] = rating.value
-    videos = {(video.clip, video.system): video for video in test.videos}
-    order = playlist(test.clips, test.systems, seed=test.options["--seed"], annotator=annotator)
-    return {
-        "annotator": annotator,
-        "versions": len(test.systems),
-        "videos": [
-            {
-                "video": videos[place].token,
-                "seconds": videos[place].seconds,
-                "played": videos[place].token in played,
-                "ratings": ratings[place],
-            }
-            for place in order
-        ],
-    }
+    videos = [
+        {
+            "video": video.token,
+            "seconds": video.seconds,
+            "played": video.token in played,
+            "ratings": ratings[video.clip, video.system],
+        }
+        for video in playlist(test, annotator)
+    ]
+    return {"annotator": annotator, "versions": len(test.systems), "videos": videos}
 
 
 def rate(test: ListeningTest, body: Mapping[str, Any]) -> None:

@@ -222,26 +222,22 @@ def _files(option: str, folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         what = "a file, where a folder was expected" if folder.exists() else "no such folder"
         raise ListenError(f"{option}: {what}. Give the folder of a system's clips.")
-    listed = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     found: dict[str, Path] = {}
     for kind in reversed(kinds):
-        own: dict[str, Path] = {}
-        for path in listed:
-            if path.suffix.lower() == kind and path.is_file():
-                if path.stem in own:
-                    raise ListenError(
-                        f"{option}: {own[path.stem].name} and {path.name} are one clip. Remove one."
-                    )
-                own[path.stem] = path
-        found |= own
-    if found:
-        return found
-    if VIDEO in kinds and any(path.suffix.lower() == SOUND for path in listed):
+        for path in (each for each in listed if each.suffix.lower() == kind):
+            other = found.get(path.stem)
+            if other and other.suffix.lower() == kind:
+                raise ListenError(f"{option}: {other.name} and {path.name} are one clip. Remove one.")
+            found[path.stem] = path
+    if not found and any(path.suffix.lower() == SOUND for path in listed):
         raise ListenError(
             f"{option}: only sounds (wav) in it. Add --videos DIR with the videos (mp4) that they belong to."
         )
-    wanted = " or ".join(kind.removeprefix(".") for kind in kinds)
-    raise ListenError(f"{option}: no {wanted} in it. Give the folder of a system's clips.")
+    if not found:
+        wanted = " or ".join(kind.removeprefix(".") for kind in kinds)
+        raise ListenError(f"{option}: no {wanted} in it. Give the folder of a system's clips.")
+    return found
 
 
 def draw_clips(

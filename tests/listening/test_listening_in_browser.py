@@ -87,8 +87,8 @@ def test_from_the_first_clip_to_the_report(tab, server):
     test = server.test
     kept = {(each.clip, each.system, each.scale): each.value for each in test.database.ratings("ada")}
     first, second, third, fourth = (
-        [kept[clip, system, scale] for scale in ("aq", "sa", "ta", "oq")]
-        for clip, system in playlist(test.clips, test.systems, seed=0, annotator="ada")
+        [kept[video.clip, video.system, scale] for scale in ("aq", "sa", "ta", "oq")]
+        for video in playlist(test, "ada")
     )
     assert (first, second, fourth) == ([87, 100, 9, 50], [6, 70, 60, 50], [1, 2, 3, 4])
     assert all(49 <= value <= 52 for value in third)
