@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -216,7 +216,7 @@ def pages(test: ListeningTest) -> Starlette:
             Route("/rating", save, methods=["POST"]),
             Route("/played", save, methods=["POST"]),
         ],
-        exception_handlers={ListenError: refused, HTTPException: unknown},
+        exception_handlers={ListenError: refused, ClientDisconnect: refused, HTTPException: unknown},
     )
 
 
