@@ -7,6 +7,7 @@ its own; ratings must be JSON, and sent by this page.
 
 import hashlib
 import json
+import logging
 import reprlib
 import socket
 from collections import defaultdict
@@ -163,6 +164,11 @@ class PageServer(uvicorn.Server):
     def serve_forever(self) -> None:
         """Serve until Ctrl-C, or until `should_exit` is set."""
         self.run(sockets=[self.socket])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; a video that is cut off on its way is no error."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}

@@ -180,6 +180,19 @@ def test_a_connection_that_is_broken_off_is_no_error(server, capfd, caplog):
     assert (capfd.readouterr().err, caplog.text) == ("", "")
 
 
+def test_it_ends_in_silence_while_a_video_is_paused(tmp_path, caplog):
+    test = begun(tmp_path)
+    video = test.videos[0]
+    test.path(video).write_bytes(bytes(50_000_000))  # more than the buffers between the two programs hold
+    with serving(test) as server:
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        host = f"HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+        connection.sendall(f"GET /videos/{video.token}.mp4 {host}".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    connection.close()
+    assert caplog.text == ""
+
+
 def test_nothing_is_cached_and_nothing_is_framed(server):
     for path, host in (("/", None), ("/none", None), ("/", "evil.example")):
         headers = ask(server, "GET", path, **({"Host": host} if host else {}))[1]
