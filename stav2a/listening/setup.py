@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stav2a.data.media import mux, probe, read_audio
 from stav2a.listening.database import Database, ListenError, Video
-from stav2a.utils.files import atomic, exclusive
+from stav2a.utils.files import exclusive
 
 DATABASE, COPIES = "ratings.sqlite", "copies"
 VIDEO, SOUND = ".mp4", ".wav"
@@ -286,8 +286,7 @@ def _copy_versions(
             sound_s = len(sound) / RATE_HZ
         else:
             sound_s = len(read_audio(files.own, _LENGTH_RATE_HZ)) / _LENGTH_RATE_HZ
-            with atomic(target) as temporary:
-                shutil.copyfile(files.own, temporary)
+            shutil.copyfile(files.own, target)
         lengths_s[system], sizes[system] = min(info.duration_s, sound_s), (info.width, info.height)
 
     shortest = min(lengths_s, key=lambda system: lengths_s[system])
