@@ -44,6 +44,7 @@ BUILT_IN = (
     "stav2a.metrics.judges",
     "stav2a.sampling",
     "stav2a.training.stages",
+    "stav2a.training.classifier",
     "stav2a.training.trainer",
 )
 PLUGINS = "stav2a.components"  # entry-point group of other packages

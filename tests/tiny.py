@@ -1,7 +1,7 @@
 """A whole model at a tiny size, and clips for it made by hand: what many tests start from."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from stav2a.components.text_encoders import TinyMT5
 from stav2a.components.unets import stable_diffusion
 from stav2a.components.vocoders import GriffinLim
 from stav2a.data import mel as front_end
-from stav2a.models.stav2a import STAV2A, assemble
-from stav2a.training.corpus import Corpus, TrainingContext, encode_frames, encode_mels, encode_texts
+from stav2a.models.stav2a import STAV2A, assemble, encode_captions
+from stav2a.training.corpus import Corpus, encode_frames, encode_mels
+from stav2a.training.objective import TrainingContext
 from stav2a.training.trainer import AccelerateTrainer
 
 DURATION_S = 0.64
@@ -92,28 +93,40 @@ def clips() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return frames, front_end.log_mel(audio), onsets, labels
 
 
-def corpus(of: STAV2A) -> Corpus:
+class TinyCorpus:
     """The clips, with features and latents by the model's present encoders."""
-    frames, mel, onsets, labels = clips()
 
-    def rows(split: str, data_filter: object) -> Tensor:
+    def __init__(self, model: STAV2A) -> None:
+        self.model = model
+        self.frames, self.mel, self.onsets, self.labels = clips()
+
+    def rows(self, split: str, data_filter: object) -> Tensor:
         return torch.arange(TRAIN) if split == "train" else torch.arange(TRAIN, TRAIN + VALIDATION)
 
-    @cache
-    def latents() -> tuple[Tensor, Tensor]:
-        made = encode_mels(of, mel)
-        return made["mean"], made["std"]
+    @cached_property
+    def _features(self) -> Tensor:
+        return encode_frames(self.model, self.frames)
 
-    return Corpus(
-        frames=frames,
-        mel=mel,
-        onsets=onsets,
-        labels=labels,
-        rows=rows,
-        features=cache(lambda: encode_frames(of, frames)),
-        latents=latents,
-        texts=encode_texts(of, [CAPTIONS[label] for label in labels.tolist()]),
-    )
+    @cached_property
+    def _latents(self) -> dict[str, Tensor]:
+        return encode_mels(self.model, self.mel)
+
+    def features(self) -> Tensor:
+        return self._features
+
+    def latents(self) -> tuple[Tensor, Tensor]:
+        return self._latents["mean"], self._latents["std"]
+
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        labels = self.labels[rows].tolist()
+        captions = ["" if null else CAPTIONS[i] for i, null in zip(labels, drop.tolist(), strict=True)]
+        return encode_captions(self.model, captions)
+
+
+def corpus(of: STAV2A) -> Corpus:
+    """The clips, with what stages read of them."""
+    made: Any = TinyCorpus(of)
+    return made
 
 
 def work(

@@ -1,4 +1,4 @@
-"""What a filter answers."""
+"""Data filters: which clips are fit to train on, and the decisions that record why."""
 
 import math
 import re
@@ -10,16 +10,26 @@ import numpy as np
 
 from stav2a.data.media import Decoded
 from stav2a.data.onsets import Librosa
-from stav2a.data.optical_flow import Farneback, motion
+from stav2a.data.optical_flow import Farneback, clip_motion
 from stav2a.metrics.alignment import aa_align, video_peaks
+from stav2a.recipe import describing
 from stav2a.registry import expect, register
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
 from stav2a.utils.errors import UsageError
 
+FLOOR_DB = -120.0  # level of silence
+
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a clip is kept, the score behind it, the reason in words, and the rule that decided."""
+    """A filter's decision on one clip.
+
+    Args:
+        keep: Whether the clip is kept.
+        score: Figure behind the decision; None where there is none.
+        reason: The decision in words.
+        rule: Name of the filter that decided.
+    """
 
     keep: bool
     score: float | None
@@ -27,13 +37,16 @@ class Decision:
     rule: str = ""
 
 
-def by_figure(rule: str, score: float, unit: str, *, keep: bool, sign: str, bound: float) -> Decision:
-    """A decision by a figure, with the reason in words: "rejected: 1.20 < 2 s"."""
-    word = "kept" if keep else "rejected"
-    return Decision(bool(keep), float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
+def at_least(bound: float, score: float, unit: str, rule: str) -> Decision:
+    """Keep a clip whose score reaches a bound; the reason says so: "rejected: 1.20 < 2 s"."""
+    keep = bool(score >= bound)
+    word, sign = ("kept", "≥") if keep else ("rejected", "<")
+    return Decision(keep, float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
 
 
-FLOOR_DB = -120.0  # what silence is called
+def filter_key(factory: Callable[..., object]) -> str:
+    """Key of a filter's decisions in the store: the signature of its description."""
+    return describing.signature(describing.describe(factory))
 
 
 @register("data_filter", "none")
@@ -49,26 +62,24 @@ class Duration:
     """Keep clips that are long enough and not too long.
 
     Args:
-        shortest_s: What picture and sound must both last, in seconds.
-        longest_s: What the picture may last, in seconds.
+        shortest_s: Shortest duration of picture and sound, in seconds.
+        longest_s: Longest duration of the picture, in seconds.
     """
 
     def __init__(self, *, shortest_s: float = 2.0, longest_s: float = 60.0) -> None:
         self.shortest_s, self.longest_s = shortest_s, longest_s
 
     def __call__(self, clip: Decoded) -> Decision:
-        common_s = min(clip.duration_s, len(clip.audio) / clip.sample_rate)
         if clip.duration_s > self.longest_s:
-            return by_figure("duration", clip.duration_s, "s", keep=False, sign=">", bound=self.longest_s)
-        kept = common_s >= self.shortest_s
-        return by_figure(
-            "duration", common_s, "s", keep=kept, sign="≥" if kept else "<", bound=self.shortest_s
-        )
+            reason = f"rejected: {clip.duration_s:.2f} > {self.longest_s:g} s"
+            return Decision(False, float(clip.duration_s), reason, "duration")
+        common_s = min(clip.duration_s, len(clip.audio) / clip.sample_rate)
+        return at_least(self.shortest_s, common_s, "s", "duration")
 
 
 @register("data_filter", "silence")
 class Silence:
-    """Keep clips that can be heard: the loudest tenth of a second is above a level.
+    """Keep clips that are not silent: the loudest tenth of a second is above a level.
 
     Args:
         threshold_db: The lowest level that is kept, in dB below full scale (root mean square).
@@ -78,15 +89,11 @@ class Silence:
         self.threshold_db = threshold_db
 
     def __call__(self, clip: Decoded) -> Decision:
-        level = loudest_db(clip.audio, clip.sample_rate)
-        kept = level >= self.threshold_db
-        return by_figure(
-            "silence", level, "dB", keep=kept, sign="≥" if kept else "<", bound=self.threshold_db
-        )
+        return at_least(self.threshold_db, loudest_db(clip.audio, clip.sample_rate), "dB", "silence")
 
 
 def loudest_db(audio: np.ndarray, sample_rate: int) -> float:
-    """The root mean square of the loudest tenth of a second, in dB of full scale; -120 at least.
+    """Root mean square of the loudest tenth of a second, in dB of full scale; -120 at least.
 
     Example:
         >>> loudest_db(np.full(1000, 0.1), 1000)
@@ -100,13 +107,13 @@ def loudest_db(audio: np.ndarray, sample_rate: int) -> float:
 
 @register("data_filter", "static")
 class Static:
-    """Keep clips whose picture changes: slide shows and still pictures with music have no use here.
+    """Keep clips whose picture changes, to leave out slide shows and still pictures with music.
 
-    A picture has changed where, seen at 64 pixels' width, some part differs from the one before by more than
-    the noise of cameras and codecs.
+    A picture has changed if, at 64 pixels' width, some part differs from the one before by more than the
+    noise of cameras and codecs.
 
     Args:
-        change: By how many grey levels a part must differ, of 255.
+        change: Least difference of a changed part, in grey levels of 255.
         fraction: The lowest fraction of pictures that have changed, of those that follow another.
     """
 
@@ -116,19 +123,11 @@ class Static:
     def __call__(self, clip: Decoded) -> Decision:
         changed = changes(clip.frames) > self.change
         score = float(changed.mean()) if len(changed) else 0.0
-        kept = score >= self.fraction
-        return by_figure(
-            "static",
-            score,
-            "of the pictures changed",
-            keep=kept,
-            sign="≥" if kept else "<",
-            bound=self.fraction,
-        )
+        return at_least(self.fraction, score, "of the pictures changed", "static")
 
 
 def changes(frames: np.ndarray) -> np.ndarray:
-    """By how much the part of the picture that changes most differs from the picture before, in grey levels.
+    """Difference between successive pictures in the part that changes most, in grey levels.
 
     Shapes:
         frames (N, H, W, 3) uint8 -> (N - 1,)
@@ -148,10 +147,11 @@ class AVAlignFilter:
 
     Args:
         threshold: The lowest score that is kept.
-        detector: Finds the sound's onsets; librosa's is the metric's definition.
-        flow: Finds the motion; Farneback's is the metric's definition.
+        detector: Onset detector of the sound; librosa's is the metric's definition.
+        flow: Optical flow of the picture; Farneback's is the metric's definition.
         flow_size: Shorter side to which pictures are reduced before; None is the native size, the definition.
-        tolerance_frames: How far an onset may lie from a peak of motion, exclusive; 1 is the definition.
+        tolerance_frames: Distance within which an onset matches a peak of motion, exclusive; 1 is the
+            definition.
     """
 
     def __init__(
@@ -169,26 +169,16 @@ class AVAlignFilter:
 
     def __call__(self, clip: Decoded) -> Decision:
         if len(clip.frames) < 3:
-            return _rejected(f"{len(clip.frames)} frames, too few for motion")
+            reason = f"rejected: {len(clip.frames)} frames, too few for motion"
+            return Decision(False, None, reason, "av_align")
         onsets = self.detect(clip.audio, clip.sample_rate)
-        moved = clip.reduction * motion(clip.frames, self.flow_size, self.flow)
-        peaks = clip.times_s[video_peaks(moved)]
+        peaks = clip.times_s[video_peaks(clip_motion(clip, self.flow_size, self.flow))]
         tolerance_s = self.tolerance_frames / clip.frame_rate_hz
         score = aa_align(onsets, peaks, tolerance_s=tolerance_s, matching="released")
         if math.isnan(score):
-            return _rejected("no onset and no motion")
-        kept = score >= self.threshold
-        return Decision(
-            kept,
-            score,
-            f"{'kept' if kept else 'rejected'}: {score:.2f} {'≥' if kept else '<'} {self.threshold:g} "
-            f"({len(onsets)} onsets, {len(peaks)} peaks of motion)",
-            "av_align",
-        )
-
-
-def _rejected(why: str) -> Decision:
-    return Decision(False, None, f"rejected: {why}", "av_align")
+            return Decision(False, None, "rejected: no onset and no motion", "av_align")
+        found = f"({len(onsets)} onsets, {len(peaks)} peaks of motion)"
+        return at_least(self.threshold, score, found, "av_align")
 
 
 # Verbs, each with its endings -, -e, -s, -es, -ed, -ing.
@@ -208,7 +198,7 @@ WATER = "brook|creek|fountain|river|stream|water"
 WIND = "breeze|grass|leaves|pines|sea|trees|waves|winds?"
 SPOKEN = "speak(s|ing)?|speech|talk(s|ing)?|voices?|vocals?|narration|conversation|commentary|dialogue"
 
-# Phrases with such a word in which nobody speaks. Devices need none: a "loudspeaker" is another word.
+# Phrases with such a word that are not about speech. Devices need none: a "loudspeaker" is another word.
 HARMLESS = (
     rf"(no|not|nobody|none|without)( (any|anyone|audible|human|is|are|more|one|people))* ({SPOKEN})",
     r"talking (drum|clock|doll|robot|toy)s?|talk ?box(es)?",
@@ -226,7 +216,7 @@ _SPEECH = re.compile(rf"\b(({'|'.join(VERBS)})(e|s|es|ed|ing)?|{'|'.join(WORDS)}
 
 
 def speech_in(caption: str) -> str | None:
-    """The word by which a caption speaks of human speech; None if it does not.
+    """The word of a caption that names human speech; None if there is none.
 
     Example:
         >>> speech_in("A man is speaking over a car engine"), speech_in("A loudspeaker plays music")
@@ -239,7 +229,7 @@ def speech_in(caption: str) -> str | None:
 
 @register("data_filter", "speech_captions")
 class SpeechCaptions:
-    """Keep clips whose caption speaks of no human speech: nobody talks, narrates, whispers (sec. III-A).
+    """Keep clips whose caption names no human speech, such as talking, narrating, whispering (sec. III-A).
 
     English captions, by word lists. Singing is no speech, but "vocals" and "voices" are.
     """
@@ -253,9 +243,9 @@ class SpeechCaptions:
 
 @register("data_filter", "all_of")
 class AllOf:
-    """Keep what several filters keep, asked in order; the first that rejects a clip decides.
+    """Keep clips that several filters keep, applied in order; the first that rejects a clip decides.
 
-    Put cheap ones first: what they reject is not asked further.
+    Put cheap ones first: later ones do not see the clips that they reject.
 
     Args:
         filters: Other filters; the paper's are `[@data_filter.speech_captions, @data_filter.av_align]`.

@@ -1,7 +1,10 @@
-"""From a trained model to sounds on the held-out clips, and to all that is measured on them."""
+"""The sounds of a trained model on the held-out clips, and the arrays that metrics need about them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,13 @@ from torch import Tensor
 
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
+from stav2a.data.media import decode
+from stav2a.data.optical_flow import clip_motion, save_flows
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet
+from stav2a.slots import OpticalFlow
 from stav2a.utils.distributed import device
+from stav2a.utils.parallel import parallel
+from stav2a.utils.store import Store, load_tensors
 
 
 @dataclass(frozen=True)
@@ -29,18 +37,46 @@ class Generated:
     references: np.ndarray
 
 
+def mean_flows(
+    clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str
+) -> tuple[list[np.ndarray], list[float]]:
+    """Mean flow of every frame of the test clips, at their own size and rate, and these rates.
+
+    It is in the store where the clips were decoded for this run; otherwise it is computed now.
+
+    Args:
+        clips: The test clips.
+        flow: The optical flow.
+        store: Store of the result.
+        key: Signature of the clips' files and the optical flow.
+    """
+
+    def make(folder: Path) -> None:
+        work = partial(_motion_and_rate, flow)
+        save_flows(folder, list(parallel(work, clips, description="optical flow of the test clips")))
+
+    folder = store.obtain("flows", key, make)
+    flows = load_tensors(folder / "flows.safetensors")
+    return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
+
+
+def _motion_and_rate(flow: OpticalFlow, clip: Clip) -> tuple[np.ndarray, float]:
+    decoded = decode(clip.video)
+    return clip_motion(decoded, flow=flow), decoded.frame_rate_hz
+
+
 @torch.no_grad()
 def classified(classifier: Any, made: Generated, *, name: str) -> ClassifierOutputs:
-    """What the dataset's own classifier says of both sides."""
+    """Outputs of the dataset's own classifier for the generated and the real sounds."""
     classifier.eval()
     sides = [classifier(log_mels(audio).to(device())) for audio in (made.audio, made.references)]
-    (ours, our_embeddings), (theirs, their_embeddings) = sides
+    (generated, generated_embeddings), (references, reference_embeddings) = sides
     return ClassifierOutputs(
         name=name,
-        generated_logits=ours.cpu().numpy(),
-        reference_logits=theirs.cpu().numpy(),
-        generated_embeddings=our_embeddings.cpu().numpy(),
-        reference_embeddings=their_embeddings.cpu().numpy(),
+        generated_logits=generated.cpu().numpy(),
+        reference_logits=references.cpu().numpy(),
+        generated_embeddings=generated_embeddings.cpu().numpy(),
+        reference_embeddings=reference_embeddings.cpu().numpy(),
     )
 
 
@@ -57,7 +93,16 @@ def evaluation_set(
     classes: Sequence[str],
     flow: str = "Farneback",
 ) -> EvaluationSet:
-    """All that metrics may ask about the held-out clips."""
+    """The arrays about the held-out clips that metrics may need.
+
+    Args:
+        made: The sounds.
+        flows: Mean flow of every frame of the clips, (L_i,) each.
+        rates_hz: Frame rates of the clips.
+        classifier: Outputs of the dataset's classifier, if there is one.
+        classes: The classes, in the order of the classifier's outputs.
+        flow: Name of the optical flow.
+    """
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
     return EvaluationSet(

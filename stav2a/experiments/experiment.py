@@ -1,16 +1,17 @@
-"""The root of every recipe: which component fills which slot, and how a run is carried out."""
+"""The root of every recipe, with a component for every slot, and the store keys of its parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from stav2a import recipe
+from stav2a.data.filters import filter_key
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
+from stav2a.recipe.describing import signature
 from stav2a.registry import expect
-from stav2a.training.train import PlannedStage, block_keys, plan_stages
+from stav2a.training.train import PlannedStage
 from stav2a.utils.errors import UsageError
 
 MOST_STEPS = 999
@@ -27,24 +28,24 @@ class Experiment:
         text_encoder: Captions -> e_text.
         local_head: e_v -> e_lv, the temporal condition.
         global_pooler: e_v -> e_gv, the semantic condition.
-        condition_fuser: Joins e_text and e_gv.
+        condition_fuser: e_text and e_gv -> the tokens of cross-attention.
         unet: The text-to-audio denoiser.
         backbone: The denoiser with all its conditions.
         autoencoder: Mel <-> latent.
         vocoder: Mel -> waveform.
         dataset: The clips.
-        onset_detector: Gives the pseudo-labels of the onset pretext task.
-        scheduler: Steps through the noise levels when sampling.
+        onset_detector: Source of the pseudo-labels of the onset pretext task.
+        scheduler: Noise levels and steps of sampling.
         sampler: The denoising loop.
         stages: Training stages, in order.
-        trainer: How they are trained.
-        classifier: The judge of FD, KL, IS and class accuracy; None where clips have no class.
-        metrics: What is measured on the test split.
+        trainer: Training loop of all stages.
+        classifier: Classifier for FD, KL, IS and class accuracy; None where clips have no class.
+        metrics: Metrics of the test split.
         duration_s: Seconds of one clip.
-        prediction_type: What the denoiser predicts: eps as in eq. 6, or v.
+        prediction_type: Target of the denoiser: eps as in eq. 6, or v.
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
-        seed: Of every random choice.
+        seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
@@ -94,6 +95,13 @@ class Experiment:
         torch.manual_seed(self.seed)
         return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
 
+    def data_filters(self) -> dict[str, Callable[..., Any]]:
+        """Every distinct data filter of a stage with steps or of the classifier, by its key."""
+        learners = [stage for factory in self.stages if (stage := factory()).steps]
+        if self.classifier is not None:
+            learners.append(self.classifier(classes=1))
+        return {filter_key(each.data_filter): each.data_filter for each in learners}
+
     def described(self, slot: str) -> Any:
         """A slot's component with all its parameters."""
         return describing.describe(getattr(self, slot))
@@ -105,12 +113,12 @@ LISTS = {"stages": "stage", "metrics": "metric"}
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """Something that a run takes from the store, or makes and leaves there.
+    """An entry of the store that a run takes from there, or makes and leaves there.
 
     Args:
-        kind: What the store calls it: clips, filter, stage, features, latents, classifier, flows.
-        name: What people call it.
-        key: The signature of all that it depends on.
+        kind: Kind of entry in the store: clips, filter, stage, features, latents, classifier, flows.
+        name: Name for display.
+        key: Signature of all that the entry depends on.
         steps: Optimizer steps; 0 where nothing is trained.
     """
 
@@ -120,115 +128,86 @@ class StoreEntry:
     steps: int = 0
 
 
-def filter_key(factory: Any) -> str:
-    """The signature of a data filter's description."""
-    return describing.signature(describing.describe(factory))
-
-
-@dataclass(frozen=True)
 class Keys:
-    """The signatures of one recipe's parts; no model is built to know them.
+    """Store keys of a recipe's parts: signatures of all that each depends on. No model is built for them.
 
     Args:
-        experiment: What the recipe says.
+        experiment: The recipe's experiment.
+
+    Attributes:
+        dataset: The dataset.
+        filters: The data filters, by key.
+        planned: The stages with steps, each with its key.
+        by_kind: Keys of a run's other entries in the store, and of the clips' files under `dataset`.
     """
 
-    experiment: Experiment
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.dataset = experiment.dataset()
+        blocks = {slot: experiment.described(slot) for slot in BLOCKS}
+        stages = [(describing.describe(factory), factory()) for factory in experiment.stages]
+        stages = [(described, stage) for described, stage in stages if stage.steps]  # others have weights
+        self.filters = experiment.data_filters()
+
+        dataset = [experiment.described("dataset")]
+        if isinstance(self.dataset, PreparedClips):
+            dataset.append(self.dataset.identity())  # its name does not determine its content
+        encoder = blocks["feature_encoder"]["parameters"]
+        rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
+        wanted = [*dataset, experiment.described("onset_detector")]
+        clips = signature([wanted, rate_and_size, experiment.duration_s, STORE_FORMAT])
+
+        self.planned: list[PlannedStage] = []
+        trainer = experiment.described("trainer")
+        given = {
+            "data": clips,
+            "seed": experiment.seed,
+            "prediction_type": experiment.prediction_type,
+            "trainer": trainer,
+            "format": STORE_FORMAT,
+        }
+        for described, stage in stages:
+            inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
+            used = {slot: blocks[slot] for slot in stage.uses}
+            key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
+            self.planned.append(PlannedStage(described["component"].split(".")[1], stage, key))
+
+        def encoded_by(slot: str) -> str:
+            """Key of a block's output for all clips; the seed draws the weights that no stage trains."""
+            stages = [each.key for each in self.planned if slot in _changed_by(each.stage)]
+            return signature([blocks[slot], stages, [clips, experiment.seed]])
+
+        files = signature([*dataset, STORE_FORMAT])
+        metrics = [describing.describe(metric)["parameters"] for metric in experiment.metrics]
+        flows = [parameters["flow"] for parameters in metrics if parameters.get("flow")]
+        self.by_kind = {
+            "dataset": files,
+            "clips": clips,
+            "features": encoded_by("feature_encoder"),
+            "latents": encoded_by("autoencoder"),
+            "flows": signature([files, *flows]) if flows else files,  # without one, Farneback's
+        }
+        self._classifier = []
+        if experiment.classifier:
+            key = signature([[experiment.described("classifier"), trainer], clips])
+            self.by_kind["classifier"] = key
+            steps = experiment.classifier(classes=1).steps
+            self._classifier = [StoreEntry("classifier", "classifier", key, steps)]
 
     def parts(self) -> list[StoreEntry]:
         """All that a run takes from the store or makes, in order."""
-        stages = [StoreEntry("stage", each.name, each.key, each.stage.steps) for each in self.planned]
-        encoded = {"features": "feature_encoder", "latents": "autoencoder"}
+        keys = self.by_kind
         return [
-            StoreEntry("clips", "data", self.data),
-            *(StoreEntry("filter", "filter", self.data + key) for key in self.filters),
-            *stages,
-            *(StoreEntry(kind, kind, self.blocks[block]) for kind, block in encoded.items()),
-            *(StoreEntry("classifier", "classifier", self.classifier, judge.steps) for judge in self._judges),
-            StoreEntry("flows", "optical flow", self.flows),
+            StoreEntry("clips", "data", keys["clips"]),
+            *(StoreEntry("filter", "filter", keys["clips"] + key) for key in self.filters),
+            *(StoreEntry("stage", each.name, each.key, each.stage.steps) for each in self.planned),
+            StoreEntry("features", "features", keys["features"]),
+            StoreEntry("latents", "latents", keys["latents"]),
+            *self._classifier,
+            StoreEntry("flows", "optical flow", keys["flows"]),
         ]
 
-    @cached_property
-    def clips(self) -> Any:
-        """The dataset."""
-        return self.experiment.dataset()
 
-    @cached_property
-    def filters(self) -> dict[str, Any]:
-        """Every distinct data filter that a stage or the classifier asks for, by its key."""
-        stages = [stage for _, _, stage in self._stages if stage.steps]
-        factories = [stage.data_filter for stage in (*stages, *self._judges)]
-        return {filter_key(factory): factory() for factory in factories}
-
-    @cached_property
-    def planned(self) -> list[PlannedStage]:
-        """The stages that have steps."""
-        given = {
-            "data": self.data,
-            "seed": self.experiment.seed,
-            "prediction_type": self.experiment.prediction_type,
-            "trainer": self._trainer,
-            "format": STORE_FORMAT,
-        }
-        return plan_stages(self._stages, self._blocks, given=given, signature=describing.signature)
-
-    @cached_property
-    def blocks(self) -> dict[str, str]:
-        """Of what each block makes of the data."""
-        given = [self.data, self.experiment.seed]  # the seed draws the weights that no stage trains
-        return block_keys(self.planned, self._blocks, given=given, signature=describing.signature)
-
-    @cached_property
-    def dataset(self) -> str:
-        """Of the clips' files."""
-        return describing.signature([*self._described_dataset, STORE_FORMAT])
-
-    @cached_property
-    def data(self) -> str:
-        """Of the decoded clips, with their pseudo-labels."""
-        wanted = [*self._described_dataset, self.experiment.described("onset_detector")]
-        encoder = self._blocks["feature_encoder"]["parameters"]
-        seen = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
-        return describing.signature([wanted, seen, self.experiment.duration_s, STORE_FORMAT])
-
-    @cached_property
-    def flows(self) -> str:
-        """Of the optical flow that the metrics ask for; where they leave it open, of the exact one."""
-        described = [
-            describing.describe(metric)["parameters"].get("flow") for metric in self.experiment.metrics
-        ]
-        asked = [flow for flow in described if flow]
-        return describing.signature([self.dataset, *asked]) if asked else self.dataset
-
-    @cached_property
-    def classifier(self) -> str:
-        """Of the trained judge of sounds."""
-        return describing.signature([[self.experiment.described("classifier"), self._trainer], self.data])
-
-    @cached_property
-    def _stages(self) -> list[tuple[str, Any, Any]]:
-        """Name, description and instance of every stage of the model."""
-        described = [describing.describe(factory) for factory in self.experiment.stages]
-        names = [each["component"].split(".")[1] for each in described]
-        made = [factory() for factory in self.experiment.stages]
-        return list(zip(names, described, made, strict=True))
-
-    @cached_property
-    def _judges(self) -> list[Any]:
-        """The classifier, untrained; none where the recipe has none."""
-        return [self.experiment.classifier(classes=1)] if self.experiment.classifier else []
-
-    @cached_property
-    def _blocks(self) -> dict[str, Any]:
-        return {slot: self.experiment.described(slot) for slot in BLOCKS}
-
-    @cached_property
-    def _trainer(self) -> Any:
-        return self.experiment.described("trainer")
-
-    @cached_property
-    def _described_dataset(self) -> list[Any]:
-        """With what is in a prepared folder, whose name does not say it."""
-        described = [self.experiment.described("dataset")]
-        prepared = isinstance(self.clips, PreparedClips)
-        return [*described, self.clips.identity()] if prepared else described
+def _changed_by(stage: Any) -> set[str]:
+    """The blocks that a stage changes: the U-Net is part of the backbone."""
+    return set(stage.trains) | ({"unet"} if "backbone" in stage.trains else set())

@@ -1,5 +1,6 @@
 """The registry as text and as JSON: slots, their contracts, and the components that fill them."""
 
+import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator
@@ -29,14 +30,17 @@ def sections(doc: str) -> dict[str, str]:
 
 
 def argument_docs(entry: Entry) -> dict[str, str]:
-    """What the docstring's Args say of each argument."""
+    """Each argument's line in the docstring's Args, or in those of the dataclasses that it inherits from."""
+    bases = inspect.getmro(entry.factory)[:0:-1] if inspect.isclass(entry.factory) else ()
+    inherited = [base.__doc__ or "" for base in bases if dataclasses.is_dataclass(base)]
     docs: dict[str, str] = {}
-    for line in sections(entry.doc).get("Args", "").splitlines():
-        name, colon, text = line.partition(":")
-        if colon and not line.startswith(" "):
-            docs[name] = text.strip()
-        elif docs:
-            docs[next(reversed(docs))] += f" {line.strip()}"
+    for doc in (*map(inspect.cleandoc, inherited), entry.doc):
+        for line in sections(doc).get("Args", "").splitlines():
+            name, colon, text = line.partition(":")
+            if colon and not line.startswith(" "):
+                docs[name] = text.strip()
+            elif docs:
+                docs[next(reversed(docs))] += f" {line.strip()}"
     return docs
 
 

@@ -1,6 +1,5 @@
-"""One run from the recipe to the report: prepare, train, sample, measure, write down."""
+"""One run of a recipe: prepare the clips, train, sample, measure."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,71 +8,55 @@ from typing import Any
 
 import torch
 
-from stav2a.data.clip import Clip
-from stav2a.data.decoded import DecodedClips
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.prepared.reader import PreparedClips
-from stav2a.evaluation.flows import mean_flows
-from stav2a.evaluation.samples import Generated, classified, evaluation_set
+from stav2a.evaluation.samples import Generated, classified, evaluation_set, mean_flows
 from stav2a.evaluation.scores import evaluate
-from stav2a.experiments.experiment import Experiment, Keys, filter_key
+from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.metrics.score import Score
 from stav2a.models.stav2a import STAV2A
+from stav2a.recipe import describing
 from stav2a.sampling import waveforms
-from stav2a.training.corpus import (
-    Corpus,
-    Tensors,
-    TrainingContext,
-    class_names,
-    decoded_clips,
-    decoded_tensors,
-    make_corpus,
-    prepared_clips,
-    prepared_tensors,
-)
-from stav2a.training.train import train_stages
+from stav2a.slots import Classifier, OpticalFlow
+from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_names
+from stav2a.training.objective import History, Log, TrainingContext
+from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.files import write_json
-from stav2a.utils.store import Store, load_tensors, save_tensors
+from stav2a.utils.store import Store
 
-Tell = Callable[[str], None]
-Log = Callable[[str, float, int], None]
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """The result of training.
+
+    Args:
+        model: The trained model.
+        corpus: The clips.
+        histories: Losses of every stage, by name.
+        classifier: The trained classifier, if the recipe has one.
+    """
+
+    model: STAV2A
+    corpus: Corpus
+    histories: Mapping[str, History]
+    classifier: Classifier | None
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a run ends with.
+    """The result of a run.
 
     Args:
-        model: TrainingOutcome.
+        model: The trained model.
         made: The generated sounds beside the real ones.
-        scores: One a metric.
+        scores: One score a metric.
         histories: Losses of every stage, by name.
     """
 
     model: STAV2A
     made: Generated
     scores: Sequence[Score]
-    histories: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """What training ends with.
-
-    Args:
-        model: TrainingOutcome.
-        data: The decoded clips.
-        corpus: The same as tensors.
-        histories: Losses of every stage, by name.
-        classifier: The judge of sounds, if the recipe has one.
-    """
-
-    model: STAV2A
-    data: DecodedClips
-    corpus: Corpus
-    histories: Mapping[str, Any]
-    classifier: Any | None
+    histories: Mapping[str, History]
 
 
 @dataclass(frozen=True)
@@ -81,71 +64,43 @@ class RunSteps:
     """The steps of one run, each taken from the store where it is there.
 
     Args:
-        experiment: What the recipe says.
+        experiment: The recipe's experiment.
         store: Finished parts, shared by all runs.
-        log: Takes losses: a name, a value, a step.
-        tell: Takes a line for people.
+        log: Callback for losses.
+        print_line: Callback for lines of progress.
     """
 
     experiment: Experiment
     store: Store
     log: Log
-    tell: Tell
+    print_line: Callable[[str], None]
 
     def run(self) -> RunOutcome:
-        """Carry out all of it, in the main process."""
-        metrics = [metric() for metric in self.experiment.metrics]  # now: what is wrong shows before training
-        trained = self.train()
+        """Carry out all steps, in the main process."""
+        metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
+        flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
+        trained = self.train(flow)
         made = self._sample(trained)
-        self.tell("measuring")
-        scores = self._measure(made, trained, metrics)
+        self.print_line("measuring")
+        scores = self._measure(made, trained, metrics, flow)
         return RunOutcome(trained.model, made, scores, trained.histories)
 
-    def train(self) -> TrainingOutcome:
-        """All in which every process takes part: the data, the stages, the classifier."""
+    def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:
+        """Carry out the steps of all processes: the clips, the stages, the classifier.
+
+        Args:
+            flow: Optical flow of the test clips, computed when they are decoded; None leaves it for later.
+        """
         model = self.experiment.model().to(distributed.device())
-        data, tensors = self._prepare(model)
-        corpus = make_corpus(data, tensors, model, filter_key, store=self.store, keys=self.keys.blocks)
-        self._tell_data(data)
-        histories = self._train(model, corpus)
-        corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
-        return TrainingOutcome(model, data, corpus, histories, self._classifier(model, corpus, data))
-
-    @cached_property
-    def keys(self) -> Keys:
-        """Under which signatures all of it is stored."""
-        return Keys(self.experiment)
-
-    @cached_property
-    def _clips(self) -> list[Clip]:
-        folder = self.store.root / f"dataset-{self.keys.dataset[:16]}"
-        with distributed.main_first(), self.store.exclusive("dataset", self.keys.dataset):
-            return list(self.keys.clips.clips(folder))
-
-    def _prepare(self, model: STAV2A) -> tuple[DecodedClips, Tensors]:
-        self.tell("data")
-        if isinstance(self.keys.clips, PreparedClips):
-            cache, detector = self.keys.clips.cache, self.experiment.described("onset_detector")
-            return prepared_clips(cache, model, self.keys.filters), prepared_tensors(cache, model, detector)
-        data = decoded_clips(
-            self._clips,
-            model,
-            self.experiment.onset_detector(),
-            self.keys.filters,
-            store=self.store,
-            key=self.keys.data,
-        )
-        return data, decoded_tensors(data, model)
-
-    def _tell_data(self, data: DecodedClips) -> None:
-        for name, decisions in data.decisions.items():
+        self.print_line("data")
+        corpus = self._corpus(model, flow)
+        for key, decisions in corpus.decisions.items():
             kept = sum(decision.keep for decision in decisions)
-            self.tell(f"  {type(self.keys.filters[name]).__name__} keeps {kept} of {len(decisions)} clips")
-        for clip, reason in data.failed.items():
-            self.tell(f"  left out: {clip}: {reason}")
-
-    def _train(self, model: STAV2A, corpus: Corpus) -> dict[str, Any]:
-        return train_stages(
+            name = describing.describe(self.keys.filters[key])["component"]
+            self.print_line(f"  {name} keeps {kept} of {len(decisions)} clips")
+        for clip, reason in corpus.failed.items():
+            self.print_line(f"  left out: {clip}: {reason}")
+        histories = train_stages(
             self.keys.planned,
             model,
             corpus,
@@ -154,45 +109,71 @@ class RunSteps:
             prediction_type=self.experiment.prediction_type,
             trainer=self.experiment.trainer(),
             log=self.log,
-            tell=self.tell,
+            print_line=self.print_line,
+        )
+        corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
+        return TrainingOutcome(model, corpus, histories, self._classifier(model, corpus))
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Keys of the run's parts in the store."""
+        return Keys(self.experiment)
+
+    def _corpus(self, model: STAV2A, flow: OpticalFlow | None = None) -> Corpus:
+        keys, dataset = self.keys, self.keys.dataset
+        if isinstance(dataset, PreparedClips):
+            return PreparedCorpus(
+                dataset.cache,
+                model,
+                onset_detector=self.experiment.described("onset_detector"),
+                filters=keys.filters,
+                store=self.store,
+                keys=keys.by_kind,
+            )
+        with distributed.main_first(), self.store.exclusive("dataset", keys.by_kind["dataset"]):
+            clips = dataset.clips(self.store.root / f"dataset-{keys.by_kind['dataset'][:16]}")
+        return DecodedCorpus(
+            clips,
+            model,
+            detector=self.experiment.onset_detector(),
+            filters={key: factory() for key, factory in keys.filters.items()},
+            flow=flow,
+            store=self.store,
+            keys=keys.by_kind,
         )
 
-    def _classifier(self, model: STAV2A, corpus: Corpus, data: DecodedClips) -> Any | None:
+    def _classifier(self, model: STAV2A, corpus: Corpus) -> Any | None:
         if self.experiment.classifier is None:
             return None
-        torch.manual_seed(0)  # the judge is the same for every seed of the variants
-        classifier = self.experiment.classifier(classes=len(class_names(data.clips)))
+        torch.manual_seed(0)  # the classifier is the same for every seed of the variants
+        classifier = self.experiment.classifier(classes=len(class_names(corpus.clips)))
         classifier.to(distributed.device())
-        key = self.keys.classifier
 
-        def train() -> Callable[[Path], None]:
-            self.tell("classifier of FD, KL, IS and class accuracy: training")
-            folder, trainer = self.store.partial("classifier", key), self.experiment.trainer()
-            began = time.monotonic()
-            history = classifier.fit(
-                TrainingContext(model, corpus, folder, 0, "", frozenset(), self.log, trainer)
-            )
-            seconds = round(time.monotonic() - began, 1)
+        def train(folder: Path) -> History:
+            self.print_line("classifier of FD, KL, IS and class accuracy: training")
+            trainer = self.experiment.trainer()
+            work = TrainingContext(model, corpus, folder, 0, "", frozenset(), self.log, trainer)
+            return classifier.fit(work)
 
-            def keep(made: Path) -> None:
-                save_tensors(made / "model.safetensors", classifier.state_dict())
-                write_json(made / "history.json", history)
-                write_json(made / "facts.json", {"steps": classifier.steps, "seconds": seconds})
-
-            return keep
-
-        folder = self.store.obtain_together("classifier", key, train)
-        classifier.load_state_dict(load_tensors(folder / "model.safetensors"))
+        weights, _, _ = train_once(
+            train,
+            classifier.state_dict,
+            store=self.store,
+            kind="classifier",
+            key=self.keys.by_kind["classifier"],
+            facts={"steps": classifier.steps},
+        )
+        classifier.load_state_dict(weights)
         return classifier
 
     def _sample(self, trained: TrainingOutcome) -> Generated:
-        self.tell("sampling the test clips")
-        data = trained.data
-        rows = [i for i, clip in enumerate(data.clips) if clip.split == "test"]
-        clips = [data.clips[i] for i in rows]
+        self.print_line("sampling the test clips")
+        corpus = trained.corpus
+        rows = [row for row, clip in enumerate(corpus.clips) if clip.split == "test"]
+        clips = [corpus.clips[row] for row in rows]
         audio = waveforms.generate(
             trained.model,
-            trained.corpus.features()[rows],
+            corpus.features()[rows],
             [clip.caption for clip in clips],
             sampler=self.experiment.sampler(),
             scheduler=self.experiment.scheduler(prediction_type=self.experiment.prediction_type),
@@ -200,18 +181,15 @@ class RunSteps:
             guidance_scale=self.experiment.guidance_scale,
             seed=self.experiment.seed,
         )
-        return Generated(clips, audio, data.audio[rows])
+        return Generated(clips, audio, corpus.audio(rows))
 
-    def _measure(self, made: Generated, trained: TrainingOutcome, metrics: Sequence[Any]) -> Sequence[Score]:
-        classifier = trained.classifier
-        flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
-        flows, rates = mean_flows(made.clips, flow, store=self.store, key=self.keys.flows)
-        heard = classified(classifier, made, name=self._classifier_name) if classifier else None
-        classes = class_names(trained.data.clips)
-        samples = evaluation_set(made, flows, rates, heard, classes, flow.definition)
-        return evaluate(samples, metrics)
-
-    @property
-    def _classifier_name(self) -> str:
-        dataset = self.experiment.described("dataset")["component"].split(".")[1]
-        return f"{dataset} classifier"
+    def _measure(
+        self, made: Generated, trained: TrainingOutcome, metrics: Sequence[Any], flow: OpticalFlow
+    ) -> Sequence[Score]:
+        flows, rates_hz = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
+        outputs = None
+        if trained.classifier:
+            dataset = self.experiment.described("dataset")["component"].split(".")[1]
+            outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
+        classes = class_names(trained.corpus.clips)
+        return evaluate(evaluation_set(made, flows, rates_hz, outputs, classes, flow.definition), metrics)

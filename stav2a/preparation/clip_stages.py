@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stav2a.data.decoded import SAMPLE_RATE
 from stav2a.data.filters import Decision
 from stav2a.data.manifest import VIDEOS
 from stav2a.data.media import ClipNote, Decoded, MediaError, decode, frame_count, resample_frames
-from stav2a.data.mel import log_mel
+from stav2a.data.mel import SAMPLE_RATE, log_mel
 from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
 from stav2a.models.stav2a import as_video

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from stav2a.experiments.experiment import Experiment, filter_key
+from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
@@ -75,11 +75,9 @@ def build_parts(
             keep += inputs
             names = " and ".join(inputs or ("captions",))
             kept.append(f"{name}: has no weights, this recipe trains it; {names} are kept, and no {output}")
-    stages = [stage for factory in experiment.stages if (stage := factory()).steps]
     if experiment.classifier is not None:
         keep.append("mel")  # it is trained on the clips' own sound
-        stages.append(experiment.classifier(classes=1))
-    factories = {filter_key(stage.data_filter)[:16]: stage.data_filter for stage in stages}
+    factories = {key[:16]: factory for key, factory in experiment.data_filters().items()}
     settings = ClipSettings(
         frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
         frame_size=blocks["feature_encoder"].frame_size,

@@ -1,254 +1,99 @@
-"""From a dataset to tensors: clips decoded once, filtered, labelled, and kept in the store."""
+"""Corpora: the clips of a dataset as the tensors that a run trains on, decoded here or prepared before."""
 
-import functools
 import json
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.numpy import save_file
+from torch import Tensor
 
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
-from stav2a.data.decoded import DecodedClips, prepare
-from stav2a.data.filters import Decision
-from stav2a.data.media import read_audio
+from stav2a.data.filters import Decision, filter_key
+from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.onsets import onset_frames
+from stav2a.data.optical_flow import clip_motion, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.models.stav2a import STAV2A, as_video, encode_captions
 from stav2a.recipe import describing
-from stav2a.training.objective import TrainingSpec
+from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import fingerprint
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import write_json
-from stav2a.utils.resampling import fit_audio
+from stav2a.utils.files import write_json, write_text
+from stav2a.utils.parallel import parallel
+from stav2a.utils.resampling import fit_audio, resample_audio
 from stav2a.utils.store import Store, load_tensors, save_tensors
 
-Texts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+AT_ONCE = 64  # clips encoded together
+ARRAYS, TABLE, DECISIONS = "arrays.safetensors", "clips.json", "decisions.json"
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """The prepared clips, one row a clip.
-
-    Args:
-        frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
-        mel: Log-mels (N, 1, Tm, M).
-        onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
-        labels: Class of each clip (N,), -1 where unknown.
-        rows: Row numbers that a split holds, after a filter: called with the split and the filter's factory.
-        features: e_v of all clips (N, L, D_v) by the model's present encoder; computed once.
-        latents: Mean and deviation of all latents, each (N, C, T, F); computed once.
-        texts: e_text (B, K0, D_c) and mask (B, K0) of the captions of some rows: called with the rows, and
-            with which of them get the null text. Carries the text encoder's gradient where it is trained.
-    """
-
-    frames: Tensor
-    mel: Tensor
-    onsets: Tensor
-    labels: Tensor
-    rows: Callable[[str, Callable[..., object]], Tensor]
-    features: Callable[[], Tensor]
-    latents: Callable[[], tuple[Tensor, Tensor]]
-    texts: Texts
-
-
-@dataclass(frozen=True)
-class TrainingContext:
-    """One stage's surroundings.
-
-    Args:
-        model: The assembled model; the stage leaves its result in it.
-        corpus: The clips.
-        folder: Where unfinished training is kept.
-        seed: Of all randomness in the stage.
-        prediction_type: What the denoiser predicts, `epsilon` (eq. 6) or `v_prediction`.
-        frozen: Blocks that an earlier stage has finished.
-        log: Called with a name, a value and a step.
-        trainer: How to train; see `training.trainer`.
-    """
-
-    model: STAV2A
-    corpus: Corpus
-    folder: Path
-    seed: int
-    prediction_type: str
-    frozen: frozenset[str]
-    log: Callable[[str, float, int], None]
-    trainer: Any
+class Rows(Protocol):
+    """A tensor whose first axis is the clips, in memory or on disk; indexing gives a tensor in memory."""
 
     @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return distributed.device()
-
-    def fit(self, plan: TrainingSpec) -> dict[str, Any]:
-        """Train as the plan says; the losses come back by name."""
-        return self.trainer.fit(plan, self)
-
-    def train_only(self, *slots: str) -> list[nn.Module]:
-        """Freeze the model but for these blocks; those that an earlier stage finished stay frozen."""
-        self.model.requires_grad_(False).eval()
-        blocks = [self.model.block(slot) for slot in slots if slot not in self.frozen]
-        for block in blocks:
-            block.requires_grad_(True).train()
-        return blocks
+    def shape(self) -> torch.Size: ...
+    def __getitem__(self, rows: Any, /) -> Tensor: ...
+    def split(self, size: int, /) -> Iterable[Tensor]: ...
 
 
-def generator(seed: int, name: str, step: int) -> torch.Generator:
-    """The randomness of one step of one stage: nothing carries over, so a resumed run needs only the step."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(name.encode())) * 1_000_003 + step)
+class Corpus(Protocol):
+    """Clips for training and evaluation; row i of everything belongs to clip i."""
 
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """Clips that could be read."""
 
-AT_ONCE = 64  # clips encoded together
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Reasons why other clips could not be read, by clip id."""
 
+    @property
+    def decisions(self) -> Mapping[str, Sequence[Decision]]:
+        """Decisions of every filter on the clips, by the filter's key."""
 
-def decoded_clips(
-    clips: Sequence[Clip],
-    model: STAV2A,
-    detector: Any,
-    filters: Mapping[str, Any],
-    *,
-    store: Store,
-    key: str,
-) -> DecodedClips:
-    """The clips as arrays, with every filter's decisions, from the store or decoded now.
+    @property
+    def frames(self) -> Rows:
+        """uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W)."""
 
-    Args:
-        clips: What to decode.
-        model: Says the frame rate, the frame size and the duration.
-        detector: Finds the onsets' pseudo-labels.
-        filters: Filters to ask about every clip, each by the signature of its description.
-        store: Where the result is kept.
-        key: Signature of the dataset, the detector, and the model's demands.
-    """
-    with distributed.main_first(), store.exclusive("clips", key):
-        unasked = {name: f for name, f in filters.items() if not store.has("filter", key + name)}
-        if unasked or not store.has("clips", key):
-            _prepare(clips, model, detector, unasked, store=store, key=key)
-    found = DecodedClips.load(store.path("clips", key))
-    decided = {name: store.path("filter", key + name) / "decisions.json" for name in filters}
-    here = {clip.id: clip for clip in clips}  # the files may have moved since
-    return replace(
-        found,
-        clips=[here[clip.id] for clip in found.clips],
-        decisions={
-            name: [Decision(**each) for each in json.loads(path.read_text())]
-            for name, path in decided.items()
-        },
-    )
+    @property
+    def mel(self) -> Rows:
+        """Log-mels (N, 1, Tm, M)."""
 
+    @property
+    def onsets(self) -> Tensor:
+        """Pseudo-labels of onsets in latent frames (N, T), 0 or 1."""
 
-def _prepare(
-    clips: Sequence[Clip], model: STAV2A, detector: Any, filters: Mapping[str, Any], *, store: Store, key: str
-) -> None:
-    encoder = model.feature_encoder
-    made = prepare(
-        clips,
-        frame_rate_hz=encoder.frame_rate_hz,
-        frame_size=encoder.frame_size,
-        duration_s=model.duration_s,
-        detector=detector,
-        filters=filters,
-    )
-    for name, decisions in made.decisions.items():
-        with store.create("filter", key + name) as folder:
-            write_json(folder / "decisions.json", [asdict(decision) for decision in decisions])
-    with store.create("clips", key) as folder:
-        replace(made, decisions={}).save(folder)
+    @property
+    def labels(self) -> Tensor:
+        """Class of each clip (N,), -1 where unknown."""
 
+    def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
+        """Numbers of a split's rows that a filter, given by its factory, keeps."""
 
-@dataclass(frozen=True)
-class Tensors:
-    """Clips as tensors, in memory or on disk: what is asked for by rows is a tensor in memory.
+    def features(self) -> Rows:
+        """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
 
-    Args:
-        frames: uint8 (N, L, 3, H, W).
-        mel: Log-mels (N, 1, Tm, M).
-        onsets: Pseudo-labels in latent frames, (N, T) float32.
-        features: Gives e_v (N, L, D_v) where it is prepared; None has it computed of the frames.
-        latents: Gives mean and deviation, each (N, C, T, F), where they are; None has them computed of mel.
-        texts: Embeddings of captions where they are, see `Corpus`; None has captions encoded at every step.
-    """
+    def latents(self) -> tuple[Rows, Rows]:
+        """Mean and deviation of all latents, each (N, C, T, F); computed once."""
 
-    frames: Any
-    mel: Any
-    onsets: Tensor
-    features: Callable[[], Tensor] | None = None
-    latents: Callable[[], tuple[Tensor, Tensor]] | None = None
-    texts: Texts | None = None
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """e_text (B, K0, D_c) and mask (B, K0) of the captions of some rows, with the encoder's gradient.
 
+        Args:
+            rows: Row numbers (B,).
+            drop: Whether a row gets the null text instead (B,).
+        """
 
-def decoded_tensors(data: DecodedClips, model: STAV2A) -> Tensors:
-    """Decoded clips as tensors."""
-    mel = torch.cat([front_end.log_mel(part) for part in torch.from_numpy(data.audio).split(AT_ONCE)])
-    length, rate = model.latent_shape[1], model.latent_rate_hz
-    onsets = np.stack([onset_frames(times, length, rate) for times in data.pseudo_onsets])
-    return Tensors(torch.from_numpy(data.frames), mel, torch.from_numpy(onsets).float())
-
-
-def make_corpus(
-    data: DecodedClips,
-    given: Tensors,
-    model: STAV2A,
-    filter_key: Callable[[Any], str],
-    *,
-    store: Store,
-    keys: Mapping[str, str],
-) -> Corpus:
-    """Tensors for the training stages; features and latents are computed when first asked for.
-
-    Args:
-        data: The clips, and what was decided on them.
-        given: The same as tensors.
-        model: Its encoders make features and latents, once they are trained.
-        filter_key: The signature of a filter's factory, as `prepared` knows it.
-        store: Where features and latents are kept.
-        keys: Signature of what each block makes of the data.
-    """
-    classes = class_names(data.clips)
-
-    def rows(split: str, data_filter: Callable[..., Any]) -> Tensor:
-        kept = data.rows(split, filter_key(data_filter))
-        if not len(kept):
-            raise UsageError(_nothing_left(split, data.decisions[filter_key(data_filter)]))
-        return torch.from_numpy(kept)
-
-    def derived(kind: str, block: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        with distributed.main_first():
-            folder = store.obtain(
-                kind, keys[block], lambda made: save_tensors(made / "tensors.safetensors", compute())
-            )
-        return load_tensors(folder / "tensors.safetensors")
-
-    @functools.cache
-    def features() -> Tensor:
-        return derived("features", "feature_encoder", lambda: {"e_v": encode_frames(model, given.frames)})[
-            "e_v"
-        ]
-
-    @functools.cache
-    def latents() -> tuple[Tensor, Tensor]:
-        found = derived("latents", "autoencoder", lambda: encode_mels(model, given.mel))
-        return found["mean"], found["std"]
-
-    return Corpus(
-        frames=given.frames,
-        mel=given.mel,
-        onsets=given.onsets,
-        labels=torch.tensor([classes.index(c.label) if c.label else -1 for c in data.clips]),
-        rows=rows,
-        features=given.features or features,
-        latents=given.latents or latents,
-        texts=given.texts or encode_texts(model, [clip.caption for clip in data.clips]),
-    )
+    def audio(self, rows: Sequence[int]) -> np.ndarray:
+        """The sound of some rows (B, S), float32 at the front end's rate."""
 
 
 def class_names(clips: Sequence[Clip]) -> list[str]:
@@ -256,18 +101,75 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
     return sorted({clip.label for clip in clips if clip.label})
 
 
-def encode_texts(model: STAV2A, captions: Sequence[str]) -> Texts:
-    """The texts of a `Corpus`, encoded when they are asked for."""
+class _EncodedCorpus:
+    """Clips whose features, latents and texts the model makes.
 
-    def texts(rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        asked = zip(rows.tolist(), drop.tolist(), strict=True)
-        return encode_captions(model, ["" if null else captions[row] for row, null in asked])
+    Args:
+        clips: Clips that could be read.
+        decisions: Decisions of every filter on the clips, by the filter's key.
+        model: Model whose encoders are used, once they are trained.
+        store: Store of features and latents.
+        keys: Keys in the store, by kind of entry.
+    """
 
-    return texts
+    frames: Rows
+    mel: Rows
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        decisions: Mapping[str, Sequence[Decision]],
+        model: STAV2A,
+        store: Store,
+        keys: Mapping[str, str],
+    ) -> None:
+        self.clips, self.decisions = clips, decisions
+        self.model, self.store, self.keys = model, store, keys
+        classes = class_names(clips)
+        self.labels = torch.tensor([classes.index(c.label) if c.label else -1 for c in clips])
+        self.failed: dict[str, str] = {}
+        self._encodings: dict[str, dict[str, Tensor]] = {}
+
+    def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
+        decisions = self.decisions[filter_key(data_filter)]
+        kept = [
+            row
+            for row, (clip, decision) in enumerate(zip(self.clips, decisions, strict=True))
+            if clip.split == split and decision.keep
+        ]
+        if not kept:
+            reasons = [decision.reason for decision in decisions if not decision.keep]
+            common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
+            raise UsageError(
+                f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "
+                "Give more clips, or lower the filter's threshold."
+            )
+        return torch.tensor(kept)
+
+    def features(self) -> Rows:
+        return self._encoded("features", lambda: {"e_v": encode_frames(self.model, self.frames)})["e_v"]
+
+    def latents(self) -> tuple[Rows, Rows]:
+        found = self._encoded("latents", lambda: encode_mels(self.model, self.mel))
+        return found["mean"], found["std"]
+
+    def _encoded(self, kind: str, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Encodings from memory, from the store, or made now."""
+        if kind not in self._encodings:
+            with distributed.main_first():
+                folder = self.store.obtain(
+                    kind, self.keys[kind], lambda made: save_tensors(made / "tensors.safetensors", encode())
+                )
+            self._encodings[kind] = load_tensors(folder / "tensors.safetensors")
+        return self._encodings[kind]
+
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = zip(rows.tolist(), drop.tolist(), strict=True)
+        return encode_captions(self.model, ["" if null else self.clips[row].caption for row, null in chosen])
 
 
 @torch.no_grad()
-def encode_frames(model: STAV2A, frames: Tensor) -> Tensor:
+def encode_frames(model: STAV2A, frames: Rows) -> Tensor:
     """uint8 frames (N, L, 3, H, W) -> e_v (N, L, D_v)."""
     model.feature_encoder.eval()
     parts = frames.split(AT_ONCE)
@@ -275,7 +177,7 @@ def encode_frames(model: STAV2A, frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
+def encode_mels(model: STAV2A, mel: Rows) -> dict[str, Tensor]:
     """Log-mels (N, 1, Tm, M) -> mean and std of their latents, each (N, C, T, F)."""
     model.autoencoder.eval()
     pairs = [model.autoencoder.encode(part.to(device())) for part in mel.split(AT_ONCE)]
@@ -283,117 +185,241 @@ def encode_mels(model: STAV2A, mel: Tensor) -> dict[str, Tensor]:
     return {"mean": torch.cat(means).cpu(), "std": torch.cat(stds).cpu()}
 
 
-def _nothing_left(split: str, decisions: Sequence[Decision]) -> str:
-    reasons = [decision.reason for decision in decisions if not decision.keep]
-    common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
-    return (
-        f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "
-        "Give more clips, or lower the filter's threshold."
-    )
-
-
-@dataclass(frozen=True)
-class SoundOfFiles:
-    """The clips' sound, read from their files when rows are asked for: only the test clips' is.
+class DecodedCorpus(_EncodedCorpus):
+    """Clips decoded in one pass over their files, or taken from the store where that is done.
 
     Args:
-        clips: Where it is.
-        samples: Of each clip.
-    """
-
-    clips: Sequence[Clip]
-    samples: int
-
-    def __getitem__(self, rows: Sequence[int]) -> np.ndarray:
-        return np.stack(
-            [fit_audio(read_audio(self.clips[row].video, SAMPLE_RATE), self.samples) for row in rows]
-        )
-
-
-def prepared_clips(cache: PreparedFolder, model: STAV2A, filters: Collection[str]) -> DecodedClips:
-    """The clips and what was decided on them.
-
-    Args:
-        cache: The folder.
-        model: Says the duration.
-        filters: Signatures of the filters that the run asks.
+        clips: Files with picture and sound. Those that can't be read are left out, with their reasons.
+        model: Model that determines frame rate, frame size and duration, and whose encoders are used.
+        detector: Onset detector of the pseudo-labels.
+        filters: Filters by key; each decides on every clip, at the file's own size and rate.
+        flow: Optical flow of the test clips, computed in the same pass; None leaves it out.
+        store: Store of all results.
+        keys: Keys in the store, by kind of entry.
+        workers: Worker processes; by default one a core.
 
     Raises:
-        PreparedFolderError: A filter was not asked when the clips were prepared.
+        MediaError: Not one clip can be read.
     """
-    sound: Any = SoundOfFiles(cache.clips, round(model.duration_s * SAMPLE_RATE))
-    decisions = {key: cache.decisions(key) for key in filters}
-    frames: Any = cache.tensor_if_asked("frames")
-    return DecodedClips(cache.clips, frames, sound, cache.onsets_s, decisions, {})
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        model: STAV2A,
+        *,
+        detector: OnsetDetector,
+        filters: Mapping[str, DataFilter],
+        flow: OpticalFlow | None = None,
+        store: Store,
+        keys: Mapping[str, str],
+        workers: int | None = None,
+    ) -> None:
+        key = keys["clips"]
+        with distributed.main_first(), store.exclusive("clips", key):
+            missing = {name: each for name, each in filters.items() if not store.has("filter", key + name)}
+            if missing or not store.has("clips", key):
+                decoder = ClipDecoder(
+                    frame_rate_hz=model.feature_encoder.frame_rate_hz,
+                    frame_size=model.feature_encoder.frame_size,
+                    duration_s=model.duration_s,
+                    detector=detector,
+                    filters=missing,
+                    flow=None if flow is None or store.has("flows", keys["flows"]) else flow,
+                )
+                _decode(clips, decoder, store, keys, workers)
+        table = json.loads((store.path("clips", key) / TABLE).read_text(encoding="utf-8"))
+        arrays = load_tensors(store.path("clips", key) / ARRAYS)
+        decisions = {
+            name: [
+                Decision(**each)
+                for each in json.loads((store.path("filter", key + name) / DECISIONS).read_text())
+            ]
+            for name in filters
+        }
+        by_id = {clip.id: clip for clip in clips}  # the files may have moved since
+        super().__init__([by_id[row["id"]] for row in table["clips"]], decisions, model, store, keys)
+        self.failed, self.frames, self._audio = table["failed"], arrays["frames"], arrays["audio"]
+        self.mel = torch.cat([front_end.log_mel(part) for part in self._audio.split(AT_ONCE)])
+        length, rate = model.latent_shape[1], model.latent_rate_hz
+        onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
+        self.onsets = torch.from_numpy(np.stack(onsets))
+
+    def audio(self, rows: Sequence[int]) -> np.ndarray:
+        return self._audio[list(rows)].numpy()
 
 
-def prepared_tensors(cache: PreparedFolder, model: STAV2A, onset_detector: Any) -> Tensors:
-    """The same as tensors, which stay on disk until rows are asked for.
+# frames (L, 3, h, w), audio (S,), pseudo-onsets in seconds, decisions by filter, motion with its frame rate
+Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], tuple[np.ndarray, float] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDecoder:
+    """Decode a clip once, and take all that is needed of it. Worker processes run this.
+
+    Longer clips are cut, shorter ones end in a still picture and silence.
 
     Args:
-        cache: The folder.
-        model: What it is prepared for.
-        onset_detector: The recipe's, described.
+        frame_rate_hz: Frame rate of the feature encoder.
+        frame_size: Side of the feature encoder's square frames, to which pictures are squashed.
+        duration_s: Seconds of a clip.
+        detector: Onset detector of the pseudo-labels.
+        filters: Filters by key.
+        flow: Optical flow of the test clips; None leaves it out.
+    """
+
+    frame_rate_hz: float
+    frame_size: int
+    duration_s: float
+    detector: OnsetDetector
+    filters: Mapping[str, DataFilter]
+    flow: OpticalFlow | None
+
+    @property
+    def length(self) -> int:
+        """Frames a clip."""
+        return frame_count(self.duration_s, self.frame_rate_hz)
+
+    @property
+    def samples(self) -> int:
+        """Samples a clip."""
+        return round(self.duration_s * SAMPLE_RATE)
+
+    def __call__(self, clip: Clip) -> Extracts | MediaError:
+        try:
+            decoded = decode(clip.video, caption=clip.caption)
+        except MediaError as error:
+            return error
+        size = (self.frame_size, self.frame_size)
+        frames = resample_frames(decoded, self.frame_rate_hz, size, self.length).transpose(0, 3, 1, 2)
+        audio = fit_audio(resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE), self.samples)
+        decisions = {name: data_filter(decoded) for name, data_filter in self.filters.items()}
+        with_flow = self.flow is not None and clip.split == "test"
+        flow = (clip_motion(decoded, flow=self.flow), decoded.frame_rate_hz) if with_flow else None
+        return np.ascontiguousarray(frames), audio, self.detector(audio, SAMPLE_RATE), decisions, flow
+
+
+def _decode(
+    clips: Sequence[Clip], decoder: ClipDecoder, store: Store, keys: Mapping[str, str], workers: int | None
+) -> None:
+    """Decode all clips, and leave the results in the store."""
+    frames = np.zeros((len(clips), decoder.length, 3, decoder.frame_size, decoder.frame_size), np.uint8)
+    audio = np.zeros((len(clips), decoder.samples), np.float32)
+    readable: list[dict[str, Any]] = []
+    onsets_s: list[list[float]] = []
+    decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in decoder.filters}
+    flows: list[tuple[np.ndarray, float]] = []
+    failed: dict[str, str] = {}
+    results = parallel(decoder, clips, workers=workers, description="decoding clips")
+    for clip, result in zip(clips, results, strict=True):
+        if isinstance(result, MediaError):
+            failed[clip.id] = str(result)
+            continue
+        frames[len(readable)], audio[len(readable)], onsets, decided, flow = result
+        readable.append(asdict(clip) | {"video": str(clip.video)})
+        onsets_s.append(onsets.tolist())
+        for name, decision in decided.items():
+            decisions[name].append(asdict(decision))
+        if flow is not None:
+            flows.append(flow)
+    if clips and not readable:
+        raise MediaError(f"None of {len(clips)} clips can be read. The first: {next(iter(failed.values()))}")
+    for name, all_decisions in decisions.items():
+        with store.create("filter", keys["clips"] + name) as folder:
+            write_json(folder / DECISIONS, all_decisions)
+    if decoder.flow is not None:
+        with store.create("flows", keys["flows"]) as folder:
+            save_flows(folder, flows)
+    with store.create("clips", keys["clips"]) as folder:
+        save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, folder / ARRAYS)
+        table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
+        write_text(folder / TABLE, json.dumps(table))
+
+
+class PreparedCorpus(_EncodedCorpus):
+    """Clips of a folder that `stav2a prepare` made, whose tensors stay on disk until rows are asked for.
+
+    Args:
+        folder: The prepared folder.
+        model: Model that the clips must have been prepared for.
+        onset_detector: Description of the recipe's onset detector.
+        filters: Keys of the filters that the run asks for.
+        store: Store of features and latents that are not prepared.
+        keys: Keys in the store, by kind of entry.
 
     Raises:
-        PreparedFolderError: It was prepared for another model or with another detector; names what differs.
+        PreparedFolderError: The clips were prepared for another model, with another onset detector or
+            without one of the filters.
     """
-    video: Any = model.feature_encoder
-    wanted = {
-        "frame_rate_hz": video.frame_rate_hz,
-        "frame_size": video.frame_size,
-        "duration_s": model.duration_s,
-        "latent_frames": model.latent_shape[1],
-        "onset_detector": describing.signature(onset_detector),
-    }
-    found = {
-        **cache.settings["settings"],
-        "onset_detector": describing.signature(cache.settings["onset_detector"]),
-    }
-    if differing := [name for name, value in wanted.items() if found[name] != value]:
-        raise PreparedFolderError(
-            f"{cache.folder} was prepared with another {' and another '.join(differing)} than this recipe's. "
-            "Prepare the clips with this recipe, into another folder."
-        )
 
-    def given(slot: str, *names: str) -> Callable[[], tuple[Any, ...]] | None:
-        if not cache.has(names[0]):
-            return None
+    def __init__(
+        self,
+        folder: PreparedFolder,
+        model: STAV2A,
+        *,
+        onset_detector: Any,
+        filters: Iterable[str],
+        store: Store,
+        keys: Mapping[str, str],
+    ) -> None:
+        settings = folder.settings["settings"]
+        detectors = folder.settings["onset_detector"], onset_detector
+        wanted = {
+            "frame_rate_hz": model.feature_encoder.frame_rate_hz,
+            "frame_size": model.feature_encoder.frame_size,
+            "duration_s": model.duration_s,
+            "latent_frames": model.latent_shape[1],
+        }
+        differing = [name for name, value in wanted.items() if settings[name] != value]
+        if describing.signature(detectors[0]) != describing.signature(detectors[1]):
+            differing.append("onset_detector")
+        if differing:
+            raise PreparedFolderError(
+                f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
+                "recipe's. Prepare the clips with this recipe, into another folder."
+            )
+        decisions = {key: folder.decisions(key) for key in filters}
+        super().__init__(folder.clips, decisions, model, store, keys)
+        self.folder, self.onsets = folder, folder.onsets()
+        self._texts_checked = False
 
-        def read() -> tuple[Any, ...]:
-            check_encoder(cache, slot, model.block(slot))
-            return tuple(cache.tensor(name) for name in names)
+    @cached_property
+    def frames(self) -> Rows:  # type: ignore[override]
+        return self.folder.tensor("frames")
 
-        return read
+    @cached_property
+    def mel(self) -> Rows:  # type: ignore[override]
+        return self.folder.tensor("mel")
 
-    frames, mel = (cache.tensor_if_asked(name) for name in ("frames", "mel"))
-    onsets: Tensor = cache.onsets()
-    e_v, latents = given("feature_encoder", "e_v"), given("autoencoder", "latent_mean", "latent_std")
-    texts = _texts(cache, model) if cache.has_texts else None
-    return Tensors(frames, mel, onsets, (lambda: e_v()[0]) if e_v else None, latents, texts)
+    def features(self) -> Rows:
+        if not self.folder.has("e_v"):
+            return super().features()
+        self._check_encoder("feature_encoder")
+        return self.folder.tensor("e_v")
 
+    def latents(self) -> tuple[Rows, Rows]:
+        if not self.folder.has("latent_mean"):
+            return super().latents()
+        self._check_encoder("autoencoder")
+        return self.folder.tensor("latent_mean"), self.folder.tensor("latent_std")
 
-def _texts(cache: PreparedFolder, model: STAV2A) -> Texts:
-    @functools.cache
-    def check() -> None:
-        check_encoder(cache, "text_encoder", model.text_encoder)
-
-    def texts(rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        check()
-        e_text, mask = cache.texts(rows.tolist(), drop.tolist())
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.folder.has_texts:
+            return super().texts(rows, drop)
+        if not self._texts_checked:
+            self._check_encoder("text_encoder")
+            self._texts_checked = True
+        e_text, mask = self.folder.texts(rows.tolist(), drop.tolist())
         return e_text.to(device()), mask.to(device())
 
-    return texts
+    def audio(self, rows: Sequence[int]) -> np.ndarray:
+        samples = round(self.model.duration_s * SAMPLE_RATE)
+        sounds = (read_audio(self.clips[row].video, SAMPLE_RATE) for row in rows)
+        return np.stack([fit_audio(sound, samples) for sound in sounds])
 
-
-def check_encoder(cache: PreparedFolder, slot: str, block: Any) -> None:
-    """Refuse what another encoder has made.
-
-    Raises:
-        PreparedFolderError: The numbers in this one are not those that the clips were prepared with.
-    """
-    if fingerprint(block) != cache.settings["encoders"][slot]["weights"]:
-        raise PreparedFolderError(
-            f"{cache.folder} holds what another {slot} made: this run's has other weights. Prepare the clips "
-            f"with this one, or without its weights, so that what it is trained on is kept."
-        )
+    def _check_encoder(self, slot: str) -> None:
+        """Refuse encodings by other weights than those that the model's encoder has now."""
+        if fingerprint(self.model.block(slot)) != self.folder.settings["encoders"][slot]["weights"]:
+            raise PreparedFolderError(
+                f"{self.folder.folder} holds what another {slot} made: this run's has other weights. Prepare "
+                "the clips with this one, or without its weights, so that what it is trained on is kept."
+            )

@@ -1,12 +1,21 @@
-"""What a stage asks of the training loop: which clips to draw, their loss, and which modules to train."""
+"""The contract between stages and the training loop: a stage's surroundings, and its plan of training."""
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from stav2a.models.stav2a import STAV2A
+from stav2a.slots import Trainer
+from stav2a.training.corpus import Corpus
+from stav2a.utils import distributed
+
 Batch = tuple[Tensor, ...]  # of equal first dimension: one row a clip
+History = dict[str, list[tuple[int, float]]]  # (step, value) pairs under each loss's name
+Log = Callable[[str, float, int], None]  # takes a loss: its name, its value and the step
 
 
 @dataclass(frozen=True)
@@ -22,20 +31,20 @@ class Group:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """How long and how to train.
+    """A stage's training: its length, its batches, its loss and the modules that it changes.
 
     A step's whole batch is drawn at once, and alike in every process; then each process takes its share, in
-    pieces as large as its memory allows. So neither their number nor the pieces change what is learnt.
+    pieces as large as its memory allows. So neither their number nor the pieces change the result.
 
     Args:
-        name: Of the stage, for logs.
+        name: Name of the stage, for logs.
         steps: Optimizer steps.
-        draw: Called with a step's generator, returns that step's batch. Nothing in it needs a gradient.
-        loss: Of some rows of a batch, their mean; called with the batch's tensors.
-        groups: What is trained, and at which rates.
+        draw: Function of a step's generator that returns that step's batch. Nothing in it needs a gradient.
+        loss: Function of the tensors of some rows of a batch that returns the mean loss of these rows.
+        groups: Modules to train, with their learning rates.
         held_out: The batch of the validation loss, noise included; None keeps the last weights.
-        ema_decay: Of the running mean of weights; 0 switches it off.
-        validations: How often to validate over the whole run; None leaves it to the trainer.
+        ema_decay: Decay of the running mean of weights; 0 switches it off.
+        validations: Number of validations over the whole run; None leaves it to the trainer.
         divisible: Whether the loss is a mean over rows; one that compares them needs the whole batch.
     """
 
@@ -54,6 +63,57 @@ class TrainingSpec:
 
 
 @dataclass(frozen=True)
+class TrainingContext:
+    """A stage's surroundings.
+
+    Args:
+        model: The assembled model; the stage leaves its result in it.
+        corpus: The clips.
+        folder: Folder for checkpoints of unfinished training.
+        seed: Seed of all randomness in the stage.
+        prediction_type: Target of the denoiser, `epsilon` (eq. 6) or `v_prediction`.
+        frozen: Blocks that an earlier stage has finished.
+        log: Callback for losses.
+        trainer: Training loop; see `training.trainer`.
+    """
+
+    model: STAV2A
+    corpus: Corpus
+    folder: Path
+    seed: int
+    prediction_type: str
+    frozen: frozenset[str]
+    log: Log
+    trainer: Trainer
+
+    @property
+    def device(self) -> torch.device:
+        return distributed.device()
+
+    def fit(self, plan: TrainingSpec) -> History:
+        """Train as planned, and return the losses."""
+        return self.trainer.fit(plan, self)
+
+    def train_only(self, *slots: str) -> list[nn.Module]:
+        """Freeze the model but for these blocks; those that an earlier stage finished stay frozen."""
+        self.model.requires_grad_(False).eval()
+        blocks = [self.model.block(slot) for slot in slots if slot not in self.frozen]
+        for block in blocks:
+            block.requires_grad_(True).train()
+        return blocks
+
+
+def generator(seed: int, name: str, step: int) -> torch.Generator:
+    """Random generator of one step of one stage: it carries nothing over, so a run resumes at any step."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(name.encode())) * 1_000_003 + step)
+
+
+def draw_rows(rows: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Random rows, with replacement: (count,)."""
+    return rows[torch.randint(len(rows), (count,), generator=rng)]
+
+
+@dataclass(frozen=True)
 class Piece:
     """Some rows of a batch, and their part of its loss."""
 
@@ -62,13 +122,13 @@ class Piece:
 
 
 def pieces(batch: Batch, most: int | None, *, process: int = 0, processes: int = 1) -> Iterator[Piece]:
-    """What one process computes of a batch, piece by piece.
+    """One process's share of a batch, piece by piece. The mean of all shares is the loss of the whole batch.
 
     Args:
         batch: The whole batch, of at least as many rows as there are processes.
-        most: Rows of a piece; None for no limit.
+        most: Largest number of rows of a piece; None for no limit.
         process: Number of the process.
-        processes: How many share the batch. The mean of what they compute is the loss of the whole batch.
+        processes: Number of processes that share the batch.
 
     Example:
         >>> [piece.rows[0].tolist() for piece in pieces((torch.arange(5),), 2, process=0, processes=2)]

@@ -1,4 +1,4 @@
-"""The trainer: on which hardware, how precisely and in which pieces stages are trained."""
+"""Optimizers, and the trainer: the hardware, the precision and the pieces in which stages are trained."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 
 from stav2a.registry import expect, register
-from stav2a.training.loop import History, fit
-from stav2a.training.objective import TrainingSpec
+from stav2a.training.loop import fit
+from stav2a.training.objective import History, TrainingContext, TrainingSpec
 from stav2a.utils.errors import UsageError
 
 
@@ -19,9 +19,9 @@ def adamw(
     """AdamW in one fused pass over all parameters (sec. III-A).
 
     Args:
-        params: Parameter groups, each with its rate. Wired.
+        params: Parameter groups, each with its learning rate. Wired.
         betas: Decay of the running means of the gradient and of its square.
-        weight_decay: Decay of the weights, times the rate.
+        weight_decay: Decay of the weights, times the learning rate.
     """
     return torch.optim.AdamW(params, betas=betas, weight_decay=weight_decay, fused=True)
 
@@ -33,9 +33,9 @@ def adamw_8bit(
     """AdamW whose two means take a byte each: 2 bytes a parameter for 8 (bitsandbytes; needs a GPU).
 
     Args:
-        params: Parameter groups, each with its rate. Wired.
+        params: Parameter groups, each with its learning rate. Wired.
         betas: Decay of the running means of the gradient and of its square.
-        weight_decay: Decay of the weights, times the rate.
+        weight_decay: Decay of the weights, times the learning rate.
 
     Raises:
         UsageError: bitsandbytes is not installed.
@@ -59,14 +59,14 @@ class AccelerateTrainer:
 
     Args:
         optimizer: `@optimizer.adamw`, or one of the others.
-        mixed_precision: Of the network's passes; weights, gradients and optimizer stay in float32.
-        memory_format: Of the weights and activations of pictures while training.
-        compiled: Let torch.compile make graphs of the loss and its gradient when a stage begins; they are
-            held against the eager ones first.
+        mixed_precision: Precision of the passes; weights, gradients and optimizer stay in float32.
+        memory_format: Memory format of weights and activations with two spatial axes, while training.
+        compiled: Let torch.compile make graphs of the loss and its gradient when a stage begins; the
+            gradient is compared with the eager one first.
         per_device_batch_size: Clips that a device holds at once; None for its whole share of a batch.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
-        max_grad_norm: The gradient's norm is cut to it.
-        validations: How often a stage validates; its best weights are kept.
+        max_grad_norm: Norm to which larger gradients are reduced.
+        validations: Number of validations of a stage; its best weights are kept.
     """
 
     optimizer: Callable[..., Any] = adamw
@@ -81,12 +81,12 @@ class AccelerateTrainer:
     def __post_init__(self) -> None:
         expect("optimizer", self.optimizer)
 
-    def fit(self, plan: TrainingSpec, work: Any) -> History:
-        """Train, leaving the best weights in the plan's modules.
+    def fit(self, plan: TrainingSpec, work: TrainingContext) -> History:
+        """Train, and leave the best weights in the plan's modules.
 
         Args:
-            plan: What to train.
-            work: See `training.work.Work`.
+            plan: The stage's plan.
+            work: The stage's surroundings.
 
         Returns:
             The losses logged, as (step, value) pairs under each name.

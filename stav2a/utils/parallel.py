@@ -73,7 +73,7 @@ def process_pool(
     """
     # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stav2a.data.decoded", "stav2a.data.struck_objects"])
+    context.set_forkserver_preload(["stav2a.training.corpus", "stav2a.data.struck_objects"])
     with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
         try:
             yield partial(pool.submit, _call)

@@ -16,9 +16,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from stav2a.data.filters import KeepAll
-from stav2a.training.corpus import Corpus, TrainingContext, encode_texts, generator
+from stav2a.models.stav2a import encode_captions
 from stav2a.training.loop import _Run
-from stav2a.training.stages.joint import JointStage
+from stav2a.training.objective import TrainingContext, generator
+from stav2a.training.stages import JointStage
 from stav2a.training.trainer import AccelerateTrainer
 from stav2a.utils.files import write_json
 from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
@@ -100,7 +101,7 @@ def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> _Run:
     )
 
 
-def corpus(model: Any) -> Corpus:
+def corpus(model: Any) -> Any:
     """Random clips, of which only what the joint stage reads is there."""
     rng = torch.Generator().manual_seed(0)
     length = round(model.duration_s * model.feature_encoder.frame_rate_hz)
@@ -108,15 +109,17 @@ def corpus(model: Any) -> Corpus:
         torch.randn(CLIPS, length, model.feature_encoder.dim, generator=rng), dim=-1
     )
     mean = torch.randn(CLIPS, *model.latent_shape, generator=rng)
-    nothing = torch.empty(0)
-    captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(CLIPS)]
-    return Corpus(
-        nothing, nothing, nothing, nothing,
+
+    def texts(rows: torch.Tensor, drop: torch.Tensor) -> Any:
+        asked = zip(rows.tolist(), drop.tolist(), strict=True)
+        return encode_captions(model, ["" if null else CAPTIONS[i % len(CAPTIONS)] for i, null in asked])
+
+    return SimpleNamespace(
         rows=lambda split, data_filter: torch.arange(CLIPS),
         features=lambda: e_v,
         latents=lambda: (mean, torch.full_like(mean, 0.1)),
-        texts=encode_texts(model, captions),
-    )  # fmt: skip
+        texts=texts,
+    )
 
 
 def drawing(run: _Run) -> Any:

@@ -21,7 +21,7 @@ from stav2a.components.backbones import (
 from stav2a.components.local_heads import LinearHead
 from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
-from stav2a.training.stages.joint import JointStage
+from stav2a.training.stages import JointStage
 from stav2a.utils.checkpoints import save_weights, state
 from tests import tiny
 

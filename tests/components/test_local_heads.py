@@ -17,7 +17,7 @@ from stav2a.components.local_heads import (
 )
 from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
-from stav2a.training.stages.onset import OnsetStage
+from stav2a.training.stages import OnsetStage
 from stav2a.utils.checkpoints import CheckpointError
 from tests import tiny
 

@@ -12,12 +12,13 @@ import torch
 from stav2a import recipe
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
+from stav2a.data.filters import filter_key
 from stav2a.data.media import video
 from stav2a.data.media.audio import read_audio
 from stav2a.data.mel import log_mel
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.prepared import PreparedFolder
-from stav2a.experiments.experiment import Experiment, filter_key
+from stav2a.experiments.experiment import Experiment
 from stav2a.utils.checkpoints import save_weights, state
 
 SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "dim": 64, "frame_rate_hz": 12.5, "frame_size": 32}

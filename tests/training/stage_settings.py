@@ -4,11 +4,14 @@ from functools import partial
 from typing import Any
 
 from stav2a.data.filters import KeepAll
-from stav2a.training.stages.autoencoder import AutoencoderStage
-from stav2a.training.stages.contrastive import ContrastiveStage
-from stav2a.training.stages.joint import JointStage
-from stav2a.training.stages.onset import OnsetStage
-from stav2a.training.stages.t2a import T2AFinetune, T2APretrain
+from stav2a.training.stages import (
+    AutoencoderStage,
+    ContrastiveStage,
+    JointStage,
+    OnsetStage,
+    T2AFinetune,
+    T2APretrain,
+)
 
 STAGES: dict[str, Any] = {
     "autoencoder": partial(AutoencoderStage, data_filter=KeepAll, steps=30, batch_size=8, crop=32),

@@ -1,35 +1,150 @@
-"""Prepared clips are found again under their key, wherever their files have gone."""
+"""Clips decoded once, into the arrays that encoders, stages, filters and metrics need."""
 
-from dataclasses import dataclass
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 from stav2a.components.feature_encoders import CAVP
-from stav2a.data.filters import KeepAll
-from stav2a.data.onsets import SuperFlux
+from stav2a.data.clip import Clip
+from stav2a.data.filters import AVAlignFilter, KeepAll, filter_key
+from stav2a.data.media import MediaError, audio, decode, video
+from stav2a.data.onsets import SuperFlux, onset_frames
+from stav2a.data.optical_flow import Farneback, clip_motion
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.training.corpus import decoded_clips
+from stav2a.evaluation.samples import mean_flows
+from stav2a.models.stav2a import STAV2A, assemble
+from stav2a.training import corpus
+from stav2a.training.corpus import DecodedCorpus
+from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
+from tests import tiny
+
+FILTERS = {filter_key(KeepAll): KeepAll(), filter_key(AVAlignFilter): AVAlignFilter(detector=SuperFlux)}
+KEYS = {"clips": "clips", "flows": "flows", "features": "features", "latents": "latents"}
 
 
-@dataclass
-class Wanted:
-    """What preparation asks of a model."""
-
-    feature_encoder: CAVP
-    duration_s: float = 2.56
+@pytest.fixture(scope="module")
+def model() -> STAV2A:
+    encoder = partial(CAVP, width=4, blocks=(1, 1, 1, 1), dim=16, frame_rate_hz=12.5, frame_size=32)
+    return assemble(tiny.factories(feature_encoder=encoder), duration_s=2.56).eval()
 
 
-def test_a_moved_folder_of_clips_is_decoded_once(tmp_path):
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Clip]:
+    counts = {"train_clips": 10, "validation_clips": 2, "test_clips": 6}
+    return StruckObjects(**counts).clips(tmp_path_factory.mktemp("world"))
+
+
+def decoded(clips, model, root: Path, **changes) -> DecodedCorpus:
+    settings = {"detector": SuperFlux(), "filters": FILTERS, "store": Store(root), "keys": KEYS, **changes}
+    return DecodedCorpus(clips, model, **settings)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def whole(clips, model, root) -> DecodedCorpus:
+    return decoded(clips, model, root, flow=Farneback(), workers=1)
+
+
+def test_arrays_fit_the_encoder_and_the_duration(whole):
+    assert (whole.frames.shape, whole.frames.dtype) == ((18, 32, 3, 32, 32), torch.uint8)
+    assert whole.mel.shape == (18, 1, 256, 64) and whole.onsets.shape == (18, 32)
+    assert (whole.audio([0]).shape, whole.audio([0]).dtype) == ((1, 40_960), np.float32)
+
+
+def test_frames_and_sound_are_those_of_the_file(clips, whole):
+    frames = video.read_video(clips[4].video, frame_rate_hz=12.5, size=32)
+    np.testing.assert_array_equal(whole.frames[4].numpy(), frames.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(whole.audio([4])[0], audio.read_audio(clips[4].video, 16_000))
+
+
+def test_pseudo_onsets_match_the_truth(whole, root):
+    table = json.loads((Store(root).path("clips", "clips") / "clips.json").read_text())
+    for i, (clip, onsets_s) in enumerate(zip(whole.clips, table["pseudo_onsets"], strict=True)):
+        np.testing.assert_allclose(onsets_s, clip.onsets_s, atol=0.03)
+        np.testing.assert_array_equal(whole.onsets[i], onset_frames(onsets_s, 32, 12.5))
+
+
+def test_the_filter_tells_good_from_flawed(whole):
+    decisions = whole.decisions[filter_key(AVAlignFilter)]
+    agreed = [d.keep == (clip.flaw is None) for d, clip in zip(decisions, whole.clips, strict=True)]
+    assert np.mean(agreed) >= 0.8
+
+
+def test_rows_of_a_split_that_a_filter_keeps(whole):
+    assert whole.rows("validation", KeepAll).tolist() == [10, 11]
+    assert whole.rows("train", KeepAll).tolist() == list(range(10))
+    kept, decisions = whole.rows("train", AVAlignFilter), whole.decisions[filter_key(AVAlignFilter)]
+    assert 0 < len(kept) < 10 and all(decisions[row].keep for row in kept)
+
+
+def test_a_split_without_clips_is_an_error(clips, model, tmp_path):
+    few = decoded(clips[:2], model, tmp_path)
+    with pytest.raises(UsageError, match="No clip of the split 'test' is left .* there was none to begin"):
+        few.rows("test", KeepAll)
+
+
+def test_workers_change_nothing(clips, model, whole, root, tmp_path):
+    decoded(clips, model, tmp_path, flow=Farneback(), workers=2)
+    files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"arrays.safetensors", "decisions.json", "flows.safetensors"}
+    assert all((tmp_path / path).read_bytes() == (root / path).read_bytes() for path in files)
+
+
+def test_a_clip_is_decoded_once_also_for_its_flow(clips, whole, root, monkeypatch):
+    monkeypatch.setattr("stav2a.evaluation.samples.decode", None)
+    flows, rates_hz = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
+    assert rates_hz == [25.0] * 6
+    for flow, clip in zip(flows, clips[12:], strict=True):
+        np.testing.assert_array_equal(flow, clip_motion(decode(clip.video)))
+
+
+def test_flows_that_are_missing_are_computed_alone(clips, model, whole, root, tmp_path):
+    store = Store(tmp_path)
+    decoded(clips, model, tmp_path)
+    assert not store.has("flows", "flows")
+    found, _ = mean_flows(clips[12:], Farneback(), store=store, key="flows")
+    wanted, _ = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
+    assert all((ours == theirs).all() for ours, theirs in zip(found, wanted, strict=True))
+    ours, theirs = (each.path("flows", "flows") / "flows.safetensors" for each in (store, Store(root)))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_an_unreadable_clip_is_left_out_with_its_reason(clips, model, tmp_path):
+    (tmp_path / "bad.mp4").write_text("no video")
+    bad = Clip(id="bad", video=tmp_path / "bad.mp4", caption="", split="train")
+    some = decoded([clips[0], bad, clips[1]], model, tmp_path / "store")
+    assert [clip.id for clip in some.clips] == [clips[0].id, clips[1].id]
+    assert len(some.frames) == len(some.mel) == len(some.onsets) == len(some.labels) == 2
+    assert all(len(decisions) == 2 for decisions in some.decisions.values())
+    assert "bad.mp4: not a readable video" in some.failed["bad"]
+
+
+def test_nothing_readable_is_an_error(model, tmp_path):
+    missing = Clip(id="x", video=tmp_path / "x.mp4", caption="", split="train")
+    with pytest.raises(MediaError, match="None of 1 clips can be read. The first: .*no such file"):
+        decoded([missing], model, tmp_path / "store")
+
+
+def test_another_filter_is_asked_later(clips, model, whole, root):
+    again = decoded(clips, model, root, filters={"more": KeepAll(), **FILTERS})
+    assert [decision.keep for decision in again.decisions["more"]] == [True] * 18
+    assert torch.equal(again.frames, whole.frames) and again.decisions.items() >= whole.decisions.items()
+
+
+def test_a_moved_folder_of_clips_is_decoded_once(model, tmp_path, monkeypatch):
     world = StruckObjects(train_clips=1, validation_clips=0, test_clips=1)
-    model = Wanted(CAVP(width=4, blocks=(1, 1), dim=4, frame_rate_hz=12.5, frame_size=16))
-    store = Store(tmp_path / "store")
-
-    def ask(folder):
-        return decoded_clips(
-            world.clips(folder), model, SuperFlux(), {"all": KeepAll()}, store=store, key="the same key"
-        )
-
-    there = ask(tmp_path / "there")
+    there = decoded(world.clips(tmp_path / "there"), model, tmp_path / "store")
     (tmp_path / "there").rename(tmp_path / "here")
-    here = ask(tmp_path / "here")
-    assert (here.frames == there.frames).all() and here.decisions == there.decisions
+    monkeypatch.setattr(corpus, "decode", None)
+    here = decoded(world.clips(tmp_path / "here"), model, tmp_path / "store")
+    assert torch.equal(here.frames, there.frames) and here.decisions == there.decisions
     assert all(clip.video.is_file() and clip.video.is_relative_to(tmp_path / "here") for clip in here.clips)

@@ -10,9 +10,16 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from stav2a.training import loop
-from stav2a.training.corpus import TrainingContext, generator
-from stav2a.training.loop import CompiledGradientError, DivergedError, History, NothingToTrainError
-from stav2a.training.objective import Batch, Group, TrainingSpec, pieces
+from stav2a.training.loop import CompiledGradientError, DivergedError, NothingToTrainError
+from stav2a.training.objective import (
+    Batch,
+    Group,
+    History,
+    TrainingContext,
+    TrainingSpec,
+    generator,
+    pieces,
+)
 from stav2a.training.trainer import AccelerateTrainer, adamw, adamw_8bit
 from stav2a.utils.errors import UsageError
 

@@ -7,10 +7,8 @@ import torch
 from stav2a import recipe
 from stav2a.data.filters import KeepAll
 from stav2a.experiments.experiment import Experiment, Keys
-from stav2a.training.stages.autoencoder import AutoencoderStage
-from stav2a.training.stages.joint import JointStage
-from stav2a.training.stages.onset import OnsetStage
-from stav2a.training.train import load_part, train_stages
+from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
+from stav2a.training.train import PlannedStage, load_part, train_stages
 from stav2a.training.trainer import AccelerateTrainer
 from stav2a.utils.store import Store
 from tests import tiny
@@ -89,16 +87,16 @@ def test_a_stage_after_the_joint_one_depends_on_it(planned):
 
 
 def test_what_a_block_makes_of_the_data_depends_on_the_stages_that_train_it(planned):
-    before = planned().blocks
-    after = planned("stage.contrastive.steps = 7").blocks
-    assert before["feature_encoder"] != after["feature_encoder"]
-    assert before["autoencoder"] == after["autoencoder"]
-    assert before["feature_encoder"] != planned("dataset.struck_objects.seed = 1").blocks["feature_encoder"]
+    before = planned().by_kind
+    after = planned("stage.contrastive.steps = 7").by_kind
+    assert before["features"] != after["features"]
+    assert before["latents"] == after["latents"]
+    assert before["features"] != planned("dataset.struck_objects.seed = 1").by_kind["features"]
 
 
 def test_what_an_untrained_block_makes_of_the_data_depends_on_the_seed(planned):
-    keys = [planned("stage.contrastive.steps = 0", f"run.seed = {seed}").blocks for seed in (0, 1)]
-    assert keys[0]["feature_encoder"] != keys[1]["feature_encoder"]
+    keys = [planned("stage.contrastive.steps = 0", f"run.seed = {seed}").by_kind for seed in (0, 1)]
+    assert keys[0]["features"] != keys[1]["features"]
 
 
 def test_part_of_the_weights_leaves_the_rest_alone():
@@ -115,33 +113,26 @@ def test_weights_that_the_model_lacks_are_refused():
         load_part(tiny.model(), {"local_head.extra": torch.zeros(1)})
 
 
-class Told(list[str]):
-    def __call__(self, line: str) -> None:
-        self.append(line)
-
-
 def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
-    from stav2a.training.train import PlannedStage
-
     stages = {
         "autoencoder": AutoencoderStage(data_filter=KeepAll, steps=2, batch_size=4, crop=32),
         "onset": OnsetStage(data_filter=KeepAll, steps=2),
         "joint": JointStage(data_filter=KeepAll, steps=2, batch_size=4),
     }
     planned = [PlannedStage(name, stage, f"key of {name}") for name, stage in stages.items()]
-    ends, histories, told = [], [], []
+    ends, histories, printed = [], [], []
     for _ in range(2):
-        model, lines = tiny.model(), Told()
+        model, lines = tiny.model(), []
         histories.append(
             train_stages(
                 planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, prediction_type="epsilon",
-                trainer=AccelerateTrainer(), log=lambda name, value, step: None, tell=lines,
+                trainer=AccelerateTrainer(), log=lambda name, value, step: None, print_line=lines.append,
             )
         )  # fmt: skip
         ends.append({name: t.clone() for name, t in model.state_dict().items()})
-        told.append(lines)
-    assert told[0] == [f"stage {i}/3  {name}: training" for i, name in enumerate(stages, start=1)]
-    assert told[1] == [f"stage {i}/3  {name}: from the store" for i, name in enumerate(stages, start=1)]
+        printed.append(lines)
+    assert printed[0] == [f"stage {i}/3  {name}: training" for i, name in enumerate(stages, start=1)]
+    assert printed[1] == [f"stage {i}/3  {name}: from the store" for i, name in enumerate(stages, start=1)]
     assert all(torch.equal(t, ends[1][name]) for name, t in ends[0].items())
     assert any(not torch.equal(t, tiny.model().state_dict()[name]) for name, t in ends[0].items())
     assert histories[0] == histories[1]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,8 @@ from stav2a.data.struck_objects import StruckObjects
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import load
 from stav2a.experiments.steps import RunSteps
-from stav2a.training import corpus
-from stav2a.training.corpus import encode_frames, encode_texts
+from stav2a.models.stav2a import encode_captions
+from stav2a.training.corpus import PreparedCorpus, encode_frames
 from stav2a.utils.store import Store
 
 COUNTS = {"train_clips": 6, "validation_clips": 2, "test_clips": 2}
@@ -48,15 +49,15 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
     made = {}
     for name, bindings in (("videos", BINDINGS), ("cache", using(prepared))):
         each = pipeline(bindings, tmp_path / name)
-        data, tensors = each._prepare(each.experiment.model())
-        made[name] = data, tensors
-        assert list(data.decisions) == list(each.keys.filters)
-    (ours, tensors), (theirs, wanted) = made["cache"], made["videos"]
+        made[name] = each._corpus(each.experiment.model())
+        assert list(made[name].decisions) == list(each.keys.filters)
+    ours, theirs = made["cache"], made["videos"]
     assert ours.decisions == theirs.decisions
     assert [clip.id for clip in ours.clips] == [clip.id for clip in theirs.clips]
-    assert torch.equal(tensors.frames[:], wanted.frames) and torch.equal(tensors.onsets, wanted.onsets)
-    torch.testing.assert_close(tensors.mel[:], wanted.mel)
-    torch.testing.assert_close(torch.from_numpy(ours.audio[[8, 9]]), torch.from_numpy(theirs.audio[[8, 9]]))
+    assert torch.equal(ours.frames[:], theirs.frames) and torch.equal(ours.onsets, theirs.onsets)
+    assert torch.equal(ours.labels, theirs.labels)
+    torch.testing.assert_close(ours.mel[:], theirs.mel)
+    np.testing.assert_allclose(ours.audio([8, 9]), theirs.audio([8, 9]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
 def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
     each = pipeline([*using(prepared), binding], tmp_path)
     with pytest.raises(PreparedFolderError, match=message):
-        each._prepare(each.experiment.model())
+        each._corpus(each.experiment.model())
 
 
 @pytest.mark.slow
@@ -83,12 +84,20 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     assert main(["prepare", *fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
     cache, trained = PreparedFolder(tmp_path / "encoded"), load(run_folder)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
-    ready = corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector"))
+
+    def opened() -> PreparedCorpus:
+        return PreparedCorpus(
+            cache, trained.model, onset_detector=trained.experiment.described("onset_detector"), filters=[],
+            store=Store(tmp_path / "store"), keys={},
+        )  # fmt: skip
+
+    ready = opened()
     e_v = encode_frames(trained.model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
-    wanted, wanted_mask = encode_texts(trained.model, [clip.caption for clip in cache.clips])(rows, drop)
+    captions = [cache.clips[0].caption, "", cache.clips[1].caption]
+    wanted, wanted_mask = encode_captions(trained.model, captions)
     assert torch.equal(mask, wanted_mask[:, : mask.shape[1]])
     counted = mask[..., None]
     torch.testing.assert_close(e_text * counted, wanted[:, : mask.shape[1]] * counted, atol=2e-3, rtol=1e-3)
@@ -99,6 +108,4 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     with torch.no_grad():
         next(trained.model.text_encoder.parameters()).add_(1)
     with pytest.raises(PreparedFolderError, match="holds what another text_encoder made"):
-        corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector")).texts(
-            rows, drop
-        )
+        opened().texts(rows, drop)

@@ -16,10 +16,9 @@ from stav2a.data.filters import KeepAll
 from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.registry import RegistryError
 from stav2a.training import loop
-from stav2a.training.corpus import generator
-from stav2a.training.stages.classifier import MelCNN
-from stav2a.training.stages.contrastive import AudioTower
-from stav2a.training.stages.diffusion import DiffusionLoss, dropped
+from stav2a.training.classifier import MelCNN
+from stav2a.training.objective import generator
+from stav2a.training.stages import AudioTower, DiffusionLoss
 from stav2a.training.trainer import AccelerateTrainer
 from tests import tiny
 from tests.training.stage_settings import STAGES
@@ -251,10 +250,12 @@ def test_validation_asks_the_same_every_time(tmp_path):
 
 
 def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path):
-    rng = torch.Generator().manual_seed(0)
-    assert dropped(20_000, 0.1, rng).float().mean().item() == pytest.approx(0.1, abs=0.01)
-    assert dropped(100, 1.0, rng).all() and not dropped(100, 0.0, rng).any()
-    assert not diffusion(tmp_path, Zero()).held_out()[-1].any()
+    objective = diffusion(tmp_path, Zero())
+    dropped = torch.cat([objective.draw(generator(0, "x", step))[-1] for step in range(300)])
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.01)
+    objective.text_dropout = 1.0
+    assert objective.draw(generator(0, "x", 0))[-1].all()
+    assert not objective.held_out()[-1].any()
 
 
 def test_the_null_text_takes_the_place_of_dropped_captions():

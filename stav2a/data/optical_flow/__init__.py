@@ -1,6 +1,6 @@
-"""Optical flow, and how much a picture moves by it."""
+"""Optical flow, and the picture's motion by it."""
 
-from stav2a.data.optical_flow.motion import Farneback, motion
+from stav2a.data.optical_flow.motion import Farneback, clip_motion, motion, save_flows
 from stav2a.data.optical_flow.sparse import SparseFarneback
 
-__all__ = ["Farneback", "SparseFarneback", "motion"]
+__all__ = ["Farneback", "SparseFarneback", "clip_motion", "motion", "save_flows"]

@@ -1,11 +1,17 @@
-"""How much the picture moves, frame by frame: what AV-Align [17] looks for peaks in."""
+"""Motion of the picture, frame by frame, in whose peaks AV-Align [17] is defined."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
-from stav2a.data.media import MediaError
+from stav2a.data.media import Decoded, MediaError
 from stav2a.registry import register
 from stav2a.slots import OpticalFlow
+from stav2a.utils.files import write_json
+from stav2a.utils.store import save_tensors
 
 
 @register("optical_flow", "farneback")
@@ -19,12 +25,25 @@ class Farneback:
     definition = "Farneback"
 
     def __call__(self, grey: np.ndarray) -> np.ndarray:
-        flow = np.empty((*grey.shape[1:], 2), np.float32)  # one for all pairs: no memory to be had anew
+        flow = np.empty((*grey.shape[1:], 2), np.float32)  # one buffer for all pairs, as allocation is slow
         means = []
         for before, after in zip(grey, grey[1:], strict=False):
             cv2.calcOpticalFlowFarneback(before, after, flow, 0.5, 3, 15, 3, 5, 1.2, 0)
-            means.append(float(cv2.magnitude(flow[..., 0], flow[..., 1]).mean()))
+            means.append(mean_magnitude(flow[..., 0], flow[..., 1]))
         return np.array(means)
+
+
+def mean_magnitude(u: np.ndarray, v: np.ndarray) -> float:
+    """Mean length of flow vectors, the same in every run.
+
+    OpenCV's rounding depends on the memory address of its result, so the result begins on a cache line.
+
+    Shapes:
+        u (H, W) float32, v (H, W) float32
+    """
+    memory = np.empty(u.size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // memory.itemsize
+    return float(cv2.magnitude(u, v, memory[start : start + u.size].reshape(u.shape)).mean())
 
 
 def motion(frames: np.ndarray, size: int | None = None, flow: OpticalFlow | None = None) -> np.ndarray:
@@ -36,7 +55,7 @@ def motion(frames: np.ndarray, size: int | None = None, flow: OpticalFlow | None
         frames: At least 3, at their native rate.
         size: Length of the shorter side at which the flow is found, for speed; by default the native size.
             The flow is scaled back to native pixels.
-        flow: Finds the flow; by default Farneback's, exactly.
+        flow: Optical flow to use; by default Farneback's, exactly.
 
     Shapes:
         frames (N, H, W, 3) RGB or (N, H, W) grey, uint8 -> (N,) float64
@@ -55,3 +74,15 @@ def motion(frames: np.ndarray, size: int | None = None, flow: OpticalFlow | None
         grey = np.stack([cv2.resize(f, shape, interpolation=cv2.INTER_AREA) for f in grey])
     means = (flow or Farneback())(grey) / scale
     return np.array([means[0], *means])
+
+
+def clip_motion(clip: Decoded, size: int | None = None, flow: OpticalFlow | None = None) -> np.ndarray:
+    """`motion` of a decoded clip, in pixels of its file, also where its frames were reduced to fit memory."""
+    return clip.reduction * motion(clip.frames, size, flow)
+
+
+def save_flows(folder: Path, flows: Sequence[tuple[np.ndarray, float]]) -> None:
+    """Write some clips' motion (L_i,), each with its frame rate."""
+    tensors = {str(i): torch.from_numpy(motion) for i, (motion, _) in enumerate(flows)}
+    save_tensors(folder / "flows.safetensors", tensors)
+    write_json(folder / "rates.json", [rate_hz for _, rate_hz in flows])

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from scipy.sparse import csr_array
 
+from stav2a.data.optical_flow.motion import mean_magnitude
 from stav2a.registry import register
 
 LEVELS, SMALLEST = 3, 32  # halvings, and the shortest side that one may lead to, as in OpenCV
@@ -118,7 +119,7 @@ class SparseFarneback:
         for picture in grey:
             after = pyramid(picture)
             if before is not None:
-                means.append(float(cv2.magnitude(*_flow(before, after, grids)).mean()))
+                means.append(mean_magnitude(*_flow(before, after, grids)))
             before = after
         return np.array(means)
 

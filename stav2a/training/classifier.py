@@ -1,4 +1,4 @@
-"""A small sound classifier trained on the dataset's own classes: the judge at laptop scale."""
+"""A small sound classifier trained on the dataset's own classes, for the metrics at laptop scale."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import register
-from stav2a.training.corpus import TrainingContext
-from stav2a.training.objective import Batch, Group, TrainingSpec
+from stav2a.training.objective import Batch, Group, History, TrainingContext, TrainingSpec, draw_rows
 
 WIDTHS = (1, 16, 32, 64, 64)
 
@@ -19,11 +18,11 @@ class MelCNN(nn.Module):
     """A convolutional classifier of log-mels, trained on real clips; it is no part of the model.
 
     Args:
-        classes: How many. Wired.
-        data_filter: Which clips to train on; sound alone counts, so usually `@data_filter.none`.
+        classes: Number of classes. Wired.
+        data_filter: Filter of the clips to train on; no picture is needed, so usually `@data_filter.none`.
         steps: Optimizer steps.
         batch_size: Clips a step.
-        learning_rate: AdamW's, at its peak.
+        learning_rate: Peak learning rate.
 
     Shapes:
         mel (B, 1, Tm, M) -> logits (B, classes), embeddings (B, 64)
@@ -49,14 +48,14 @@ class MelCNN(nn.Module):
         embedding = x.amax(dim=2).mean(dim=-1)  # the loudest moment, over all bins
         return self.head(embedding), embedding
 
-    def fit(self, work: TrainingContext) -> dict[str, Any]:
-        """Train on the clips' own sound; the losses come back by name."""
+    def fit(self, work: TrainingContext) -> History:
+        """Train on the clips' own sound, and return the losses."""
         corpus = work.corpus
         rows = corpus.rows("train", self.data_filter)
         held_out = corpus.rows("validation", self.data_filter)
 
         def draw(rng: torch.Generator) -> Batch:
-            chosen = rows[torch.randint(len(rows), (self.batch_size,), generator=rng)]
+            chosen = draw_rows(rows, self.batch_size, rng)
             return _varied(corpus.mel[chosen], rng), corpus.labels[chosen]
 
         def cross_entropy(mel: Tensor, labels: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def _halving(channels: int, out: int) -> nn.Module:
 
 
 def _varied(mel: Tensor, rng: torch.Generator) -> Tensor:
-    """Random gain and noise floor, so that loudness and a vocoder's residue tell nothing of the class."""
+    """Random gain and noise floor, so that loudness and a vocoder's residue say nothing about the class."""
     gain = torch.rand(len(mel), 1, 1, 1, generator=rng) * 2 - 1
     floor = torch.rand(len(mel), 1, 1, 1, generator=rng) * 6 - 11
     return torch.maximum(mel + gain, floor + 0.3 * torch.randn(mel.shape, generator=rng))

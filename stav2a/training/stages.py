@@ -1,0 +1,423 @@
+"""The training stages, from the encoders over text-to-audio to the joint model (sec. II)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stav2a.models.stav2a import BLOCKS, as_video
+from stav2a.registry import RegistryError, register
+from stav2a.sampling import ddpm
+from stav2a.training.objective import (
+    Batch,
+    Group,
+    History,
+    TrainingContext,
+    TrainingSpec,
+    draw_rows,
+    generator,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """Settings of every stage.
+
+    Args:
+        data_filter: Filter of the clips to train on.
+        steps: Optimizer steps.
+        batch_size: Clips a step.
+        learning_rate: Peak learning rate.
+    """
+
+    data_filter: Callable[..., Any]
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@register("stage", "autoencoder")
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderStage(TrainingStage):
+    """Train the mel VAE on random crops: reconstruction and a little KL (sec. II-A; VAE [19]).
+
+    Its latents are whitened in the end. It needs no picture, so usually `@data_filter.none`.
+
+    Args:
+        crop: Mel frames a crop; a multiple of the autoencoder's downsampling.
+        kl_weight: Weight of the KL term, a latent element, against the squared error, a mel bin.
+    """
+
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    crop: int = 64
+    kl_weight: float = 1e-3
+
+    uses = ("autoencoder",)
+    trains = ("autoencoder",)
+
+    def run(self, work: TrainingContext) -> History:
+        vae: Any = work.model.autoencoder
+        mel, rows = work.corpus.mel, work.corpus.rows("train", self.data_filter)
+        held_out = mel[work.corpus.rows("validation", self.data_filter)[:64]]
+
+        def with_noise(spectrograms: Tensor, rng: torch.Generator) -> Batch:
+            """Spectrograms (B, 1, Tm, M), and the noise of their latents."""
+            batch, _, *sides = spectrograms.shape
+            latent = (batch, vae.latent_channels, *(side // vae.downsampling for side in sides))
+            return spectrograms, torch.randn(latent, generator=rng)
+
+        def draw(rng: torch.Generator) -> Batch:
+            chosen = draw_rows(rows, self.batch_size, rng).tolist()
+            starts = torch.randint(mel.shape[2] - self.crop + 1, (self.batch_size,), generator=rng).tolist()
+            crops = [mel[i, :, s : s + self.crop] for i, s in zip(chosen, starts, strict=True)]
+            return with_noise(torch.stack(crops), rng)
+
+        def loss(spectrograms: Tensor, noise: Tensor) -> Tensor:
+            spectrograms, noise = spectrograms.to(work.device), noise.to(work.device)
+            posterior = vae.posterior(spectrograms)
+            decoded = vae.decode_raw(posterior.mean + posterior.std * noise)
+            error = functional.mse_loss(decoded, vae.floored(spectrograms))
+            kl = posterior.kl().mean() / posterior.mean[0].numel()
+            return error / vae.mel_std**2 + self.kl_weight * kl
+
+        history = work.fit(
+            TrainingSpec(
+                "autoencoder",
+                self.steps,
+                draw,
+                loss,
+                [Group(work.train_only("autoencoder"), self.learning_rate)],
+                held_out=lambda: with_noise(held_out, generator(work.seed, "validation", 0)),
+            )
+        )
+        vae.whiten(mel[rows[:256]].to(work.device))
+        return history
+
+
+@register("stage", "contrastive")
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveStage(TrainingStage):
+    """Bring picture and sound of the same moment together, all others apart (Diff-Foley [10]).
+
+    CAVP's audio-visual contrast, for a feature encoder trained from nothing. Segments of other clips give
+    the semantic contrast, other segments of the same clip the temporal one; both sit in one matrix of
+    similarities.
+
+    Args:
+        segment_frames: Video frames a segment; must divide the clip's frames.
+    """
+
+    steps: int = 200
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    segment_frames: int = 4
+
+    uses = ("feature_encoder",)
+    trains = ("feature_encoder",)
+
+    def run(self, work: TrainingContext) -> History:
+        video: Any = work.model.feature_encoder
+        torch.manual_seed(work.seed)
+        audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
+        rows = work.corpus.rows("train", self.data_filter)
+        held_out = work.corpus.rows("validation", self.data_filter)[:32]
+
+        def segments(e: Tensor) -> Tensor:
+            """(B, L, D) -> unit vectors (B * L / segment_frames, D)."""
+            means = reduce(e, "b (s f) d -> (b s) d", "mean", f=self.segment_frames)
+            return functional.normalize(means, dim=-1)
+
+        def contrast(chosen: Tensor) -> Tensor:
+            frames, mel = work.corpus.frames[chosen].to(work.device), work.corpus.mel[chosen].to(work.device)
+            e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
+            logits = audio.scale.exp() * e_v @ e_a.T
+            same = torch.arange(len(logits), device=logits.device)
+            return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
+
+        return work.fit(
+            TrainingSpec(
+                "contrastive",
+                self.steps,
+                lambda rng: (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],),
+                contrast,
+                [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)],
+                held_out=lambda: (held_out,),
+                divisible=False,  # each clip is contrasted with all others of its batch
+            )
+        )
+
+
+class AudioTower(nn.Module):
+    """A small convolutional tower on log-mels, needed only while training.
+
+    Shapes:
+        mel (B, 1, Tm, M) -> (B, L, D)
+    """
+
+    def __init__(self, bins: int, dim: int, width: int = 64) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(bins),
+            nn.Conv1d(bins, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(width, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(width, 2 * width, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(2 * width, dim, 1),
+        )
+
+    def forward(self, mel: Tensor, frames: int) -> Tensor:
+        x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
+        return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
+
+
+@register("stage", "onset")
+@dataclass(frozen=True, kw_only=True)
+class OnsetStage(TrainingStage):
+    """Train the local head to predict the sound's onsets by binary cross entropy (sec. II-B1, eq. 1).
+
+    Raises:
+        RegistryError: The local head has no onset logits.
+    """
+
+    steps: int = 300
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+
+    uses = ("feature_encoder", "local_head")
+    trains = ("local_head",)
+
+    def run(self, work: TrainingContext) -> History:
+        head: Any = work.model.local_head
+        if not hasattr(head, "onset_logits"):
+            raise RegistryError(
+                f"stage.onset needs a local head with an onset pretext task; {type(head).__name__} has no "
+                "method onset_logits. Bind run.local_head = @local_head.onset, or leave the stage out."
+            )
+        e_v, onsets = work.corpus.features(), work.corpus.onsets
+        rows = work.corpus.rows("train", self.data_filter)
+        held_out = work.corpus.rows("validation", self.data_filter)
+
+        def cross_entropy(chosen: Tensor) -> Tensor:
+            logits = head.onset_logits(e_v[chosen].to(work.device))
+            return functional.binary_cross_entropy_with_logits(logits, onsets[chosen].to(work.device))
+
+        return work.fit(
+            TrainingSpec(
+                "onset",
+                self.steps,
+                lambda rng: (draw_rows(rows, self.batch_size, rng),),
+                cross_entropy,
+                [Group(work.train_only("local_head"), self.learning_rate)],
+                held_out=lambda: (held_out,),
+                validations=10,
+            )
+        )
+
+
+# (rows, which of their captions are the null text) -> conditions that need no gradient, one row a clip
+Condition = Callable[[Tensor, Tensor], Batch]
+
+# (z_t, t, rows, *conditions) -> prediction
+Predict = Callable[..., Tensor]
+VALIDATION_CLIPS, VALIDATION_TIMES = 32, 4
+
+
+class DiffusionLoss:
+    """E ||target - prediction||^2 over noise and uniform timesteps (eq. 6); the target is eps or v.
+
+    Args:
+        work: Surroundings of the stage.
+        condition: Conditions beside the latent, computed for a whole batch.
+        predict: The denoiser, for some rows of a batch.
+        rows: Rows to train on.
+        batch_size: Clips a step.
+        validation_rows: Rows of the validation loss, whose noise and timesteps are fixed.
+        text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
+    """
+
+    def __init__(
+        self,
+        work: TrainingContext,
+        condition: Condition,
+        predict: Predict,
+        *,
+        rows: Tensor,
+        batch_size: int,
+        validation_rows: Tensor,
+        text_dropout: float,
+    ) -> None:
+        self.condition, self.predict = condition, predict
+        self.rows, self.batch_size, self.text_dropout = rows, batch_size, text_dropout
+        self.mean, self.std = work.corpus.latents()
+        self.scheduler: Any = ddpm(work.prediction_type)
+        self.fixed = validation_rows[:VALIDATION_CLIPS].repeat(VALIDATION_TIMES)
+        self.seed, self.device = work.seed, work.device
+
+    def draw(self, rng: torch.Generator) -> Batch:
+        """Clips, timesteps, noise and conditions of one step."""
+        rows = draw_rows(self.rows, self.batch_size, rng)
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(rows),), generator=rng)
+        return self._batch(rows, t, rng, self.text_dropout)
+
+    def held_out(self) -> Batch:
+        """Fixed clips and noise, at evenly spread timesteps, each with its caption."""
+        last = self.scheduler.config.num_train_timesteps - 1
+        t = torch.linspace(0, last, len(self.fixed)).long()
+        return self._batch(self.fixed, t, generator(self.seed, "validation", 0), 0.0)
+
+    def _batch(self, rows: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
+        shape = (len(rows), *self.mean.shape[1:])
+        within, noise = (torch.randn(shape, generator=rng) for _ in range(2))
+        drop = torch.rand(len(rows), generator=rng) < dropout
+        return rows, t, within, noise, *self.condition(rows, drop)
+
+    def loss(self, rows: Tensor, t: Tensor, within: Tensor, noise: Tensor, *conditions: Tensor) -> Tensor:
+        """The mean squared error over some rows of a batch."""
+        z = self.mean[rows] + self.std[rows] * within
+        z_t = self.scheduler.add_noise(z, noise, t).to(self.device)
+        target = noise
+        if self.scheduler.config.prediction_type == "v_prediction":
+            target = self.scheduler.get_velocity(z, noise, t)
+        prediction = self.predict(z_t, t.to(self.device), rows, *conditions)
+        return functional.mse_loss(prediction.float(), target.to(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionStage(TrainingStage):
+    """Settings of the stages that train the denoiser.
+
+    Args:
+        ema_decay: Decay of the averaged weights.
+    """
+
+    ema_decay: float = 0.99
+
+    def fit(
+        self,
+        work: TrainingContext,
+        name: str,
+        condition: Condition,
+        predict: Predict,
+        *,
+        groups: Sequence[Group],
+        text_dropout: float,
+    ) -> History:
+        """Train with the diffusion loss; see `DiffusionLoss` and `TrainingSpec`."""
+        objective = DiffusionLoss(
+            work,
+            condition,
+            predict,
+            rows=work.corpus.rows("train", self.data_filter),
+            batch_size=self.batch_size,
+            validation_rows=work.corpus.rows("validation", self.data_filter),
+            text_dropout=text_dropout,
+        )
+        return work.fit(
+            TrainingSpec(
+                name,
+                self.steps,
+                objective.draw,
+                objective.loss,
+                groups,
+                held_out=objective.held_out,
+                ema_decay=self.ema_decay,
+            )
+        )
+
+
+@register("stage", "t2a_pretrain")
+@dataclass(frozen=True, kw_only=True)
+class T2APretrain(DiffusionStage):
+    """Train the U-Net, and a text encoder that is not pretrained, on captions and sound (sec. II-C1).
+
+    It needs no picture, so usually `@data_filter.none`.
+
+    Args:
+        text_dropout: Probability of the null text, for classifier-free guidance.
+    """
+
+    steps: int = 600
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    text_dropout: float = 0.1
+
+    name = "t2a_pretrain"
+    uses = ("autoencoder", "text_encoder", "unet")
+    trains: ClassVar[tuple[str, ...]] = ("text_encoder", "unet")
+
+    def run(self, work: TrainingContext) -> History:
+        def predict(z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
+            e_text, mask = work.corpus.texts(rows, drop)
+            return work.model.block("unet")(z_t, t, e_text, encoder_attention_mask=mask, return_dict=False)[0]
+
+        return self.fit(
+            work,
+            self.name,
+            lambda rows, drop: (drop,),  # texts are encoded in the loss, as the encoder may need its gradient
+            predict,
+            groups=[Group(work.train_only(*self.trains), self.learning_rate)],
+            text_dropout=self.text_dropout,
+        )
+
+
+@register("stage", "t2a_finetune")
+@dataclass(frozen=True, kw_only=True)
+class T2AFinetune(T2APretrain):
+    """Go on training the U-Net on the clips of the video model ("FineTuned-T2A")."""
+
+    name = "t2a_finetune"
+    trains = ("unet",)
+
+
+@register("stage", "joint")
+@dataclass(frozen=True, kw_only=True)
+class JointStage(DiffusionStage):
+    """Train all that carries the video into the denoiser, together with the denoiser (sec. II-C2).
+
+    A local head that the onset stage has trained stays as it is. "CN w/o Filter" takes all clips.
+
+    Args:
+        unet_learning_rate: Peak learning rate of the U-Net, which has been trained before.
+    """
+
+    steps: int = 400
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    unet_learning_rate: float = 3e-4
+
+    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
+
+    def run(self, work: TrainingContext) -> History:
+        model: Any = work.model
+        blocks = work.train_only(*self.trains)
+        model.backbone.start_from_t2a()
+        e_v, unet = work.corpus.features(), model.backbone.unet
+
+        def predict(z_t: Tensor, t: Tensor, rows: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
+            return model(z_t, t, e_v[rows].to(work.device), e_text, mask)
+
+        new: list[nn.Module] = []  # all but the U-Net, a child of the backbone with its own learning rate
+        for block in blocks:
+            children = list(block.children())
+            new += [each for each in children if each is not unet] if unet in children else [block]
+        return self.fit(
+            work,
+            "joint",
+            work.corpus.texts,
+            predict,
+            groups=[
+                Group(new, self.learning_rate),
+                Group([unet], self.unet_learning_rate),
+            ],
+            text_dropout=0.1,
+        )
