@@ -17,10 +17,10 @@ RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
 
 class AudioCollector:
-    """Collects decoded audio frames and lays them on the picture's time axis.
+    """Sound of a file, put together from decoded frames on the picture's time axis.
 
     Args:
-        path: For messages.
+        path: The file, for messages.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,20 +31,30 @@ class AudioCollector:
         self.format = ""
 
     def add(self, frame: Any, until_s: float = float("inf")) -> None:
-        """Take one decoded frame, unless it begins later than the padding that `until_s` allows.
+        """Take one decoded frame, unless it begins after `until_s` and the codec's padding.
 
         Raises:
-            MediaError: Its format is odd or not that of the first, or a sample is not a number.
+            MediaError: Its format is odd or not that of the first, or a sample is not a finite number.
         """
         time_s = frame.time if frame.time is not None else self._end_s
         self.last_s = time_s + frame.samples / frame.sample_rate
         if time_s > until_s + PADDING_S:
             return
         if not self.pieces:
-            self._begin(frame, time_s)
+            low, high = SAMPLE_RATES_HZ
+            if not low <= frame.sample_rate <= high:
+                raise MediaError(
+                    f"its sound has {frame.sample_rate} samples a second; {low} to {high} are "
+                    f"read. {RE_ENCODE}",
+                    self.path,
+                )
+            self.converter = av.AudioResampler(format="fltp")
+            self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
+            self.channels = frame.layout.nb_channels
         if self.format != _format(frame):
             raise MediaError(
-                f"its sound changes from {self.format} to {_format(frame)} on the way. {RE_ENCODE}", self.path
+                f"its sound changes from {self.format} to {_format(frame)} on the way. {RE_ENCODE}",
+                self.path,
             )
         if (gap_s := time_s - self._end_s) > LONGEST_GAP_S:
             raise MediaError(f"a gap of {gap_s:.0f} s in its sound. {RE_ENCODE}", self.path)
@@ -57,17 +67,6 @@ class AudioCollector:
     @property
     def _end_s(self) -> float:
         return self.start_s + (self.samples / self.sample_rate if self.sample_rate else 0.0)
-
-    def _begin(self, frame: Any, time_s: float) -> None:
-        low, high = SAMPLE_RATES_HZ
-        if not low <= frame.sample_rate <= high:
-            raise MediaError(
-                f"its sound has {frame.sample_rate} samples a second; {low} to {high} are read. {RE_ENCODE}",
-                self.path,
-            )
-        self.converter = av.AudioResampler(format="fltp")
-        self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
-        self.channels = frame.layout.nb_channels
 
     def _append(self, samples: np.ndarray) -> None:
         if not np.isfinite(samples).all():
@@ -85,10 +84,10 @@ class AudioCollector:
     def between(
         self, zero_s: float, end_s: float, *, picture_ends: bool
     ) -> tuple[np.ndarray, list[ClipNote]]:
-        """The sound from zero_s to end_s, with padding where the picture ends, and what was unusual.
+        """The sound from zero_s to end_s, with the codec's padding if the picture ends, and unusual facts.
 
         Raises:
-            MediaError: There is none.
+            MediaError: There is no sound in this time.
         """
         if not self.pieces or self._end_s <= zero_s:
             raise MediaError("no sound while there is a picture. Leave it out.", self.path)
@@ -113,7 +112,9 @@ def _format(frame: Any) -> str:
 
 
 def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
-    """The sound of a video or audio file: (S,) float32 mono in [-1, 1] at this rate, from time 0 on.
+    """The sound of a video or audio file: (S,) float32 mono in [-1, 1] at this rate.
+
+    Time 0 is where the picture begins or, without one, the sound.
 
     Raises:
         MediaError: If the file can't be read, or has no sound.
@@ -125,13 +126,8 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         stream, sound = container.streams.audio[0], AudioCollector(path)
         for frame in container.decode(stream):
             sound.add(frame)
-        zero_s = _start_s(container)
+        first = (container.streams.video or container.streams.audio)[0]
+        zero_s = float((first.start_time or 0) * first.time_base)
     if not sound.pieces:
         raise MediaError("the sound stream is empty. Give a file with sound.", path)
     return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
-
-
-def _start_s(container: Any) -> float:
-    """When the picture begins; without one, the sound."""
-    stream = (container.streams.video or container.streams.audio)[0]
-    return float((stream.start_time or 0) * stream.time_base)

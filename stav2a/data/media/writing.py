@@ -1,5 +1,6 @@
-"""Writing: clips, sound files, and new sound for an existing picture. Nothing is ever half-written."""
+"""Writing of clips and sound files, and new sound for an existing picture. Files appear whole."""
 
+import heapq
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from stav2a.data.media.opening import MediaError, explained, opened, timeline, v
 from stav2a.utils.files import atomic
 from stav2a.utils.resampling import fit_audio
 
-# What an mp4 may hold and players show.
+# Codecs that an mp4 may hold and players show.
 MP4_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -95,7 +96,7 @@ def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
 
 
 def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Path | str) -> None:
-    """Put new sound to a video: its picture is copied packet by packet, its old sound left out.
+    """Replace the sound of a video, whose picture is copied packet by packet.
 
     The sound begins with the first frame and is cut, or padded with silence, to the picture's length.
 
@@ -120,7 +121,7 @@ def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Pat
 
 
 def check_copyable(video_path: Path | str) -> None:
-    """Whether `mux` can copy the picture: cheap, to be asked before the sound is made.
+    """Make sure, cheaply and before the sound is made, that `mux` can copy the picture.
 
     Raises:
         MediaError: If the video can't be read, or has a codec that mp4 does not hold.
@@ -137,22 +138,18 @@ def check_copyable(video_path: Path | str) -> None:
 
 def _copy_with_sound(source: Any, output: Path, audio: np.ndarray, sample_rate: int, start: int) -> None:
     stream = source.streams.video[0]
-    # mp4 scales up time bases below 1/10000 unless it is told one: keep the picture's own.
+    # mp4 scales up time bases below 1/10000 unless one is set: keep the picture's own.
     options = {"video_track_timescale": str(stream.time_base.denominator), "fflags": "+bitexact"}
     with av.open(str(output), "w", options=options) as container:
-        copy = container.add_stream_from_template(stream, opaque=True)  # copied, so no encoder is asked for
+        copy = container.add_stream_from_template(stream, opaque=True)  # copied, so it needs no encoder
         sound = _add_aac(container, sample_rate)
-        encoded = _aac_packets(sound, audio, sample_rate, start)
-        pending = next(encoded, None)
-        for packet in _with_decoding_times(source, stream):
-            while pending is not None and pending.dts * pending.time_base <= packet.dts * packet.time_base:
-                container.mux(pending)
-                pending = next(encoded, None)
-            packet.stream = copy
+        pictures = _with_decoding_times(source, stream)
+        sounds = _aac_packets(sound, audio, sample_rate, start)
+        # in the order of decoding; at equal times the sound first
+        for packet in heapq.merge(sounds, pictures, key=lambda packet: packet.dts * packet.time_base):
+            if packet.stream is stream:
+                packet.stream = copy
             container.mux(packet)
-        while pending is not None:
-            container.mux(pending)
-            pending = next(encoded, None)
 
 
 def _with_decoding_times(source: Any, stream: Any) -> Iterator[Any]:
