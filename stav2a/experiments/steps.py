@@ -123,7 +123,7 @@ class RunSteps:
         keys, dataset = self.keys, self.keys.dataset
         if isinstance(dataset, PreparedClips):
             return PreparedCorpus(
-                dataset.cache,
+                dataset.prepared,
                 model,
                 onset_detector=self.experiment.described("onset_detector"),
                 filters=keys.filters,

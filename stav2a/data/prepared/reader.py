@@ -1,10 +1,9 @@
-"""Reading prepared clips: the index in memory, tensors from their shards when rows are asked for."""
+"""Reader of prepared clips: the index is in memory, tensors are read from their shards row by row."""
 
 import functools
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,24 +31,29 @@ from stav2a.registry import register
 
 OPEN_FILES = 64
 AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
-DTYPES = {"F16": torch.float16, "F32": torch.float32, "U8": torch.uint8}
 
 
 class PreparedFolder:
     """A prepared folder. Row i of everything is clip i of those that have tensors.
 
     Args:
-        folder: What `stav2a prepare` made.
-        videos: Where the clips' files are now; None is where they were.
+        folder: The output of `stav2a prepare`.
+        videos: Folder of the clips' files; None is the folder that they were in when they were prepared.
 
     Raises:
         PreparedFolderError: The folder is not finished, not ours, or of another version.
     """
 
     def __init__(self, folder: Path, videos: Path | None = None) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         self.folder, self.settings = folder, _settings(folder)
         self.videos = videos or Path(self.settings["videos"])
-        table = _table(folder / INDEX)
+        try:
+            table = pq.read_table(folder / INDEX)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PreparedFolderError(f"{folder / INDEX}: damaged ({error}). {AGAIN}") from None
         self.kinds: dict[str, Any] = json.loads(table.schema.metadata[b"tensors"])
         self.table = table.filter(np.asarray(table["row"].is_valid()))
 
@@ -67,7 +71,7 @@ class PreparedFolder:
 
     @cached_property
     def onsets_s(self) -> list[np.ndarray]:
-        """What the onset detector found, in seconds, a clip."""
+        """Onsets of the onset detector in seconds, an array a clip."""
         return [np.array(times, np.float64) for times in self.table["onsets_s"].to_pylist()]
 
     def onsets(self) -> Tensor:
@@ -75,26 +79,25 @@ class PreparedFolder:
         return self.tensor("onsets")[:].float()
 
     def decisions(self, key: str) -> list[Decision]:
-        """What a filter decided on each clip.
+        """A filter's decisions on all clips.
 
         Args:
-            key: The signature of its description.
+            key: The filter's key; see `filter_key`.
 
         Raises:
-            PreparedFolderError: It was not asked when the clips were prepared.
+            PreparedFolderError: The clips were prepared without this filter.
         """
         filters = self.settings["filters"]
         if key[:16] not in filters:
             known = ", ".join(described["component"] for described in filters.values())
             raise PreparedFolderError(
-                f"{self.folder} knows what {known} decided, with the settings in {SETTINGS}; this recipe "
+                f"{self.folder} holds the decisions of {known}, with the settings in {SETTINGS}; this recipe "
                 "asks another filter, or other settings. Prepare the clips with this recipe."
             )
         asked = self.table["decisions"].combine_chunks().field(key[:16])
         return [Decision(**each) for each in asked.to_pylist()]
 
     def has(self, name: str) -> bool:
-        """Whether clips have this tensor."""
         return name in self.kinds
 
     def tensor(self, name: str) -> "Sharded":
@@ -110,13 +113,8 @@ class PreparedFolder:
             )
         return Sharded(self, name)
 
-    def tensor_if_asked(self, name: str) -> Any:
-        """The same; where there is none, something that says so when it is used."""
-        return self.tensor(name) if self.has(name) else _Absent(self, name)
-
     @property
     def has_texts(self) -> bool:
-        """Whether there are text embeddings."""
         return (self.folder / TEXT).is_dir()
 
     @cached_property
@@ -127,131 +125,26 @@ class PreparedFolder:
         """Embeddings of some clips' captions, padded with zeros to the longest, and their mask.
 
         Args:
-            rows: Of the clips.
-            drop: Which of them get the null text instead; by default none.
-        """
-        dropped = drop if drop is not None else [False] * len(rows)
-        return self.embeddings(
-            [0 if null else self._caption_rows[int(row)] for row, null in zip(rows, dropped, strict=True)]
-        )
-
-    def embeddings(self, caption_rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Embeddings of distinct captions by their number; number 0 is the null text.
+            rows: Row numbers of the clips.
+            drop: Whether a clip gets the null text instead; by default none does.
 
         Raises:
             PreparedFolderError: The clips were prepared without text embeddings.
         """
-        found = [torch.from_numpy(self._text(number).astype(np.float32)) for number in caption_rows]
+        dropped = drop if drop is not None else [False] * len(rows)
+        found = []
+        for row, null in zip(rows, dropped, strict=True):
+            number = 0 if null else self._caption_rows[int(row)]  # distinct caption 0 is the null text
+            file, place = divmod(number, TEXTS_IN_A_FILE)
+            path = self.folder / TEXT / f"{file:05d}.safetensors"
+            if not path.is_file():
+                raise PreparedFolderError(
+                    f"{self.folder} holds no text embeddings: {'; '.join(self.settings['kept'])}."
+                )
+            found.append(torch.from_numpy(_packed_texts(path)[place].astype(np.float32)))
         e_text = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
         lengths = torch.tensor([len(each) for each in found])
         return e_text, torch.arange(e_text.shape[1])[None] < lengths[:, None]
-
-    def _text(self, number: int) -> np.ndarray:
-        file, place = divmod(number, TEXTS_IN_A_FILE)
-        path = self.folder / TEXT / f"{file:05d}.safetensors"
-        if not path.is_file():
-            raise PreparedFolderError(
-                f"{self.folder} holds no text embeddings: {'; '.join(self.settings['kept'])}."
-            )
-        return _texts(path)[place]
-
-
-class _Absent:
-    """Stands for a tensor that was not kept, until somebody needs it."""
-
-    def __init__(self, cache: PreparedFolder, name: str) -> None:
-        self._cache, self._name = cache, name
-
-    def __getattr__(self, asked: str) -> Any:
-        return getattr(self._cache.tensor(self._name), asked)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._cache.tensor(self._name)[key]
-
-
-class Sharded:
-    """A tensor whose first axis is the clips, on disk until rows are asked for, then float32 or uint8.
-
-    A row's shape, type, hash and norm are checked when it is first read.
-
-    Args:
-        cache: Where it lies.
-        name: Which.
-    """
-
-    def __init__(self, cache: PreparedFolder, name: str) -> None:
-        self.name, self.folder = name, cache.folder
-        kind = cache.kinds[name]
-        self.kind, self.shape = kind, torch.Size([len(cache), *kind["shape"]])
-        self.dtype = torch.uint8 if kind["dtype"] == "U8" else torch.float32
-        self._shards = np.asarray(cache.table["shard"], dtype=np.int64)
-        self._places = np.asarray(cache.table["row"], dtype=np.int64)
-        self._hashes = cache.table["hashes"].combine_chunks().field(name)
-        self._norms = cache.table["norms"].combine_chunks().field(name)
-        self._checked = np.zeros(len(cache), bool)
-        self._files: OrderedDict[int, Any] = OrderedDict()
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> Tensor:
-        """Rows by a number, a slice, numbers or a mask; a tuple indexes each row further."""
-        if isinstance(key, tuple):
-            first, *rest = key
-            whole = isinstance(first, int | np.integer) or (isinstance(first, Tensor) and first.ndim == 0)
-            return self[first][tuple(rest) if whole else (slice(None), *rest)]
-        rows = np.arange(len(self))[key.numpy() if isinstance(key, Tensor) else key]
-        if rows.ndim == 0:
-            return self._row(int(rows))
-        if not len(rows):
-            return torch.empty((0, *self.shape[1:]), dtype=self.dtype)
-        return torch.stack([self._row(int(row)) for row in rows])
-
-    def split(self, size: int) -> Any:
-        """Successive parts of this many clips, each read when its turn comes."""
-        return (self[start : start + size] for start in range(0, len(self), size))
-
-    def _row(self, row: int) -> Tensor:
-        shard = int(self._shards[row])
-        found = self._file(shard)[int(self._places[row])]
-        if not self._checked[row]:
-            self._check(row, found.numpy(), shard)
-            self._checked[row] = True
-        return found.to(self.dtype)
-
-    def _file(self, shard: int) -> Any:
-        if shard not in self._files:
-            path = self._path(shard)
-            try:
-                part = safe_open(path, framework="pt").get_slice(self.name)
-            except (SafetensorError, OSError) as error:
-                raise PreparedFolderError(f"{path}: missing or damaged ({error}). {AGAIN}") from None
-            kind = {"shape": part.get_shape()[1:], "dtype": part.get_dtype()}
-            if kind != self.kind:
-                raise PreparedFolderError(
-                    f"{path}: {self.name} is {kind}, the index says {self.kind}. {AGAIN}"
-                )
-            self._files[shard] = part
-            if len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
-        self._files.move_to_end(shard)
-        return self._files[shard]
-
-    def _check(self, row: int, found: np.ndarray, shard: int) -> None:
-        hashed, measured = self._hashes[row].as_py(), self._norms[row].as_py()
-        if digest(found) != hashed or not np.isclose(norm(found), measured, rtol=1e-3):
-            raise PreparedFolderError(
-                f"{self._path(shard)}: {self.name} of row {self._places[row]} is not what was "
-                f"written. {AGAIN}"
-            )
-
-    def _path(self, shard: int) -> Path:
-        return self.folder / SHARDS / f"{shard:05d}.safetensors"
-
-
-@functools.lru_cache(OPEN_FILES)
-def _texts(path: Path) -> PackedTexts:
-    return PackedTexts(path)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -274,14 +167,74 @@ def _settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _table(path: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@functools.lru_cache(OPEN_FILES)
+def _packed_texts(path: Path) -> PackedTexts:
+    return PackedTexts(path)
 
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PreparedFolderError(f"{path}: damaged ({error}). {AGAIN}") from None
+
+class Sharded:
+    """A tensor whose first axis is the clips, on disk until rows are asked for, then float32 or uint8.
+
+    A row's shape, type, hash and norm are checked when it is first read.
+
+    Args:
+        folder: The prepared folder.
+        name: Name of the tensor.
+    """
+
+    def __init__(self, folder: PreparedFolder, name: str) -> None:
+        self.name, self.folder = name, folder.folder
+        self.kind = folder.kinds[name]
+        self.shape = torch.Size([len(folder), *self.kind["shape"]])
+        self.dtype = torch.uint8 if self.kind["dtype"] == "U8" else torch.float32
+        self._shards = np.asarray(folder.table["shard"], dtype=np.int64)
+        self._places = np.asarray(folder.table["row"], dtype=np.int64)
+        self._hashes = folder.table["hashes"].combine_chunks().field(name)
+        self._norms = folder.table["norms"].combine_chunks().field(name)
+        self._checked = np.zeros(len(folder), bool)
+        self._part = functools.lru_cache(OPEN_FILES)(self._open)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Rows by a number, a slice, numbers or a mask; a tuple indexes each row further."""
+        if isinstance(key, tuple):
+            first, *rest = key
+            whole = isinstance(first, int | np.integer) or (isinstance(first, Tensor) and first.ndim == 0)
+            return self[first][tuple(rest) if whole else (slice(None), *rest)]
+        rows = np.arange(len(self))[key.numpy() if isinstance(key, Tensor) else key]
+        if rows.ndim == 0:
+            return self._row(int(rows))
+        if not len(rows):
+            return torch.empty((0, *self.shape[1:]), dtype=self.dtype)
+        return torch.stack([self._row(int(row)) for row in rows])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Successive parts of this many clips, each read when it is asked for."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def _row(self, row: int) -> Tensor:
+        path = self.folder / SHARDS / f"{self._shards[row]:05d}.safetensors"
+        found = self._part(path)[int(self._places[row])]
+        if not self._checked[row]:
+            numbers, hashed, size = found.numpy(), self._hashes[row].as_py(), self._norms[row].as_py()
+            if digest(numbers) != hashed or not np.isclose(norm(numbers), size, rtol=1e-3):
+                raise PreparedFolderError(
+                    f"{path}: {self.name} of row {self._places[row]} is not what was written. {AGAIN}"
+                )
+            self._checked[row] = True
+        return found.to(self.dtype)
+
+    def _open(self, path: Path) -> Any:
+        try:
+            part = safe_open(path, framework="pt").get_slice(self.name)
+        except (SafetensorError, OSError) as error:
+            raise PreparedFolderError(f"{path}: missing or damaged ({error}). {AGAIN}") from None
+        kind = {"shape": part.get_shape()[1:], "dtype": part.get_dtype()}
+        if kind != self.kind:
+            raise PreparedFolderError(f"{path}: {self.name} is {kind}, the index says {self.kind}. {AGAIN}")
+        return part
 
 
 @register("dataset", "prepared")
@@ -290,7 +243,7 @@ class PreparedClips:
 
     Args:
         folder: The --output of `stav2a prepare`.
-        videos: Where the clips' files are now; None is where they were when they were prepared.
+        videos: Folder of the clips' files; None is the folder that they were in when they were prepared.
 
     Raises:
         PreparedFolderError: The folder is not finished, not ours, or of another version.
@@ -300,16 +253,16 @@ class PreparedClips:
         self.folder, self.videos = Path(folder), None if videos is None else Path(videos)
 
     @cached_property
-    def cache(self) -> PreparedFolder:
-        """What is in the folder."""
+    def prepared(self) -> PreparedFolder:
+        """The opened folder."""
         return PreparedFolder(self.folder, self.videos)
 
     def identity(self) -> str:
-        """Changes with what is in the folder; empty as long as it is not finished."""
+        """Hash of the folder's content; empty as long as it is not finished."""
         if not (self.folder / INDEX).is_file():
             return ""
         return hashlib.sha256((self.folder / INDEX).read_bytes()).hexdigest()
 
     def clips(self, folder: Path) -> Sequence[Clip]:
         """The clips that have tensors; `folder` is not needed, as nothing is made."""
-        return self.cache.clips
+        return self.prepared.clips

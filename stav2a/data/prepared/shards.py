@@ -1,4 +1,4 @@
-"""One prepared clip, and a shard of them: tensors with what is known of each, in one file."""
+"""Format of prepared clips: shards of clips with their tensors and facts, and files of text embeddings."""
 
 import hashlib
 import json
@@ -16,11 +16,12 @@ from stav2a.utils.errors import StaV2AError
 FORMAT = 2  # 1 had the notes on a clip as text; both are read
 KEPT, DROPPED, FAILED = "kept", "dropped", "failed"
 SETTINGS, INDEX, SHARDS, TEXT = "prepared.json", "index.parquet", "shards", "text"
+TEXTS_IN_A_FILE = 256
 FACTS = "rows"  # the one entry of a file's metadata: several would be written in any order
 
 
 class PreparedFolderError(StaV2AError):
-    """Prepared clips that are not there, damaged, or made for something else."""
+    """Prepared clips that are missing, damaged, or made for something else."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class ClipRecord:
     """One clip.
 
     Args:
-        facts: What JSON can hold: `position` in the manifest, id, status, decisions, …
-        tensors: By name; none where nobody will train on the clip.
+        facts: Facts as JSON values: `position` in the manifest, id, status, decisions, …
+        tensors: Tensors by name; none where no stage trains on the clip.
     """
 
     facts: Mapping[str, Any]
@@ -45,14 +46,14 @@ class ClipRecord:
 
     @classmethod
     def unpack(cls, content: bytes) -> "ClipRecord":
-        """What `pack` made."""
+        """Read the content that `pack` made."""
         length = int.from_bytes(content[:8], "little")
         (facts,) = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][FACTS])
         return cls(facts, load(content))
 
 
 def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
-    """Clips stacked into the content of one file. Those with tensors get their `row`, hashes and norms.
+    """Stack clips into the content of one file. Those with tensors get their `row`, hashes and norms.
 
     Raises:
         PreparedFolderError: Tensors of one name differ in shape or type.
@@ -60,12 +61,33 @@ def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
     whole = [row for row in rows if row.tensors]
     tensors = {name: _stacked(name, whole) for name in (whole[0].tensors if whole else ())}
     places = {row.position: place for place, row in enumerate(whole)}
-    facts = [{**row.facts, "row": places.get(row.position), **_sums(row)} for row in rows]
+    facts = [
+        {
+            **row.facts,
+            "row": places.get(row.position),
+            "hashes": {name: digest(tensor) for name, tensor in row.tensors.items()},
+            "norms": {name: norm(tensor) for name, tensor in row.tensors.items()},
+        }
+        for row in rows
+    ]
     return save(tensors, {FACTS: _json(facts)})
 
 
+def _stacked(name: str, rows: Sequence[ClipRecord]) -> np.ndarray:
+    kinds = {(row.tensors[name].shape, str(row.tensors[name].dtype)) for row in rows}
+    if len(kinds) > 1:
+        raise PreparedFolderError(
+            f"{name} comes in different shapes: {sorted(kinds)}. Every clip must have the same."
+        )
+    return np.stack([row.tensors[name] for row in rows])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
 def read_facts(path: Path) -> list[dict[str, Any]]:
-    """What a shard knows of its clips, without their tensors.
+    """The facts of a shard's clips, without their tensors.
 
     Raises:
         PreparedFolderError: It is damaged.
@@ -100,53 +122,28 @@ def norm(tensor: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(tensor, dtype=np.float64))))
 
 
-def _sums(row: ClipRecord) -> dict[str, Any]:
-    return {
-        "hashes": {name: digest(tensor) for name, tensor in row.tensors.items()},
-        "norms": {name: norm(tensor) for name, tensor in row.tensors.items()},
-    }
-
-
-def _stacked(name: str, rows: Sequence[ClipRecord]) -> np.ndarray:
-    kinds = {(row.tensors[name].shape, str(row.tensors[name].dtype)) for row in rows}
-    if len(kinds) > 1:
-        raise PreparedFolderError(
-            f"{name} comes in different shapes: {sorted(kinds)}. Every clip must have the same."
-        )
-    return np.stack([row.tensors[name] for row in rows])
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
-TEXTS_IN_A_FILE = 256
-
-
 def pack_texts(captions: Sequence[str], embeddings: Sequence[np.ndarray]) -> bytes:
-    """The content of a file: all tokens one after the other, and how many each caption has.
+    """The content of a file of text embeddings: all tokens in a row, and the number of each caption's tokens.
 
     Shapes:
         embeddings (K_i, D) each
     """
     lengths = np.array([len(each) for each in embeddings], np.int64)
-    told = json.dumps(list(captions))
-    return save({"e_text": np.concatenate(embeddings), "lengths": lengths}, {"captions": told})
+    tensors = {"e_text": np.concatenate(embeddings), "lengths": lengths}
+    return save(tensors, {"captions": json.dumps(list(captions))})
 
 
 class PackedTexts:
-    """What `pack_texts` made; embeddings stay on disk until one is asked for, by its number.
+    """Text embeddings of a file, which stay on disk until one is asked for by its number.
 
     Args:
-        path: The file.
+        path: The file, written by `pack_texts`.
 
     Shapes:
         a number -> (K_i, D) float16
     """
 
     def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
         file = safe_open(path, framework="np")
         self._ends = np.cumsum(file.get_tensor("lengths")).tolist()
         self._tokens = file.get_slice("e_text")
