@@ -1,4 +1,4 @@
-"""A user's own clips: a folder of videos and a csv that says what they are."""
+"""Lists of a user's own clips: the csv of `dataset.manifest`, and the manifests of other projects."""
 
 import csv
 import hashlib
@@ -15,74 +15,12 @@ from stav2a.data.clip import SPLITS, Clip
 from stav2a.registry import register
 from stav2a.utils.errors import StaV2AError
 
+LONGEST = 1_000_000  # characters of a line
 REQUIRED = ("id", "caption", "split", "file")
 
 
 class ManifestError(StaV2AError):
-    """A manifest that can't be read, or says the impossible."""
-
-
-@register("dataset", "manifest")
-class ManifestDataset:
-    """Clips listed in a csv with the columns id, caption, split and file; label is optional.
-
-    Args:
-        file: The csv, in UTF-8.
-        videos: Folder that the column `file` is relative to; None is the csv's own folder.
-
-    Raises:
-        ManifestError: The csv is missing, lacks columns, or has a row that can't be; the message names it.
-    """
-
-    def __init__(self, *, file: str, videos: str | None = None) -> None:
-        self.file = Path(file)
-        self.videos = Path(videos) if videos is not None else self.file.parent
-
-    def clips(self, folder: Path) -> list[Clip]:
-        """The clips in the csv's order; `folder` is not needed, as nothing is made."""
-        rows = self._rows()
-        repeated = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-        if repeated:
-            raise ManifestError(f"{self.file}: the id {repeated[0]!r} occurs twice. Give each clip its own.")
-        return [self._clip(row, number) for number, row in enumerate(rows, start=2)]
-
-    def _rows(self) -> list[dict[str, str]]:
-        try:
-            with open(self.file, newline="", encoding="utf-8-sig") as lines:
-                table = csv.DictReader(lines)
-                rows, columns = list(table), table.fieldnames or []
-        except FileNotFoundError:
-            raise ManifestError(
-                f"dataset.manifest.file = {str(self.file)!r}: there is no such file. Expected a csv with the "
-                f"columns {', '.join(REQUIRED)}; docs/benchmark.md shows one."
-            ) from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ManifestError(f"{self.file}: not a csv in UTF-8 ({error}). Save it as UTF-8.") from None
-        missing = [name for name in REQUIRED if name not in columns]
-        if missing:
-            raise ManifestError(
-                f"{self.file}: has the columns {', '.join(columns) or 'none'}; "
-                f"expected {', '.join(REQUIRED)}. Add {', '.join(missing)}."
-            )
-        if not rows:
-            raise ManifestError(f"{self.file}: lists no clip. Add a row for each.")
-        return rows
-
-    def _clip(self, row: dict[str, str], line: int) -> Clip:
-        if row["split"] not in SPLITS:
-            raise ManifestError(
-                f"{self.file}, line {line}: the split is {row['split']!r}; "
-                f"expected one of {', '.join(SPLITS)}."
-            )
-        video = self.videos / row["file"]
-        if not video.is_file():
-            raise ManifestError(
-                f"{self.file}, line {line}: there is no file {video}. Check dataset.manifest.videos."
-            )
-        return Clip(row["id"], video, row["caption"], row["split"], label=row.get("label") or None)
-
-
-LONGEST = 1_000_000  # characters
+    """A manifest that can't be read, or has a line that can't be a clip."""
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -123,10 +61,62 @@ def rows(path: Path, delimiter: str) -> Iterator[list[str]]:
         raise ManifestError(f"{path}: not a table ({error}). Save it as csv or tsv, in UTF-8.") from None
 
 
+@register("dataset", "manifest")
+class ManifestDataset:
+    """Clips listed in a csv with the columns id, caption, split and file; label is optional.
+
+    Args:
+        file: The csv, in UTF-8.
+        videos: Folder that the column `file` is relative to; None is the csv's own folder.
+
+    Raises:
+        ManifestError: The csv is missing, lacks columns, or has a row that can't be a clip.
+    """
+
+    def __init__(self, *, file: str, videos: str | None = None) -> None:
+        self.file = Path(file)
+        self.videos = Path(videos) if videos is not None else self.file.parent
+
+    def clips(self, folder: Path) -> list[Clip]:
+        """The clips in the csv's order; `folder` is not needed, as nothing is made."""
+        if not self.file.is_file():
+            raise ManifestError(
+                f"dataset.manifest.file = {str(self.file)!r}: there is no such file. Expected a csv with the "
+                f"columns {', '.join(REQUIRED)}; docs/benchmark.md shows one."
+            )
+        columns, *table = list(rows(self.file, ",")) or [[]]
+        missing = [name for name in REQUIRED if name not in columns]
+        if missing:
+            raise ManifestError(
+                f"{self.file}: has the columns {', '.join(columns) or 'none'}; "
+                f"expected {', '.join(REQUIRED)}. Add {', '.join(missing)}."
+            )
+        if not table:
+            raise ManifestError(f"{self.file}: lists no clip. Add a row for each.")
+        named = [dict(zip(columns, row + [""] * len(columns), strict=False)) for row in table]
+        repeated = [name for name, count in Counter(row["id"] for row in named).items() if count > 1]
+        if repeated:
+            raise ManifestError(f"{self.file}: the id {repeated[0]!r} occurs twice. Give each clip its own.")
+        return [self._clip(row, number) for number, row in enumerate(named, start=2)]
+
+    def _clip(self, row: Mapping[str, str], line: int) -> Clip:
+        if row["split"] not in SPLITS:
+            raise ManifestError(
+                f"{self.file}, line {line}: the split is {row['split']!r}; "
+                f"expected one of {', '.join(SPLITS)}."
+            )
+        video = self.videos / row["file"]
+        if not video.is_file():
+            raise ManifestError(
+                f"{self.file}, line {line}: there is no file {video}. Check dataset.manifest.videos."
+            )
+        return Clip(row["id"], video, row["caption"], row["split"], label=row.get("label") or None)
+
+
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv")
 SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "eval": "test"}
 
-# What other projects call our columns.
+# Other projects' names of our columns.
 IDS = ("id", "youtube_id", "video_id")
 CAPTIONS = ("caption", "captions")
 FILES = ("file", "location", "video", "path")
@@ -143,16 +133,16 @@ KNOWN = "\n".join(
 
 @dataclass(frozen=True)
 class Listed:
-    """What one line of a manifest says; empty where it says nothing.
+    """One line of a manifest; fields that it lacks are empty.
 
     Args:
-        line: Its number, from 1 on.
-        id: The clip's name.
-        file: Its video, relative to the folder of videos; empty: a file named after the id.
-        caption: What the text encoder reads.
+        line: Number of the line, from 1 on.
+        id: Name of the clip.
+        file: Video, relative to the folder of videos; empty for a file named after the id.
+        caption: Input of the text encoder.
         split: "train", "validation" or "test".
-        label: The class of its sound.
-        fault: Why this line can't be a clip.
+        label: Class of the sound.
+        fault: Reason why this line can't be a clip.
     """
 
     line: int
@@ -166,12 +156,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A recognised manifest, read anew at every call.
+    """A recognised manifest.
 
     Args:
         path: The file or folder.
-        form: What it was recognised as.
-        read: Its clips.
+        form: Recognised form.
+        read: Function that reads the clips, anew at every call.
     """
 
     path: Path
@@ -179,7 +169,7 @@ class Manifest:
     read: Callable[[], Iterator[Listed]]
 
     def signature(self) -> str:
-        """Changes with what it says."""
+        """Hash of the content."""
         digest = hashlib.sha256(self.form.encode())
         if self.path.is_dir():
             for each in self.read():
@@ -195,7 +185,7 @@ def open_manifest(path: Path) -> Manifest:
     """Recognise a manifest.
 
     Raises:
-        ManifestError: It is not there, empty, or of no known form; names what was found and what is known.
+        ManifestError: It is missing, empty, or of no known form.
     """
     if path.is_dir():
         return Manifest(path, "folder", lambda: _folder(path))
@@ -208,15 +198,11 @@ def open_manifest(path: Path) -> Manifest:
     header = next(rows(path, delimiter))
     if _is_vggsound(header):
         return Manifest(path, "vggsound", lambda: _vggsound(path))
-    if _named(header, IDS) and (_named(header, CAPTIONS) or "label" in header or _named(header, FILES)):
+    if {*header} & {*IDS} and {*header} & {*CAPTIONS, *FILES, "label"}:
         form = "tsv" if delimiter == "\t" else "csv"
         return Manifest(path, form, lambda: _table(path, delimiter, header))
     found = ", ".join(field.strip()[:40] for field in header[:8])
     raise ManifestError(f"{path}: begins with the columns {found}. Expected one of\n{KNOWN}")
-
-
-def _named(header: list[str], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in header), None)
 
 
 def _is_vggsound(row: list[str]) -> bool:
@@ -227,9 +213,9 @@ def _vggsound(path: Path) -> Iterator[Listed]:
     for number, row in enumerate(rows(path, ","), start=1):
         if not _is_vggsound(row):
             yield Listed(number, row[0], fault="expected YouTube id, start in seconds, label, train or test")
-            continue
-        name, start, label, split = (field.strip() for field in row)
-        yield _listed(number, {"id": f"{name}_{int(start):06d}", "label": label, "split": split})
+        else:
+            name, start, label, split = (field.strip() for field in row)
+            yield _listed(number, {"id": f"{name}_{int(start):06d}", "label": label, "split": split})
 
 
 def _table(path: Path, delimiter: str, header: list[str]) -> Iterator[Listed]:
@@ -237,10 +223,9 @@ def _table(path: Path, delimiter: str, header: list[str]) -> Iterator[Listed]:
     next(table)
     for number, row in enumerate(table, start=2):
         if len(row) != len(header):
-            fault = f"{len(row)} fields where the header has {len(header)}"
-            yield Listed(number, row[0], fault=fault)
-            continue
-        yield _listed(number, dict(zip(header, row, strict=True)))
+            yield Listed(number, row[0], fault=f"{len(row)} fields where the header has {len(header)}")
+        else:
+            yield _listed(number, dict(zip(header, row, strict=True)))
 
 
 def _jsonl(path: Path) -> Iterator[Listed]:
@@ -248,34 +233,32 @@ def _jsonl(path: Path) -> Iterator[Listed]:
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
+            fields = json.loads(line)
         except ValueError as error:
             yield Listed(number, f"line {number}", fault=f"no JSON ({error})")
             continue
-        if not isinstance(said, dict):
+        if isinstance(fields, dict):
+            yield _listed(number, fields)
+        else:
             yield Listed(number, f"line {number}", fault="JSON, but no object {…}")
-            continue
-        yield _listed(number, said)
 
 
 def _folder(path: Path) -> Iterator[Listed]:
-    for number, file in enumerate(sorted(_videos(path)), start=1):
+    files = [
+        (Path(root) / name).relative_to(path).as_posix()
+        for root, _, names in os.walk(path)
+        for name in names
+        if Path(name).suffix.lower() in VIDEOS
+    ]
+    for number, file in enumerate(sorted(files), start=1):
         yield Listed(number, file.rpartition(".")[0], file)
 
 
-def _videos(folder: Path) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in files:
-            if Path(name).suffix.lower() in VIDEOS:
-                yield (Path(root) / name).relative_to(folder).as_posix()
-
-
-def _listed(line: int, said: Mapping[str, Any]) -> Listed:
-    """A line with our names for what it says."""
-    file = _text(said, FILES)
-    name = _text(said, IDS) or Path(file).stem
-    split = _text(said, ("split",))
+def _listed(line: int, fields: Mapping[str, Any]) -> Listed:
+    """A line by our names of its columns."""
+    file = _text(fields, FILES)
+    name = _text(fields, IDS) or Path(file).stem
+    split = _text(fields, ("split",))
     fault = "" if name else "neither an id nor a file"
     if split and split not in SPLIT_NAMES:
         fault = f"the split is {split!r}; expected one of {', '.join(SPLITS)}"
@@ -283,17 +266,17 @@ def _listed(line: int, said: Mapping[str, Any]) -> Listed:
         line,
         name or f"line {line}",
         file,
-        _text(said, CAPTIONS),
+        _text(fields, CAPTIONS),
         SPLIT_NAMES.get(split, ""),
-        _text(said, ("label",)),
+        _text(fields, ("label",)),
         fault,
     )
 
 
-def _text(said: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The first of these that is said; a list of captions gives its first."""
+def _text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The first of these columns that is not empty; a list of captions gives its first."""
     for name in names:
-        value = said.get(name)
+        value = fields.get(name)
         value = value[0] if isinstance(value, list) and value else value
         if value is not None and str(value).strip():
             return str(value).strip()
@@ -304,7 +287,7 @@ CLIP_OF_VIDEO = re.compile(r"(.{11})_(\d+)")  # a YouTube id and a start
 
 
 class Captions:
-    """What a captions file says of each id (Auto-ACD's, for VGGSound).
+    """Captions by id, from a file of their own (such as Auto-ACD's for VGGSound).
 
     `abcdefghijk_000030` and `abcdefghijk_30` are the same clip; an id without a start stands for all clips of
     its video.
@@ -330,7 +313,7 @@ class Captions:
             raise ManifestError(f"{path}: no line with an id and a caption. Give a csv with these columns.")
 
     def of(self, name: str) -> str | None:
-        """The caption of a clip; None where there is none."""
+        """The caption of a clip, if there is one."""
         found = self.by_id.get(_canonical(name))
         if found is None and (parts := CLIP_OF_VIDEO.fullmatch(name)):
             return self.by_id.get(parts[1])

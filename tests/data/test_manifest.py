@@ -49,5 +49,5 @@ def test_a_missing_manifest(tmp_path):
 
 
 def test_another_encoding(folder):
-    with pytest.raises(ManifestError, match="not a csv in UTF-8"):
+    with pytest.raises(ManifestError, match="not in UTF-8"):
         written(folder, HEADER + "a,ü,train,a.mp4,\n", "latin-1").clips(folder)
