@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stav2a.data.onsets import Librosa, SuperFlux, _madmom_found, onset_frames
+from stav2a.data.struck_objects.rendering import render_sound
 from stav2a.data.struck_objects.scene import CLASSES, plan
-from stav2a.data.struck_objects.synthesis import render_sound
 
 WORLD = [plan(0, "test", index, 0, 0) for index in range(2 * len(CLASSES))]
 
@@ -60,8 +60,8 @@ def test_superflux_finds_the_strikes_of_every_class_without_bias():
     errors = []
     for performance in WORLD:
         found = SuperFlux()(render_sound(performance), 16_000)
-        assert len(found) <= len(performance.heard_s) + 1
-        errors += [np.abs(found - time).min() for time in performance.heard_s]
+        assert len(found) <= len(performance.onsets_s) + 1
+        errors += [np.abs(found - time).min() for time in performance.onsets_s]
     assert max(errors) < 0.03
 
 

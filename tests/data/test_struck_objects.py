@@ -9,9 +9,8 @@ import pytest
 from stav2a.data.media import opening
 from stav2a.data.optical_flow import motion
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.data.struck_objects.rendering import render_picture
-from stav2a.data.struck_objects.scene import CLASSES, DURATION_S, NAMES, distance, plan
-from stav2a.data.struck_objects.synthesis import render_sound
+from stav2a.data.struck_objects.rendering import render_picture, render_sound
+from stav2a.data.struck_objects.scene import CLASSES, DURATION_S, OBJECTS, distance, plan
 from stav2a.utils.parallel import parallel
 
 MANY = [plan(0, "train", index, 0.4, 0.6) for index in range(300)]
@@ -34,7 +33,7 @@ def test_strikes_lie_apart_inside_the_clip():
 
 def test_good_clips_sound_as_they_look_and_shifted_ones_do_not():
     for performance in MANY:
-        same = performance.heard_s == performance.strikes_s
+        same = performance.onsets_s == performance.strikes_s
         assert same == (performance.flaw != "shifted")
 
 
@@ -52,7 +51,7 @@ def test_the_test_split_is_never_flawed():
 def test_classes_are_balanced_and_told_by_specific_captions_alone():
     assert set(Counter(performance.label for performance in MANY).values()) == {len(MANY) // len(CLASSES)}
     for performance in MANY:
-        told = [label for label in CLASSES if NAMES[label] in performance.caption]
+        told = [label for label in CLASSES if OBJECTS[label].name in performance.caption]
         assert told == ([] if performance.vague else [performance.label])
 
 
@@ -86,7 +85,7 @@ def test_a_near_miss_is_silent_and_stops_short():
 
 def test_sound_begins_exactly_at_the_first_strike():
     for performance in MANY[:12]:
-        audio, start = render_sound(performance), round(performance.heard_s[0] * 16_000)
+        audio, start = render_sound(performance), round(performance.onsets_s[0] * 16_000)
         assert audio.shape == (40_960,) and audio.dtype == np.float32
         assert np.abs(audio[:start]).max() < 0.006 and np.abs(audio[start : start + 160]).max() > 0.05
         assert np.abs(audio).max() <= 0.9

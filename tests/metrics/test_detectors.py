@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stav2a.data.onsets import Librosa, SuperFlux
+from stav2a.data.struck_objects.rendering import render_sound
 from stav2a.data.struck_objects.scene import plan
-from stav2a.data.struck_objects.synthesis import render_sound
 
 RATE = 16_000
 
@@ -17,7 +17,7 @@ RATE = 16_000
 @pytest.fixture(scope="module")
 def world():
     scripts = [plan(0, "test", index, 0, 0) for index in range(24)]
-    return [(np.array(script.heard_s), render_sound(script)) for script in scripts]
+    return [(np.array(script.onsets_s), render_sound(script)) for script in scripts]
 
 
 def late_ms(detector, world):

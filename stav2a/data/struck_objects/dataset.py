@@ -1,4 +1,4 @@
-"""The data set: which clips there are, their files, their manifest."""
+"""The dataset of struck objects: its clips, their files and their manifest."""
 
 import csv
 import hashlib
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.media import write_clip
-from stav2a.data.struck_objects.rendering import FRAME_RATE_HZ, render_picture
-from stav2a.data.struck_objects.scene import SAMPLE_RATE, Performance, plan
-from stav2a.data.struck_objects.synthesis import render_sound
+from stav2a.data.struck_objects.objects import SAMPLE_RATE
+from stav2a.data.struck_objects.rendering import FRAME_RATE_HZ, render_picture, render_sound
+from stav2a.data.struck_objects.scene import Performance, plan
 from stav2a.registry import register
 from stav2a.utils.errors import UsageError
 from stav2a.utils.files import atomic
 from stav2a.utils.parallel import parallel
 
-VERSION = "2"  # raise it with every change to what a clip looks or sounds like
+VERSION = "2"  # raise it with every change of a clip's picture or sound
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
 
 
@@ -27,13 +27,13 @@ class StruckObjects:
     its split and its number alone: other counts only add or leave out clips.
 
     Args:
-        train_clips: How many clips to train on.
-        validation_clips: How many to choose checkpoints by.
-        test_clips: How many to score on; never flawed.
-        seed: Another seed is another world of the same kind.
-        flawed_fraction: Of train and validation: half of them still pictures, half with the sound of
-            other strikes.
-        vague_fraction: How many captions hide what is struck.
+        train_clips: Number of clips to train on.
+        validation_clips: Number of clips to choose checkpoints by.
+        test_clips: Number of clips to score on; never flawed.
+        seed: Seed of all clips.
+        flawed_fraction: Part of train and validation that is flawed: half of it still pictures, half with
+            the sound of other strikes.
+        vague_fraction: Part of captions that hide the object.
 
     Example:
         >>> StruckObjects(train_clips=0, validation_clips=0, test_clips=2).performances()[0].label
@@ -87,27 +87,23 @@ class StruckObjects:
         return clips
 
 
-def _id(performance: Performance) -> str:
-    _, split, index = performance.key
-    return f"{SPLITS[split]}_{index:05d}"
-
-
 def _clip(performance: Performance, root: Path) -> Clip:
-    split = SPLITS[performance.key[1]]
+    _, split, index = performance.key
+    name = f"{SPLITS[split]}_{index:05d}"
     return Clip(
-        id=_id(performance),
-        video=root / split / f"{_id(performance)}.mp4",
+        id=name,
+        video=root / SPLITS[split] / f"{name}.mp4",
         caption=performance.caption,
-        split=split,
+        split=SPLITS[split],
         label=performance.label,
-        onsets_s=performance.heard_s,
+        onsets_s=performance.onsets_s,
         flaw=performance.flaw,
         vague=performance.vague,
     )
 
 
 def _render(performance: Performance, root: Path) -> None:
-    """Write one clip's file: worker processes run this."""
+    """Write one clip's file, in a worker process."""
     frames, audio = render_picture(performance), render_sound(performance)
     write_clip(_clip(performance, root).video, frames, FRAME_RATE_HZ, audio, SAMPLE_RATE)
 
@@ -123,7 +119,7 @@ def _write_manifest(root: Path, performances: list[Performance], clips: list[Cli
         for performance, clip in zip(performances, clips, strict=True):
             onsets, strikes = (
                 " ".join(f"{time:.4f}" for time in times)
-                for times in (performance.heard_s, performance.strikes_s)
+                for times in (performance.onsets_s, performance.strikes_s)
             )
             table.writerow(
                 (clip.id, 0, clip.caption, clip.split, clip.label, int(performance.vague), clip.flaw or "")

@@ -1,16 +1,19 @@
-"""What happens in a clip: who is struck when and how hard, what is heard, what the caption says."""
+"""The script of a clip: the object, the times and strengths of strikes and their sounds, the caption."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from stav2a.data.clip import SPLITS
+from stav2a.data.struck_objects.objects import DURATION_S, OBJECTS, SAMPLE_RATE
 
-DURATION_S = 2.56
-SAMPLE_RATE = 16_000
 MIN_GAP_S = 0.28
-FIRST_S, LAST_S = 0.22, 2.3  # room for the first swing, and for the last sound
+FIRST_S, LAST_S = 0.22, 2.3  # times of strikes, between the first swing and the last sound
 MISS_ROOM_S = 0.85  # a pause long enough for a near miss
+SWING_S = 0.16  # duration of a downswing; shorter in quick series
+RISE_S = 0.5  # longest duration of the way back
+MISS_S = 0.2  # half the duration of a near miss
+HEIGHT_PX = (14.0, 36.0)  # of the swing, for the weakest and the strongest strike
 VAGUE = (
     "a mallet hits an object",
     "something is hit with a mallet",
@@ -23,15 +26,7 @@ SPECIFIC = (
     "somebody strikes a {} on a table",
     "the sound of a {} that is struck",
 )
-NAMES = {
-    "wood": "wood block",
-    "metal": "metal bar",
-    "glass": "glass bottle",
-    "drum": "drum",
-    "tambourine": "tambourine",
-    "water": "water basin",
-}
-CLASSES = tuple(NAMES)
+CLASSES = tuple(OBJECTS)
 
 
 @dataclass(frozen=True)
@@ -39,31 +34,31 @@ class Performance:
     """The script of one clip; picture and sound follow from it alone.
 
     Args:
-        key: Seed, split and index: seeds the details of picture and sound.
-        label: What is struck.
-        strikes_s: When the mallet is seen to strike.
-        heard_s: When it is heard; other times only if the clip is flawed.
-        strengths: How hard, 0..1, a seen strike.
-        heard_strengths: The same of the heard ones.
-        misses_s: When the mallet comes down but stops short.
+        key: Seed, split and index, from which the details of picture and sound are drawn.
+        label: Class of the object.
+        strikes_s: Times of the mallet's strikes in the picture.
+        onsets_s: Times of the strikes in the sound; other ones only if the clip is flawed.
+        strengths: Strengths of the strikes in the picture, 0..1.
+        onset_strengths: Strengths of the strikes in the sound, 0..1.
+        misses_s: Times at which the mallet comes down but stops short.
         flaw: None, "static" (a still picture) or "shifted" (the sound has other strikes).
-        caption: What the text encoder reads.
+        caption: Input of the text encoder.
         vague: Whether the caption hides the label.
     """
 
     key: tuple[int, int, int]
     label: str
     strikes_s: tuple[float, ...]
-    heard_s: tuple[float, ...]
+    onsets_s: tuple[float, ...]
     strengths: tuple[float, ...]
-    heard_strengths: tuple[float, ...]
+    onset_strengths: tuple[float, ...]
     misses_s: tuple[float, ...]
     flaw: str | None
     caption: str
     vague: bool
 
     def details(self, stream: int) -> np.random.Generator:
-        """A source of chance of its own for each part, so that parts can change apart from each other."""
+        """Random generator of one part, so that parts can change independently of each other."""
         return np.random.default_rng([*self.key, stream])
 
 
@@ -76,18 +71,18 @@ def plan(seed: int, split: str, index: int, flawed_fraction: float, vague_fracti
     others = min((_strikes(rng) for _ in range(8)), key=lambda other: _coincidence(other[0], strikes))
     flawed, static, vague = rng.random() < flawed_fraction, rng.random() < 0.5, rng.random() < vague_fraction
     flaw = None if not flawed or split == "test" else "static" if static else "shifted"
-    heard, heard_strengths = others if flaw == "shifted" else (strikes, strengths)
+    onsets, onset_strengths = others if flaw == "shifted" else (strikes, strengths)
     phrase = (VAGUE if vague else SPECIFIC)[rng.integers(len(VAGUE))]
     return Performance(
         key=key,
         label=label,
         strikes_s=strikes,
-        heard_s=heard,
+        onsets_s=onsets,
         strengths=strengths,
-        heard_strengths=heard_strengths,
+        onset_strengths=onset_strengths,
         misses_s=_misses(rng, strikes),
         flaw=flaw,
-        caption=phrase.format(NAMES[label]),
+        caption=phrase.format(OBJECTS[label].name),
         vague=bool(vague),
     )
 
@@ -102,25 +97,19 @@ def _strikes(rng: np.random.Generator) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _coincidence(times: tuple[float, ...], others: tuple[float, ...]) -> int:
-    """How many of the times have one of the others within 0.12 s."""
+    """Number of the times that have one of the others within 0.12 s."""
     return int(np.sum(np.abs(np.subtract.outer(times, others)).min(axis=1) < 0.12))
 
 
 def _misses(rng: np.random.Generator, strikes: tuple[float, ...]) -> tuple[float, ...]:
-    """In every long pause, half of the time: after the way back from a strike, before the next swing."""
+    """A near miss in most long pauses, between the way back from a strike and the next swing."""
     edges = (0.0, *strikes, DURATION_S + 0.2)
     pauses = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b - a >= MISS_ROOM_S]
     return tuple((a + b) / 2 + 0.1 for a, b in pauses if rng.random() < 0.8)
 
 
-SWING_S = 0.16  # of a downswing; shorter in quick series
-RISE_S = 0.5  # of the way back, at most
-MISS_S = 0.2  # half the time of a near miss
-HEIGHT_PX = (14.0, 36.0)  # of the swing, for the weakest and the strongest strike
-
-
 def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
-    """How far the mallet's head is from what it strikes at times t, in pixels; 0 at the strikes.
+    """Distance of the mallet's head from the object at times t, in pixels; 0 at the strikes.
 
     The head falls faster and faster into the contact and returns slowly, so its speed has one clear
     maximum a strike, at the contact. A near miss slows down smoothly and stops short.
@@ -146,7 +135,7 @@ def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
 
 
 def jolt(performance: Performance, t: np.ndarray) -> np.ndarray:
-    """How far the struck object is pushed down, in pixels: a quick damped swing after every strike."""
+    """Displacement of the object downwards at times t, in pixels: a damped swing after every strike."""
     pushed = np.zeros_like(t)
     for time, strength in zip(performance.strikes_s, performance.strengths, strict=True):
         since = np.maximum(0, t - time)
