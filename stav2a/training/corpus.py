@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,19 +45,21 @@ class Rows(Protocol):
 
 
 class Corpus(Protocol):
-    """Clips for training and evaluation; row i of everything belongs to clip i."""
+    """Clips for training and evaluation; row i of everything belongs to clip i.
 
-    @property
-    def clips(self) -> Sequence[Clip]:
-        """Clips that could be read."""
+    Attributes:
+        clips: Clips that could be read.
+        failed: Reasons why other clips could not be read, by clip id.
+        decisions: Decisions of every filter on the clips, by the filter's key.
+        onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
+        labels: Class of each clip (N,), -1 where unknown.
+    """
 
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Reasons why other clips could not be read, by clip id."""
-
-    @property
-    def decisions(self) -> Mapping[str, Sequence[Decision]]:
-        """Decisions of every filter on the clips, by the filter's key."""
+    clips: Sequence[Clip]
+    failed: Mapping[str, str]
+    decisions: Mapping[str, Sequence[Decision]]
+    onsets: Tensor
+    labels: Tensor
 
     @property
     def frames(self) -> Rows:
@@ -67,16 +69,8 @@ class Corpus(Protocol):
     def mel(self) -> Rows:
         """Log-mels (N, 1, Tm, M)."""
 
-    @property
-    def onsets(self) -> Tensor:
-        """Pseudo-labels of onsets in latent frames (N, T), 0 or 1."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Class of each clip (N,), -1 where unknown."""
-
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
-        """Numbers of a split's rows that a filter, given by its factory, keeps."""
+        """Row numbers of a split's clips that a filter, given by its factory, keeps."""
 
     def features(self) -> Rows:
         """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
@@ -85,11 +79,9 @@ class Corpus(Protocol):
         """Mean and deviation of all latents, each (N, C, T, F); computed once."""
 
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        """e_text (B, K0, D_c) and mask (B, K0) of the captions of some rows, with the encoder's gradient.
+        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
 
-        Args:
-            rows: Row numbers (B,).
-            drop: Whether a row gets the null text instead (B,).
+        Where `drop` (B,) is true, it is the null text's.
         """
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
@@ -102,32 +94,26 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
 
 
 class _EncodedCorpus:
-    """Clips whose features, latents and texts the model makes.
-
-    Args:
-        clips: Clips that could be read.
-        decisions: Decisions of every filter on the clips, by the filter's key.
-        model: Model whose encoders are used, once they are trained.
-        store: Store of features and latents.
-        keys: Keys in the store, by kind of entry.
-    """
+    """A corpus whose features, latents and texts the model makes, once its encoders are trained."""
 
     frames: Rows
     mel: Rows
+    onsets: Tensor
 
     def __init__(
         self,
         clips: Sequence[Clip],
         decisions: Mapping[str, Sequence[Decision]],
+        failed: Mapping[str, str],
+        *,
         model: STAV2A,
         store: Store,
         keys: Mapping[str, str],
     ) -> None:
-        self.clips, self.decisions = clips, decisions
+        self.clips, self.decisions, self.failed = clips, decisions, failed
         self.model, self.store, self.keys = model, store, keys
         classes = class_names(clips)
         self.labels = torch.tensor([classes.index(c.label) if c.label else -1 for c in clips])
-        self.failed: dict[str, str] = {}
         self._encodings: dict[str, dict[str, Tensor]] = {}
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
@@ -218,27 +204,23 @@ class DecodedCorpus(_EncodedCorpus):
         with distributed.main_first(), store.exclusive("clips", key):
             missing = {name: each for name, each in filters.items() if not store.has("filter", key + name)}
             if missing or not store.has("clips", key):
-                decoder = ClipDecoder(
-                    frame_rate_hz=model.feature_encoder.frame_rate_hz,
-                    frame_size=model.feature_encoder.frame_size,
-                    duration_s=model.duration_s,
-                    detector=detector,
-                    filters=missing,
-                    flow=None if flow is None or store.has("flows", keys["flows"]) else flow,
-                )
-                _decode(clips, decoder, store, keys, workers)
+                flow = None if store.has("flows", keys["flows"]) else flow
+                _decode(clips, model, detector, missing, flow, store, keys, workers)
         table = json.loads((store.path("clips", key) / TABLE).read_text(encoding="utf-8"))
-        arrays = load_tensors(store.path("clips", key) / ARRAYS)
         decisions = {
-            name: [
-                Decision(**each)
-                for each in json.loads((store.path("filter", key + name) / DECISIONS).read_text())
-            ]
-            for name in filters
+            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text()) for name in filters
         }
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
-        super().__init__([by_id[row["id"]] for row in table["clips"]], decisions, model, store, keys)
-        self.failed, self.frames, self._audio = table["failed"], arrays["frames"], arrays["audio"]
+        super().__init__(
+            [by_id[row["id"]] for row in table["clips"]],
+            {name: [Decision(**each) for each in made] for name, made in decisions.items()},
+            table["failed"],
+            model=model,
+            store=store,
+            keys=keys,
+        )
+        arrays = load_tensors(store.path("clips", key) / ARRAYS)
+        self.frames, self._audio = arrays["frames"], arrays["audio"]
         self.mel = torch.cat([front_end.log_mel(part) for part in self._audio.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
@@ -248,91 +230,82 @@ class DecodedCorpus(_EncodedCorpus):
         return self._audio[list(rows)].numpy()
 
 
-# frames (L, 3, h, w), audio (S,), pseudo-onsets in seconds, decisions by filter, motion with its frame rate
-Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], tuple[np.ndarray, float] | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipDecoder:
-    """Decode a clip once, and take all that is needed of it. Worker processes run this.
-
-    Longer clips are cut, shorter ones end in a still picture and silence.
-
-    Args:
-        frame_rate_hz: Frame rate of the feature encoder.
-        frame_size: Side of the feature encoder's square frames, to which pictures are squashed.
-        duration_s: Seconds of a clip.
-        detector: Onset detector of the pseudo-labels.
-        filters: Filters by key.
-        flow: Optical flow of the test clips; None leaves it out.
-    """
-
-    frame_rate_hz: float
-    frame_size: int
-    duration_s: float
-    detector: OnsetDetector
-    filters: Mapping[str, DataFilter]
-    flow: OpticalFlow | None
-
-    @property
-    def length(self) -> int:
-        """Frames a clip."""
-        return frame_count(self.duration_s, self.frame_rate_hz)
-
-    @property
-    def samples(self) -> int:
-        """Samples a clip."""
-        return round(self.duration_s * SAMPLE_RATE)
-
-    def __call__(self, clip: Clip) -> Extracts | MediaError:
-        try:
-            decoded = decode(clip.video, caption=clip.caption)
-        except MediaError as error:
-            return error
-        size = (self.frame_size, self.frame_size)
-        frames = resample_frames(decoded, self.frame_rate_hz, size, self.length).transpose(0, 3, 1, 2)
-        audio = fit_audio(resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE), self.samples)
-        decisions = {name: data_filter(decoded) for name, data_filter in self.filters.items()}
-        with_flow = self.flow is not None and clip.split == "test"
-        flow = (clip_motion(decoded, flow=self.flow), decoded.frame_rate_hz) if with_flow else None
-        return np.ascontiguousarray(frames), audio, self.detector(audio, SAMPLE_RATE), decisions, flow
-
-
 def _decode(
-    clips: Sequence[Clip], decoder: ClipDecoder, store: Store, keys: Mapping[str, str], workers: int | None
+    clips: Sequence[Clip],
+    model: STAV2A,
+    detector: OnsetDetector,
+    filters: Mapping[str, DataFilter],
+    flow: OpticalFlow | None,
+    store: Store,
+    keys: Mapping[str, str],
+    workers: int | None,
 ) -> None:
-    """Decode all clips, and leave the results in the store."""
-    frames = np.zeros((len(clips), decoder.length, 3, decoder.frame_size, decoder.frame_size), np.uint8)
-    audio = np.zeros((len(clips), decoder.samples), np.float32)
+    """Decode all clips in worker processes, and leave the results in the store."""
+    encoder, samples = model.feature_encoder, round(model.duration_s * SAMPLE_RATE)
+    shape = (frame_count(model.duration_s, encoder.frame_rate_hz), encoder.frame_size, encoder.frame_size)
+    work = partial(_extract, encoder.frame_rate_hz, shape, samples, detector, filters, flow)
+    frames = np.zeros((len(clips), shape[0], 3, *shape[1:]), np.uint8)
+    audio = np.zeros((len(clips), samples), np.float32)
     readable: list[dict[str, Any]] = []
     onsets_s: list[list[float]] = []
-    decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in decoder.filters}
+    decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
     flows: list[tuple[np.ndarray, float]] = []
     failed: dict[str, str] = {}
-    results = parallel(decoder, clips, workers=workers, description="decoding clips")
+    results = parallel(work, clips, workers=workers, description="decoding clips")
     for clip, result in zip(clips, results, strict=True):
         if isinstance(result, MediaError):
             failed[clip.id] = str(result)
             continue
-        frames[len(readable)], audio[len(readable)], onsets, decided, flow = result
+        frames[len(readable)], audio[len(readable)], onsets, decided, moved = result
         readable.append(asdict(clip) | {"video": str(clip.video)})
         onsets_s.append(onsets.tolist())
         for name, decision in decided.items():
             decisions[name].append(asdict(decision))
-        if flow is not None:
-            flows.append(flow)
+        if moved is not None:
+            flows.append(moved)
     if clips and not readable:
         raise MediaError(f"None of {len(clips)} clips can be read. The first: {next(iter(failed.values()))}")
-    for name, all_decisions in decisions.items():
+    for name, made in decisions.items():
         with store.create("filter", keys["clips"] + name) as folder:
-            write_json(folder / DECISIONS, all_decisions)
-    if decoder.flow is not None:
+            write_json(folder / DECISIONS, made)
+    if flow is not None:
         with store.create("flows", keys["flows"]) as folder:
             save_flows(folder, flows)
     with store.create("clips", keys["clips"]) as folder:
         save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, folder / ARRAYS)
         table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
         write_text(folder / TABLE, json.dumps(table))
+
+
+# frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion with its frame rate
+Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], tuple[np.ndarray, float] | None]
+
+
+def _extract(
+    frame_rate_hz: float,
+    shape: tuple[int, int, int],
+    samples: int,
+    detector: OnsetDetector,
+    filters: Mapping[str, DataFilter],
+    flow: OpticalFlow | None,
+    clip: Clip,
+) -> Extracts | MediaError:
+    """Decode a clip once, and take all that is needed of it.
+
+    A longer clip is cut, a shorter one ends in a still picture and silence. Filters, and the flow of test
+    clips, see the whole file at its own size and rate.
+    """
+    try:
+        decoded = decode(clip.video, caption=clip.caption)
+    except MediaError as error:
+        return error
+    frames = resample_frames(decoded, frame_rate_hz, shape[1:], shape[0]).transpose(0, 3, 1, 2)
+    audio = fit_audio(resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE), samples)
+    decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
+    moved = None
+    if flow is not None and clip.split == "test":
+        moved = clip_motion(decoded, flow=flow), decoded.frame_rate_hz
+    return np.ascontiguousarray(frames), audio, detector(audio, SAMPLE_RATE), decisions, moved
 
 
 class PreparedCorpus(_EncodedCorpus):
@@ -378,7 +351,7 @@ class PreparedCorpus(_EncodedCorpus):
                 "recipe's. Prepare the clips with this recipe, into another folder."
             )
         decisions = {key: folder.decisions(key) for key in filters}
-        super().__init__(folder.clips, decisions, model, store, keys)
+        super().__init__(folder.clips, decisions, {}, model=model, store=store, keys=keys)
         self.folder, self.onsets = folder, folder.onsets()
         self._texts_checked = False
 

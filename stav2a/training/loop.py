@@ -4,10 +4,9 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,15 +14,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stav2a.training.objective import (
-    Batch,
-    History,
-    Piece,
-    TrainingContext,
-    TrainingSpec,
-    generator,
-    pieces,
-)
+from stav2a.training.objective import Batch, History, TrainingContext, TrainingSpec, generator, pieces
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
@@ -117,57 +108,7 @@ class TrainingState:
 
     step: int = 0
     best_loss: float = math.inf
-    history: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-
-    def note(self, name: str, value: float) -> None:
-        self.history.setdefault(name, []).append((self.step, value))
-
-
-def write_checkpoint(
-    file: Path, tensors: Mapping[str, Tensor], optimizer: Any, scaler: Any, progress: TrainingState
-) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Args:
-        file: The checkpoint.
-        tensors: Tensors to be restored in place, by name.
-        optimizer: A torch optimizer; its state of each parameter is kept.
-        scaler: fp16's gradient scaler, or None.
-        progress: Progress of the run.
-    """
-    state = {
-        f"optimizer.{number}.{name}": value
-        for number, known in optimizer.state_dict()["state"].items()
-        for name, value in known.items()
-    }
-    numbers = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-    facts = {
-        "progress": vars(progress),
-        "optimizer": numbers,
-        "scaler": scaler.state_dict() if scaler else {},
-    }
-    kept = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    with atomic(file) as temporary:
-        save_weights(temporary, {**tensors, **kept}, facts=json.dumps(facts))
-
-
-@torch.no_grad()
-def read_checkpoint(file: Path, tensors: Mapping[str, Tensor], optimizer: Any, scaler: Any) -> TrainingState:
-    """Restore everything that `write_checkpoint` kept, and return the run's progress."""
-    with safe_open(file, framework="pt") as saved:
-        facts = json.loads(saved.metadata()["facts"])
-        for name, tensor in tensors.items():
-            tensor.copy_(saved.get_tensor(name))
-        kept = {name: saved.get_tensor(name) for name in saved.keys() if name.startswith("optimizer.")}
-    state: dict[int, dict[str, Any]] = {}
-    for full, value in {**kept, **facts["optimizer"]}.items():
-        _, number, name = full.split(".", 2)
-        state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if scaler and facts["scaler"]:
-        scaler.load_state_dict(facts["scaler"])
-    return TrainingState(**facts["progress"])
+    history: History = field(default_factory=dict)
 
 
 def fit(plan: TrainingSpec, work: TrainingContext, settings: "AccelerateTrainer") -> History:
@@ -201,7 +142,7 @@ class _Run:
         self.progress = TrainingState()
         self.file = work.folder / f"{plan.name}.safetensors"
         self.saved, self.pause = time.monotonic(), CHECKPOINT_S
-        self.trained = nn.ModuleList(plan.modules())
+        self.trained = nn.ModuleList(module for group in plan.groups for module in group.modules)
         if settings.gradient_checkpointing:
             _checkpoint_gradients(work.model)
         self._set_memory_format(settings.memory_format)
@@ -220,7 +161,7 @@ class _Run:
         objective: Any = Objective(self.trained, plan.loss)
         if settings.compiled:
             with torch.no_grad():
-                rows = self._share(plan.draw(generator(work.seed, plan.name, 0)))[0].rows
+                rows, _ = self._share(plan.draw(generator(work.seed, plan.name, 0)))[0]
             objective = compiled(objective, rows, self.parameters, self.accelerator.autocast)
         self.objective = self.accelerator.prepare_model(objective)
         self.optimizer = self.accelerator.prepare_optimizer(settings.optimizer(groups))
@@ -261,15 +202,15 @@ class _Run:
         """The gradient of the whole batch's loss, and the loss; each process computes its share."""
         mine = self._share(batch)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, piece in enumerate(mine, start=1):
+        for number, (rows, weight) in enumerate(mine, start=1):
             last = number == len(mine)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective):
-                loss = self.objective(*piece.rows) * piece.weight
+                loss = self.objective(*rows) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
         return self.accelerator.reduce(total, "mean").item()
 
-    def _share(self, batch: Batch) -> list[Piece]:
+    def _share(self, batch: Batch) -> list[tuple[Batch, float]]:
         """This process's pieces of a batch."""
         if not self.plan.divisible:
             return list(pieces(batch, None))
@@ -295,7 +236,7 @@ class _Run:
             self._validate(self.plan.held_out())
 
     def _log(self, name: str, value: float) -> None:
-        self.progress.note(name, value)
+        self.progress.history.setdefault(name, []).append((self.progress.step, value))
         self.work.log(f"{self.plan.name}/{name}", value, self.progress.step)
 
     @torch.no_grad()
@@ -308,7 +249,7 @@ class _Run:
         self.trained.eval()
         most = self.settings.per_device_batch_size if self.plan.divisible else None
         with self.accelerator.autocast():
-            losses = [self.plan.loss(*piece.rows) * piece.weight for piece in pieces(batch, most)]
+            losses = [self.plan.loss(*rows) * weight for rows, weight in pieces(batch, most)]
         loss = torch.stack(losses).sum().item()
         if loss < self.progress.best_loss:
             self.progress.best_loss, self.best = loss, self._weights()
@@ -353,21 +294,46 @@ class _Run:
 
     def save_when_due(self) -> None:
         """Write a checkpoint every CHECKPOINT_S seconds, or less often where one takes long."""
-        began = time.monotonic()
-        if self.accelerator.is_main_process and began - self.saved > self.pause:
-            write_checkpoint(
-                self.file, self._tensors(), self.optimizer, self.accelerator.scaler, self.progress
-            )
-            self.saved = time.monotonic()
-            self.pause = max(CHECKPOINT_S, (self.saved - began) / SAVING)
+        began, scaler = time.monotonic(), self.accelerator.scaler
+        if not self.accelerator.is_main_process or began - self.saved <= self.pause:
+            return
+        state = {
+            f"optimizer.{number}.{name}": value
+            for number, known in self.optimizer.state_dict()["state"].items()
+            for name, value in known.items()
+        }
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        facts = {
+            "progress": vars(self.progress),
+            "optimizer": {name: value for name, value in state.items() if name not in tensors},
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        with atomic(self.file) as temporary:
+            save_weights(temporary, {**self._tensors(), **tensors}, facts=json.dumps(facts))
+        self.saved = time.monotonic()
+        self.pause = max(CHECKPOINT_S, (self.saved - began) / SAVING)
 
+    @torch.no_grad()
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
-        if self.file.exists():
-            self.progress = read_checkpoint(
-                self.file, self._tensors(), self.optimizer, self.accelerator.scaler
-            )
-            log_losses({self.plan.name: self.progress.history}, self.work.log)
+        if not self.file.exists():
+            return
+        scaler = self.accelerator.scaler
+        with safe_open(self.file, framework="pt") as saved:
+            facts = json.loads(saved.metadata()["facts"])
+            for name, tensor in self._tensors().items():
+                tensor.copy_(saved.get_tensor(name))
+            kept = {name: saved.get_tensor(name) for name in saved.keys() if name.startswith("optimizer.")}
+        state: dict[int, dict[str, Any]] = {}
+        for full, value in {**kept, **facts["optimizer"]}.items():
+            _, number, name = full.split(".", 2)
+            state.setdefault(int(number), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if scaler and facts["scaler"]:
+            scaler.load_state_dict(facts["scaler"])
+        self.progress = TrainingState(**facts["progress"])
+        log_losses({self.plan.name: self.progress.history}, self.work.log)
 
 
 def _accelerator(settings: "AccelerateTrainer") -> Any:

@@ -58,9 +58,6 @@ class TrainingSpec:
     validations: int | None = None
     divisible: bool = True
 
-    def modules(self) -> list[nn.Module]:
-        return [module for group in self.groups for module in group.modules]
-
 
 @dataclass(frozen=True)
 class TrainingContext:
@@ -113,16 +110,12 @@ def draw_rows(rows: Tensor, count: int, rng: torch.Generator) -> Tensor:
     return rows[torch.randint(len(rows), (count,), generator=rng)]
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some rows of a batch, and their part of its loss."""
+def pieces(
+    batch: Batch, most: int | None, *, process: int = 0, processes: int = 1
+) -> Iterator[tuple[Batch, float]]:
+    """One process's rows of a batch, piece by piece, each with its part of the whole batch's loss.
 
-    rows: Batch
-    weight: float
-
-
-def pieces(batch: Batch, most: int | None, *, process: int = 0, processes: int = 1) -> Iterator[Piece]:
-    """One process's share of a batch, piece by piece. The mean of all shares is the loss of the whole batch.
+    The loss of the whole batch is the mean over the processes of their sums of weighted losses.
 
     Args:
         batch: The whole batch, of at least as many rows as there are processes.
@@ -131,10 +124,10 @@ def pieces(batch: Batch, most: int | None, *, process: int = 0, processes: int =
         processes: Number of processes that share the batch.
 
     Example:
-        >>> [piece.rows[0].tolist() for piece in pieces((torch.arange(5),), 2, process=0, processes=2)]
+        >>> [rows[0].tolist() for rows, _ in pieces((torch.arange(5),), 2, process=0, processes=2)]
         [[0, 1], [2]]
     """
     total = len(batch[0])
     shares = [tensor.tensor_split(processes)[process] for tensor in batch]
     for rows in zip(*(share.split(most or total) for share in shares), strict=True):
-        yield Piece(rows, len(rows[0]) * processes / total)
+        yield rows, len(rows[0]) * processes / total

@@ -231,69 +231,9 @@ Predict = Callable[..., Tensor]
 VALIDATION_CLIPS, VALIDATION_TIMES = 32, 4
 
 
-class DiffusionLoss:
-    """E ||target - prediction||^2 over noise and uniform timesteps (eq. 6); the target is eps or v.
-
-    Args:
-        work: Surroundings of the stage.
-        condition: Conditions beside the latent, computed for a whole batch.
-        predict: The denoiser, for some rows of a batch.
-        rows: Rows to train on.
-        batch_size: Clips a step.
-        validation_rows: Rows of the validation loss, whose noise and timesteps are fixed.
-        text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
-    """
-
-    def __init__(
-        self,
-        work: TrainingContext,
-        condition: Condition,
-        predict: Predict,
-        *,
-        rows: Tensor,
-        batch_size: int,
-        validation_rows: Tensor,
-        text_dropout: float,
-    ) -> None:
-        self.condition, self.predict = condition, predict
-        self.rows, self.batch_size, self.text_dropout = rows, batch_size, text_dropout
-        self.mean, self.std = work.corpus.latents()
-        self.scheduler: Any = ddpm(work.prediction_type)
-        self.fixed = validation_rows[:VALIDATION_CLIPS].repeat(VALIDATION_TIMES)
-        self.seed, self.device = work.seed, work.device
-
-    def draw(self, rng: torch.Generator) -> Batch:
-        """Clips, timesteps, noise and conditions of one step."""
-        rows = draw_rows(self.rows, self.batch_size, rng)
-        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(rows),), generator=rng)
-        return self._batch(rows, t, rng, self.text_dropout)
-
-    def held_out(self) -> Batch:
-        """Fixed clips and noise, at evenly spread timesteps, each with its caption."""
-        last = self.scheduler.config.num_train_timesteps - 1
-        t = torch.linspace(0, last, len(self.fixed)).long()
-        return self._batch(self.fixed, t, generator(self.seed, "validation", 0), 0.0)
-
-    def _batch(self, rows: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
-        shape = (len(rows), *self.mean.shape[1:])
-        within, noise = (torch.randn(shape, generator=rng) for _ in range(2))
-        drop = torch.rand(len(rows), generator=rng) < dropout
-        return rows, t, within, noise, *self.condition(rows, drop)
-
-    def loss(self, rows: Tensor, t: Tensor, within: Tensor, noise: Tensor, *conditions: Tensor) -> Tensor:
-        """The mean squared error over some rows of a batch."""
-        z = self.mean[rows] + self.std[rows] * within
-        z_t = self.scheduler.add_noise(z, noise, t).to(self.device)
-        target = noise
-        if self.scheduler.config.prediction_type == "v_prediction":
-            target = self.scheduler.get_velocity(z, noise, t)
-        prediction = self.predict(z_t, t.to(self.device), rows, *conditions)
-        return functional.mse_loss(prediction.float(), target.to(self.device))
-
-
 @dataclass(frozen=True, kw_only=True)
 class DiffusionStage(TrainingStage):
-    """Settings of the stages that train the denoiser.
+    """A stage that trains the denoiser: E ||target - prediction||^2, where the target is eps or v (eq. 6).
 
     Args:
         ema_decay: Decay of the averaged weights.
@@ -311,26 +251,49 @@ class DiffusionStage(TrainingStage):
         groups: Sequence[Group],
         text_dropout: float,
     ) -> History:
-        """Train with the diffusion loss; see `DiffusionLoss` and `TrainingSpec`."""
-        objective = DiffusionLoss(
-            work,
-            condition,
-            predict,
-            rows=work.corpus.rows("train", self.data_filter),
-            batch_size=self.batch_size,
-            validation_rows=work.corpus.rows("validation", self.data_filter),
-            text_dropout=text_dropout,
-        )
+        """Train with noise, and timesteps that are uniform in training and fixed in validation.
+
+        Args:
+            work: Surroundings of the stage.
+            name: Name of the stage.
+            condition: Conditions beside the latent, computed for a whole batch.
+            predict: The denoiser, for some rows of a batch.
+            groups: Modules to train.
+            text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
+        """
+        rows = work.corpus.rows("train", self.data_filter)
+        validation_rows = work.corpus.rows("validation", self.data_filter)
+        mean, std = work.corpus.latents()
+        scheduler: Any = ddpm(work.prediction_type)
+        times = scheduler.config.num_train_timesteps
+
+        def batch(chosen: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
+            shape = (len(chosen), *mean.shape[1:])
+            within, noise = (torch.randn(shape, generator=rng) for _ in range(2))
+            drop = torch.rand(len(chosen), generator=rng) < dropout
+            return chosen, t, within, noise, *condition(chosen, drop)
+
+        def draw(rng: torch.Generator) -> Batch:
+            chosen = draw_rows(rows, self.batch_size, rng)
+            t = torch.randint(times, (self.batch_size,), generator=rng)
+            return batch(chosen, t, rng, text_dropout)
+
+        def held_out() -> Batch:
+            fixed = validation_rows[:VALIDATION_CLIPS].repeat(VALIDATION_TIMES)
+            t = torch.linspace(0, times - 1, len(fixed)).long()
+            return batch(fixed, t, generator(work.seed, "validation", 0), 0.0)
+
+        def loss(chosen: Tensor, t: Tensor, within: Tensor, noise: Tensor, *conditions: Tensor) -> Tensor:
+            z = mean[chosen] + std[chosen] * within
+            z_t = scheduler.add_noise(z, noise, t).to(work.device)
+            target = noise
+            if scheduler.config.prediction_type == "v_prediction":
+                target = scheduler.get_velocity(z, noise, t)
+            prediction = predict(z_t, t.to(work.device), chosen, *conditions)
+            return functional.mse_loss(prediction.float(), target.to(work.device))
+
         return work.fit(
-            TrainingSpec(
-                name,
-                self.steps,
-                objective.draw,
-                objective.loss,
-                groups,
-                held_out=objective.held_out,
-                ema_decay=self.ema_decay,
-            )
+            TrainingSpec(name, self.steps, draw, loss, groups, held_out=held_out, ema_decay=self.ema_decay)
         )
 
 

@@ -337,13 +337,13 @@ def test_a_loss_that_compares_rows_is_given_all_of_them(tmp_path):
 def test_pieces_share_a_batch_among_processes():
     batch = (torch.arange(7), torch.arange(7) * 10)
     shares = [list(pieces(batch, 2, process=number, processes=3)) for number in range(3)]
-    assert [[piece.rows[0].tolist() for piece in share] for share in shares] == [
+    assert [[rows[0].tolist() for rows, _ in share] for share in shares] == [
         [[0, 1], [2]],
         [[3, 4]],
         [[5, 6]],
     ]
-    assert all(torch.equal(piece.rows[1], piece.rows[0] * 10) for share in shares for piece in share)
-    assert sum(piece.weight for share in shares for piece in share) == pytest.approx(3)  # their mean is 1
+    assert all(torch.equal(second, first * 10) for share in shares for (first, second), _ in share)
+    assert sum(weight for share in shares for _, weight in share) == pytest.approx(3)  # their mean is 1
 
 
 def test_bf16_trains_with_weights_in_float32(tmp_path):

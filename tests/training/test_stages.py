@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.registry import RegistryError
 from stav2a.training import loop
 from stav2a.training.classifier import MelCNN
-from stav2a.training.objective import generator
-from stav2a.training.stages import AudioTower, DiffusionLoss
+from stav2a.training.objective import TrainingSpec, generator
+from stav2a.training.stages import AudioTower, DiffusionStage
 from stav2a.training.trainer import AccelerateTrainer
 from tests import tiny
 from tests.training.stage_settings import STAGES
@@ -212,16 +214,20 @@ class Zero:
         return torch.zeros_like(z_t)
 
 
-def diffusion(tmp_path, predict: Any, rows: Sequence[int] = range(8)) -> DiffusionLoss:
-    return DiffusionLoss(
-        tiny.work(tiny.model(), tmp_path),
-        lambda rows, drop: (drop,),
-        predict,
-        rows=torch.tensor(list(rows)),
-        batch_size=64,
-        validation_rows=torch.tensor([12, 13]),
-        text_dropout=0.1,
+def diffusion(
+    tmp_path, predict: Any, rows: Sequence[int] = range(8), text_dropout: float = 0.1
+) -> TrainingSpec:
+    """The plan of a stage that trains on some rows."""
+    work: Any = replace(
+        tiny.work(tiny.model(), tmp_path), trainer=SimpleNamespace(fit=lambda plan, work: plan)
     )
+    chosen = {"train": torch.tensor(list(rows)), "validation": torch.tensor([12, 13])}
+    work.corpus.rows = lambda split, data_filter: chosen[split]
+    stage = DiffusionStage(data_filter=KeepAll, steps=1, batch_size=64, learning_rate=1.0)
+    plan: Any = stage.fit(
+        work, "toy", lambda rows, drop: (drop,), predict, groups=[], text_dropout=text_dropout
+    )
+    return plan
 
 
 def test_predicting_nothing_costs_the_noises_variance(tmp_path):
@@ -253,9 +259,8 @@ def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path
     objective = diffusion(tmp_path, Zero())
     dropped = torch.cat([objective.draw(generator(0, "x", step))[-1] for step in range(300)])
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.01)
-    objective.text_dropout = 1.0
-    assert objective.draw(generator(0, "x", 0))[-1].all()
-    assert not objective.held_out()[-1].any()
+    assert diffusion(tmp_path, Zero(), text_dropout=1.0).draw(generator(0, "x", 0))[-1].all()
+    assert objective.held_out and not objective.held_out()[-1].any()
 
 
 def test_the_null_text_takes_the_place_of_dropped_captions():

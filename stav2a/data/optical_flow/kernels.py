@@ -1,27 +1,26 @@
 """The inner loops of the sparse Farneback flow, compiled by numba when they are first called.
 
 Compiled code is kept beside this file, or in the user's cache. Each picture is a quadratic around every
-pixel, f(p + d) = c + b'd + d'Ad; it is held as five planes, row by row: b_x, b_y, A_xx, A_yy, 2 A_xy.
+pixel, f(p + d) = c + b'd + d'Ad, stored as five planes, row by row: b_x, b_y, A_xx, A_yy, 2 A_xy.
 
-How the loops are written decides whether the compiler works on many pixels at once: few results a loop, so
-that it can see them not to overlap; counts of taps that it knows; `at` for places that it can't
-see to be positive.
+The loops are written for a compiler that works on many pixels at once: few results a loop, so that it can
+prove that they do not overlap; constant counts of taps; `at` for indices that it can't prove to be positive.
 """
 
 import numba
 import numpy as np
 
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-INSIDE = np.float32(1e-3)  # how far a sample stays from the last row and column
-REGULAR = np.float32(1e-3)  # keeps the determinant of a flat window from 0
-REACH, SIGMA = 5, 1.2  # of the quadratics: pixels to each side, and the deviation of their weights
+INSIDE = np.float32(1e-3)  # least distance of a sample from the last row and column
+REGULAR = np.float32(1e-3)  # keeps the determinant of a flat window above 0
+REACH, SIGMA = 5, 1.2  # pixels to each side of a quadratic, and the deviation of their weights
 compiled = numba.njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
 at = np.uintp
 
 
 def _quadratics() -> tuple[np.ndarray, ...]:
-    """The filters' taps from the middle outwards, times 1, x and x²; and of the inverse of their moments
-    what is not zero: of (b, b), (1, A), (A, A), (A_xx, A_yy) and (A_xy, A_xy)."""
+    """The filters' taps from the middle outwards, times 1, x and x²; and the entries of the inverse of their
+    moments that are not zero: (b, b), (1, A), (A, A), (A_xx, A_yy) and (A_xy, A_xy)."""
     x = np.arange(-REACH, REACH + 1, dtype=np.float64)
     g = np.exp(-(x**2) / (2 * SIGMA**2))
     g /= g.sum()
@@ -86,8 +85,8 @@ def double(coarse, down, across, flow):
     """The first guess of a level: the flow of the next coarser one, twice as long, between its points.
 
     Shapes:
-        coarse (2, h', w'); down (2, h), across (2, w): of every point the number of the coarser one before
-        it, and how far it is from there to the next; flow (2, h, w) is overwritten
+        coarse (2, h', w'); down (2, h), across (2, w): for every point the number of the coarser one before
+        it, and the part of the way from there to the next; flow (2, h, w) is overwritten
     """
     last, width = coarse.shape[1] - 1, coarse.shape[2]
     line = np.empty(width + 1, np.float32)
@@ -106,10 +105,10 @@ def double(coarse, down, across, flow):
 
 @compiled
 def sample(second, flow, step, trust_y, trust_x, i, weights, places, sampled):
-    """Row i of the second picture's quadratics, at the points where a first guess of the flow leads.
+    """Row i of the second picture's quadratics, at the points to which a first guess of the flow leads.
 
-    A point that the guess moves out of the picture counts as one where nothing changed: of its sample nothing
-    is taken, and `alone`, the weight of the first picture's quadratics, is 1 for ½.
+    A point that the guess moves out of the picture counts as unchanged: its sample has weight 0, and `alone`,
+    the weight of the first picture's quadratics, is 1 instead of ½.
 
     Shapes:
         second (H, 5, W), flow (2, h, w), trust_y (h,), trust_x (w,), weights (6, w): `alone`, the trust in
@@ -196,7 +195,7 @@ def tensors(first, second, flow, step, trust_y, trust_x, out):
 def solve(tensors, taps, flow):
     """The flow that fits the tensors of a window best.
 
-    All planes of a row lie behind one another, each with its margins, so that one loop serves them all.
+    All planes of a row lie one after another, each with its margins, so that one loop serves them all.
 
     Shapes:
         tensors (h, 5, w + 2n), taps, a tuple of n + 1: the window's weights, flow (2, h, w) is overwritten

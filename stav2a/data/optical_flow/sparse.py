@@ -13,15 +13,15 @@ LEVELS, SMALLEST = 3, 32  # halvings, and the shortest side that one may lead to
 
 
 class Pyramid:
-    """Blurs and reduces a picture as OpenCV's Farneback does, and fits a quadratic around every pixel.
+    """Pictures blurred and reduced as by OpenCV's Farneback, with a quadratic around every pixel.
 
     Args:
-        height: Of the pictures.
-        width: Of the pictures.
+        height: Height of the pictures.
+        width: Width of the pictures.
 
     Shapes:
         (H, W) uint8 -> a (h, 5, w) float32 a level, the finest first; the planes are explained in `kernels`.
-        They are overwritten when the picture after the next one comes: memory had anew takes its time.
+        They are overwritten with the picture after the next one, as allocation is slow.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -66,7 +66,7 @@ def _blur(level: int) -> np.ndarray:
 
 
 def _reduction(length: int, reduced: int, level: int) -> csr_array:
-    """What OpenCV's blur and resizing do in one direction, as a matrix: few of the blurred rows are needed.
+    """OpenCV's blur and resizing in one direction as a matrix, since few of the blurred rows are needed.
 
     Shapes:
         (reduced, length)
@@ -83,9 +83,9 @@ def _expand(picture: np.ndarray, planes: np.ndarray) -> None:
     expand(wide, planes)
 
 
-# The settings of `optical_flow.farneback`, and what OpenCV sets by itself.
+# The settings of `optical_flow.farneback`, and OpenCV's constant weights of the outermost pixels.
 WINDOW, ITERATIONS = 15, 3
-EDGE = (0.14, 0.14, 0.4472, 0.4472, 0.4472)  # how little the outermost pixels are trusted
+EDGE = (0.14, 0.14, 0.4472, 0.4472, 0.4472)
 
 
 @register("optical_flow", "sparse_farneback")
@@ -97,8 +97,8 @@ class SparseFarneback:
     hardly changes: docs/filters.md has the agreement. Compiled when first used, which takes some seconds.
 
     Args:
-        step: Pixels from one point of the grid to the next; 1 gives what OpenCV gives.
-        finest: Pictures with a shorter side of fewer pixels are solved for every pixel.
+        step: Pixels from one point of the grid to the next; 1 gives OpenCV's flow.
+        finest: Shorter side in pixels below which pictures are solved for every pixel.
 
     Shapes:
         grey (N, H, W) uint8 -> mean magnitude (N - 1,) in pixels a frame
@@ -128,9 +128,9 @@ class _Grid:
     """The points of one level for which the flow is solved.
 
     Args:
-        height: Of the level's picture.
-        width: Of the level's picture.
-        step: From one point to the next.
+        height: Height of the level's picture.
+        width: Width of the level's picture.
+        step: Pixels from one point to the next.
     """
 
     def __init__(self, height: int, width: int, step: int) -> None:
@@ -170,7 +170,7 @@ def _flow(before: list[np.ndarray], after: list[np.ndarray], grids: list[_Grid])
 
 
 def _among_coarser(places: np.ndarray, step: int) -> np.ndarray:
-    """Where points lie among those of the next coarser level: (2, n), the number of one and the rest.
+    """Places of points among those of the next coarser level: (2, n), the number of one and the rest.
 
     A pixel's centre is half a pixel in.
     """

@@ -94,8 +94,8 @@ class PreparedFolder:
                 f"{self.folder} holds the decisions of {known}, with the settings in {SETTINGS}; this recipe "
                 "asks another filter, or other settings. Prepare the clips with this recipe."
             )
-        asked = self.table["decisions"].combine_chunks().field(key[:16])
-        return [Decision(**each) for each in asked.to_pylist()]
+        column = self.table["decisions"].combine_chunks().field(key[:16])
+        return [Decision(**each) for each in column.to_pylist()]
 
     def has(self, name: str) -> bool:
         return name in self.kinds
@@ -126,7 +126,7 @@ class PreparedFolder:
 
         Args:
             rows: Row numbers of the clips.
-            drop: Whether a clip gets the null text instead; by default none does.
+            drop: True for each clip that gets the null text instead; by default none does.
 
         Raises:
             PreparedFolderError: The clips were prepared without text embeddings.
