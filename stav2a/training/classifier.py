@@ -62,18 +62,13 @@ class MelCNN(nn.Module):
             logits, _ = self(mel.to(work.device))
             return functional.cross_entropy(logits, labels.to(work.device))
 
+        def validation() -> Batch:
+            return corpus.mel[held_out], corpus.labels[held_out]
+
         work.train_only()
         self.train()
-        return work.fit(
-            TrainingSpec(
-                "classifier",
-                self.steps,
-                draw,
-                cross_entropy,
-                [Group([self], self.learning_rate)],
-                held_out=lambda: (corpus.mel[held_out], corpus.labels[held_out]),
-            )
-        )
+        groups = [Group([self], self.learning_rate)]
+        return work.fit(TrainingSpec("classifier", self.steps, draw, cross_entropy, groups, validation))
 
 
 def _halving(channels: int, out: int) -> nn.Module:

@@ -20,7 +20,7 @@ from stav2a.data.onsets import onset_frames
 from stav2a.data.optical_flow import clip_motion, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.models.stav2a import STAV2A, as_video, encode_captions
-from stav2a.recipe import describing
+from stav2a.recipe.describing import signature
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import fingerprint
@@ -52,14 +52,16 @@ class Corpus(Protocol):
         failed: Reasons why other clips could not be read, by clip id.
         decisions: Decisions of every filter on the clips, by the filter's key.
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
-        labels: Class of each clip (N,), -1 where unknown.
     """
 
     clips: Sequence[Clip]
     failed: Mapping[str, str]
     decisions: Mapping[str, Sequence[Decision]]
     onsets: Tensor
-    labels: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """Class of each clip (N,), -1 where unknown."""
 
     @property
     def frames(self) -> Rows:
@@ -96,25 +98,21 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
 class _EncodedCorpus:
     """A corpus whose features, latents and texts the model makes, once its encoders are trained."""
 
+    clips: Sequence[Clip]
+    failed: Mapping[str, str]
+    decisions: Mapping[str, Sequence[Decision]]
+    onsets: Tensor
     frames: Rows
     mel: Rows
-    onsets: Tensor
 
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        decisions: Mapping[str, Sequence[Decision]],
-        failed: Mapping[str, str],
-        *,
-        model: STAV2A,
-        store: Store,
-        keys: Mapping[str, str],
-    ) -> None:
-        self.clips, self.decisions, self.failed = clips, decisions, failed
+    def __init__(self, model: STAV2A, store: Store, keys: Mapping[str, str]) -> None:
         self.model, self.store, self.keys = model, store, keys
-        classes = class_names(clips)
-        self.labels = torch.tensor([classes.index(c.label) if c.label else -1 for c in clips])
         self._encodings: dict[str, dict[str, Tensor]] = {}
+
+    @cached_property
+    def labels(self) -> Tensor:
+        classes = class_names(self.clips)
+        return torch.tensor([classes.index(clip.label) if clip.label else -1 for clip in self.clips])
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
         decisions = self.decisions[filter_key(data_filter)]
@@ -200,26 +198,21 @@ class DecodedCorpus(_EncodedCorpus):
         keys: Mapping[str, str],
         workers: int | None = None,
     ) -> None:
+        super().__init__(model, store, keys)
         key = keys["clips"]
         with distributed.main_first(), store.exclusive("clips", key):
             missing = {name: each for name, each in filters.items() if not store.has("filter", key + name)}
             if missing or not store.has("clips", key):
                 flow = None if store.has("flows", keys["flows"]) else flow
-                _decode(clips, model, detector, missing, flow, store, keys, workers)
-        table = json.loads((store.path("clips", key) / TABLE).read_text(encoding="utf-8"))
+                self._decode(clips, detector, missing, flow, workers)
+        folder = store.path("clips", key)
+        table, arrays = json.loads((folder / TABLE).read_text()), load_tensors(folder / ARRAYS)
+        by_id = {clip.id: clip for clip in clips}  # the files may have moved since
+        self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         decisions = {
             name: json.loads((store.path("filter", key + name) / DECISIONS).read_text()) for name in filters
         }
-        by_id = {clip.id: clip for clip in clips}  # the files may have moved since
-        super().__init__(
-            [by_id[row["id"]] for row in table["clips"]],
-            {name: [Decision(**each) for each in made] for name, made in decisions.items()},
-            table["failed"],
-            model=model,
-            store=store,
-            keys=keys,
-        )
-        arrays = load_tensors(store.path("clips", key) / ARRAYS)
+        self.decisions = {name: [Decision(**each) for each in made] for name, made in decisions.items()}
         self.frames, self._audio = arrays["frames"], arrays["audio"]
         self.mel = torch.cat([front_end.log_mel(part) for part in self._audio.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
@@ -229,52 +222,51 @@ class DecodedCorpus(_EncodedCorpus):
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         return self._audio[list(rows)].numpy()
 
-
-def _decode(
-    clips: Sequence[Clip],
-    model: STAV2A,
-    detector: OnsetDetector,
-    filters: Mapping[str, DataFilter],
-    flow: OpticalFlow | None,
-    store: Store,
-    keys: Mapping[str, str],
-    workers: int | None,
-) -> None:
-    """Decode all clips in worker processes, and leave the results in the store."""
-    encoder, samples = model.feature_encoder, round(model.duration_s * SAMPLE_RATE)
-    shape = (frame_count(model.duration_s, encoder.frame_rate_hz), encoder.frame_size, encoder.frame_size)
-    work = partial(_extract, encoder.frame_rate_hz, shape, samples, detector, filters, flow)
-    frames = np.zeros((len(clips), shape[0], 3, *shape[1:]), np.uint8)
-    audio = np.zeros((len(clips), samples), np.float32)
-    readable: list[dict[str, Any]] = []
-    onsets_s: list[list[float]] = []
-    decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
-    flows: list[tuple[np.ndarray, float]] = []
-    failed: dict[str, str] = {}
-    results = parallel(work, clips, workers=workers, description="decoding clips")
-    for clip, result in zip(clips, results, strict=True):
-        if isinstance(result, MediaError):
-            failed[clip.id] = str(result)
-            continue
-        frames[len(readable)], audio[len(readable)], onsets, decided, moved = result
-        readable.append(asdict(clip) | {"video": str(clip.video)})
-        onsets_s.append(onsets.tolist())
-        for name, decision in decided.items():
-            decisions[name].append(asdict(decision))
-        if moved is not None:
-            flows.append(moved)
-    if clips and not readable:
-        raise MediaError(f"None of {len(clips)} clips can be read. The first: {next(iter(failed.values()))}")
-    for name, made in decisions.items():
-        with store.create("filter", keys["clips"] + name) as folder:
-            write_json(folder / DECISIONS, made)
-    if flow is not None:
-        with store.create("flows", keys["flows"]) as folder:
-            save_flows(folder, flows)
-    with store.create("clips", keys["clips"]) as folder:
-        save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, folder / ARRAYS)
-        table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
-        write_text(folder / TABLE, json.dumps(table))
+    def _decode(
+        self,
+        clips: Sequence[Clip],
+        detector: OnsetDetector,
+        filters: Mapping[str, DataFilter],
+        flow: OpticalFlow | None,
+        workers: int | None,
+    ) -> None:
+        """Decode all clips in worker processes, and leave the results in the store."""
+        encoder, duration_s = self.model.feature_encoder, self.model.duration_s
+        rate, size, samples = encoder.frame_rate_hz, encoder.frame_size, round(duration_s * SAMPLE_RATE)
+        length = frame_count(duration_s, rate)
+        work = partial(_extract, rate, (length, size, size), samples, detector, filters, flow)
+        frames = np.zeros((len(clips), length, 3, size, size), np.uint8)
+        audio = np.zeros((len(clips), samples), np.float32)
+        readable: list[dict[str, Any]] = []
+        onsets_s: list[list[float]] = []
+        decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
+        flows: list[tuple[np.ndarray, float]] = []
+        failed: dict[str, str] = {}
+        results = parallel(work, clips, workers=workers, description="decoding clips")
+        for clip, result in zip(clips, results, strict=True):
+            if isinstance(result, MediaError):
+                failed[clip.id] = str(result)
+                continue
+            frames[len(readable)], audio[len(readable)], onsets, decided, moved = result
+            readable.append(asdict(clip) | {"video": str(clip.video)})
+            onsets_s.append(onsets.tolist())
+            for name, decision in decided.items():
+                decisions[name].append(asdict(decision))
+            if moved is not None:
+                flows.append(moved)
+        if clips and not readable:
+            first = next(iter(failed.values()))
+            raise MediaError(f"None of {len(clips)} clips can be read. The first: {first}")
+        for name, made in decisions.items():
+            with self.store.create("filter", self.keys["clips"] + name) as folder:
+                write_json(folder / DECISIONS, made)
+        if flow is not None:
+            with self.store.create("flows", self.keys["flows"]) as folder:
+                save_flows(folder, flows)
+        with self.store.create("clips", self.keys["clips"]) as folder:
+            save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, folder / ARRAYS)
+            table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
+            write_text(folder / TABLE, json.dumps(table))
 
 
 # frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion with its frame rate
@@ -334,25 +326,24 @@ class PreparedCorpus(_EncodedCorpus):
         store: Store,
         keys: Mapping[str, str],
     ) -> None:
-        settings = folder.settings["settings"]
-        detectors = folder.settings["onset_detector"], onset_detector
         wanted = {
             "frame_rate_hz": model.feature_encoder.frame_rate_hz,
             "frame_size": model.feature_encoder.frame_size,
             "duration_s": model.duration_s,
             "latent_frames": model.latent_shape[1],
+            "onset_detector": signature(onset_detector),
         }
-        differing = [name for name, value in wanted.items() if settings[name] != value]
-        if describing.signature(detectors[0]) != describing.signature(detectors[1]):
-            differing.append("onset_detector")
-        if differing:
+        detector = {"onset_detector": signature(folder.settings["onset_detector"])}
+        found = {**folder.settings["settings"], **detector}
+        if differing := [name for name, value in wanted.items() if found[name] != value]:
             raise PreparedFolderError(
                 f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
                 "recipe's. Prepare the clips with this recipe, into another folder."
             )
-        decisions = {key: folder.decisions(key) for key in filters}
-        super().__init__(folder.clips, decisions, {}, model=model, store=store, keys=keys)
-        self.folder, self.onsets = folder, folder.onsets()
+        super().__init__(model, store, keys)
+        self.folder, self.clips, self.failed = folder, folder.clips, {}
+        self.decisions = {key: folder.decisions(key) for key in filters}
+        self.onsets = folder.onsets()
         self._texts_checked = False
 
     @cached_property

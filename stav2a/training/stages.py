@@ -86,16 +86,11 @@ class AutoencoderStage(TrainingStage):
             kl = posterior.kl().mean() / posterior.mean[0].numel()
             return error / vae.mel_std**2 + self.kl_weight * kl
 
-        history = work.fit(
-            TrainingSpec(
-                "autoencoder",
-                self.steps,
-                draw,
-                loss,
-                [Group(work.train_only("autoencoder"), self.learning_rate)],
-                held_out=lambda: with_noise(held_out, generator(work.seed, "validation", 0)),
-            )
-        )
+        def validation() -> Batch:
+            return with_noise(held_out, generator(work.seed, "validation", 0))
+
+        groups = [Group(work.train_only("autoencoder"), self.learning_rate)]
+        history = work.fit(TrainingSpec("autoencoder", self.steps, draw, loss, groups, validation))
         vae.whiten(mel[rows[:256]].to(work.device))
         return history
 
@@ -140,15 +135,14 @@ class ContrastiveStage(TrainingStage):
             same = torch.arange(len(logits), device=logits.device)
             return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
 
+        def draw(rng: torch.Generator) -> Batch:
+            return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
+
+        groups = [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)]
+        # not divisible, as each clip is contrasted with all others of its batch
         return work.fit(
             TrainingSpec(
-                "contrastive",
-                self.steps,
-                lambda rng: (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],),
-                contrast,
-                [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)],
-                held_out=lambda: (held_out,),
-                divisible=False,  # each clip is contrasted with all others of its batch
+                "contrastive", self.steps, draw, contrast, groups, lambda: (held_out,), divisible=False
             )
         )
 
@@ -210,15 +204,13 @@ class OnsetStage(TrainingStage):
             logits = head.onset_logits(e_v[chosen].to(work.device))
             return functional.binary_cross_entropy_with_logits(logits, onsets[chosen].to(work.device))
 
+        def draw(rng: torch.Generator) -> Batch:
+            return (draw_rows(rows, self.batch_size, rng),)
+
+        groups = [Group(work.train_only("local_head"), self.learning_rate)]
         return work.fit(
             TrainingSpec(
-                "onset",
-                self.steps,
-                lambda rng: (draw_rows(rows, self.batch_size, rng),),
-                cross_entropy,
-                [Group(work.train_only("local_head"), self.learning_rate)],
-                held_out=lambda: (held_out,),
-                validations=10,
+                "onset", self.steps, draw, cross_entropy, groups, lambda: (held_out,), validations=10
             )
         )
 
@@ -378,9 +370,6 @@ class JointStage(DiffusionStage):
             "joint",
             work.corpus.texts,
             predict,
-            groups=[
-                Group(new, self.learning_rate),
-                Group([unet], self.unet_learning_rate),
-            ],
+            groups=[Group(new, self.learning_rate), Group([unet], self.unet_learning_rate)],
             text_dropout=0.1,
         )

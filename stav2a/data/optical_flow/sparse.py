@@ -34,6 +34,8 @@ class Pyramid:
         self._turns = itertools.cycle(list(turns))
 
     def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        from stav2a.data.optical_flow.kernels import REACH, expand
+
         blur = _blur(0)
         sharp = picture.astype(np.float32)
         reduced = [cv2.transpose(across @ cv2.transpose(down @ sharp)) for down, across in self._reductions]
@@ -41,7 +43,8 @@ class Pyramid:
         for small, planes in zip(
             (cv2.sepFilter2D(sharp, cv2.CV_32F, blur, blur), *reduced), made, strict=True
         ):
-            _expand(small, planes)
+            wide = cv2.copyMakeBorder(small, REACH, REACH, REACH, REACH, cv2.BORDER_REPLICATE)
+            expand(wide, planes)
         return made
 
 
@@ -74,13 +77,6 @@ def _reduction(length: int, reduced: int, level: int) -> csr_array:
     each, none = np.eye(length, dtype=np.float32), np.ones(1, np.float32)
     blurred = cv2.sepFilter2D(each, cv2.CV_32F, none, _blur(level))
     return csr_array(cv2.resize(blurred, (length, reduced), interpolation=cv2.INTER_LINEAR))
-
-
-def _expand(picture: np.ndarray, planes: np.ndarray) -> None:
-    from stav2a.data.optical_flow.kernels import REACH, expand
-
-    wide = cv2.copyMakeBorder(picture, REACH, REACH, REACH, REACH, cv2.BORDER_REPLICATE)
-    expand(wide, planes)
 
 
 # The settings of `optical_flow.farneback`, and OpenCV's constant weights of the outermost pixels.
@@ -141,31 +137,20 @@ class _Grid:
         self.found = np.empty((len(ys), 5, len(xs) + 2 * (len(self.taps) - 1)), np.float32)
         self.coarser = _among_coarser(ys, step), _among_coarser(xs, step)
 
-    def first_guess(self, coarse: np.ndarray | None) -> np.ndarray:
-        """(2, h, w): the flow of the coarser level, twice as long; 0 at the coarsest."""
-        from stav2a.data.optical_flow.kernels import double
-
-        guess = np.zeros((2, *self.points), np.float32)
-        if coarse is not None:
-            double(coarse, *self.coarser, guess)
-        return guess
-
-    def at_points(self, planes: np.ndarray) -> np.ndarray:
-        """(H, 5, W) -> (h, 5, w)"""
-        start = self.step // 2
-        return np.ascontiguousarray(planes[start :: self.step, :, start :: self.step])
-
 
 def _flow(before: list[np.ndarray], after: list[np.ndarray], grids: list[_Grid]) -> np.ndarray:
     """The flow at the points of the finest level's grid, (2, h, w), from the coarsest level on."""
-    from stav2a.data.optical_flow.kernels import refine
+    from stav2a.data.optical_flow.kernels import double, refine
 
-    flow = None
+    flow = np.empty(0, np.float32)
     for first, second, grid in zip(before[::-1], after[::-1], grids[::-1], strict=True):
-        flow = grid.first_guess(flow)
-        points = grid.at_points(first)
-        refine(points, second, flow, grid.step, *grid.trust, grid.taps, grid.found, ITERATIONS)
-    assert flow is not None
+        guess = np.zeros((2, *grid.points), np.float32)
+        if flow.size:
+            double(flow, *grid.coarser, guess)
+        start = grid.step // 2
+        points = np.ascontiguousarray(first[start :: grid.step, :, start :: grid.step])  # (h, 5, w)
+        refine(points, second, guess, grid.step, *grid.trust, grid.taps, grid.found, ITERATIONS)
+        flow = guess
     return flow
 
 
