@@ -1,4 +1,4 @@
-"""The sounds of a trained model on the held-out clips, and the arrays that metrics need about them."""
+"""The sounds of a trained model for the test clips, and the arrays that metrics need about them."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from stav2a.utils.store import Store, load_tensors
 
 @dataclass(frozen=True)
 class Generated:
-    """Sounds made for the held-out clips, and the clips' own.
+    """Sounds made for the test clips, and the clips' own.
 
     Args:
         clips: The clips, in the rows' order.
@@ -42,13 +42,7 @@ def mean_flows(
 ) -> tuple[list[np.ndarray], list[float]]:
     """Mean flow of every frame of the test clips, at their own size and rate, and these rates.
 
-    It is in the store where the clips were decoded for this run; otherwise it is computed now.
-
-    Args:
-        clips: The test clips.
-        flow: The optical flow.
-        store: Store of the result.
-        key: Signature of the clips' files and the optical flow.
+    They are in the store if the clips were decoded for the same flow; otherwise they are computed now.
     """
 
     def make(folder: Path) -> None:
@@ -93,16 +87,7 @@ def evaluation_set(
     classes: Sequence[str],
     flow: str = "Farneback",
 ) -> EvaluationSet:
-    """The arrays about the held-out clips that metrics may need.
-
-    Args:
-        made: The sounds.
-        flows: Mean flow of every frame of the clips, (L_i,) each.
-        rates_hz: Frame rates of the clips.
-        classifier: Outputs of the dataset's classifier, if there is one.
-        classes: The classes, in the order of the classifier's outputs.
-        flow: Name of the optical flow.
-    """
+    """The arrays about the test clips that metrics may need; `flow` is the name of the optical flow."""
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
     return EvaluationSet(

@@ -179,13 +179,15 @@ def _pipeline(loaded: recipe.Recipe[Experiment], store: Store, tracker: Tracker)
 
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
-    save_tensors(folder.weights, outcome.model.state_dict())
+    save_tensors(folder.weights, outcome.trained.model.state_dict())
     run_report.write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, to_json(outcome.scores))
-    write_json(folder.losses, outcome.histories)
+    write_json(folder.losses, outcome.trained.histories)
     facts = folder.facts()
     losses = {
-        f"{stage}/{name}": points for stage, h in outcome.histories.items() for name, points in h.items()
+        f"{stage}/{name}": points
+        for stage, history in outcome.trained.histories.items()
+        for name, points in history.items()
     }
     write_report(
         folder.report,

@@ -1,8 +1,10 @@
 """The root of every recipe, with a component for every slot, and the store keys of its parts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+import torch
 
 from stav2a import recipe
 from stav2a.data.filters import filter_key
@@ -81,17 +83,15 @@ class Experiment:
             )
         if self.duration_s <= 0:
             raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in SINGLE and value is not None:
-                expect(each.name, value)
-            for factory in value if each.name in LISTS else ():
-                expect(LISTS[each.name], factory)
+        for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):
+            if getattr(self, slot) is not None:
+                expect(slot, getattr(self, slot))
+        for slot, factories in (("stage", self.stages), ("metric", self.metrics)):
+            for factory in factories:
+                expect(slot, factory)
 
     def model(self) -> STAV2A:
         """The assembled model, its random weights drawn from the seed."""
-        import torch
-
         torch.manual_seed(self.seed)
         return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
 
@@ -105,10 +105,6 @@ class Experiment:
     def described(self, slot: str) -> Any:
         """A slot's component with all its parameters."""
         return describing.describe(getattr(self, slot))
-
-
-SINGLE = (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier")
-LISTS = {"stages": "stage", "metrics": "metric"}
 
 
 @dataclass(frozen=True)
@@ -187,23 +183,20 @@ class Keys:
             "latents": encoded_by("autoencoder"),
             "flows": signature([files, *flows]) if flows else files,  # without one, Farneback's
         }
-        self._classifier = []
         if experiment.classifier:
-            key = signature([[experiment.described("classifier"), trainer], clips])
-            self.by_kind["classifier"] = key
-            steps = experiment.classifier(classes=1).steps
-            self._classifier = [StoreEntry("classifier", "classifier", key, steps)]
+            self.by_kind["classifier"] = signature([[experiment.described("classifier"), trainer], clips])
 
     def parts(self) -> list[StoreEntry]:
         """All that a run takes from the store or makes, in order."""
-        keys = self.by_kind
+        keys, classifier = self.by_kind, self.experiment.classifier
+        steps = [classifier(classes=1).steps] if classifier else []
         return [
             StoreEntry("clips", "data", keys["clips"]),
             *(StoreEntry("filter", "filter", keys["clips"] + key) for key in self.filters),
             *(StoreEntry("stage", each.name, each.key, each.stage.steps) for each in self.planned),
             StoreEntry("features", "features", keys["features"]),
             StoreEntry("latents", "latents", keys["latents"]),
-            *self._classifier,
+            *(StoreEntry("classifier", "classifier", keys["classifier"], each) for each in steps),
             StoreEntry("flows", "optical flow", keys["flows"]),
         ]
 

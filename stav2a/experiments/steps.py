@@ -47,16 +47,14 @@ class RunOutcome:
     """The result of a run.
 
     Args:
-        model: The trained model.
+        trained: The result of training.
         made: The generated sounds beside the real ones.
         scores: One score a metric.
-        histories: Losses of every stage, by name.
     """
 
-    model: STAV2A
+    trained: TrainingOutcome
     made: Generated
     scores: Sequence[Score]
-    histories: Mapping[str, History]
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,14 @@ class RunSteps:
         trained = self.train(flow)
         made = self._sample(trained)
         self.print_line("measuring")
-        scores = self._measure(made, trained, metrics, flow)
-        return RunOutcome(trained.model, made, scores, trained.histories)
+        flows, rates_hz = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
+        outputs = None
+        if trained.classifier:
+            dataset = self.experiment.described("dataset")["component"].split(".")[1]
+            outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
+        classes = class_names(trained.corpus.clips)
+        samples = evaluation_set(made, flows, rates_hz, outputs, classes, flow.definition)
+        return RunOutcome(trained, made, evaluate(samples, metrics))
 
     def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:
         """Carry out the steps of all processes: the clips, the stages, the classifier.
@@ -182,14 +186,3 @@ class RunSteps:
             seed=self.experiment.seed,
         )
         return Generated(clips, audio, corpus.audio(rows))
-
-    def _measure(
-        self, made: Generated, trained: TrainingOutcome, metrics: Sequence[Any], flow: OpticalFlow
-    ) -> Sequence[Score]:
-        flows, rates_hz = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
-        outputs = None
-        if trained.classifier:
-            dataset = self.experiment.described("dataset")["component"].split(".")[1]
-            outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
-        classes = class_names(trained.corpus.clips)
-        return evaluate(evaluation_set(made, flows, rates_hz, outputs, classes, flow.definition), metrics)

@@ -142,7 +142,7 @@ def _flow(before: list[np.ndarray], after: list[np.ndarray], grids: list[_Grid])
     """The flow at the points of the finest level's grid, (2, h, w), from the coarsest level on."""
     from stav2a.data.optical_flow.kernels import double, refine
 
-    flow = np.empty(0, np.float32)
+    flow: np.ndarray = np.empty(0, np.float32)
     for first, second, grid in zip(before[::-1], after[::-1], grids[::-1], strict=True):
         guess = np.zeros((2, *grid.points), np.float32)
         if flow.size:
