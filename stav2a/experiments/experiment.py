@@ -105,19 +105,24 @@ LISTS = {"stages": "stage", "metrics": "metric"}
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """Something that a run takes from the store, or makes and leaves there.
+    """Entry of the store that a run takes from there, or makes and leaves there.
 
     Args:
-        kind: What the store calls it: clips, filter, stage, features, latents, classifier, flows.
-        name: What people call it.
-        key: The signature of all that it depends on.
+        kind: Kind of the entry: clips, filter, stage, features, latents, classifier, flows.
+        key: Signature of all that it depends on.
+        name: Name among the entries of its kind, where there are several: the stage's.
         steps: Optimizer steps; 0 where nothing is trained.
     """
 
     kind: str
-    name: str
     key: str
+    name: str = ""
     steps: int = 0
+
+    @property
+    def title(self) -> str:
+        """Name for messages."""
+        return self.name or {"clips": "data", "flows": "optical flow"}.get(self.kind, self.kind)
 
 
 def filter_key(factory: Any) -> str:
@@ -137,15 +142,15 @@ class Keys:
 
     def parts(self) -> list[StoreEntry]:
         """All that a run takes from the store or makes, in order."""
-        stages = [StoreEntry("stage", each.name, each.key, each.stage.steps) for each in self.planned]
+        stages = [StoreEntry("stage", each.key, each.name, each.stage.steps) for each in self.planned]
         encoded = {"features": "feature_encoder", "latents": "autoencoder"}
         return [
-            StoreEntry("clips", "data", self.data),
-            *(StoreEntry("filter", "filter", self.data + key) for key in self.filters),
+            StoreEntry("clips", self.data),
+            *(StoreEntry("filter", self.data + key) for key in self.filters),
             *stages,
-            *(StoreEntry(kind, kind, self.blocks[block]) for kind, block in encoded.items()),
-            *(StoreEntry("classifier", "classifier", self.classifier, judge.steps) for judge in self._judges),
-            StoreEntry("flows", "optical flow", self.flows),
+            *(StoreEntry(kind, self.blocks[block]) for kind, block in encoded.items()),
+            *(StoreEntry("classifier", self.classifier, steps=judge.steps) for judge in self._judges),
+            StoreEntry("flows", self.flows),
         ]
 
     @cached_property

@@ -91,7 +91,7 @@ def train_stages(
     frozen = frozenset(_pretrained(model))
     histories = {}
     for number, each in enumerate(planned, start=1):
-        found = distributed.broadcast_from_main(store.has("stage", each.key))
+        found = distributed.broadcast_from_main(store.has("stage", each.key, each.name))
         tell(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
 
         def work(folder: Path, frozen: frozenset[str] = frozen) -> TrainingContext:
@@ -113,7 +113,7 @@ def _trained_in(
     def train() -> Callable[[Path], None]:
         nonlocal trained_here
         trained_here, began = True, time.monotonic()
-        surroundings = work(store.partial("stage", planned.key))
+        surroundings = work(store.partial("stage", planned.key, planned.name))
         history = planned.stage.run(surroundings)
         seconds = round(time.monotonic() - began, 1)
 
@@ -127,7 +127,7 @@ def _trained_in(
 
         return keep
 
-    folder = store.obtain_together("stage", planned.key, train)
+    folder = store.obtain_together("stage", planned.key, train, planned.name)
     history = json.loads((folder / "history.json").read_text())
     if not trained_here:
         log_losses({planned.name: history}, log)
