@@ -1,4 +1,4 @@
-"""Store of finished results, each under the signature of all it depends on, with unfinished ones beside them."""
+"""Store of results, each under the signature of all it depends on, with unfinished ones beside them."""
 
 import contextlib
 import hashlib
@@ -87,6 +87,11 @@ class Store:
         folder = self._renamed(self.root / "partial", kind, key, name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def folders(self, kind: str, key: str, name: str = "") -> list[Path]:
+        """Folders of the entry that exist: the finished one, and the one of its checkpoints."""
+        paths = [self._renamed(folder, kind, key, name) for folder in (self.root, self.root / "partial")]
+        return [path for path in paths if path.exists()]
 
     @contextlib.contextmanager
     def create(self, kind: str, key: str, name: str = "") -> Iterator[Path]:

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.torch_version import TorchVersion
 
 from stav2a.utils.checkpoints import CheckpointError
 
@@ -86,7 +85,8 @@ def check_torch(version: str) -> None:
     Raises:
         ConvertError: It is older than 2.10.
     """
-    if TorchVersion(version) < OLDEST_TORCH:
+    found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if found < OLDEST_TORCH:
         raise ConvertError(
             f"torch {version} can be made to run code by a checkpoint file, even with weights_only=True.",
             advice="Install torch 2.10 or newer.",

@@ -235,7 +235,7 @@ def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
     assert code == 2
     assert error == (
         f"error: {copy.path} holds no finished run: {name} is missing. "
-        "Give the `stav2a run` command that began it again; it goes on where it stopped.\n"
+        "Give the `stav2a run` command that began it again; it continues where it stopped.\n"
     )
 
 

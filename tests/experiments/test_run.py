@@ -120,8 +120,8 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
     assert kept.text(child, "diff.txt") == "what is new"
     assert "samples/clips.json" in kept.files(child, "samples")
     losses = json.loads((first.folder("cn_onset_gvf") / "losses.json").read_text())
-    told = kept.history(child, "joint/validation_loss")
-    assert told == [(step, pytest.approx(value)) for step, value in losses["joint"]["validation_loss"]]
+    logged = kept.history(child, "joint/validation_loss")
+    assert logged == [(step, pytest.approx(value)) for step, value in losses["joint"]["validation_loss"]]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Where runs are tracked: from what the user wrote to an address MLflow takes, checked within seconds.
+"""Addresses of tracking stores: from what the user wrote to one that MLflow takes, checked within seconds.
 
 MLflow itself retries an unreachable store for minutes and makes a database of any misspelt path; here the
 mistake is found before anything is trained, without importing mlflow.
@@ -26,22 +26,24 @@ EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysq
 
 
 class TrackingError(StaV2AError):
-    """The tracking store can't be used: what came, what was expected, what to do."""
+    """A tracking store that can't be used."""
+
+    separator = "\n  "
 
 
 class AddressError(TrackingError):
-    """What was written is no address of a store: a mistake of usage."""
+    """A text that is no address of a store: a mistake of usage."""
 
     exit_code = USAGE
 
 
 @dataclass(frozen=True)
 class Address:
-    """A place MLflow can keep runs in.
+    """Address of a tracking store.
 
     Attributes:
-        uri: What MLflow is given.
-        origin: Who said so: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
+        uri: Address as MLflow takes it.
+        origin: Source of the address: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
         artifacts: Folder of a new experiment's artifacts, as a URI. None leaves it to the server.
     """
 
@@ -54,14 +56,13 @@ class Address:
 
     @property
     def scheme(self) -> str:
-        return _scheme(self.uri)
+        return self.uri.partition(":")[0].partition("+")[0].lower()
 
     @property
     def database(self) -> Path | None:
-        """The SQLite file, if that is what this is."""
-        return (
-            Path(self.uri.removeprefix("sqlite:///").partition("?")[0]) if self.scheme == "sqlite" else None
-        )
+        """The SQLite file; None for other stores."""
+        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        return Path(path) if self.scheme == "sqlite" else None
 
     def check(self) -> None:
         """Refuse a store that can't be written or does not answer.
@@ -74,17 +75,21 @@ class Address:
         elif self.scheme in SERVERS or self.scheme in DATABASES:
             _check_host(self)
 
-    def error(self, problem: str, remedy: str) -> TrackingError:
-        return TrackingError(
-            f"{self.origin} is {self}: {problem}\n  {remedy} --tracking-uri none tracks nothing."
-        )
+    def error(self, problem: str, advice: str) -> TrackingError:
+        message = f"{self.origin} is {self}: {problem}"
+        return TrackingError(message, advice=f"{advice} --tracking-uri none tracks nothing.")
 
 
 def resolve(uri: str | None, root: Path) -> Address | None:
-    """The store that is meant, or None for "none".
+    """Address of the tracking store, or None for "none".
+
+    Args:
+        uri: Value of `--tracking-uri`. None reads MLFLOW_TRACKING_URI, and without that takes
+            `<root>/mlflow.db`.
+        root: Folder of the run folders.
 
     Raises:
-        AddressError: It is none that MLflow knows.
+        AddressError: MLflow has no such stores.
     """
     origin = "--tracking-uri"
     if uri is None:
@@ -94,34 +99,34 @@ def resolve(uri: str | None, root: Path) -> Address | None:
     uri = uri.strip()
     if uri.lower() == "none":
         return None
+    given = Address(uri, origin)
     if uri != "databricks":
-        _check_spelling(uri, origin)
-    if _scheme(uri) == "sqlite":
+        _check_spelling(given)
+    if given.scheme == "sqlite":
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
         return _sqlite(Path(path).expanduser().resolve(), mark + query, origin)
-    artifacts = (root.resolve() / "mlartifacts").as_uri() if _scheme(uri) in DATABASES else None
+    artifacts = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
     return Address(uri.rstrip("/"), origin, artifacts)
-
-
-def _scheme(uri: str) -> str:
-    return uri.partition(":")[0].partition("+")[0].lower()
 
 
 def _sqlite(database: Path, query: str, origin: str) -> Address:
     return Address(f"sqlite:///{database}{query}", origin, (database.parent / "mlartifacts").as_uri())
 
 
-def _check_spelling(uri: str, origin: str) -> None:
-    scheme = _scheme(uri)
-    known, has_slashes = scheme in SCHEMES, "://" in uri
-    if known and has_slashes and (urlsplit(uri).hostname or scheme in ("sqlite", "databricks")):
-        if scheme != "sqlite" or re.match(r"sqlite:///(?!:memory:)[^?]", uri):
-            return
-    raise AddressError(f'{origin} was given "{Address(uri, origin)}"; expected {EXPECTED}.\n  {_advice(uri)}')
+def _check_spelling(given: Address) -> None:
+    uri, scheme = given.uri, given.scheme
+    if scheme == "sqlite":
+        valid = bool(re.match(r"sqlite:///(?!:memory:)[^?]", uri))
+    else:
+        named = "://" in uri and (urlsplit(uri).hostname or scheme == "databricks")
+        valid = scheme in SCHEMES and bool(named)
+    if not valid:
+        message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
+        raise AddressError(message, advice=_advice(uri, scheme))
 
 
-def _advice(uri: str) -> str:
-    scheme, has_slashes = _scheme(uri), "://" in uri
+def _advice(uri: str, scheme: str) -> str:
+    has_slashes = "://" in uri
     if scheme == "sqlite":
         return "Name the file after three slashes, four for an absolute path: sqlite:////data/mlflow.db."
     if scheme in SCHEMES:
@@ -166,10 +171,8 @@ def _check_file(store: Address, database: Path) -> None:
 
 def _is_mlflow(database: Path) -> bool:
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-        tables = {
-            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
-    return not tables or "alembic_version" in tables
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return not found or ("alembic_version",) in found
 
 
 def _check_host(store: Address) -> None:
@@ -185,6 +188,5 @@ def _check_host(store: Address) -> None:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         problem = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise store.error(
-            f"nothing answers at {host}:{port} ({problem}).", "Start the server, or correct the address."
-        ) from error
+        message = f"nothing answers at {host}:{port} ({problem})."
+        raise store.error(message, "Start the server, or correct the address.") from error

@@ -1,4 +1,4 @@
-"""Reading a tracking store: runs, their figures, their curves, their files."""
+"""Reading of a tracking store: runs with their metrics, curves and files."""
 
 import json
 import tempfile
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stav2a.experiments.tracking.address import SERVERS, Address, TrackingError, resolve
-from stav2a.experiments.tracking.tracker import PARENT
+from stav2a.experiments.tracking.tracker import PARENT, import_mlflow
 
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
@@ -18,18 +18,17 @@ MOST_RUNS = 5000
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as the store has it.
+    """A run in a tracking store.
 
     Args:
-        run_id: Its identifier.
-        experiment_id: Of its experiment.
-        name: Its name.
+        run_id: Identifier of the run.
+        experiment_id: Identifier of its experiment.
+        name: Name of the run.
         status: FINISHED, RUNNING, FAILED or KILLED.
-        tags: By name, MLflow's own left out.
+        tags: Tags by name, without MLflow's own.
         params: Settings by name.
-        metrics: The value of each at its highest step.
-        started_s: When it began, in seconds since 1970.
-        ended_s: When it ended, or None.
+        metrics: Value of each metric at its highest step.
+        started_s: Time of its start, in seconds since 1970.
     """
 
     run_id: str
@@ -40,7 +39,21 @@ class TrackedRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     started_s: float
-    ended_s: float | None
+
+    @classmethod
+    def of(cls, run: Any) -> "TrackedRun":
+        """The run from MLflow's own object."""
+        info, data = run.info, run.data
+        return cls(
+            run_id=info.run_id,
+            experiment_id=info.experiment_id,
+            name=info.run_name,
+            status=info.status,
+            tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
+            params=dict(data.params),
+            metrics=dict(data.metrics),
+            started_s=info.start_time / 1000,
+        )
 
 
 class TrackingStore:
@@ -51,20 +64,19 @@ class TrackingStore:
 
     @property
     def is_server(self) -> bool:
-        """Whether MLflow itself runs there, and has pages to look at."""
+        """True where an MLflow server answers, with pages of its own."""
         return self.address.scheme in SERVERS
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
-        """The runs with all these tags, newest first."""
+        """Runs with all these tags, newest first."""
         wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
         experiments = [each.experiment_id for each in self._client.search_experiments()]
-        found = self._client.search_runs(
-            experiments, wanted, max_results=MOST_RUNS, order_by=["attributes.start_time DESC"]
-        )
-        return [_kept(run) for run in found]
+        order = ["attributes.start_time DESC"]
+        found = self._client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
+        return [TrackedRun.of(run) for run in found]
 
     def children(self, run_id: str) -> list[TrackedRun]:
-        """The runs whose parent it is, newest first."""
+        """Runs with this parent, newest first."""
         return self.runs({PARENT: run_id})
 
     def get(self, run_id: str) -> TrackedRun:
@@ -74,7 +86,7 @@ class TrackingStore:
             TrackingError: The store does not hold it.
         """
         try:
-            return _kept(self._client.get_run(run_id))
+            return TrackedRun.of(self._client.get_run(run_id))
         except self._mlflow.exceptions.MlflowException as error:
             raise self.address.error(f"it holds no run {run_id}.", "Name another run.") from error
 
@@ -87,64 +99,58 @@ class TrackingStore:
         found = self.runs({"kind": "study", "study": name})
         if found:
             return found[0]
-        known = sorted({run.tags["study"] for run in self.runs({"kind": "study"})})
         if len(name) == 32:  # an identifier
             return self.get(name)
+        known = ", ".join(sorted({run.tags["study"] for run in self.runs({"kind": "study"})}))
         raise self.address.error(
-            f"it holds no study {name!r}, but {', '.join(known) or 'none at all'}.",
+            f"it holds no study {name!r}, but {known or 'none at all'}.",
             "Name another, or run it: stav2a ablation --gin FILE.",
         )
 
     def history(self, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
-        """The values of a metric over the steps; empty where the run has none."""
+        """Values of a metric over the steps; empty where the run has none."""
         points = self._client.get_metric_history(run.run_id, metric)
         return sorted({point.step: point.value for point in points}.items())
 
     def files(self, run: TrackedRun, folder: str = "") -> list[str]:
-        """Names of what was kept with the run, in one of its folders."""
+        """Names of the files of a run, in one of its folders."""
         return [each.path for each in self._client.list_artifacts(run.run_id, folder or None)]
 
     def file(self, run: TrackedRun, path: str) -> Path:
-        """A file that was kept with the run, on this machine.
+        """Copy of a run's file on this machine.
 
         Raises:
             TrackingError: There is none of this name, or it can't be fetched.
         """
+        folder = Path(self._downloads.name) / run.run_id
+        folder.mkdir(exist_ok=True)
         try:
             found = self._mlflow.artifacts.download_artifacts(
-                run_id=run.run_id,
-                artifact_path=path,
-                tracking_uri=self.address.uri,
-                dst_path=self._folder(run),
+                run_id=run.run_id, artifact_path=path, tracking_uri=self.address.uri, dst_path=str(folder)
             )
-        except Exception as error:  # the stores of artifacts raise what they like
+        except Exception as error:  # the stores of artifacts raise errors of all kinds
             raise self.address.error(
-                f"the file {path} of the run {run.name} ({run.run_id}) can't be had.",
+                f"the file {path} of the run {run.name} ({run.run_id}) can't be read.",
                 "Run it again with --again, or see whether its artifacts have moved.",
             ) from error
         return Path(found)
 
     def text(self, run: TrackedRun, path: str) -> str:
-        """A text that was kept with the run."""
+        """Text of a run's file."""
         return self.file(run, path).read_text(encoding="utf-8")
 
     def compare_url(self, runs: Sequence[TrackedRun], base: str | None = None) -> str:
-        """The address of MLflow's page that compares runs, the first first.
+        """Address of MLflow's page that compares runs, the oldest first.
 
         Args:
-            runs: What to compare.
-            base: Where MLflow's pages are started on this machine; a server has its own.
+            runs: Runs to compare.
+            base: Address of MLflow's pages on this machine; a server has its own.
         """
         runs = sorted(runs, key=lambda run: run.started_s)
         base = str(self.address) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
-        experiments = sorted({run.experiment_id for run in runs})
-        return f"{base}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps(experiments))}"
-
-    def _folder(self, run: TrackedRun) -> str:
-        folder = Path(self._downloads.name) / run.run_id
-        folder.mkdir(exist_ok=True)
-        return str(folder)
+        experiments = quote(json.dumps(sorted({run.experiment_id for run in runs})))
+        return f"{base}/#/compare-runs?runs={chosen}&experiments={experiments}"
 
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
@@ -152,8 +158,6 @@ class TrackingStore:
 
     @cached_property
     def _mlflow(self) -> Any:
-        from stav2a.experiments.tracking.tracker import import_mlflow
-
         return import_mlflow(self.address)
 
     @cached_property
@@ -162,10 +166,10 @@ class TrackingStore:
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
-    """A store to read from.
+    """Open a store to read from.
 
     Args:
-        uri: As `--tracking-uri` gives it; see `connect`.
+        uri: Address of the store; see `resolve`.
         root: Folder of the run folders; the default store lies in it.
 
     Raises:
@@ -173,28 +177,15 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     """
     address = resolve(uri, root)
     if address is None:
-        raise TrackingError("--tracking-uri none tracks nothing, so there is nothing to read. Name a store.")
+        raise TrackingError(
+            "--tracking-uri none tracks nothing, so there is nothing to read.", advice="Name a store."
+        )
     if address.database is not None and not address.database.exists():
         raise address.error("there is no such file yet.", "Track a run first, or name another --output.")
     address.check()
     return TrackingStore(address)
 
 
-def _kept(run: Any) -> TrackedRun:
-    info, data = run.info, run.data
-    return TrackedRun(
-        run_id=info.run_id,
-        experiment_id=info.experiment_id,
-        name=info.run_name,
-        status=info.status,
-        tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
-        params=dict(data.params),
-        metrics=dict(data.metrics),
-        started_s=info.start_time / 1000,
-        ended_s=info.end_time / 1000 if info.end_time else None,
-    )
-
-
 def _quoted(text: str) -> str:
-    quote_mark = '"' if "'" in text else "'"  # MLflow's filters know no escapes
-    return f"{quote_mark}{text}{quote_mark}"
+    mark = '"' if "'" in text else "'"  # MLflow's filters have no escapes
+    return f"{mark}{text}{mark}"
