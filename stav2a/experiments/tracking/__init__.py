@@ -1,17 +1,24 @@
 """Tracking of runs in an MLflow store, or nowhere.
 
 `connect` finds a wrong address at once; the store opens in the background while the data is prepared, and
-`wait` raises the error if it could not. Only `tracker.py` imports mlflow, inside a function, since that takes
-a second or two.
+`wait` raises the error if it could not. mlflow is imported where a store is used, since that takes a second
+or two.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from stav2a.experiments.tracking.address import AddressError, TrackingError, resolve
 from stav2a.experiments.tracking.environment import environment, git_state
-from stav2a.experiments.tracking.tracker import PARENT, MlflowTracker, Tracker
-from stav2a.experiments.tracking.tracking_store import TrackedRun, TrackingStore, open_store
+from stav2a.experiments.tracking.tracker import MlflowTracker, Tracker
+from stav2a.experiments.tracking.tracking_store import (
+    PARENT,
+    AddressError,
+    TrackedRun,
+    TrackingError,
+    TrackingStore,
+    open_store,
+    resolve,
+)
 
 
 def connect(
@@ -45,7 +52,7 @@ def connect(
     if store is None:
         return Tracker()
     store.check()
-    return MlflowTracker(store, experiment=experiment, run_name=run_name, tags=tags or {}, run_id=run_id)
+    return MlflowTracker(store, experiment, run_name, tags or {}, run_id)
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A tracked run. The only module that imports mlflow, and only once a run is tracked.
+"""Tracker of a run: parameters, metrics, tags and files into an MLflow store, or nowhere.
 
 Training never waits for the store: one thread empties a queue, metrics in batches once a second (a single
 `log_metric` takes 10 ms). A store that fails after it has opened does not stop the training: each item is
@@ -6,10 +6,7 @@ tried three times, then counted as lost, with a warning. MLflow's own asynchrono
 parameters alone, and tries once.
 """
 
-import importlib
 import logging
-import math
-import os
 import queue
 import re
 import shlex
@@ -22,9 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from stav2a.experiments.tracking.address import DATABASES, SERVERS, Address, TrackingError
+from stav2a.experiments.tracking.tracking_store import TrackingError, TrackingStore
 
-PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -93,19 +89,23 @@ class MlflowTracker(Tracker):
     """Tracker of a run in an MLflow store; see `connect`."""
 
     def __init__(
-        self, store: Address, *, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None
+        self,
+        store: TrackingStore,
+        experiment: str,
+        run_name: str,
+        tags: Mapping[str, str],
+        run_id: str | None,
     ) -> None:
         self.store = store
         self.lost: list[str] = []
-        self._mlflow = import_mlflow(store)
+        self._mlflow = store.mlflow  # imported here, not in the thread
         self._run: Any = None
         self._failure: TrackingError | None = None
         self._opened, self._finished = threading.Event(), False
         self._metrics: deque[Any] = deque()
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], object]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._work, args=(experiment, run_name, dict(tags), run_id), name="tracking", daemon=True
-        )
+        begin = (experiment, run_name, tags, run_id)
+        self._thread = threading.Thread(target=self._work, args=begin, name="tracking", daemon=True)
         self._thread.start()
 
     @property
@@ -115,7 +115,7 @@ class MlflowTracker(Tracker):
         return self._id
 
     def wait(self) -> None:
-        timeout_s = SERVER_TIMEOUT_S if self.store.scheme in SERVERS else OPEN_TIMEOUT_S
+        timeout_s = SERVER_TIMEOUT_S if self.store.is_server else OPEN_TIMEOUT_S
         if not self._opened.wait(timeout_s):
             raise self.store.error(f"it did not open within {timeout_s:.0f} s.", "Check whether it is busy.")
         if self._failure:
@@ -144,9 +144,9 @@ class MlflowTracker(Tracker):
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
         lists = {key: list(column) for key, column in columns.items()}
 
-        def send() -> None:
+        def send() -> None:  # once: MLflow would append to the table
             if name not in {artifact.path for artifact in self._client.list_artifacts(self._id)}:
-                self._client.log_table(self._id, lists, name)  # which would append to a table that is there
+                self._client.log_table(self._id, lists, name)
 
         self._put(name, send)
 
@@ -163,16 +163,12 @@ class MlflowTracker(Tracker):
         self._put("the end", lambda: self._client.set_terminated(self._id, status))
         self._jobs.put(None)
         self._thread.join(FINISH_TIMEOUT_S)
-        if self._thread.is_alive():
-            logger.warning(
-                "%s is too slow: the run is not complete there. The run folder has all of it.", self.store
-            )
-        elif self.lost:
-            names = ", ".join(sorted(set(self.lost)))
-            logger.warning("%s lacks: %s. The run folder has all of it.", self.store, names)
+        missing = "the rest, being too slow" if self._thread.is_alive() else ", ".join(sorted(set(self.lost)))
+        if missing:
+            logger.warning("%s lacks: %s. The run folder has all of it.", self.store, missing)
 
     def where(self) -> str:
-        if self.store.scheme in SERVERS:
+        if self.store.is_server:
             self.wait()
             return f"{self.store}/#/experiments/{self._run.info.experiment_id}/runs/{self.run_id}"
         return f"mlflow ui --backend-store-uri {shlex.quote(str(self.store))}"
@@ -188,14 +184,14 @@ class MlflowTracker(Tracker):
     def _id(self) -> str:
         return str(self._run.info.run_id)
 
-    def _work(self, experiment: str, run_name: str, tags: dict[str, str], run_id: str | None) -> None:
+    def _work(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
         try:
             self._open(experiment, run_name, tags, run_id)
         except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
-            problem = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            self._failure = self.store.error(
-                f"MLflow can't use it: {problem}", "Repair it, or choose another."
+            problem = (
+                f"MLflow can't use it: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
             )
+            self._failure = self.store.error(problem, "Repair it, or choose another.")
             self._failure.__cause__ = error
             return
         finally:
@@ -212,18 +208,15 @@ class MlflowTracker(Tracker):
                 return
             self._attempt(*job)
 
-    def _open(self, experiment: str, run_name: str, tags: dict[str, str], run_id: str | None) -> None:
-        if self.store.scheme in ("sqlite", *DATABASES):
-            _check_connection(self.store.uri)
-        self._client = self._mlflow.MlflowClient(self.store.uri)
+    def _open(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
+        self._client = self.store.client
         experiment_id = self._experiment_id(experiment)
-        if run_id is not None:
-            self._run = self._continued(run_id)
+        self._run = self._continued(run_id) if run_id else None
         if self._run is None:
-            self._run = self._client.create_run(experiment_id, run_name=run_name, tags=tags)
+            self._run = self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
         else:
             self._client.update_run(run_id, status="RUNNING")
-            self._client.log_batch(run_id, tags=[self._mlflow.entities.RunTag(*tag) for tag in tags.items()])
+            self.set_tags(tags)
 
     def _experiment_id(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
@@ -235,9 +228,7 @@ class MlflowTracker(Tracker):
                 if known is None:
                     raise
         if known.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"its experiment {name!r} is deleted; mlflow experiments restore brings it back"
-            )
+            raise TrackingError(f"its experiment {name!r} is deleted; see mlflow experiments restore")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:
@@ -263,48 +254,16 @@ class MlflowTracker(Tracker):
             self._client.log_batch(self._id, params=new[start : start + MAX_PARAMS])
 
     def _attempt(self, what: str, job: Callable[[], object]) -> None:
-        for pause_s in (*RETRY_AFTER_S, math.inf):
+        for pause_s in (0.0, *RETRY_AFTER_S):
+            time.sleep(pause_s)
             try:
                 job()
                 return
             except Exception as error:  # the training continues without its tracking
-                if pause_s == math.inf:
-                    if not self.lost:
-                        logger.warning(
-                            "%s did not take %s (%s). Training continues.", self.store, what, error
-                        )
-                    self.lost.append(what)
-                    return
-                time.sleep(pause_s)
-
-
-def import_mlflow(store: Address) -> Any:
-    """Import mlflow quietly, with no telemetry and no minutes of retries.
-
-    In the caller's thread: two threads importing large packages at once can meet half-made modules.
-    """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    import mlflow
-
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    if store.scheme in ("sqlite", *DATABASES):
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-    return mlflow
-
-
-def _check_connection(uri: str) -> None:
-    """Connect to the database once: MLflow would hide the cause behind two minutes of retries."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(uri)
-    engine.connect().close()
-    engine.dispose()
+                problem = error
+        if not self.lost:
+            logger.warning("%s did not take %s (%s). Training continues.", self.store, what, problem)
+        self.lost.append(what)
 
 
 def _key(name: str) -> str:

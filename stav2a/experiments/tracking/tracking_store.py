@@ -1,19 +1,49 @@
-"""Reading of a tracking store: runs with their metrics, curves and files."""
+"""Tracking stores: addresses as users write them, checked within seconds, and the runs that they hold.
 
+MLflow itself retries an unreachable store for minutes and makes a database of any misspelt path; here the
+mistake is found before anything is trained, without importing mlflow.
+"""
+
+import difflib
+import importlib
 import json
+import logging
+import os
+import re
+import socket
+import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from stav2a.experiments.tracking.address import SERVERS, Address, TrackingError, resolve
-from stav2a.experiments.tracking.tracker import PARENT, import_mlflow
+from stav2a.utils.errors import USAGE, StaV2AError
 
+PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
+SERVERS = {"http": 80, "https": 443}
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
+EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
+CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
+
+
+class TrackingError(StaV2AError):
+    """A tracking store that can't be used."""
+
+    separator = "\n  "
+
+
+class AddressError(TrackingError):
+    """A text that is no address of a store: a mistake of usage."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)
@@ -56,23 +86,91 @@ class TrackedRun:
         )
 
 
+@dataclass(frozen=True)
 class TrackingStore:
-    """A tracking store to read from; see `open_store`."""
+    """A tracking store; see `resolve` and `open_store`.
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    Attributes:
+        uri: Address as MLflow takes it.
+        origin: Source of the address: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
+        artifacts: Folder of a new experiment's artifacts, as a URI. None leaves it to the server.
+    """
+
+    uri: str
+    origin: str
+    artifacts: str | None = None
+
+    def __str__(self) -> str:
+        return re.sub(r"://[^@/]*@", "://***@", self.uri)  # never a password on the screen or in a log
+
+    @property
+    def scheme(self) -> str:
+        return self.uri.partition(":")[0].partition("+")[0].lower()
 
     @property
     def is_server(self) -> bool:
-        """True where an MLflow server answers, with pages of its own."""
-        return self.address.scheme in SERVERS
+        """True for an MLflow server, which has pages of its own."""
+        return self.scheme in SERVERS
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None for other stores."""
+        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        return Path(path) if self.scheme == "sqlite" else None
+
+    def error(self, problem: str, advice: str) -> TrackingError:
+        """Error that names the store and the source of its address."""
+        message = f"{self.origin} is {self}: {problem}"
+        return TrackingError(message, advice=f"{advice} --tracking-uri none tracks nothing.")
+
+    def check(self) -> None:
+        """Refuse a store that can't be written or does not answer.
+
+        Raises:
+            TrackingError: With what was tried, and what to do.
+        """
+        if self.database is not None:
+            _check_file(self, self.database)
+        elif self.is_server or self.scheme in DATABASES:
+            _check_host(self)
+
+    @cached_property
+    def mlflow(self) -> Any:
+        """The module mlflow: quiet, with no telemetry and no minutes of retries.
+
+        To be imported in the main thread: two that import large packages at once can meet half-made modules.
+        """
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["DO_NOT_TRACK"] = "true"
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        import mlflow
+
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        if self.scheme in ("sqlite", *DATABASES):
+            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        return mlflow
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, after one try to connect: MLflow hides the cause of a failure behind retries."""
+        if self.scheme in ("sqlite", *DATABASES):
+            import sqlalchemy
+
+            engine = sqlalchemy.create_engine(self.uri)
+            engine.connect().close()
+            engine.dispose()
+        return self.mlflow.MlflowClient(self.uri)
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
         """Runs with all these tags, newest first."""
         wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
-        experiments = [each.experiment_id for each in self._client.search_experiments()]
+        experiments = [each.experiment_id for each in self.client.search_experiments()]
         order = ["attributes.start_time DESC"]
-        found = self._client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
+        found = self.client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
         return [TrackedRun.of(run) for run in found]
 
     def children(self, run_id: str) -> list[TrackedRun]:
@@ -86,9 +184,9 @@ class TrackingStore:
             TrackingError: The store does not hold it.
         """
         try:
-            return TrackedRun.of(self._client.get_run(run_id))
-        except self._mlflow.exceptions.MlflowException as error:
-            raise self.address.error(f"it holds no run {run_id}.", "Name another run.") from error
+            return TrackedRun.of(self.client.get_run(run_id))
+        except self.mlflow.exceptions.MlflowException as error:
+            raise self.error(f"it holds no run {run_id}.", "Name another run.") from error
 
     def study(self, name: str) -> TrackedRun:
         """The newest parent run of a study, by the study's name or the run's identifier.
@@ -102,19 +200,19 @@ class TrackingStore:
         if len(name) == 32:  # an identifier
             return self.get(name)
         known = ", ".join(sorted({run.tags["study"] for run in self.runs({"kind": "study"})}))
-        raise self.address.error(
+        raise self.error(
             f"it holds no study {name!r}, but {known or 'none at all'}.",
             "Name another, or run it: stav2a ablation --gin FILE.",
         )
 
     def history(self, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
         """Values of a metric over the steps; empty where the run has none."""
-        points = self._client.get_metric_history(run.run_id, metric)
+        points = self.client.get_metric_history(run.run_id, metric)
         return sorted({point.step: point.value for point in points}.items())
 
     def files(self, run: TrackedRun, folder: str = "") -> list[str]:
         """Names of the files of a run, in one of its folders."""
-        return [each.path for each in self._client.list_artifacts(run.run_id, folder or None)]
+        return [each.path for each in self.client.list_artifacts(run.run_id, folder or None)]
 
     def file(self, run: TrackedRun, path: str) -> Path:
         """Copy of a run's file on this machine.
@@ -125,11 +223,11 @@ class TrackingStore:
         folder = Path(self._downloads.name) / run.run_id
         folder.mkdir(exist_ok=True)
         try:
-            found = self._mlflow.artifacts.download_artifacts(
-                run_id=run.run_id, artifact_path=path, tracking_uri=self.address.uri, dst_path=str(folder)
+            found = self.mlflow.artifacts.download_artifacts(
+                run_id=run.run_id, artifact_path=path, tracking_uri=self.uri, dst_path=str(folder)
             )
         except Exception as error:  # the stores of artifacts raise errors of all kinds
-            raise self.address.error(
+            raise self.error(
                 f"the file {path} of the run {run.name} ({run.run_id}) can't be read.",
                 "Run it again with --again, or see whether its artifacts have moved.",
             ) from error
@@ -147,7 +245,7 @@ class TrackingStore:
             base: Address of MLflow's pages on this machine; a server has its own.
         """
         runs = sorted(runs, key=lambda run: run.started_s)
-        base = str(self.address) if self.is_server else base or LOCAL_UI
+        base = str(self) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
         experiments = quote(json.dumps(sorted({run.experiment_id for run in runs})))
         return f"{base}/#/compare-runs?runs={chosen}&experiments={experiments}"
@@ -156,13 +254,34 @@ class TrackingStore:
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="stav2a-")
 
-    @cached_property
-    def _mlflow(self) -> Any:
-        return import_mlflow(self.address)
 
-    @cached_property
-    def _client(self) -> Any:
-        return self._mlflow.MlflowClient(self.address.uri)
+def resolve(uri: str | None, root: Path) -> TrackingStore | None:
+    """The tracking store, or None for "none".
+
+    Args:
+        uri: Value of `--tracking-uri`. None reads MLFLOW_TRACKING_URI, and without that takes
+            `<root>/mlflow.db`.
+        root: Folder of the run folders.
+
+    Raises:
+        AddressError: MLflow has no such stores.
+    """
+    origin = "--tracking-uri"
+    if uri is None:
+        uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
+    if uri is None:
+        return _sqlite(root.resolve() / "mlflow.db", "", "the default store")
+    uri = uri.strip()
+    if uri.lower() == "none":
+        return None
+    given = TrackingStore(uri, origin)
+    if uri != "databricks":
+        _check_spelling(given)
+    if given.scheme == "sqlite":
+        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
+        return _sqlite(Path(path).expanduser().resolve(), mark + query, origin)
+    artifacts = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
+    return TrackingStore(uri.rstrip("/"), origin, artifacts)
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
@@ -175,15 +294,98 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     Raises:
         TrackingError: Nothing is tracked there, or it can't be read.
     """
-    address = resolve(uri, root)
-    if address is None:
+    store = resolve(uri, root)
+    if store is None:
         raise TrackingError(
             "--tracking-uri none tracks nothing, so there is nothing to read.", advice="Name a store."
         )
-    if address.database is not None and not address.database.exists():
-        raise address.error("there is no such file yet.", "Track a run first, or name another --output.")
-    address.check()
-    return TrackingStore(address)
+    if store.database is not None and not store.database.exists():
+        raise store.error("there is no such file yet.", "Track a run first, or name another --output.")
+    store.check()
+    return store
+
+
+def _sqlite(database: Path, query: str, origin: str) -> TrackingStore:
+    return TrackingStore(f"sqlite:///{database}{query}", origin, (database.parent / "mlartifacts").as_uri())
+
+
+def _check_spelling(given: TrackingStore) -> None:
+    uri, scheme = given.uri, given.scheme
+    if scheme == "sqlite":
+        valid = bool(re.match(r"sqlite:///(?!:memory:)[^?]", uri))
+    else:
+        named = "://" in uri and (urlsplit(uri).hostname or scheme == "databricks")
+        valid = scheme in SCHEMES and bool(named)
+    if not valid:
+        message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
+        raise AddressError(message, advice=_advice(uri, scheme))
+
+
+def _advice(uri: str, scheme: str) -> str:
+    has_slashes = "://" in uri
+    if scheme == "sqlite":
+        return "Name the file after three slashes, four for an absolute path: sqlite:////data/mlflow.db."
+    if scheme in SCHEMES:
+        return f"Write it with two slashes and a host: {scheme}://HOST."
+    close = difflib.get_close_matches(scheme, SCHEMES, n=1)
+    if ":" in uri and close:
+        return f"Did you mean {close[0]}:?"
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        return f"Did you mean http://{uri}?"
+    if uri.endswith((".db", ".sqlite")) and not has_slashes:
+        return f"Did you mean sqlite:///{uri}?"
+    if scheme == "file" or (uri and not has_slashes):
+        folder = uri.removeprefix("file:").removeprefix("//").rstrip("/")
+        return f"MLflow no longer keeps runs in plain folders. Write sqlite:///{folder}/mlflow.db."
+    return "See docs/tracking.md."
+
+
+def _check_file(store: TrackingStore, database: Path) -> None:
+    folder = database.parent
+    if re.search("[?%]", str(database)):
+        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
+    if store.origin == "the default store":
+        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        raise store.error(f"the folder {folder} does not exist.", "Make it, or correct the address.")
+    if database.is_dir():
+        raise store.error("that is a folder; expected a file.", f"Write sqlite:///{database}/mlflow.db.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # SQLite writes its journal beside the file
+            pass
+        if database.exists():
+            with database.open("r+b") as file:
+                head = file.read(16)
+            if head and head != b"SQLite format 3\0":
+                raise store.error("the file is not an SQLite database.", "Choose another file.")
+            if head and not _is_mlflow(database):
+                raise store.error("the database belongs to another program.", "Choose another file.")
+    except (OSError, sqlite3.Error) as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise store.error(f"it can't be written ({problem}).", "Choose a place that can.") from error
+
+
+def _is_mlflow(database: Path) -> bool:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return not found or ("alembic_version",) in found
+
+
+def _check_host(store: TrackingStore) -> None:
+    parts = urlsplit(store.uri)
+    host = parts.hostname or ""
+    try:
+        port = parts.port or (SERVERS | DATABASES)[store.scheme]
+    except ValueError as error:
+        raise store.error(f"{error}.", "Correct the port.") from error
+    if store.scheme in SERVERS and store.scheme in getproxies() and not proxy_bypass(host):
+        return  # only the proxy can say; `wait` asks it, within its own time
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        problem = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        message = f"nothing answers at {host}:{port} ({problem})."
+        raise store.error(message, "Start the server, or correct the address.") from error
 
 
 def _quoted(text: str) -> str:

@@ -16,12 +16,13 @@ from stav2a.experiments.tracking import (
     AddressError,
     Tracker,
     TrackingError,
+    TrackingStore,
     connect,
     environment,
     git_state,
+    resolve,
     tracker,
 )
-from stav2a.experiments.tracking.address import Address, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,7 @@ def test_a_store_that_fails_later_does_not_stop_the_training(
     monkeypatch.setattr(tracker, "RETRY_AFTER_S", (0.0, 0.0))
     run = connect(None, root, experiment="spine", run_name="unlucky")
     run.wait()
-    monkeypatch.setattr(run._client, "log_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(run.store.client, "log_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     run.log_text("x", "a.txt")
     run.log_text("x", "b.txt")
     run.finish()
@@ -230,7 +231,7 @@ def test_the_environment_names_a_store_and_is_named_in_its_errors(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     assert type(connect(None, tmp_path, experiment="spine", run_name="cn")) is Tracker
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert resolve(None, tmp_path) == Address(
+    assert resolve(None, tmp_path) == TrackingStore(
         f"sqlite:///{tmp_path}/mlflow.db", "the default store", (tmp_path / "mlartifacts").as_uri()
     )
 
