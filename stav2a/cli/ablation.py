@@ -27,8 +27,8 @@ EXAMPLES = """
 
 A study file names rows; each is a recipe, or a recipe with bindings (ablations/README.md). Every row is
 run with every seed, in a process of its own; stages that rows share are trained once. Killed at any
-moment, the same command goes on where it was. A run that fails is reported with its log, and the others
-go on.
+moment, the same command continues where it was. A run that fails is reported with its log, and the others
+continue.
 """
 
 
@@ -121,14 +121,16 @@ def _report(study: str, output: Path, tracking_uri: str | None) -> int:
     store = open_store(tracking_uri, output)
     parent = store.study(study)
     check_writable(output)
-    print(study_report.report(store, parent, StudyFolder.of(output, parent.tags["study"])))
+    folder = StudyFolder(output, parent.tags["study"])
+    folder.path.mkdir(parents=True, exist_ok=True)
+    print(study_report.report(store, parent, folder))
     return SUCCESS
 
 
 def _start(cluster: Cluster | None, slurm: dict[str, str], threads: int, logs: Path) -> "Start":
     """Function that starts a job, here with so many threads or on a cluster."""
-    from stav2a.experiments.ablation.launch import LocalProcess, SubmititLauncher
+    from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
 
     if cluster:
-        return SubmititLauncher(cluster, logs, slurm).start
+        return submitit_start(cluster, logs, slurm)
     return partial(LocalProcess, environment={name: str(threads) for name in THREADS})

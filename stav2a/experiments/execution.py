@@ -57,7 +57,7 @@ def _audited(experiment: Experiment) -> list[str]:
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
         reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
-        return [f"what the model costs can't be told without its weights: {reason}"]
+        return [f"the model's cost can't be computed without its weights: {reason}"]
     missing = audit.missing_weights(requested) + audit.missing_data(experiment.described("dataset"))
     return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]
 

@@ -148,8 +148,8 @@ COMMON = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "t
 TIMEOUT_MIN = 720  # submitit's own is 5, too short to train a row
 
 
-class SubmititLauncher:
-    """Launcher that hands jobs to submitit.
+def submitit_start(cluster: str, folder: Path, settings: Mapping[str, str]) -> Start:
+    """Function that hands jobs to submitit.
 
     Args:
         cluster: `slurm`, or `submitit` for its processes on this machine, to try it out.
@@ -159,40 +159,39 @@ class SubmititLauncher:
     Raises:
         UsageError: submitit is not installed, finds no Slurm, or does not know a setting.
     """
+    try:
+        import submitit
+    except ImportError:
+        raise UsageError(
+            f"--cluster {cluster} needs submitit, which is not installed: pip install 'stav2a[slurm]'"
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTERS[cluster])
+    except RuntimeError as error:
+        message = f"--cluster {cluster}: {error}."
+        raise UsageError(message, advice="Start it on a machine that has sbatch.") from None
+    try:
+        executor.update_parameters(
+            **{
+                name if name in COMMON else f"slurm_{name}": int(value) if value.isdigit() else value
+                for name, value in {"timeout_min": str(TIMEOUT_MIN), **settings}.items()
+            }
+        )
+    except (AssertionError, NameError, TypeError, ValueError) as error:
+        raise UsageError(f"--slurm: {error}") from None
+    count = settings.get("cpus_per_task")
+    threads = [f"OMP_NUM_THREADS={count}", f"MKL_NUM_THREADS={count}"] if count else []
 
-    def __init__(self, cluster: str, folder: Path, settings: Mapping[str, str]) -> None:
+    def start(job: Job) -> SubmititJob:
+        command = submitit.helpers.CommandFunction(["env", *threads, *job.command], verbose=True)
         try:
-            import submitit
-        except ImportError:
-            raise UsageError(
-                f"--cluster {cluster} needs submitit, which is not installed: pip install 'stav2a[slurm]'"
-            ) from None
-        self._submitit = submitit
-        self._threads = settings.get("cpus_per_task")
-        try:
-            self._executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTERS[cluster])
-        except RuntimeError as error:
-            message = f"--cluster {cluster}: {error}."
-            raise UsageError(message, advice="Start it on a machine that has sbatch.") from None
-        parameters: dict[str, int | str] = {
-            name if name in COMMON else f"slurm_{name}": int(value) if value.isdigit() else value
-            for name, value in {"timeout_min": str(TIMEOUT_MIN), **settings}.items()
-        }
-        try:
-            self._executor.update_parameters(**parameters)
-        except (AssertionError, NameError, TypeError, ValueError) as error:
-            raise UsageError(f"--slurm: {error}") from None
-
-    def start(self, job: Job) -> "SubmititJob":
-        """Submit a job. Until it ends its log has the place of submitit's own."""
-        threads = [f"{name}={self._threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
-        command = ["env", *(threads if self._threads else ()), *job.command]
-        try:
-            submitted = self._executor.submit(self._submitit.helpers.CommandFunction(command, verbose=True))
-        except self._submitit.core.utils.FailedJobError as error:
+            submitted = executor.submit(command)
+        except submitit.core.utils.FailedJobError as error:
             raise UsageError(f"the cluster refused the job {job.title}: {error}") from None
         job.log.write_text(f"submitit job {submitted.job_id}: {submitted.paths.stdout}\n", encoding="utf-8")
         return SubmititJob(submitted, job.log)
+
+    return start
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def training_s(plan: StudyPlan) -> float | None:
 
 
 def summary(plan: StudyPlan, jobs: int = 1) -> str:
-    """What a plan will make, what the store has already, and where that is known, how long it takes."""
+    """Entries that a plan will make and reuse, row by row, and the time of its training where it is known."""
     study = plan.study
     width = max(len(row.name) for row in study.rows)
     size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -14,10 +13,10 @@ from stav2a.evaluation.scores import from_json
 from stav2a.experiments.ablation import study_report
 from stav2a.experiments.ablation.launch import Job, Start, run_all
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, duration
-from stav2a.experiments.ablation.study_folder import RECORD, StudyFolder, new_record
+from stav2a.experiments.ablation.study_folder import StudyFolder, new_record
 from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, git_state, open_store, resolve
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError
-from stav2a.utils.files import check_writable
+from stav2a.utils.files import check_writable, write_json
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class StudyRunner:
         output, name = self.plan.output, self.plan.study.name
         check_writable(output)
         with self.plan.store.lock(f"study-{name}", f"study {name} in {output}"):
-            folder = StudyFolder.of(output, name)
+            folder = StudyFolder(output, name)
+            folder.logs.mkdir(parents=True, exist_ok=True)
             if self.again:
                 _print_line(f"set aside: {set_aside(self.plan)}; remove it when you don't need it")
             parent_id, failed = self._run_missing(folder, start)
@@ -87,7 +87,8 @@ class StudyRunner:
         with self._connect(record["tracking"].get(address), **tags) as tracker:
             parent_id = record["tracking"][address] = str(tracker.run_id)
             tracker.log_params({f"study.{key}": record[key] for key in ("baseline", "seeds", "overlay")})
-            _write_record(record, folder, tracker)
+            write_json(folder.record, record)
+            tracker.log_artifact(folder.record)
             began, began_s = datetime.datetime.now(), time.monotonic()
             codes = self._run_children(folder, parent_id, start)
             if codes:
@@ -95,7 +96,8 @@ class StudyRunner:
                 attempt = {"seconds": seconds, "runs": len(codes), "jobs": self.jobs}
                 record["attempts"] = [*record["attempts"], {"began": f"{began:%Y-%m-%d %H:%M}", **attempt}]
             record |= {"environment": environment(), "git": git_state(Path.cwd())}
-            _write_record(record, folder, tracker)
+            write_json(folder.record, record)
+            tracker.log_artifact(folder.record)
             failed = sum(code != 0 for code in codes)
             tracker.finish("FAILED" if failed else "FINISHED")
         return parent_id, failed
@@ -200,11 +202,6 @@ def set_aside(plan: StudyPlan) -> Path:
         if path.exists():
             path.rename(aside / f"{number:03}-{path.name}")
     return aside
-
-
-def _write_record(record: dict[str, Any], folder: StudyFolder, tracker: Tracker) -> None:
-    folder.write(record)
-    tracker.log_text(folder.record.read_text(encoding="utf-8"), RECORD)
 
 
 def _print_line(line: str) -> None:

@@ -65,7 +65,6 @@ class LoadedStudy:
 
     Args:
         name: Name of the file without its ending.
-        file: The study file.
         rows: Rows in the order of the table.
         baseline: Name of the baseline's row.
         metrics: Direction by metric.
@@ -78,7 +77,6 @@ class LoadedStudy:
     """
 
     name: str
-    file: Path
     rows: tuple[StudyRow, ...]
     baseline: str
     metrics: Mapping[str, str]
@@ -113,7 +111,7 @@ def load(
     """
     for binding in bindings:
         if _sets_seed(binding, trust=trust):
-            raise StudyError(f"--bind {binding!r}: a study sets the seeds. Write --seeds 0 1 2.")
+            raise StudyError(f"--bind {binding!r}: a study sets the seeds.", advice="Write --seeds 0 1 2.")
     read = recipe.load(path, root=Study, trust=trust)
     study, file = read.build(), read.named[0]
     places = {binding.parameter: binding.place for binding in read.bindings.values()}
@@ -133,7 +131,6 @@ def load(
             raise StudyError(message, places["metrics"].of(metric), did_you_mean(direction, DIRECTIONS))
     return LoadedStudy(
         name=file.stem,
-        file=file,
         rows=rows,
         baseline=study.baseline,
         metrics=dict(study.metrics),
@@ -164,9 +161,8 @@ def _check_seeds(seeds: Sequence[int], what: str, place: Place | None = None) ->
 
 def _rows(study: Study, folder: Path, place: Place, *, trust: bool) -> tuple[StudyRow, ...]:
     if not study.rows:
-        raise StudyError(
-            "study.rows is empty.", place, "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}"
-        )
+        advice = "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}"
+        raise StudyError("study.rows is empty.", place, advice)
     rows: list[StudyRow] = []
     for name, given in study.rows.items():
         row = _row(name, (given,) if isinstance(given, str) else given, folder, place.of(name), trust=trust)
@@ -181,10 +177,8 @@ def _rows(study: Study, folder: Path, place: Place, *, trust: bool) -> tuple[Stu
 
 def _builds_on(row: StudyRow, bare: Mapping[Path, str]) -> str | None:
     """Row of a bare recipe that comes last among the files which the row's recipe includes."""
-    included = [
-        bare[path] for path in parsing.lineage(row.recipes[0]) if bare.get(path, row.name) != row.name
-    ]
-    return included[-1] if included else None
+    names = [bare.get(path, row.name) for path in parsing.lineage(row.recipes[0])]
+    return next((name for name in reversed(names) if name != row.name), None)
 
 
 def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust: bool) -> StudyRow:
@@ -197,9 +191,8 @@ def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust
             raise StudyError(f"Row {name!r}: {part!r} is neither a recipe nor a binding.", place, advice)
     for binding in bindings:
         if _sets_seed(binding, trust=trust):
-            raise StudyError(
-                f"Row {name!r} binds run.seed.", place, "Every row gets the seeds of study.seeds."
-            )
+            advice = "Every row gets the seeds of study.seeds."
+            raise StudyError(f"Row {name!r} binds run.seed.", place, advice)
     recipes = tuple(
         own.resolve() if (own := folder / part).is_file() else parsing.find(part, Path.cwd(), place)
         for part in parts

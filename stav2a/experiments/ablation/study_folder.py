@@ -1,15 +1,14 @@
 """Folder of a study: its record, its tables and its page, and the log of every run."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan
 from stav2a.recipe import describing, parsing
 from stav2a.utils.errors import StaV2AError
-from stav2a.utils.files import write_json, write_text
+from stav2a.utils.files import write_text
 
 FORMAT = 2
 RECORD = "study.json"
@@ -19,31 +18,19 @@ class RecordError(StaV2AError):
     """A record of a study that this version can't read."""
 
 
-@dataclass(frozen=True)
 class StudyFolder:
     """The files of one study.
 
     Args:
-        path: The folder.
+        output: Folder of the run folders.
+        name: Name of the study.
     """
 
-    path: Path
-
-    @classmethod
-    def of(cls, output: Path, name: str) -> "StudyFolder":
-        """Folder of the study of this name; made if it is missing."""
-        folder = cls(output / "ablations" / name)
-        for path in (folder.path / "logs", folder.path / "diffs"):
-            path.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
-    def record(self) -> Path:
-        return self.path / RECORD
-
-    @property
-    def page(self) -> Path:
-        return self.path / "report.html"
+    def __init__(self, output: Path, name: str) -> None:
+        self.path = output / "ablations" / name
+        self.record = self.path / RECORD
+        self.page = self.path / "report.html"
+        self.logs = self.path / "logs"
 
     def table(self, ending: str) -> Path:
         """Table as Markdown, CSV or LaTeX: md, csv, tex."""
@@ -51,7 +38,7 @@ class StudyFolder:
 
     def log(self, run: PlannedRun) -> Path:
         """Output of a run's process."""
-        return self.path / "logs" / f"{run.row.file_name}-seed{run.seed}.log"
+        return self.logs / f"{run.row.file_name}-seed{run.seed}.log"
 
     def read(self) -> dict[str, Any]:
         """Record of an earlier attempt; {} where there is none that can be used."""
@@ -60,10 +47,6 @@ class StudyFolder:
         except (OSError, ValueError):
             return {}
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Write the record."""
-        write_json(self.record, record)
-
     def write_diff(self, run: PlannedRun, plan: StudyPlan) -> Path | None:
         """Write the difference of a run to the row it builds on, else to the baseline, which has none."""
         other = run.row.builds_on or plan.study.baseline
@@ -71,7 +54,7 @@ class StudyFolder:
             return None
         (against,) = (each for each in plan.runs if each.row.name == other and each.seed == run.seed)
         path = self.path / "diffs" / f"{run.row.file_name}-seed{run.seed}" / "diff.txt"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         changes = describing.diff(against.described, run.described)
         write_text(path, f"# {run.row.name}, against {other}\n{changes}\n")
         return path

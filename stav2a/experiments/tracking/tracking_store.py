@@ -46,44 +46,30 @@ class AddressError(TrackingError):
     exit_code = USAGE
 
 
-@dataclass(frozen=True)
 class TrackedRun:
     """A run in a tracking store.
 
-    Args:
+    Attributes:
         run_id: Identifier of the run.
         experiment_id: Identifier of its experiment.
         name: Name of the run.
         status: FINISHED, RUNNING, FAILED or KILLED.
+        started_s: Time of its start, in seconds since 1970.
         tags: Tags by name, without MLflow's own.
         params: Settings by name.
         metrics: Value of each metric at its highest step.
-        started_s: Time of its start, in seconds since 1970.
     """
 
-    run_id: str
-    experiment_id: str
-    name: str
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    started_s: float
-
-    @classmethod
-    def of(cls, run: Any) -> "TrackedRun":
-        """The run from MLflow's own object."""
-        info, data = run.info, run.data
-        return cls(
-            run_id=info.run_id,
-            experiment_id=info.experiment_id,
-            name=info.run_name,
-            status=info.status,
-            tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
-            params=dict(data.params),
-            metrics=dict(data.metrics),
-            started_s=info.start_time / 1000,
-        )
+    def __init__(self, run: Any) -> None:  # as MLflow has it
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.name: str = run.info.run_name
+        self.status: str = run.info.status
+        self.started_s: float = run.info.start_time / 1000
+        tags = run.data.tags.items()
+        self.tags: dict[str, str] = {name: value for name, value in tags if not name.startswith("mlflow.")}
+        self.params: dict[str, str] = dict(run.data.params)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
 
 
 @dataclass(frozen=True)
@@ -171,7 +157,7 @@ class TrackingStore:
         experiments = [each.experiment_id for each in self.client.search_experiments()]
         order = ["attributes.start_time DESC"]
         found = self.client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
-        return [TrackedRun.of(run) for run in found]
+        return [TrackedRun(run) for run in found]
 
     def children(self, run_id: str) -> list[TrackedRun]:
         """Runs with this parent, newest first."""
@@ -184,7 +170,7 @@ class TrackingStore:
             TrackingError: The store does not hold it.
         """
         try:
-            return TrackedRun.of(self.client.get_run(run_id))
+            return TrackedRun(self.client.get_run(run_id))
         except self.mlflow.exceptions.MlflowException as error:
             raise self.error(f"it holds no run {run_id}.", "Name another run.") from error
 
@@ -270,18 +256,19 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
     if uri is None:
         uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
     if uri is None:
-        return _sqlite(root.resolve() / "mlflow.db", "", "the default store")
+        uri, origin = f"sqlite:///{root.resolve()}/mlflow.db", "the default store"
     uri = uri.strip()
     if uri.lower() == "none":
         return None
     given = TrackingStore(uri, origin)
-    if uri != "databricks":
-        _check_spelling(given)
+    _check_spelling(given)
     if given.scheme == "sqlite":
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        return _sqlite(Path(path).expanduser().resolve(), mark + query, origin)
-    artifacts = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
-    return TrackingStore(uri.rstrip("/"), origin, artifacts)
+        database = Path(path).expanduser().resolve()
+        artifacts = (database.parent / "mlartifacts").as_uri()
+        return TrackingStore(f"sqlite:///{database}{mark}{query}", origin, artifacts)
+    beside = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
+    return TrackingStore(uri.rstrip("/"), origin, beside)
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
@@ -305,17 +292,14 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     return store
 
 
-def _sqlite(database: Path, query: str, origin: str) -> TrackingStore:
-    return TrackingStore(f"sqlite:///{database}{query}", origin, (database.parent / "mlartifacts").as_uri())
-
-
 def _check_spelling(given: TrackingStore) -> None:
     uri, scheme = given.uri, given.scheme
     if scheme == "sqlite":
         valid = bool(re.match(r"sqlite:///(?!:memory:)[^?]", uri))
+    elif scheme == "databricks":
+        valid = uri == scheme or "://" in uri
     else:
-        named = "://" in uri and (urlsplit(uri).hostname or scheme == "databricks")
-        valid = scheme in SCHEMES and bool(named)
+        valid = scheme in SCHEMES and "://" in uri and bool(urlsplit(uri).hostname)
     if not valid:
         message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
         raise AddressError(message, advice=_advice(uri, scheme))
@@ -358,17 +342,13 @@ def _check_file(store: TrackingStore, database: Path) -> None:
                 head = file.read(16)
             if head and head != b"SQLite format 3\0":
                 raise store.error("the file is not an SQLite database.", "Choose another file.")
-            if head and not _is_mlflow(database):
+            with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+                tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if tables and ("alembic_version",) not in tables:
                 raise store.error("the database belongs to another program.", "Choose another file.")
     except (OSError, sqlite3.Error) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise store.error(f"it can't be written ({problem}).", "Choose a place that can.") from error
-
-
-def _is_mlflow(database: Path) -> bool:
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    return not found or ("alembic_version",) in found
 
 
 def _check_host(store: TrackingStore) -> None:

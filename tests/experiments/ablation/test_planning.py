@@ -170,7 +170,7 @@ def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, messa
 
 
 def test_the_seed_is_not_for_a_binding_to_set():
-    with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds. Write --seeds 0 1 2."):
+    with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds.\n  Write --seeds 0 1 2."):
         study.load(TWO_ROWS, bindings=["run.seed = 3"])
 
 

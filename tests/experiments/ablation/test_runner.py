@@ -118,7 +118,10 @@ def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
 
 
 def test_killed_half_way_and_started_again_it_comes_to_the_same(first, study, tmp_path):
-    shutil.copytree(first.folder.parents[1] / "store", tmp_path / "store")
+    """With the first row's run finished, so that only the second one is killed."""
+    (pretrained,) = first.folder.parents[1].glob("pretrained_t2a-*/model.safetensors")
+    for folder in (first.folder.parents[1] / "store", pretrained.parent):
+        shutil.copytree(folder, tmp_path / folder.name)
     with subprocess.Popen(
         command(tmp_path, *study), cwd=ROOT, env=ALONE, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL,
