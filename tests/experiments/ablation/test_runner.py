@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from stav2a.cli.main import main
+
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 STUDY = """include 'ablations/base.gin'
@@ -105,13 +107,8 @@ def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
 
 
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
-    shared = first.folder.parents[1]
-    elsewhere = subprocess.run(
-        [sys.executable, "-m", "stav2a", "ablation", "--report", "mine", "--output", str(tmp_path),
-         "--tracking-uri", f"sqlite:///{shared}/mlflow.db"],
-        cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert elsewhere.returncode == 0, elsewhere.stderr
+    uri = f"sqlite:///{first.folder.parents[1]}/mlflow.db"
+    assert main(["ablation", "--report", "mine", "--output", str(tmp_path), "--tracking-uri", uri]) == 0
     written = tmp_path / "ablations" / "mine"
     assert (written / "table.csv").read_text() == (first.folder / "table.csv").read_text()
     assert (written / "report.html").stat().st_size > 100_000
