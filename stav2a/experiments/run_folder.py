@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,21 +112,8 @@ class RunFolder:
         self.add(tracking={**places, place: {**places.get(place, {}), **facts}})
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """Result of a finished run.
-
-    Args:
-        experiment: The run's recipe.
-        model: Trained model, in evaluation mode.
-    """
-
-    experiment: Experiment
-    model: STAV2A
-
-
-def load(run: Path, *, trust: bool = False) -> FinishedRun:
-    """Load the model of a run folder.
+def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
+    """Load the recipe and the trained model, in evaluation mode, of a run folder.
 
     Args:
         run: The folder.
@@ -162,4 +148,4 @@ def load(run: Path, *, trust: bool = False) -> FinishedRun:
             "run or version.",
             advice=f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}",
         ) from None
-    return FinishedRun(experiment, model.eval())
+    return experiment, model.eval()

@@ -257,7 +257,7 @@ def test_weights_of_another_model(copy, videos, tmp_path, capsys, weights):
 
 
 def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
-    state = run_folder.load(copy.path).model.state_dict()
+    state = run_folder.load(copy.path)[1].state_dict()
     next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
     save_tensors(copy.weights, state)
     assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1

@@ -81,24 +81,22 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     (run_folder,) = tmp_path.glob("cn_onset_gvf-*")
     fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--workers", "1"]
     assert main(["prepare", *fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
-    cache, trained = PreparedFolder(tmp_path / "encoded"), load(run_folder)
+    cache, (experiment, model) = PreparedFolder(tmp_path / "encoded"), load(run_folder)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
-    ready = corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector"))
-    e_v = encode_frames(trained.model, PreparedFolder(prepared).tensor("frames")[:2])
+    ready = corpus.prepared_tensors(cache, model, experiment.described("onset_detector"))
+    e_v = encode_frames(model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
-    wanted, wanted_mask = encode_texts(trained.model, [clip.caption for clip in cache.clips])(rows, drop)
+    wanted, wanted_mask = encode_texts(model, [clip.caption for clip in cache.clips])(rows, drop)
     assert torch.equal(mask, wanted_mask[:, : mask.shape[1]])
     counted = mask[..., None]
     torch.testing.assert_close(e_text * counted, wanted[:, : mask.shape[1]] * counted, atol=2e-3, rtol=1e-3)
     with torch.no_grad():
-        trained.model.feature_encoder.video_project_head.bias += 1
+        model.feature_encoder.video_project_head.bias += 1
     with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
         ready.features()
     with torch.no_grad():
-        next(trained.model.text_encoder.parameters()).add_(1)
+        next(model.text_encoder.parameters()).add_(1)
     with pytest.raises(PreparedFolderError, match="holds what another text_encoder made"):
-        corpus.prepared_tensors(cache, trained.model, trained.experiment.described("onset_detector")).texts(
-            rows, drop
-        )
+        corpus.prepared_tensors(cache, model, experiment.described("onset_detector")).texts(rows, drop)
