@@ -78,7 +78,7 @@ def test_annotations_are_there_and_fit_the_defaults(entry):
 def test_defaults_can_be_written_in_a_recipe(entry):
     for name, default in defaults(entry).items():
         text = f"{entry.selector}.{name} = {format_value(default)}"
-        (statement,) = _statements(text, None)
+        ((statement, _),) = _statements(text, None)
         read = statement.value
         assert (repr(read) if isinstance(read, Reference) else format_value(read)) == format_value(default)
 

@@ -1,9 +1,9 @@
 """`stav2a ablation`: run a study and compare its rows, or write its report again."""
 
-import os
 import shlex
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +13,10 @@ from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pai
 from stav2a.utils.errors import SUCCESS, UsageError
 
 if TYPE_CHECKING:
-    from stav2a.experiments.ablation.launch import Launcher
+    from stav2a.experiments.ablation.launch import Start
 
 MOST_JOBS = 4  # by default; a run takes about 2 GB
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 EXAMPLES = """
   stav2a ablation --gin ablations/table3.gin                       the paper's Table III, three seeds
@@ -26,8 +27,8 @@ EXAMPLES = """
 
 A study file names rows; each is a recipe, or a recipe with bindings (ablations/README.md). Every row is
 run with every seed, in a process of its own; stages that rows share are trained once. Killed at any
-moment, the same command goes on where it was. A run that fails is reported with its log, and the others
-go on.
+moment, the same command continues where it was. A run that fails is reported with its log, and the others
+continue.
 """
 
 
@@ -94,25 +95,21 @@ def ablation(
         return _report(report, output, tracking_uri)
     if slurm and not cluster:
         raise UsageError("--slurm sets nothing without --cluster slurm.")
-    from stav2a.experiments.ablation import planning, runner, study  # not above: help comes at once
+    from stav2a.experiments.ablation import planning, study  # not above: help comes at once
+    from stav2a.experiments.ablation.runner import StudyRunner
+    from stav2a.experiments.tracking.environment import usable_cpus
 
-    loaded = study.load(gin[0], trust=trust_recipe)
-    overlay = planning.Overlay(tuple(gin[1:]), tuple(bind), trust_recipe)
-    planned = planning.plan(loaded.with_seeds(tuple(seeds) or None), output, overlay)
+    loaded = study.load(gin[0], gin[1:], bind, seeds=seeds, trust=trust_recipe)
+    planned = planning.plan(loaded, output)
     if jobs is None:
-        jobs = len(planned.runs) if cluster == Cluster.SLURM else min(_processors(), MOST_JOBS)
-    print(planning.told(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
+        jobs = len(planned.runs) if cluster == Cluster.SLURM else min(usable_cpus(), MOST_JOBS)
+    print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
     if plan:
         return SUCCESS
-    settings = runner.StudySettings(
-        output=output,
-        uri=tracking_uri,
-        jobs=jobs,
-        launcher=lambda folder: _launcher(cluster, dict(slurm), jobs, folder.path / "logs" / "submitit"),
-        command=shlex.join(["stav2a", *sys.argv[1:]]),
-        again=again,
-    )
-    return runner.run_study(planned, settings)
+    command = shlex.join(["stav2a", *sys.argv[1:]])
+    runner = StudyRunner(planned, tracking_uri, jobs, command, again=again)
+    logs = output / "ablations" / loaded.name / "logs" / "submitit"
+    return runner.run(_start(cluster, dict(slurm), max(1, usable_cpus() // jobs), logs))
 
 
 def _report(study: str, output: Path, tracking_uri: str | None) -> int:
@@ -124,18 +121,16 @@ def _report(study: str, output: Path, tracking_uri: str | None) -> int:
     store = open_store(tracking_uri, output)
     parent = store.study(study)
     check_writable(output)
-    print(study_report.report(store, parent, StudyFolder.of(output, parent.tags["study"])))
+    folder = StudyFolder(output, parent.tags["study"])
+    folder.path.mkdir(parents=True, exist_ok=True)
+    print(study_report.report(store, parent, folder))
     return SUCCESS
 
 
-def _launcher(cluster: Cluster | None, slurm: dict[str, str], jobs: int, logs: Path) -> "Launcher":
-    from stav2a.experiments.ablation.launch import LocalLauncher, SubmititLauncher
+def _start(cluster: Cluster | None, slurm: dict[str, str], threads: int, logs: Path) -> "Start":
+    """Function that starts a job, here with so many threads or on a cluster."""
+    from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
 
     if cluster:
-        return SubmititLauncher(cluster, logs, slurm)
-    threads = str(max(1, _processors() // jobs))
-    return LocalLauncher({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads})
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return submitit_start(cluster, logs, slurm)
+    return partial(LocalProcess, environment={name: str(threads) for name in THREADS})

@@ -36,9 +36,9 @@ def dashboard(
         parent = store.study(study)
         print(f"{study}: {store.compare_url(store.children(parent.run_id), base)}", flush=True)
     if store.is_server:
-        print(f"all runs: {store.address}", flush=True)
+        print(f"all runs: {store}", flush=True)
         return SUCCESS
     print(f"all runs: {base}  (Ctrl-C ends)", flush=True)
-    command = ["ui", "--backend-store-uri", store.address.uri, "--host", HOST, "--port", str(port)]
+    command = ["ui", "--backend-store-uri", store.uri, "--host", HOST, "--port", str(port)]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     return subprocess.run([sys.executable, "-m", "mlflow", *command], env=quiet, check=False).returncode

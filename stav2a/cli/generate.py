@@ -69,16 +69,15 @@ def generate(
     from stav2a.sampling.video_to_audio import video_to_audio
     from stav2a.utils.files import check_writable
 
-    finished = run_folder.load(run, trust=trust_recipe)
+    experiment, model = run_folder.load(run, trust=trust_recipe)
     check_writable(output)
     prompt = prompt.strip()
     if not prompt and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
-    experiment = finished.experiment
     weight = experiment.guidance_scale if guidance is None else guidance
     make_sound = partial(
         video_to_audio,
-        finished.model,
+        model,
         sampler=experiment.sampler(),
         scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
         prompt=prompt,

@@ -136,8 +136,7 @@ def _recipe(gin: list[str], bind: list[str], run: Path | None, trust: bool) -> t
     if run:
         from stav2a.experiments.run_folder import load
 
-        finished = load(run, trust=trust)
-        return finished.experiment, finished.model
+        return load(run, trust=trust)
     from stav2a import recipe
     from stav2a.experiments.experiment import Experiment
 

@@ -1,4 +1,4 @@
-"""One recipe carried out in its run folder: run, written down, tracked; or answered from there."""
+"""Execution of one recipe in its run folder: train, evaluate, write and track; or answer from the folder."""
 
 import json
 import sys
@@ -13,7 +13,8 @@ from stav2a.evaluation.scores import figures, from_json, per_clip, to_json
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.experiments.steps import RunOutcome, RunSteps
-from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, git_state, resolve
+from stav2a.experiments.tracking import PARENT, connect, environment, git_state, resolve
+from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing, parsing
@@ -24,17 +25,17 @@ from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import check_writable, exclusive, write_json, write_text
+from stav2a.utils.files import check_writable, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
-SAMPLES = 8  # clips to hear and to see
+SAMPLES = 8  # clips in the report
 
 
 def explain(loaded: recipe.Recipe[Experiment]) -> str:
-    """What a recipe comes to: its lineage, its signature, every parameter, then as comments what it costs.
+    """Recipe in full: its lineage, its signature and every parameter, then as comments the model's cost.
 
     Raises:
-        ValueError: The recipe's values can't be, or its parts don't go together.
+        ValueError: A value of the recipe is wrong, or its parts don't fit together.
     """
     experiment = loaded.build()
     lineage = " -> ".join(parsing.shown(path) for path in loaded.files)
@@ -43,7 +44,7 @@ def explain(loaded: recipe.Recipe[Experiment]) -> str:
 
 
 def _audited(experiment: Experiment) -> list[str]:
-    """What the model costs, and what is missing for it."""
+    """Cost of the model, and the files that are missing for it."""
     stages = [
         (describing.describe(factory)["component"].split(".")[1], factory()) for factory in experiment.stages
     ]
@@ -56,24 +57,24 @@ def _audited(experiment: Experiment) -> list[str]:
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
         reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
-        return [f"what the model costs can't be told without its weights: {reason}"]
+        return [f"the model's cost can't be computed without its weights: {reason}"]
     missing = audit.missing_weights(requested) + audit.missing_data(experiment.described("dataset"))
     return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]
 
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """Where, and as what, a run is tracked.
+    """Options of a run's tracking.
 
     Args:
-        uri: See `tracking.connect`.
+        uri: Address of the store; see `tracking.connect`.
         experiment: MLflow experiment.
-        run_name: Name of the run there; the recipe's without one.
+        run_name: Name of the run there; by default the recipe's.
         tags: Further tags; `mlflow.parentRunId` makes it the child of another run.
-        attached: Files to keep with it.
+        attached: Files to log with it.
 
     Raises:
-        UsageError: A file that is not there.
+        UsageError: A file is missing.
     """
 
     uri: str | None = None
@@ -88,94 +89,97 @@ class TrackingOptions:
                 raise UsageError(f"--attach {path}: there is no such file.")
 
     def place(self, output: Path) -> str:
-        """A name for the store, and the parent in it: one run folder can be tracked in several."""
+        """Key of the store and of the parent in it: one run folder can be tracked in several."""
         store = resolve(self.uri, output)
         return " ".join([str(store or "none"), self.tags.get(PARENT, "")]).strip()
 
 
-def execute(loaded: recipe.Recipe[Experiment], output: Path, tracked: TrackingOptions) -> str:
+def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions) -> str:
     """Run a recipe, or take the answer of an earlier run of the same; track it where it is not yet.
 
     Args:
         loaded: The recipe.
-        output: Holds the run folders, the store and, by default, the tracking database.
-        tracked: Where, and as what.
+        output: Folder of the run folders, the store and, by default, the tracking database.
+        options: Options of its tracking.
 
     Returns:
-        The table of scores, and where everything is; "" in a process that is not the main one.
+        The table of scores, and the places of all results; "" in a process that is not the main one.
     """
-    folder = RunFolder(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
-    if not distributed.is_main():
-        _take_part(loaded, output)
+    folder, store = RunFolder.of(output, loaded), Store.of(output)
+    if not distributed.is_main():  # it trains with the others and writes nothing
+        if not distributed.broadcast_from_main():
+            RunSteps(loaded.build(), store, lambda *loss: None, lambda line: None).train()
         return ""
     check_writable(output)
-    place = tracked.place(output)
-    with exclusive(output / "store" / "locks" / folder.path.name, f"run {folder.path}"):
-        distributed.broadcast_from_main(folder.finished)
-        if not (folder.finished and folder.tracked(place).get("whole")):
-            _make(loaded, folder, output, tracked, place)
-    return _answer(folder, place)
+    place = options.place(output)
+    with store.lock(folder.path.name, f"run {folder.path}"):
+        if distributed.broadcast_from_main(folder.finished) and folder.tracked(place).get("whole"):
+            scores: Sequence[Score] = from_json(folder.scores.read_text())
+        else:
+            scores = _run_and_track(loaded, folder, store, options, place)
+    places = {
+        "report": folder.report,
+        "samples": folder.samples,
+        "model": folder.weights,
+        "tracking": folder.tracked(place)["where"],
+    }
+    return tables.table(scores) + "\n" + "\n".join(f"{name:9}{at}" for name, at in places.items())
 
 
-def _take_part(loaded: recipe.Recipe[Experiment], output: Path) -> None:
-    """All that a process does which is not the main one: it trains with the others and writes nothing."""
-    if not distributed.broadcast_from_main():
-        RunSteps(loaded.build(), Store(output / "store"), lambda *loss: None, lambda line: None).train()
-
-
-def _make(
-    loaded: recipe.Recipe[Experiment], folder: RunFolder, output: Path, tracked: TrackingOptions, place: str
-) -> None:
+def _run_and_track(
+    loaded: recipe.Recipe[Experiment], folder: RunFolder, store: Store, options: TrackingOptions, place: str
+) -> Sequence[Score]:
+    """Run the recipe unless it is finished, and track the run."""
     name = loaded.named[0].stem
     tracker = connect(
-        tracked.uri,
-        output,
-        experiment=tracked.experiment,
-        run_name=tracked.run_name or name,
-        tags=tracked.tags,
+        options.uri,
+        folder.path.parent,
+        experiment=options.experiment,
+        run_name=options.run_name or name,
+        tags=options.tags,
         run_id=folder.tracked(place).get("run"),
     )
+
+    def log(metric: str, value: float, step: int) -> None:
+        tracker.log_metrics({metric: value}, step=step)
+
     with tracker:
-        if not folder.finished:
-            facts = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
-            folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=facts)
-            _begin(loaded, folder, tracker, place)
-            _run(loaded, folder, tracker, output)
+        finished = folder.finished
+        if not finished:
+            known = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
+            folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=known)
+        facts = folder.facts()
+        tracker.set_tags(
+            {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
+        )
+        tracker.log_params(describing.flatten(loaded.described()))
+        tracker.log_params(_prefixed("version", facts["environment"]))
+        tracker.log_text(loaded.snapshot(), "snapshot.gin")
+        tracker.wait()
+        folder.add_tracked(place, run=tracker.run_id)
+        if finished:  # by an earlier process, which did not track it here
+            scores: Sequence[Score] = from_json(folder.scores.read_text())
+            log_losses(json.loads(folder.losses.read_text()), log)
         else:
-            _begin(loaded, folder, tracker, place)
-            _log_losses(folder, tracker)
-        _track(tracker, folder, tracked)
+            began = time.monotonic()
+            outcome = RunSteps(loaded.build(), store, log, _print_line).run()
+            folder.add(seconds=round(time.monotonic() - began, 1))
+            _write(loaded, folder, outcome)
+            folder.add(finished=True)
+            scores = outcome.scores
+        tracker.log_metrics(figures(scores))
+        tracker.log_table(per_clip(scores), "per_clip.json")
+        for path in (folder.scores, folder.report, *options.attached):
+            tracker.log_artifact(path)
+        for path in sorted(folder.samples.iterdir()):
+            tracker.log_artifact(path, "samples")
         where = tracker.where()
     folder.add_tracked(place, where=where, whole=True)
+    return scores
 
 
-def _begin(loaded: recipe.Recipe[Experiment], folder: RunFolder, tracker: Tracker, place: str) -> None:
-    facts = folder.facts()
-    tags = {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
-    tracker.set_tags(tags)
-    tracker.log_params(describing.flatten(loaded.described()))
-    tracker.log_params(_prefixed("version", facts["environment"]))
-    tracker.log_text(loaded.snapshot(), "snapshot.gin")
-    tracker.wait()
-    folder.add_tracked(place, run=tracker.run_id)
-
-
-def _run(loaded: recipe.Recipe[Experiment], folder: RunFolder, tracker: Tracker, output: Path) -> None:
-    began = time.monotonic()
-    outcome = _pipeline(loaded, Store(output / "store"), tracker).run()
-    folder.add(seconds=round(time.monotonic() - began, 1))
-    _write(loaded, folder, outcome)
-    folder.add(finished=True)
-
-
-def _pipeline(loaded: recipe.Recipe[Experiment], store: Store, tracker: Tracker) -> RunSteps:
-    def log(name: str, value: float, step: int) -> None:
-        tracker.log_metrics({name: value}, step=step)
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    return RunSteps(loaded.build(), store, log, tell)
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
@@ -206,35 +210,6 @@ def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOut
             "Environment": {**facts["environment"], **_prefixed("git", facts["git"])},
         },
     )
-
-
-def _log_losses(folder: RunFolder, tracker: Tracker) -> None:
-    """The losses of a run that was not tracked here while it trained."""
-    log_losses(
-        json.loads(folder.losses.read_text()),
-        lambda name, value, step: tracker.log_metrics({name: value}, step=step),
-    )
-
-
-def _track(tracker: Tracker, folder: RunFolder, tracked: TrackingOptions) -> None:
-    scores = from_json(folder.scores.read_text())
-    tracker.log_metrics(figures(scores))
-    tracker.log_table(per_clip(scores), "per_clip.json")
-    for path in (folder.scores, folder.report, *tracked.attached):
-        tracker.log_artifact(path)
-    for path in sorted(folder.samples.iterdir()):
-        tracker.log_artifact(path, "samples")
-
-
-def _answer(folder: RunFolder, place: str) -> str:
-    table = tables.table(from_json(folder.scores.read_text()))
-    places = {
-        "report": folder.report,
-        "samples": folder.samples,
-        "model": folder.weights,
-        "tracking": folder.tracked(place)["where"],
-    }
-    return table + "\n" + "\n".join(f"{name:9}{place}" for name, place in places.items())
 
 
 def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, str]:

@@ -109,19 +109,24 @@ class Experiment:
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """An entry of the store that a run takes from there, or makes and leaves there.
+    """Entry of the store that a run takes from there, or makes and leaves there.
 
     Args:
-        kind: Kind of entry in the store: clips, filter, stage, features, latents, classifier, flows.
-        name: Name for display.
-        key: Signature of all that the entry depends on.
+        kind: Kind of the entry: clips, filter, stage, features, latents, classifier, flows.
+        key: Signature of all that it depends on.
+        name: Name among the entries of its kind, where there are several: the stage's.
         steps: Optimizer steps; 0 where nothing is trained.
     """
 
     kind: str
-    name: str
     key: str
+    name: str = ""
     steps: int = 0
+
+    @property
+    def title(self) -> str:
+        """Name for messages."""
+        return self.name or {"clips": "data", "flows": "optical flow"}.get(self.kind, self.kind)
 
 
 class Keys:
@@ -191,13 +196,13 @@ class Keys:
         keys, classifier = self.by_kind, self.experiment.classifier
         steps = [classifier(classes=1).steps] if classifier else []
         return [
-            StoreEntry("clips", "data", keys["clips"]),
-            *(StoreEntry("filter", "filter", keys["clips"] + key) for key in self.filters),
-            *(StoreEntry("stage", each.name, each.key, each.stage.steps) for each in self.planned),
-            StoreEntry("features", "features", keys["features"]),
-            StoreEntry("latents", "latents", keys["latents"]),
-            *(StoreEntry("classifier", "classifier", keys["classifier"], each) for each in steps),
-            StoreEntry("flows", "optical flow", keys["flows"]),
+            StoreEntry("clips", keys["clips"]),
+            *(StoreEntry("filter", keys["clips"] + key) for key in self.filters),
+            *(StoreEntry("stage", each.key, each.name, each.stage.steps) for each in self.planned),
+            StoreEntry("features", keys["features"]),
+            StoreEntry("latents", keys["latents"]),
+            *(StoreEntry("classifier", keys["classifier"], steps=each) for each in steps),
+            StoreEntry("flows", keys["flows"]),
         ]
 
 

@@ -1,8 +1,7 @@
-"""A run's folder: what is in it, and how to tell whose it is."""
+"""Folder of a run: its files, its facts, and the finished model."""
 
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ from stav2a.utils.store import load_tensors
 
 FORMAT = 1
 
+logger = logging.getLogger(__name__)
+
 
 class RunFolderError(StaV2AError):
-    """A folder that is not a run's, or is another's."""
+    """A folder that holds no run, or another one."""
 
     exit_code = USAGE
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run.
 
@@ -32,48 +32,54 @@ class RunFolder:
         path: The folder.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts_file = path / "run.json"
+        self.snapshot = path / "snapshot.gin"
+        self.weights = path / "model.safetensors"
+        self.scores = path / "scores.json"
+        self.losses = path / "losses.json"
+        self.report = path / "report.html"
+        self.samples = path / "samples"
 
-    @property
-    def snapshot(self) -> Path:
-        return self.path / "snapshot.gin"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def scores(self) -> Path:
-        return self.path / "scores.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def losses(self) -> Path:
-        return self.path / "losses.json"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
+    @classmethod
+    def of(cls, output: Path, loaded: recipe.Recipe[Experiment]) -> "RunFolder":
+        """Folder of a recipe's run, there or not."""
+        return cls(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run in the folder."""
-        return (self.path / "run.json").is_file()
+        """True where the folder holds a run."""
+        return self.facts_file.is_file()
 
     @property
     def finished(self) -> bool:
-        """Whether its run came to its end."""
-        return self.begun and bool(self.check().get("finished"))
+        """True where its run is complete."""
+        return self.begun and bool(self.facts().get("finished"))
 
     def facts(self) -> dict[str, Any]:
-        """What `begin` wrote, and what was added since."""
-        return json.loads((self.path / "run.json").read_text())
+        """Facts of the run: what `begin` wrote, and what was added since.
+
+        Raises:
+            RunFolderError: There is no run in the folder, or one of another version.
+        """
+        try:
+            facts = json.loads(self.facts_file.read_text())
+        except (OSError, ValueError):
+            raise RunFolderError(
+                f"{self.path} is not a run folder: it has no readable run.json.",
+                advice="Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d.",
+            ) from None
+        found = facts.get("format") if isinstance(facts, dict) else None
+        if found != FORMAT:
+            raise RunFolderError(
+                f"{self.path} was written in format {found}, this version reads {FORMAT}.",
+                advice=f"Run its recipe again: python -m stav2a.run --gin {self.snapshot}",
+            )
+        return facts
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
-        """Make the folder, or go on in it.
+        """Make the folder, or continue in it.
 
         Raises:
             RunFolderError: It holds a run of another configuration.
@@ -81,69 +87,33 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self.begun:
-            found = self.check()
+            found = self.facts()
             if found["signature"] != signature:
                 raise RunFolderError(
                     f"{self.path} holds a run of another configuration "
-                    f"({found['signature'][:8]}, this one is {signature[:8]}). Choose another --output."
+                    f"({found['signature'][:8]}, this one is {signature[:8]}).",
+                    advice="Choose another --output.",
                 )
             facts = {**found, **facts}
         write_text(self.snapshot, snapshot)
-        write_json(self.path / "run.json", {**facts, "signature": signature, "format": FORMAT})
+        write_json(self.facts_file, {**facts, "signature": signature, "format": FORMAT})
 
     def add(self, **facts: Any) -> None:
-        """Write down something more."""
-        write_json(self.path / "run.json", {**self.facts(), **facts})
+        """Add facts."""
+        write_json(self.facts_file, {**self.facts(), **facts})
 
     def tracked(self, place: str) -> dict[str, Any]:
-        """What is known of it in a tracking store: its `run`, `where` to look, whether it is `whole`."""
+        """Facts of its run in a tracking store: the identifier `run`, `where` it is shown, `whole`."""
         return self.facts().get("tracking", {}).get(place, {}) if self.begun else {}
 
-    def add_tracked(self, place: str, **known: Any) -> None:
-        """Write down more of it."""
+    def add_tracked(self, place: str, **facts: Any) -> None:
+        """Add facts of its run in a tracking store."""
         places = self.facts().get("tracking", {})
-        self.add(tracking={**places, place: {**places.get(place, {}), **known}})
-
-    def check(self) -> dict[str, Any]:
-        """The run's facts.
-
-        Raises:
-            RunFolderError: There is no run in the folder, or one of another version.
-        """
-        try:
-            facts = self.facts()
-        except (OSError, ValueError):
-            raise RunFolderError(
-                f"{self.path} is not a run folder: it has no readable run.json. "
-                "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
-            ) from None
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            found = facts.get("format") if isinstance(facts, dict) else None
-            raise RunFolderError(
-                f"{self.path} was written in format {found}, this version reads {FORMAT}. "
-                "Run its recipe again: python -m stav2a.run --gin " + str(self.path / "snapshot.gin")
-            )
-        return facts
+        self.add(tracking={**places, place: {**places.get(place, {}), **facts}})
 
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a finished run leaves.
-
-    Args:
-        experiment: Its recipe.
-        model: With its weights, in evaluation mode.
-    """
-
-    experiment: Experiment
-    model: STAV2A
-
-
-def load(run: Path, *, trust: bool = False) -> FinishedRun:
-    """The model of a run folder.
+def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
+    """Load the recipe and the trained model, in evaluation mode, of a run folder.
 
     Args:
         run: The folder.
@@ -154,12 +124,12 @@ def load(run: Path, *, trust: bool = False) -> FinishedRun:
         RecipeError: A component of its recipe is not installed here.
     """
     folder = RunFolder(run)
-    facts = folder.check()
+    facts = folder.facts()
     for file in (folder.snapshot, folder.weights):
         if not file.is_file():
             raise RunFolderError(
-                f"{run} holds no finished run: {file.name} is missing. "
-                "Give the `stav2a run` command that began it again; it goes on where it stopped."
+                f"{run} holds no finished run: {file.name} is missing.",
+                advice="Give the `stav2a run` command that began it again; it continues where it stopped.",
             )
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("signature"):
@@ -175,6 +145,7 @@ def load(run: Path, *, trust: bool = False) -> FinishedRun:
     except (SafetensorError, RuntimeError):
         raise RunFolderError(
             f"{folder.weights} does not fit {folder.snapshot.name} beside it: it is damaged, or from another "
-            f"run or version. Run the recipe again: python -m stav2a.run --gin {folder.snapshot}"
+            "run or version.",
+            advice=f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}",
         ) from None
-    return FinishedRun(experiment, model.eval())
+    return experiment, model.eval()

@@ -7,8 +7,8 @@ errors where nothing is wrong, runs any import, and does not keep the line of a 
 import importlib
 import os
 import tokenize
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,24 @@ class RecipeError(StaV2AError):
 
 @dataclass(frozen=True)
 class Place:
-    """Line of a recipe, in a file or in a binding given by hand (`file` is None)."""
+    """Line of a recipe, in a file or in a binding given by hand (`file` is None).
+
+    Where a dictionary is bound, `lines` has the line of each of its keys.
+    """
 
     file: Path | None
     line: int
     text: str = ""
+    lines: Mapping[Any, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.file is None:
             return f'In binding "{self.text.strip()}"'
         return f'In file "{shown(self.file)}", line {self.line}'
+
+    def of(self, key: Any) -> "Place":
+        """Place of a key of the dictionary; of the binding where there is no such key."""
+        return replace(self, line=self.lines.get(key, self.line))
 
 
 def shown(path: Path) -> str:
@@ -190,8 +198,8 @@ def _read_file(parsed: ParsedFiles, path: Path, *, trust: bool | None, place: Pl
 def _read_text(parsed: ParsedFiles, text: str, path: Path | None, *, trust: bool | None) -> None:
     """Read one file or binding. With trust None only the includes are followed."""
     folder = path.parent if path else Path.cwd()
-    for statement in _statements(text, path):
-        place = Place(path, statement.location.line_num, text if path is None else "")
+    for statement, lines in _statements(text, path):
+        place = Place(path, statement.location.line_num, text if path is None else "", lines)
         if isinstance(statement, config_parser.IncludeStatement):
             included = find(statement.filename, folder, place)
             if included not in parsed.files:
@@ -230,35 +238,43 @@ class _Delegate(config_parser.ParserDelegate):
 
 
 class _Parser(config_parser.ConfigParser):
-    """gin's parser, with an error for two equal keys in a dictionary."""
+    """gin's parser, with the lines of dictionaries' keys and an error for two equal ones."""
 
     def __init__(self, text: str, path: Path | None) -> None:
         self._text, self._path = text, path
-        self._keys: list[list[Any]] = []  # of the containers that are open
+        self._open: list[dict[Any, int]] = []  # lines of the keys, of the containers that are open
+        self._lines: dict[int, dict[Any, int]] = {}  # the same of finished dictionaries, by their id
         super().__init__(text, _Delegate())
 
+    def lines(self, value: Any) -> Mapping[Any, int]:
+        """Lines of the keys of a parsed dictionary; empty for other values."""
+        return self._lines.get(id(value), {}) if isinstance(value, dict) else {}
+
     def _maybe_parse_container(self) -> tuple[bool, Any]:
-        self._keys.append([])
-        found = super()._maybe_parse_container()
-        self._keys.pop()
-        return found
+        self._open.append({})
+        found, value = super()._maybe_parse_container()
+        if lines := self._open.pop():
+            self._lines[id(value)] = lines
+        return found, value
 
     def _parse_dict_item(self) -> tuple[Any, Any]:
         line = self._current_token.start[0]
         key, value = super()._parse_dict_item()
-        if key in self._keys[-1]:
+        if key in self._open[-1]:
             place = Place(self._path, line, self._text)
             raise RecipeError(
                 f"The key {key!r} stands twice in one dictionary.", place, "Keep one of the two."
             )
-        self._keys[-1].append(key)
+        self._open[-1][key] = line
         return key, value
 
 
-def _statements(text: str, path: Path | None) -> Iterable[Any]:
-    """Statements as gin parses them; its errors become `RecipeError`."""
+def _statements(text: str, path: Path | None) -> Iterable[tuple[Any, Mapping[Any, int]]]:
+    """gin's statements, with the lines of dictionaries' keys; its errors become `RecipeError`."""
     try:
-        yield from _Parser(text, path)
+        parser = _Parser(text, path)
+        for statement in parser:
+            yield statement, parser.lines(getattr(statement, "value", None))
     except SyntaxError as error:
         line = error.lineno or 1
         raise RecipeError(

@@ -54,7 +54,7 @@ def train_stages(
     frozen = frozenset(slot for slot in BLOCKS if _came_with_weights(model.block(slot)))
     histories = {}
     for number, each in enumerate(planned, start=1):
-        found = distributed.broadcast_from_main(store.has("stage", each.key))
+        found = distributed.broadcast_from_main(store.has("stage", each.key, each.name))
         print_line(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
         weights, history, trained_here = train_once(
             partial(run, each.stage, frozen),
@@ -62,6 +62,7 @@ def train_stages(
             store=store,
             kind="stage",
             key=each.key,
+            name=each.name,
             facts={"stage": each.name, "steps": each.stage.steps},
         )
         load_part(model, weights)
@@ -80,6 +81,7 @@ def train_once(
     kind: str,
     key: str,
     facts: Mapping[str, Any],
+    name: str = "",
 ) -> tuple[dict[str, Tensor], History, bool]:
     """Train, in all processes of a run together, what the store does not have yet.
 
@@ -90,6 +92,7 @@ def train_once(
         kind: Kind of the entry.
         key: Key of the entry.
         facts: Facts to keep beside the duration.
+        name: Name of the entry among those of its kind.
 
     Returns:
         Weights and losses, and whether they were trained now.
@@ -99,7 +102,7 @@ def train_once(
     def make() -> Callable[[Path], None]:
         nonlocal trained_here
         trained_here, began = True, time.monotonic()
-        history = train(store.partial(kind, key))
+        history = train(store.partial(kind, key, name))
         seconds = round(time.monotonic() - began, 1)
 
         def fill(folder: Path) -> None:
@@ -109,7 +112,7 @@ def train_once(
 
         return fill
 
-    folder = store.obtain_together(kind, key, make)
+    folder = store.obtain_together(kind, key, make, name)
     history = json.loads((folder / "history.json").read_text())
     return load_tensors(folder / "model.safetensors"), history, trained_here
 

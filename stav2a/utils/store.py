@@ -1,4 +1,4 @@
-"""The store: finished results under the signature of all they depend on, and unfinished ones beside them."""
+"""Store of results, each under the signature of all it depends on, with unfinished ones beside them."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,10 @@ from stav2a.utils.files import atomic, exclusive
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of results. An entry is there whole or not at all.
+    """Folder of results. An entry is there whole or not at all.
+
+    An entry has a kind, a key (the signature of all it depends on) and, where there are several of a kind, a
+    name for the reader of the folder: `stage-joint-0c6233e3f1d2a4b5`.
 
     Args:
         root: The folder; made when first written to.
@@ -27,78 +30,104 @@ class Store:
 
     root: Path
 
-    def path(self, kind: str, key: str) -> Path:
-        """Where the entry is, or would be."""
-        return self.root / _name(kind, key)
+    @classmethod
+    def of(cls, output: Path) -> "Store":
+        """Store in a folder of runs."""
+        return cls(output / "store")
 
-    def has(self, kind: str, key: str) -> bool:
-        """Whether the entry is finished."""
-        return self.path(kind, key).is_dir()
+    def path(self, kind: str, key: str, name: str = "") -> Path:
+        """Folder of the entry, finished or not."""
+        return self._renamed(self.root, kind, key, name)
+
+    def has(self, kind: str, key: str, name: str = "") -> bool:
+        """True where the entry is finished."""
+        return self.path(kind, key, name).is_dir()
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The finished entry. Where it is not there, `make` fills it, in one process at a time.
-
-        Args:
-            kind: What it is.
-            key: All that it depends on.
-            make: Fills the folder it is given.
-        """
+        """Folder of the finished entry. Where it is missing, `make` fills it, in one process at a time."""
         if not self.has(kind, key):
             with self.exclusive(kind, key):
-                if not self.has(kind, key):  # it may have been made while we waited
+                if not self.has(kind, key):  # it may have been made in the meantime
                     with self.create(kind, key) as folder:
                         make(folder)
         return self.path(kind, key)
 
-    def obtain_together(self, kind: str, key: str, make: Callable[[], Callable[[Path], None]]) -> Path:
-        """The finished entry, where all processes of a run have to work on it at once.
+    def obtain_together(
+        self, kind: str, key: str, make: Callable[[], Callable[[Path], None]], name: str = ""
+    ) -> Path:
+        """Folder of the finished entry, where all processes of a run have to work on it at once.
 
         Args:
-            kind: What it is.
-            key: All that it depends on.
+            kind: Kind of the entry.
+            key: Signature of all it depends on.
             make: Called in every process of this run; what it returns fills a folder, in the main process.
+            name: Name of the entry among those of its kind.
         """
         with contextlib.ExitStack() as locked:
-            if distributed.is_main() and not self.has(kind, key):
-                locked.enter_context(self.exclusive(kind, key))
-            if not distributed.broadcast_from_main(self.has(kind, key)):
+            if distributed.is_main() and not self.has(kind, key, name):
+                locked.enter_context(self.exclusive(kind, key, name))
+            if not distributed.broadcast_from_main(self.has(kind, key, name)):
                 fill = make()
                 if distributed.is_main():
-                    with self.create(kind, key) as folder:
+                    with self.create(kind, key, name) as folder:
                         fill(folder)
             distributed.wait()
-        return self.path(kind, key)
+        return self.path(kind, key, name)
 
-    def exclusive(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
-        """Keep all other processes out that would make the same entry: they wait."""
-        return exclusive(self.root / "locks" / _name(kind, key), f"{kind} in {self.root}")
+    def exclusive(self, kind: str, key: str, name: str = "") -> contextlib.AbstractContextManager[None]:
+        """Lock of an entry: other processes that would make it wait."""
+        return self.lock(_label(kind, key, name), f"{kind} in {self.root}")
 
-    def partial(self, kind: str, key: str) -> Path:
-        """A folder for an unfinished entry's own checkpoints, kept until the entry is finished."""
-        folder = self.root / "partial" / _name(kind, key)
+    def lock(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
+        """Lock of this name; `what` is made under it, for the line that says that it is waited for."""
+        return exclusive(self.root / "locks" / name, what)
+
+    def partial(self, kind: str, key: str, name: str = "") -> Path:
+        """Folder for the checkpoints of an unfinished entry, kept until the entry is finished."""
+        folder = self._renamed(self.root / "partial", kind, key, name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def folders(self, kind: str, key: str, name: str = "") -> list[Path]:
+        """Folders of the entry that exist: the finished one, and the one of its checkpoints."""
+        paths = [self._renamed(folder, kind, key, name) for folder in (self.root, self.root / "partial")]
+        return [path for path in paths if path.exists()]
+
     @contextlib.contextmanager
-    def create(self, kind: str, key: str) -> Iterator[Path]:
-        """A new folder to fill, renamed into place when the block ends without an error."""
+    def create(self, kind: str, key: str, name: str = "") -> Iterator[Path]:
+        """Folder to fill, renamed into place when the block ends without an error."""
+        path = self.path(kind, key, name)
         self.root.mkdir(parents=True, exist_ok=True)
         folder = self.root / f".{kind}-{uuid.uuid4().hex}"
         folder.mkdir()
         try:
             yield folder
             try:
-                os.rename(folder, self.path(kind, key))
+                os.rename(folder, path)
             except OSError:  # another process has finished it first
-                if not self.has(kind, key):
+                if not path.is_dir():
                     raise
-            shutil.rmtree(self.root / "partial" / _name(kind, key), ignore_errors=True)
+            shutil.rmtree(self.root / "partial" / path.name, ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _renamed(self, folder: Path, kind: str, key: str, name: str) -> Path:
+        """Path of an entry in a folder; one that an older version wrote without its name gets it now."""
+        path = folder / _label(kind, key, name)
+        if name and not path.exists():
+            with contextlib.suppress(OSError):  # there is none
+                (folder / _label(kind, key)).rename(path)
+        return path
 
-def _name(kind: str, key: str) -> str:
-    return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+def _label(kind: str, key: str, name: str = "") -> str:
+    """Name of a folder or of a lock.
+
+    Example:
+        >>> _label("stage", "a", "joint"), _label("clips", "a")
+        ('stage-joint-ca978112ca1bbdca', 'clips-ca978112ca1bbdca')
+    """
+    return "-".join(part for part in (kind, name, hashlib.sha256(key.encode()).hexdigest()[:16]) if part)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

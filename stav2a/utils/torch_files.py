@@ -1,4 +1,4 @@
-"""Published checkpoint files: opened without running anything in them, and named by their sha256."""
+"""Published checkpoint files, opened without running anything in them and identified by their sha256."""
 
 import hashlib
 import pickle
@@ -31,17 +31,17 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 class ConvertError(CheckpointError):
-    """A file that is no checkpoint, or not the one that was named."""
+    """A file that is no checkpoint, or another one than was named."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One opened file.
+    """An opened file.
 
     Args:
-        path: Where it is.
-        sha256: Of its bytes.
-        tensors: By their names in it, without the `module.` of distributed training.
+        path: The file.
+        sha256: Hash of its bytes.
+        tensors: Tensors by their names in it, without the `module.` of distributed training.
         beside: Entries beside the state dict that hold no weights: optimizer, epoch, …
     """
 
@@ -63,18 +63,20 @@ def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
     """
     check_torch(torch.__version__)
     if not path.is_file():
-        raise ConvertError(f"{path}: there is no such file. Download it first; see docs/weights.md.")
+        message = f"{path}: there is no such file."
+        raise ConvertError(message, advice="Download it first; see docs/weights.md.")
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if start == LFS_POINTER:
-        raise ConvertError(
-            f"{path} is a Git LFS pointer, not the weights themselves. Fetch them with git lfs pull."
-        )
-    loaded = _load(path, sha256)
-    tensors, beside = _unwrap(loaded, path, wrappers)
-    return CheckpointFile(path, sha256, _without_module(tensors, path), beside)
+        message = f"{path} is a Git LFS pointer, not the weights themselves."
+        raise ConvertError(message, advice="Fetch them with git lfs pull.")
+    tensors, beside = _unwrap(_load(path, sha256), path, wrappers)
+    stripped = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if len(stripped) < len(tensors):
+        raise ConvertError(f"{path} holds keys both with and without 'module.' before them.")
+    return CheckpointFile(path, sha256, stripped, beside)
 
 
 def check_torch(version: str) -> None:
@@ -86,8 +88,8 @@ def check_torch(version: str) -> None:
     found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if found < OLDEST_TORCH:
         raise ConvertError(
-            f"torch {version} can be made to run code by a checkpoint file, even with weights_only=True. "
-            "Install torch 2.10 or newer."
+            f"torch {version} can be made to run code by a checkpoint file, even with weights_only=True.",
+            advice="Install torch 2.10 or newer.",
         )
 
 
@@ -99,20 +101,21 @@ def _load(path: Path, sha256: str) -> Any:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        told = str(error)
-        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", told):
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))  # torch has no field for it
+        if foreign:
             raise ConvertError(
                 f"{path} holds Python objects besides tensors ({foreign[1]}), which could run code, so it "
-                "was not loaded. Save its state dict alone, on a machine where you trust the file."
+                "was not loaded.",
+                advice="Save its state dict alone, on a machine where you trust the file.",
             ) from None
         raise ConvertError(
-            f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file. "
-            f"Download it again; its sha256 is {sha256}."
+            f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file.",
+            advice=f"Download it again; its sha256 is {sha256}.",
         ) from None
 
 
 def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict, and what lies beside it."""
+    """State dict, and the names of the entries beside it."""
     if _is_state_dict(loaded):
         return dict(loaded), []
     entries = dict(loaded) if isinstance(loaded, Mapping) else {}
@@ -126,10 +129,3 @@ def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str,
 
 def _is_state_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(t, Tensor) for t in value.values())
-
-
-def _without_module(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    stripped = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if len(stripped) < len(tensors):
-        raise ConvertError(f"{path} holds keys both with and without 'module.' before them.")
-    return stripped

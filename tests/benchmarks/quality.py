@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="the --output folder of `stav2a run`")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the results, JSON")
     arguments = parser.parse_args()
-    store = Store(arguments.runs / "store")
+    store = Store.of(arguments.runs)
     found: Mapping[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name in ROWS:
         if name not in found:

@@ -235,7 +235,7 @@ def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
     assert code == 2
     assert error == (
         f"error: {copy.path} holds no finished run: {name} is missing. "
-        "Give the `stav2a run` command that began it again; it goes on where it stopped.\n"
+        "Give the `stav2a run` command that began it again; it continues where it stopped.\n"
     )
 
 
@@ -257,7 +257,7 @@ def test_weights_of_another_model(copy, videos, tmp_path, capsys, weights):
 
 
 def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
-    state = run_folder.load(copy.path).model.state_dict()
+    state = run_folder.load(copy.path)[1].state_dict()
     next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
     save_tensors(copy.weights, state)
     assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1

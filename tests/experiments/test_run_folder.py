@@ -19,7 +19,7 @@ def folder(tmp_path) -> RunFolder:
 
 def test_a_run_writes_down_whose_it_is(folder):
     assert folder.begun and not folder.finished
-    assert folder.check() == folder.facts() == {"recipe": "cn", "signature": SIGNATURE, "format": 1}
+    assert folder.facts() == {"recipe": "cn", "signature": SIGNATURE, "format": 1}
     assert folder.snapshot.read_text() == "run.seed = 1\n"
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_run_folder_is_told(tmp_path, content):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunFolderError) as error:
-        RunFolder(tmp_path).check()
+        RunFolder(tmp_path).facts()
     assert str(error.value) == (
         f"{tmp_path} is not a run folder: it has no readable run.json. "
         "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
@@ -70,7 +70,7 @@ def test_what_is_no_run_folder_is_told(tmp_path, content):
 def test_a_folder_of_another_version_is_told_with_the_way_out(tmp_path, content, found):
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(RunFolderError) as error:
-        RunFolder(tmp_path).check()
+        RunFolder(tmp_path).facts()
     assert str(error.value) == (
         f"{tmp_path} was written in format {found}, this version reads 1. "
         f"Run its recipe again: python -m stav2a.run --gin {tmp_path / 'snapshot.gin'}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stav2a.experiments.tracking import NullTracker
+from stav2a.experiments.tracking import Tracker
 from stav2a.listening.analysis import analyse
 from stav2a.listening.ratings_report import write_report
 from stav2a.listening.server import PageServer, playlist
@@ -93,7 +93,7 @@ def test_from_the_first_clip_to_the_report(tab, server):
     assert (first, second, fourth) == ([87, 100, 9, 50], [6, 70, 60, 50], [1, 2, 3, 4])
     assert all(49 <= value <= 52 for value in third)
     assert analyse(test, test.database.ratings()).progress == {"ada": 2}
-    assert "ada: 2 of 2 clips rated" in write_report(test, NullTracker(), 110)
+    assert "ada: 2 of 2 clips rated" in write_report(test, Tracker(), 110)
 
 
 def test_nobody_goes_on_before_the_clip_was_played_and_rated(tab):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from stav2a.experiments.tracking import NullTracker, connect
+from stav2a.experiments.tracking import Tracker, connect
 from stav2a.listening.analysis import analyse
 from stav2a.listening.database import ListenError, Rating
 from stav2a.listening.ratings_report import published, write_report
@@ -84,7 +84,7 @@ def test_nothing_rated_is_told(test):
 def test_one_rating_has_a_mean_alone(tmp_path):
     test = begun(tmp_path, clips=1, systems=["mine"])
     rate_all(test, "ada", lambda *_: 70)
-    text = write_report(test, NullTracker(), 110)
+    text = write_report(test, Tracker(), 110)
     assert "mine    *70.00    *70.00    *70.00    *70.00" in text
     assert "n = 1 ratings a figure: 1 annotator, 1 clip" in text
     assert "Differences" not in text and "paper's figures" not in text
@@ -92,7 +92,7 @@ def test_one_rating_has_a_mean_alone(tmp_path):
 
 
 def test_the_tables(test):
-    text = write_report(test, NullTracker(), 200)
+    text = write_report(test, Tracker(), 200)
     assert "*75.00 ± 20.54 [60.00, 90.00]  94.38 ± 0.77" in text
     assert "−10.00 [−10.00, −10.00]" in text
     assert "ada: 2 of 2 clips rated through all systems" in text
@@ -104,7 +104,7 @@ def test_the_tables(test):
 
 
 def test_the_csv_has_a_line_for_a_system_and_a_scale(test):
-    write_report(test, NullTracker(), 110)
+    write_report(test, Tracker(), 110)
     lines = list(csv.DictReader(io.StringIO((test.folder / "report.csv").read_text())))
     assert [(line["system"], line["scale"]) for line in lines] == [
         (system, scale) for system in ("gt", "mine") for scale in ("aq", "sa", "ta", "oq")
@@ -114,7 +114,7 @@ def test_the_csv_has_a_line_for_a_system_and_a_scale(test):
 
 
 def test_files_to_pass_on_name_no_annotator(test):
-    write_report(test, NullTracker(), 110)
+    write_report(test, Tracker(), 110)
     for name in ("report.md", "report.csv", "report.tex", "ratings.csv"):
         assert "ada" not in (test.folder / name).read_text()
     lines = list(csv.DictReader(io.StringIO((test.folder / "ratings.csv").read_text())))

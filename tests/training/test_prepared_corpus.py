@@ -82,30 +82,30 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     (run_folder,) = tmp_path.glob("cn_onset_gvf-*")
     fixed = ["--manifest", str(world / "manifest.csv"), "--videos", str(world), "--workers", "1"]
     assert main(["prepare", *fixed, "--output", str(tmp_path / "encoded"), "--run", str(run_folder)]) == 0
-    cache, trained = PreparedFolder(tmp_path / "encoded"), load(run_folder)
+    cache, (experiment, model) = PreparedFolder(tmp_path / "encoded"), load(run_folder)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "mel", "onsets"}
 
     def opened() -> PreparedCorpus:
         return PreparedCorpus(
-            cache, trained.model, onset_detector=trained.experiment.described("onset_detector"), filters=[],
+            cache, model, onset_detector=experiment.described("onset_detector"), filters=[],
             store=Store(tmp_path / "store"), keys={},
         )  # fmt: skip
 
     ready = opened()
-    e_v = encode_frames(trained.model, PreparedFolder(prepared).tensor("frames")[:2])
+    e_v = encode_frames(model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
     captions = [cache.clips[0].caption, "", cache.clips[1].caption]
-    wanted, wanted_mask = encode_captions(trained.model, captions)
+    wanted, wanted_mask = encode_captions(model, captions)
     assert torch.equal(mask, wanted_mask[:, : mask.shape[1]])
     counted = mask[..., None]
     torch.testing.assert_close(e_text * counted, wanted[:, : mask.shape[1]] * counted, atol=2e-3, rtol=1e-3)
     with torch.no_grad():
-        trained.model.feature_encoder.video_project_head.bias += 1
+        model.feature_encoder.video_project_head.bias += 1
     with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
         ready.features()
     with torch.no_grad():
-        next(trained.model.text_encoder.parameters()).add_(1)
+        next(model.text_encoder.parameters()).add_(1)
     with pytest.raises(PreparedFolderError, match="holds what another text_encoder made"):
         opened().texts(rows, drop)

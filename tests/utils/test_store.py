@@ -116,6 +116,23 @@ def test_kinds_and_keys_are_kept_apart(store):
     assert all(place.parent == store.root and len(place.name) < 50 for place in places)
 
 
+def test_an_entry_with_a_name_bears_it(store):
+    with store.create("stage", "a", "joint"):
+        pass
+    (folder,) = store.root.iterdir()
+    assert folder == store.path("stage", "a", "joint") and folder.name.startswith("stage-joint-")
+    assert store.partial("stage", "b", "joint").name.startswith("stage-joint-")
+
+
+def test_what_an_older_version_wrote_without_a_name_is_found_and_gets_it(store):
+    with store.create("stage", "a") as folder:
+        write_text(folder / "x.txt", "made")
+    write_text(store.partial("stage", "b") / "checkpoint", "half way")
+    assert store.has("stage", "a", "joint") and not store.has("stage", "a")
+    assert (store.path("stage", "a", "joint") / "x.txt").read_text() == "made"
+    assert (store.partial("stage", "b", "joint") / "checkpoint").read_text() == "half way"
+
+
 def test_checkpoints_are_kept_until_the_entry_is_finished(store):
     write_text(store.partial("stage", "a") / "checkpoint", "half way")
     write_text(store.partial("stage", "b") / "checkpoint", "another's")

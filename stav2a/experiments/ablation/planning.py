@@ -1,4 +1,4 @@
-"""What a study comes to: every run with its signature, and what of it is there. Nothing is trained here."""
+"""Plan of a study: every run with its signature, and what the store has of it. Nothing is trained here."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +18,19 @@ from stav2a.recipe import describing, parsing
 from stav2a.registry import did_you_mean
 from stav2a.utils.store import Store
 
-Measured = dict[str, str]  # the better direction of every metric; "" stands for metrics that don't tell
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """What is laid over every row.
-
-    Args:
-        recipes: Such as a scale.
-        bindings: Laid over them.
-        trust: Let recipes import any module.
-
-    Raises:
-        StudyError: A binding of the seed, which is the study's to set.
-    """
-
-    recipes: tuple[str, ...] = ()
-    bindings: tuple[str, ...] = ()
-    trust: bool = False
-
-    def __post_init__(self) -> None:
-        for binding in self.bindings:
-            if binding.replace(" ", "").startswith("run.seed="):
-                raise StudyError(f"--bind {binding!r}: a study sets the seeds. Write --seeds 0 1 2.")
-
 
 @dataclass(frozen=True)
 class PlannedRun:
     """One row with one seed.
 
     Args:
-        row: Of the study.
-        seed: Of everything random in it.
-        recipes: What `stav2a run --gin` is given.
-        bindings: What `stav2a run --bind` is given.
-        signature: Of the whole configuration.
-        folder: Where the run is, or will be.
-        parts: What it takes from the store or makes, in order.
+        row: Row of the study.
+        seed: Seed of everything random in it.
+        recipes: Recipes for `stav2a run --gin`.
+        bindings: Bindings for `stav2a run --bind`.
+        signature: Signature of the whole configuration.
+        folder: Run folder, there or not.
+        entries: Entries that it takes from the store or makes, in order.
         described: The whole configuration.
     """
 
@@ -64,29 +40,29 @@ class PlannedRun:
     bindings: tuple[str, ...]
     signature: str
     folder: RunFolder
-    parts: tuple[StoreEntry, ...]
+    entries: tuple[StoreEntry, ...]
     described: Any = field(repr=False)
 
     @property
     def title(self) -> str:
-        """How people are told of it."""
+        """Name for messages, and of the tracked run."""
         return f"{self.row.name}, seed {self.seed}"
 
-    def lacks(self, store: Store) -> list[StoreEntry]:
-        """What it will make; nothing where it is finished."""
+    def missing(self, store: Store) -> list[StoreEntry]:
+        """Entries that it will make; none where it is finished."""
         if self.folder.finished:
             return []
-        return [part for part in self.parts if not store.has(part.kind, part.key)]
+        return [each for each in self.entries if not store.has(each.kind, each.key, each.name)]
 
     def may_start(self, store: Store, claimed: Container[str]) -> bool:
-        """Whether it would begin with something else than to wait.
+        """False where it would begin by waiting for a running one.
 
         Args:
-            store: What is finished by now.
+            store: Store of finished entries.
             claimed: Keys of what the running ones lacked when they were started.
         """
-        lacking = self.lacks(store)
-        return not lacking or lacking[0].key not in claimed
+        missing = self.missing(store)
+        return not missing or missing[0].key not in claimed
 
 
 @dataclass(frozen=True)
@@ -94,98 +70,88 @@ class StudyPlan:
     """All runs of a study, row by row over the seeds, so that neighbours train different stages.
 
     Args:
-        study: What was asked for.
-        runs: In the order in which they are started.
-        store: What is finished already.
-        overlay: What is laid over every row.
+        study: The study.
+        runs: Runs in the order in which they are started.
+        output: Folder of the run folders and the store.
     """
 
     study: LoadedStudy
     runs: tuple[PlannedRun, ...]
-    store: Store
-    overlay: Overlay
+    output: Path
 
-    def to_make(self) -> list[StoreEntry]:
-        """What is lacking, each once, in the order in which it is made."""
-        return list({(p.kind, p.key): p for run in self.runs for p in run.lacks(self.store)}.values())
+    @cached_property
+    def store(self) -> Store:
+        """Store of finished entries."""
+        return Store.of(self.output)
+
+    def missing(self) -> list[StoreEntry]:
+        """Entries to make, each once, in the order in which they are made."""
+        return list(dict.fromkeys(each for run in self.runs for each in run.missing(self.store)))
 
     def signature(self) -> str:
-        """A key for the study as it stands: its runs, and how they are compared."""
+        """Key of the study as it is: its runs, and how they are compared."""
         runs = [[run.row.name, run.row.builds_on, run.seed, run.signature] for run in self.runs]
         study = self.study
         return describing.signature([study.name, runs, study.baseline, study.metrics, study.published])
 
 
-def plan(study: LoadedStudy, output: Path, overlay: Overlay | None = None) -> StudyPlan:
-    """Load every row's recipe with every seed, one after another, and see what the store has of it.
+def plan(study: LoadedStudy, output: Path) -> StudyPlan:
+    """Load every row's recipe with every seed, one after another.
 
     Args:
-        study: What to plan.
-        output: Holds the run folders and the store.
-        overlay: What is laid over every row.
+        study: Study to plan.
+        output: Folder of the run folders and the store.
 
     Raises:
         RecipeError: A row's recipe doesn't load.
         StudyError: Two rows are the same, or a metric is measured by no row.
     """
-    store, overlay, measured = Store(output / "store"), overlay or Overlay(), Measured()
+    runs: dict[str, PlannedRun] = {}
+    reporters: list[Any] = []
     with _each_warning_once():
-        runs = tuple(
-            _planned(row, seed, store, overlay, measured) for row in study.rows for seed in study.seeds
-        )
-    _check_metrics(study, measured)
-    _check_different(study, runs)
-    return StudyPlan(study, runs, store, overlay)
+        for row in study.rows:
+            for seed in study.seeds:
+                recipes = (*(parsing.shown(path) for path in row.recipes), *study.recipes)
+                bindings = (*row.bindings, *study.bindings, f"run.seed = {seed}")
+                loaded = recipe.load(recipes, bindings, trust=study.trust, root=Experiment)
+                experiment, signature = loaded.build(), loaded.signature()
+                if signature in runs:
+                    other = runs[signature].row.name
+                    raise StudyError(
+                        f"Rows {other!r} and {row.name!r} are the same: every setting is equal.",
+                        study.places["rows"].of(row.name),
+                        "Leave one out; or see whether what is laid over all rows hides their difference.",
+                    )
+                reporters += [getattr(factory(), "reporter", None) for factory in experiment.metrics]
+                runs[signature] = PlannedRun(
+                    row=row,
+                    seed=seed,
+                    recipes=recipes,
+                    bindings=bindings,
+                    signature=signature,
+                    folder=RunFolder.of(output, loaded),
+                    entries=tuple(Keys(experiment).parts()),
+                    described=loaded.described(),
+                )
+    _check_metrics(study, reporters)
+    return StudyPlan(study, tuple(runs.values()), output)
 
 
-def _planned(row: StudyRow, seed: int, store: Store, overlay: Overlay, measured: Measured) -> PlannedRun:
-    recipes = (*(parsing.shown(path) for path in row.recipes), *overlay.recipes)
-    bindings = (*row.bindings, *overlay.bindings, f"run.seed = {seed}")
-    loaded = recipe.load(recipes, bindings, trust=overlay.trust, root=Experiment)
-    experiment = loaded.build()
-    for factory in experiment.metrics:
-        reporter = getattr(factory(), "reporter", None)
-        measured[reporter.name if reporter else ""] = (
-            "higher" if reporter and reporter.higher_is_better else "lower"
-        )
-    described, signature = loaded.described(), loaded.signature()
-    return PlannedRun(
-        row=row,
-        seed=seed,
-        recipes=recipes,
-        bindings=bindings,
-        signature=signature,
-        folder=RunFolder(store.root.parent / f"{loaded.named[0].stem}-{signature[:8]}"),
-        parts=tuple(Keys(experiment).parts()),
-        described=described,
-    )
-
-
-def _check_metrics(study: LoadedStudy, measured: Measured) -> None:
-    """Refuse now what would be found only after the training."""
+def _check_metrics(study: LoadedStudy, reporters: Sequence[Any]) -> None:
+    """Refuse now a mistake that would be found only after the training."""
+    measured = {each.name: "higher" if each.higher_is_better else "lower" for each in reporters if each}
     for name, direction in study.metrics.items():
-        place = study.place("metrics", name)
-        if name in measured and direction != measured[name]:
+        place = study.places["metrics"].of(name)
+        if measured.get(name, direction) != direction:
             message = f"study.metrics: {name} is better when it is {measured[name]}, not {direction}."
             raise StudyError(message, place, f"Write {name!r}: {measured[name]!r}.")
-        if name not in measured and "" not in measured:
-            message = f"study.metrics: no row measures {name!r}."
-            raise StudyError(message, place, did_you_mean(name, measured))
-
-
-def _check_different(study: LoadedStudy, runs: Sequence[PlannedRun]) -> None:
-    first: dict[str, PlannedRun] = {}
-    for run in runs:
-        other = first.setdefault(run.signature, run)
-        if other is not run:
-            message = f"Rows {other.row.name!r} and {run.row.name!r} are the same: every setting is equal."
-            advice = "Leave one out; or see whether what is laid over all rows hides their difference."
-            raise StudyError(message, study.place("rows", run.row.name), advice)
+        if name not in measured and all(reporters):  # a metric without a reporter may measure it
+            raise StudyError(f"study.metrics: no row measures {name!r}.", place, did_you_mean(name, measured))
 
 
 @contextmanager
 def _each_warning_once() -> Iterator[None]:
-    """The seeds of a row warn of the same."""
+    """Leave out warnings that the seeds of a row repeat."""
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -202,11 +168,49 @@ def _each_warning_once() -> Iterator[None]:
 
 def training_s(plan: StudyPlan) -> float | None:
     """Seconds of training that are left; None where a stage that is left was never timed in this store."""
-    lacking = [part for part in plan.to_make() if part.steps]
-    step_s = _step_s(plan.store, [part for run in plan.runs for part in run.parts])
-    if any(part.name not in step_s for part in lacking):
+    step_s = {}
+    for each in (each for run in plan.runs for each in run.entries if each.steps):
+        path = plan.store.path(each.kind, each.key, each.name) / "facts.json"
+        if path.is_file():
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            step_s[each.title] = facts["seconds"] / facts["steps"]
+    missing = [each for each in plan.missing() if each.steps]
+    if any(each.title not in step_s for each in missing):
         return None
-    return sum(part.steps * step_s[part.name] for part in lacking)
+    return sum(each.steps * step_s[each.title] for each in missing)
+
+
+def summary(plan: StudyPlan, jobs: int = 1) -> str:
+    """Entries that a plan will make and reuse, row by row, and the time of its training where it is known."""
+    study = plan.study
+    width = max(len(row.name) for row in study.rows)
+    size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"
+    lines = [f"{study.name}: {size} ({', '.join(map(str, study.seeds))}), compared with {study.baseline}"]
+    trained: set[StoreEntry] = set()  # by the rows above
+    for row in study.rows:
+        runs = [run for run in plan.runs if run.row is row]
+        missing = dict.fromkeys(each for run in runs for each in run.missing(plan.store) if each.steps)
+        own = [each for each in missing if each not in trained]
+        trained.update(own)
+        state = f"trains {_listed(own)}" if own else "samples and measures"
+        if finished := sum(run.folder.finished for run in runs):
+            part = f"{finished} of {len(runs)} finished; {state}"
+            state = part if finished < len(runs) else "finished"
+        lines.append(f"  {row.name:{width}}  {state}")
+    entries = dict.fromkeys(each for run in plan.runs for each in run.entries)
+    lines.append(f"to make: {_listed(plan.missing())}")
+    lines.append(f"reused:  {_listed(e for e in entries if plan.store.has(e.kind, e.key, e.name))}")
+    if seconds := training_s(plan):
+        at_once = f", {duration(seconds / jobs)} with {jobs} runs at a time" if jobs > 1 else ""
+        lines.append(
+            f"time:    about {duration(seconds)} of training{at_once} (steps as timed in this store)"
+        )
+    return "\n".join(lines)
+
+
+def _listed(entries: Iterable[StoreEntry]) -> str:
+    counts = Counter(each.title for each in entries)
+    return ", ".join(f"{n} × {title}" if n > 1 else title for title, n in counts.items()) or "nothing"
 
 
 def duration(seconds: float) -> str:
@@ -220,68 +224,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def _step_s(store: Store, parts: Iterable[StoreEntry]) -> dict[str, float]:
-    """Seconds a step of every stage of this plan that the store has a record of."""
-    found = {}
-    for part in parts:
-        path = store.path(part.kind, part.key) / "facts.json"
-        if part.steps and path.is_file():
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            found[part.name] = facts["seconds"] / facts["steps"]
-    return found
-
-
-def told(plan: StudyPlan, jobs: int = 1) -> str:
-    """What a plan will make, what it finds there, and where that is known, how long it takes."""
-    study = plan.study
-    width = max(len(row.name) for row in study.rows)
-    size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"
-    lines = [f"{study.name}: {size} ({', '.join(map(str, study.seeds))}), compared with {study.baseline}"]
-    done: set[str] = set()
-    for row in study.rows:
-        runs = [run for run in plan.runs if run.row.name == row.name]
-        lines.append(f"  {row.name:{width}}  {_state(plan, runs, done)}")
-    return "\n".join(
-        [
-            *lines,
-            f"to make: {_listed(plan.to_make())}",
-            f"reused:  {_listed(_reused(plan))}",
-            *_time(plan, jobs),
-        ]
-    )
-
-
-def _time(plan: StudyPlan, jobs: int) -> list[str]:
-    """How long the training takes, where this store has timed its stages before."""
-    seconds = training_s(plan)
-    if not seconds:
-        return []
-    at_once = f", {duration(seconds / jobs)} with {jobs} runs at a time" if jobs > 1 else ""
-    return [f"time:    about {duration(seconds)} of training{at_once} (steps as timed in this store)"]
-
-
-def _state(plan: StudyPlan, runs: list[PlannedRun], done: set[str]) -> str:
-    """What a row's runs train that no earlier row trains for them; `done` is told of it."""
-    finished = sum(run.folder.finished for run in runs)
-    if finished == len(runs):
-        return "finished"
-    lacking = {part.key: part for run in runs for part in run.lacks(plan.store) if part.steps}
-    own = [part for key, part in lacking.items() if key not in done]
-    done |= set(lacking)
-    begun = f"{finished} of {len(runs)} finished; " if finished else ""
-    return f"{begun}trains {_listed(own)}" if own else f"{begun}samples and measures"
-
-
-def _reused(plan: StudyPlan) -> list[StoreEntry]:
-    parts = {(part.kind, part.key): part for run in plan.runs for part in run.parts}
-    return [part for part in parts.values() if plan.store.has(part.kind, part.key)]
-
-
-def _listed(parts: Iterable[StoreEntry]) -> str:
-    counts = Counter(part.name for part in parts)
-    return ", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) or "nothing"
 
 
 def counted(number: int, thing: str) -> str:

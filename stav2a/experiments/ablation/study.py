@@ -1,7 +1,7 @@
-"""A study file: which recipes are compared, over which seeds, by which metrics, and with whose figures."""
+"""Study files: the recipes that are compared, over which seeds, by which metrics, and published figures."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ DIRECTIONS = ("higher", "lower")
 
 
 class StudyError(RecipeError):
-    """A study that can't be: says where, and what to do."""
+    """A study that can't be run as it is written."""
 
 
 @recipe.as_root("study")
@@ -23,11 +23,11 @@ class Study:
     """A comparison of recipes, as a study file writes it.
 
     Args:
-        rows: A recipe by the row's name; or a tuple of recipes, which end in .gin, and bindings.
-        baseline: The row that all others are compared with.
-        metrics: The direction of every metric that is compared: `higher` or `lower` is better.
-        seeds: Every row is trained once with each.
-        published: A CSV with the figures of a paper: a column `row`, and one a metric.
+        rows: Recipe by the name of the row; or a tuple of recipes, which end in .gin, and bindings.
+        baseline: Row that all others are compared with.
+        metrics: Direction of every metric that is compared: `higher` or `lower` is better.
+        seeds: Seeds; every row is trained once with each.
+        published: CSV with the figures of a paper: a column `row`, and one for each metric.
     """
 
     rows: Mapping[str, str | tuple[str, ...]]
@@ -42,10 +42,10 @@ class StudyRow:
     """One row of a study.
 
     Args:
-        name: As in the table.
+        name: Name in the table.
         recipes: Files, laid over one another.
-        bindings: Laid over them.
-        builds_on: The row that it is a step from, if there is one.
+        bindings: Bindings laid over them.
+        builds_on: Row whose recipe this one extends, if there is one.
     """
 
     name: str
@@ -54,170 +54,159 @@ class StudyRow:
     builds_on: str | None = None
 
     @property
-    def bare(self) -> bool:
-        """Whether it is a recipe as it stands."""
-        return len(self.recipes) == 1 and not self.bindings
-
-    @property
     def file_name(self) -> str:
-        """The name without what a file's name can't hold."""
+        """The name with an underscore for characters that file names can't have."""
         return re.sub(r"[^\w+.-]+", "_", self.name)
 
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study, read and checked.
+    """A study, read and checked, with what is laid over all of its rows.
 
     Args:
-        name: The file's, without its ending.
-        file: Where it is.
-        rows: In the order of the table.
-        baseline: A row's name.
-        metrics: Direction by name.
-        seeds: At least one.
-        published: A paper's figures by row and metric.
-        written: Where the study's words stand, for errors that are found later.
+        name: Name of the file without its ending.
+        rows: Rows in the order of the table.
+        baseline: Name of the baseline's row.
+        metrics: Direction by metric.
+        seeds: Seeds; at least one.
+        published: Published figures by row and metric.
+        places: Places of the study's settings, for errors that are found later.
+        recipes: Recipes laid over every row, such as a scale.
+        bindings: Bindings laid over these.
+        trust: True lets recipes import any module.
     """
 
     name: str
-    file: Path
     rows: tuple[StudyRow, ...]
     baseline: str
     metrics: Mapping[str, str]
     seeds: tuple[int, ...]
     published: Mapping[str, Mapping[str, float]]
-    written: Mapping[str, Place]
-
-    def place(self, parameter: str, word: str = "") -> Place | None:
-        """The line of a setting; of a word in it where one is given."""
-        return _word_in(self.written.get(parameter), word)
-
-    def with_seeds(self, seeds: tuple[int, ...] | None) -> "LoadedStudy":
-        """The same over other seeds.
-
-        Raises:
-            StudyError: There is none, or one stands twice.
-        """
-        if seeds is None:
-            return self
-        for message in _faulty_seeds(seeds, "--seeds"):
-            raise StudyError(message)
-        return replace(self, seeds=seeds)
+    places: Mapping[str, Place]
+    recipes: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
+    trust: bool = False
 
 
-def load(path: str | Path, *, trust: bool = False) -> LoadedStudy:
-    """Read a study file and check every word of it; its rows' recipes are found, not yet loaded.
+def load(
+    path: str | Path,
+    recipes: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    *,
+    seeds: Sequence[int] | None = None,
+    trust: bool = False,
+) -> LoadedStudy:
+    """Read and check a study file; the recipes of its rows are found, not yet loaded.
 
     Args:
-        path: From the current folder, or one that comes with the package, such as `ablations/table3.gin`.
-        trust: Let the study import any module.
+        path: Path from the current folder, or of a study in the package, such as `ablations/table3.gin`.
+        recipes: Recipes laid over every row, such as a scale.
+        bindings: Bindings laid over these.
+        seeds: Seeds in place of the study's own.
+        trust: Let the study and its recipes import any module.
 
     Raises:
-        StudyError: Something in it can't be.
-        RecipeError: The same, of what any gin file must keep to.
+        StudyError: A value of the study is wrong.
+        RecipeError: The file breaks a rule of all recipes.
     """
+    for binding in bindings:
+        if _sets_seed(binding, trust=trust):
+            raise StudyError(f"--bind {binding!r}: a study sets the seeds.", advice="Write --seeds 0 1 2.")
     read = recipe.load(path, root=Study, trust=trust)
-    study = read.build()
-    written = {binding.parameter: binding.place for binding in read.bindings.values()}
-    for parameter, word, message, advice in _faults(study):
-        raise StudyError(message, _word_in(written.get(parameter), word), advice)
-    file = read.named[0]
-    rows = [_row(name, given, file, written["rows"]) for name, given in study.rows.items()]
-    return LoadedStudy(
-        name=file.stem,
-        file=file,
-        rows=tuple(replace(row, builds_on=_builds_on(row, rows)) for row in rows),
-        baseline=study.baseline,
-        metrics=dict(study.metrics),
-        seeds=tuple(study.seeds),
-        published=_published(study, file, written),
-        written=written,
-    )
-
-
-def _faults(study: Study) -> Iterator[tuple[str, str, str, str]]:
-    """What can't be: the parameter, the word in it, what is wrong, and what to do."""
-    if not study.rows:
-        yield "rows", "", "study.rows is empty.", "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}"
-    for name, given in study.rows.items():
-        for message, advice in _faulty_row(name, (given,) if isinstance(given, str) else given):
-            yield "rows", name, message, advice
-    yield from _same_file_names(study)
+    study, file = read.build(), read.named[0]
+    places = {binding.parameter: binding.place for binding in read.bindings.values()}
+    _check_seeds(study.seeds, "study.seeds", places.get("seeds"))
+    if seeds:
+        _check_seeds(seeds, "--seeds")
+    rows = _rows(study, file.parent, places["rows"], trust=trust)
     if study.baseline not in study.rows:
         message = f"study.baseline = {study.baseline!r} is no row."
-        yield "baseline", "", message, did_you_mean(study.baseline, study.rows)
+        raise StudyError(message, places["baseline"], did_you_mean(study.baseline, study.rows))
     if not study.metrics:
-        yield "metrics", "", "study.metrics is empty.", "Write study.metrics = {'aa_align': 'higher', ...}"
+        advice = "Write study.metrics = {'aa_align': 'higher', ...}"
+        raise StudyError("study.metrics is empty.", places["metrics"], advice)
     for metric, direction in study.metrics.items():
         if direction not in DIRECTIONS:
             message = f"study.metrics: {metric!r} is {direction!r}, which is no direction."
-            yield "metrics", metric, message, did_you_mean(direction, DIRECTIONS)
-    for message in _faulty_seeds(study.seeds, "study.seeds"):
-        yield "seeds", "", message, ""
+            raise StudyError(message, places["metrics"].of(metric), did_you_mean(direction, DIRECTIONS))
+    return LoadedStudy(
+        name=file.stem,
+        rows=rows,
+        baseline=study.baseline,
+        metrics=dict(study.metrics),
+        seeds=tuple(seeds or study.seeds),
+        published=_published(study, file, places.get("published")),
+        places=places,
+        recipes=tuple(recipes),
+        bindings=tuple(bindings),
+        trust=trust,
+    )
 
 
-def _faulty_row(name: str, parts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    if not name.strip():
-        yield "A row has no name.", "Give it the name that stands in the table."
-    if not any(_is_recipe(part) for part in parts):
-        advice = "Give a file that ends in .gin, or a tuple of such files and of bindings."
-        yield f"Row {name!r} names no recipe.", advice
-    for part in parts:
-        if not _is_recipe(part) and "=" not in part:
-            advice = "A recipe ends in .gin; a binding is written as 'slot.name.parameter = value'."
-            yield f"Row {name!r}: {part!r} is neither a recipe nor a binding.", advice
-        if re.match(r"\s*run\.seed\s*=", part):
-            yield f"Row {name!r} binds run.seed.", "Every row gets the seeds of study.seeds."
+def _sets_seed(binding: str, *, trust: bool) -> bool:
+    written = parsing.read((), [binding], trust=trust).written
+    return any((each.selector, each.parameter) == ("run", "seed") for each in written)
 
 
-def _same_file_names(study: Study) -> Iterator[tuple[str, str, str, str]]:
-    taken: dict[str, str] = {}
-    for name in study.rows:
-        first = taken.setdefault(StudyRow(name, ()).file_name, name)
-        if first != name:
-            message = f"Rows {first!r} and {name!r} would write the same files."
-            yield "rows", name, message, "Let them differ in a letter or a digit."
-
-
-def _faulty_seeds(seeds: tuple[int, ...], what: str) -> Iterator[str]:
+def _check_seeds(seeds: Sequence[int], what: str, place: Place | None = None) -> None:
     if not seeds:
-        yield f"{what} is empty. Expected at least one, such as (0, 1, 2)."
+        raise StudyError(f"{what} is empty. Expected at least one, such as (0, 1, 2).", place)
     for seed in seeds:
         if seed < 0:
-            yield f"{what} holds {seed}. Expected 0 or more."
-        if seeds.count(seed) > 1:
-            yield f"{what} holds {seed} twice. A seed gives the same run again: name each once."
+            raise StudyError(f"{what} holds {seed}. Expected 0 or more.", place)
+        if list(seeds).count(seed) > 1:
+            advice = "A seed gives the same run again: name each once."
+            raise StudyError(f"{what} holds {seed} twice.", place, advice)
 
 
-def _is_recipe(part: str) -> bool:
-    return part.endswith(parsing.SUFFIX) and "=" not in part
+def _rows(study: Study, folder: Path, place: Place, *, trust: bool) -> tuple[StudyRow, ...]:
+    if not study.rows:
+        advice = "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}"
+        raise StudyError("study.rows is empty.", place, advice)
+    rows: list[StudyRow] = []
+    for name, given in study.rows.items():
+        row = _row(name, (given,) if isinstance(given, str) else given, folder, place.of(name), trust=trust)
+        for other in rows:
+            if other.file_name == row.file_name:
+                message = f"Rows {other.name!r} and {name!r} would write the same files."
+                raise StudyError(message, place.of(name), "Let them differ in a letter or a digit.")
+        rows.append(row)
+    bare = {row.recipes[0]: row.name for row in rows if len(row.recipes) == 1 and not row.bindings}
+    return tuple(replace(row, builds_on=_builds_on(row, bare)) for row in rows)
 
 
-def _row(name: str, given: str | tuple[str, ...], study: Path, place: Place) -> StudyRow:
-    parts = (given,) if isinstance(given, str) else given
-    files = tuple(
-        _recipe(part, study.parent, _word_in(place, part) or place) for part in parts if _is_recipe(part)
+def _builds_on(row: StudyRow, bare: Mapping[Path, str]) -> str | None:
+    """Row of a bare recipe that comes last among the files which the row's recipe includes."""
+    names = [bare.get(path, row.name) for path in parsing.lineage(row.recipes[0])]
+    return next((name for name in reversed(names) if name != row.name), None)
+
+
+def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust: bool) -> StudyRow:
+    if not name.strip():
+        raise StudyError("A row has no name.", place, "Give it the name that stands in the table.")
+    bindings = tuple(part for part in parts if "=" in part)
+    for part in parts:
+        if part not in bindings and not part.endswith(parsing.SUFFIX):
+            advice = "A recipe ends in .gin; a binding is written as 'slot.name.parameter = value'."
+            raise StudyError(f"Row {name!r}: {part!r} is neither a recipe nor a binding.", place, advice)
+    for binding in bindings:
+        if _sets_seed(binding, trust=trust):
+            advice = "Every row gets the seeds of study.seeds."
+            raise StudyError(f"Row {name!r} binds run.seed.", place, advice)
+    recipes = tuple(
+        own.resolve() if (own := folder / part).is_file() else parsing.find(part, Path.cwd(), place)
+        for part in parts
+        if part not in bindings
     )
-    return StudyRow(name, files, tuple(part for part in parts if not _is_recipe(part)))
+    if not recipes:
+        advice = "Give a file that ends in .gin, or a tuple of such files and of bindings."
+        raise StudyError(f"Row {name!r} names no recipe.", place, advice)
+    return StudyRow(name, recipes, bindings)
 
 
-def _recipe(name: str, beside: Path, place: Place) -> Path:
-    """The recipe beside the study, else from the current folder, else the package's."""
-    own = beside / name
-    return own.resolve() if own.is_file() else parsing.find(name, Path.cwd(), place)
-
-
-def _builds_on(row: StudyRow, rows: list[StudyRow]) -> str | None:
-    """The row of a bare recipe that comes last among those this one is made of."""
-    bare = {other.recipes[0]: other.name for other in rows if other.bare and other is not row}
-    made_of = [path for path in parsing.lineage(row.recipes[0]) if path in bare]
-    return bare[made_of[-1]] if made_of else None
-
-
-def _published(study: Study, file: Path, written: Mapping[str, Place]) -> dict[str, dict[str, float]]:
+def _published(study: Study, file: Path, place: Place | None) -> dict[str, dict[str, float]]:
     if study.published is None:
         return {}
-    place = written.get("published")
     for path in (file.parent / study.published, Path.cwd() / study.published):
         if path.is_file():
             try:
@@ -226,14 +215,3 @@ def _published(study: Study, file: Path, written: Mapping[str, Place]) -> dict[s
                 raise StudyError(str(error), place) from error
     message = f"There is no file {str(study.published)!r}. Looked in {parsing.shown(file.parent)} and here."
     raise StudyError(message, place, "Name a CSV beside the study, or leave the line out.")
-
-
-def _word_in(place: Place | None, word: str) -> Place | None:
-    """The line of a quoted word, from a setting's first line on; that line where it isn't found."""
-    if place is None or place.file is None or not word:
-        return place
-    lines = place.file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines[place.line - 1 :], start=place.line):
-        if f"'{word}'" in line or f'"{word}"' in line:
-            return Place(place.file, number)
-    return place

@@ -1,80 +1,67 @@
-"""What a study leaves on the disk: its record, its tables and its page, and every child's log."""
+"""Folder of a study: its record, its tables and its page, and the log of every run."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan
 from stav2a.recipe import describing, parsing
-from stav2a.utils.files import write_json, write_text
+from stav2a.utils.errors import StaV2AError
+from stav2a.utils.files import write_text
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "study.json"
 
 
-@dataclass(frozen=True)
+class RecordError(StaV2AError):
+    """A record of a study that this version can't read."""
+
+
 class StudyFolder:
     """The files of one study.
 
     Args:
-        path: The folder.
+        output: Folder of the run folders.
+        name: Name of the study.
     """
 
-    path: Path
-
-    @classmethod
-    def of(cls, output: Path, name: str) -> "StudyFolder":
-        """The folder of the study of this name; made where it is not there."""
-        folder = cls(output / "ablations" / name)
-        for path in (folder.path / "logs", folder.path / "diffs"):
-            path.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
-    def record(self) -> Path:
-        return self.path / RECORD
-
-    @property
-    def page(self) -> Path:
-        return self.path / "report.html"
+    def __init__(self, output: Path, name: str) -> None:
+        self.path = output / "ablations" / name
+        self.record = self.path / RECORD
+        self.page = self.path / "report.html"
+        self.logs = self.path / "logs"
 
     def table(self, ending: str) -> Path:
-        """The table as Markdown, CSV or LaTeX: md, csv, tex."""
+        """Table as Markdown, CSV or LaTeX: md, csv, tex."""
         return self.path / f"table.{ending}"
 
     def log(self, run: PlannedRun) -> Path:
-        """What a child process printed."""
-        return self.path / "logs" / f"{run.row.file_name}-seed{run.seed}.log"
+        """Output of a run's process."""
+        return self.logs / f"{run.row.file_name}-seed{run.seed}.log"
 
     def read(self) -> dict[str, Any]:
-        """The record of an earlier go; {} where there is none that can be used."""
+        """Record of an earlier attempt; {} where there is none that can be used."""
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            return parse_record(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return record if record.get("format") == FORMAT else {}
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Write the record."""
-        write_json(self.record, record)
-
-    def write_diff(self, run: PlannedRun, runs: Sequence[PlannedRun], baseline: str) -> Path | None:
-        """What sets a run apart from the row that it builds on, else from the baseline; None for that one."""
-        other = run.row.builds_on or (baseline if baseline != run.row.name else None)
-        if other is None:
+    def write_diff(self, run: PlannedRun, plan: StudyPlan) -> Path | None:
+        """Write the difference of a run to the row it builds on, else to the baseline, which has none."""
+        other = run.row.builds_on or plan.study.baseline
+        if other == run.row.name:
             return None
-        (against,) = (each for each in runs if each.row.name == other and each.seed == run.seed)
+        (against,) = (each for each in plan.runs if each.row.name == other and each.seed == run.seed)
         path = self.path / "diffs" / f"{run.row.file_name}-seed{run.seed}" / "diff.txt"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         changes = describing.diff(against.described, run.described)
         write_text(path, f"# {run.row.name}, against {other}\n{changes}\n")
         return path
 
 
-def record_of(plan: StudyPlan, command: str) -> dict[str, Any]:
-    """All that a comparison needs to know of a study beside its runs' scores."""
+def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
+    """Everything that a comparison needs of a study, beside the scores of its runs."""
     study = plan.study
     rows = [{**asdict(row), "recipes": [parsing.shown(path) for path in row.recipes]} for row in study.rows]
     return {
@@ -83,11 +70,31 @@ def record_of(plan: StudyPlan, command: str) -> dict[str, Any]:
         "signature": plan.signature(),
         "command": command,
         "rows": rows,
-        "over": {"recipes": plan.overlay.recipes, "bindings": plan.overlay.bindings},
+        "overlay": {"recipes": study.recipes, "bindings": study.bindings},
         "seeds": study.seeds,
         "baseline": study.baseline,
         "metrics": list(study.metrics.items()),  # a list keeps its order
         "published": study.published,
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
-        "goes": [],
+        "attempts": [],
+        "tracking": {},
     }
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """Record of a study; one of format 1 gets the keys of format 2.
+
+    Raises:
+        RecordError: It has another format.
+    """
+    record = json.loads(text)
+    if record.get("format") == 1:
+        old = {"goes": "attempts", "over": "overlay", "parents": "tracking"}
+        return {**{old.get(key, key): value for key, value in record.items()}, "format": FORMAT}
+    if record.get("format") != FORMAT:
+        raise RecordError(
+            f"the study {record.get('name')} was written in format {record.get('format')}, "
+            f"this version reads {FORMAT}.",
+            advice="Run it again.",
+        )
+    return record

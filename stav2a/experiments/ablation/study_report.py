@@ -10,20 +10,15 @@ from typing import Any
 from stav2a.evaluation.comparison import ComparedRow, Comparison, compare
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.ablation.planning import counted, duration
-from stav2a.experiments.ablation.study_folder import FORMAT, RECORD, StudyFolder
+from stav2a.experiments.ablation.study_folder import RECORD, StudyFolder, parse_record
 from stav2a.experiments.tracking import TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.reports import tables
 from stav2a.reports.comparison_page import ComparedClip, RowClip, write_comparison
-from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import write_text
 
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
-
-
-class RecordError(StaV2AError):
-    """A run in the tracking store that is no study's, or one of another version."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,7 @@ class StudyRecords:
         Raises:
             RecordError: This version can't read it.
         """
-        record = json.loads(self.store.text(self.parent, RECORD))
-        if record.get("format") != FORMAT:
-            raise RecordError(
-                f"the study {self.parent.name} ({self.parent.run_id}) was written in format "
-                f"{record.get('format')}, this version reads {FORMAT}. Run it again."
-            )
-        return record
+        return parse_record(self.store.text(self.parent, RECORD))
 
     @cached_property
     def runs(self) -> dict[tuple[str, int], TrackedRun]:
@@ -166,26 +155,26 @@ def facts(records: StudyRecords) -> dict[str, str]:
         "runs": f"{count}, {len(records.runs)} of {len(study['runs'])} finished",
         "took": _took(study),
         "device": f"{device}, {environment.get('platform', '?')}",
-        "date": study["goes"][-1]["began"] if study["goes"] else "",
+        "date": study["attempts"][-1]["began"] if study["attempts"] else "",
         "versions": ", ".join(f"{name} {value}" for name, value in named.items()),
     }
     return {name: value for name, value in told.items() if value}
 
 
 def _took(study: Mapping[str, Any]) -> str:
-    """Wall time of all goes that came to their end, and of how many runs; the others are not in it."""
-    goes = study["goes"]
-    started = sum(go["runs"] for go in goes)
+    """Wall time of all completed attempts, and of how many runs; the others are not in it."""
+    attempts = study["attempts"]
+    started = sum(attempt["runs"] for attempt in attempts)
     if not started:
         return ""
     parts = [
-        duration(sum(go["seconds"] for go in goes)),
-        f"for {counted(started, 'run')}, {goes[-1]['jobs']} at a time",
+        duration(sum(attempt["seconds"] for attempt in attempts)),
+        f"for {counted(started, 'run')}, {attempts[-1]['jobs']} at a time",
     ]
-    if len(goes) > 1:
-        parts.append(f"in {len(goes)} goes")
+    if len(attempts) > 1:
+        parts.append(f"in {len(attempts)} attempts")
     if started < len(study["runs"]):
-        parts.append("(the others were there, or were made in a go that was stopped)")
+        parts.append("(the others were there, or were made in an attempt that was stopped)")
     return " ".join(parts)
 
 

@@ -1,17 +1,24 @@
-"""Tracking: one run of an experiment, kept in an MLflow store or nowhere.
+"""Tracking of runs in an MLflow store, or nowhere.
 
-`connect` is cheap and finds a wrong address at once; the store opens in the background while the data is
-prepared, and `wait` raises what went wrong with it. Only `tracker.py` in here imports mlflow, inside a
-function, since that takes a second or two.
+`connect` finds a wrong address at once; the store opens in the background while the data is prepared, and
+`wait` raises the error if it could not. mlflow is imported where a store is used, since that takes a second
+or two.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from stav2a.experiments.tracking.address import AddressError, TrackingError, resolve
 from stav2a.experiments.tracking.environment import environment, git_state
-from stav2a.experiments.tracking.tracker import PARENT, MlflowTracker, NullTracker, Tracker
-from stav2a.experiments.tracking.tracking_store import TrackedRun, TrackingStore, open_store
+from stav2a.experiments.tracking.tracker import MlflowTracker, Tracker
+from stav2a.experiments.tracking.tracking_store import (
+    PARENT,
+    AddressError,
+    TrackedRun,
+    TrackingError,
+    TrackingStore,
+    open_store,
+    resolve,
+)
 
 
 def connect(
@@ -23,16 +30,15 @@ def connect(
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
 ) -> Tracker:
-    """Begin a tracked run, or go on with one.
+    """Begin a tracked run, or continue one.
 
     Args:
-        uri: The store, as `--tracking-uri` gives it. None reads MLFLOW_TRACKING_URI, and without that
-            takes `<root>/mlflow.db`. "none" tracks nothing.
+        uri: Address of the store, as `--tracking-uri` has it; see `resolve`. "none" tracks nothing.
         root: Folder of the run folders; the default store lies in it.
         experiment: MLflow experiment; made if it does not exist.
         run_name: Name of the run in the experiment.
         tags: Tags of the run. `{"mlflow.parentRunId": id}` makes it a child of another run.
-        run_id: The run to go on with. When the store does not hold it a new run begins, with a warning.
+        run_id: Run to continue. When the store does not hold it a new run begins, with a warning.
 
     Raises:
         AddressError: The address is misspelt.
@@ -44,12 +50,12 @@ def connect(
     """
     store = resolve(uri, Path(root))
     if store is None:
-        return NullTracker()
+        return Tracker()
     store.check()
-    return MlflowTracker(store, experiment=experiment, run_name=run_name, tags=tags or {}, run_id=run_id)
+    return MlflowTracker(store, experiment, run_name, tags or {}, run_id)
 
 
 __all__ = [
-    "AddressError", "TrackedRun", "MlflowTracker", "NullTracker", "PARENT", "Tracker", "TrackingError",
-    "TrackingStore", "connect", "environment", "git_state", "open_store", "resolve",
+    "AddressError", "TrackedRun", "MlflowTracker", "PARENT", "Tracker", "TrackingError", "TrackingStore",
+    "connect", "environment", "git_state", "open_store", "resolve",
 ]  # fmt: skip

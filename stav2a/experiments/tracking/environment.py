@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, and the state of the source."""
+"""Environment of a run: versions, machine, and the state of the source."""
 
 import os
 import platform
@@ -13,16 +13,24 @@ PACKAGES = (
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and of what results depend on, platform, processors, GPU; absent ones left out."""
+    """Versions of Python and of the packages that results depend on, platform, processors and GPU."""
+    import torch
+
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    found["platform"] = platform.platform()
-    found["cpu_count"] = str(_usable_cpus())
-    return found | _gpu()
+    found |= {"platform": platform.platform(), "cpu_count": str(usable_cpus())}
+    if torch.cuda.is_available():
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
+    return found
+
+
+def usable_cpus() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_state(folder: Path) -> dict[str, str]:
@@ -44,15 +52,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpu() -> dict[str, str]:
-    import torch
-
-    if not torch.cuda.is_available():
-        return {}
-    return {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}

@@ -1,35 +1,33 @@
-"""A tracked run. The only file that imports mlflow, and only once a run is really tracked.
+"""Tracker of a run: parameters, metrics, tags and files into an MLflow store, or nowhere.
 
-Training never waits for the store: what is logged goes into a queue that one thread empties, metrics in
-batches once a second (a `log_metric` of its own costs 10 ms). A store that fails *after* it has opened does
-not stop the training either: each thing is tried three times, then counted as lost, with a warning.
+Training never waits for the store: one thread empties a queue, metrics in batches once a second (a single
+`log_metric` takes 10 ms). A store that fails after it has opened does not stop the training: each item is
+tried three times, then counted as lost, with a warning. MLflow's own asynchronous logging covers metrics and
+parameters alone, and tries once.
 """
 
-import importlib
 import logging
-import math
-import os
 import queue
 import re
 import shlex
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from stav2a.experiments.tracking.address import DATABASES, SERVERS, Address, TrackingError
+from stav2a.experiments.tracking.tracking_store import TrackingError, TrackingStore
 
-PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Tracker:
-    """Takes what a run has to say. This one keeps nothing; the others have the same methods.
+    """Tracker of a run, without a store: `--tracking-uri none`. `MlflowTracker` has the same methods.
 
-    As a context manager it ends the run by itself: FINISHED, FAILED after an error, KILLED by Ctrl-C.
+    As a context manager it ends the run: FINISHED, FAILED after an error, KILLED by Ctrl-C.
     """
 
     run_id: str | None = None
@@ -42,28 +40,28 @@ class Tracker:
         """
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Keep settings, in words. A value longer than MLflow takes is cut and says so."""
+        """Log settings as text. A value longer than MLflow takes is cut, and says so."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Keep numbers of one step. Returns at once."""
+        """Log values of one step. Returns at once."""
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file, as it is when the queue comes to it: leave it in place until `finish`."""
+        """Log a file, read when the queue comes to it: leave it in place until `finish`."""
 
     def log_text(self, text: str, name: str) -> None:
-        """Keep a text as the artifact `name`."""
+        """Log a text as the artifact `name`."""
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
-        """Keep a table, by its columns, as the artifact `name`; one that is there already stays."""
+        """Log a table, by its columns, as the artifact `name`; one that is there already stays."""
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run; a tag can be set again."""
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Send what is left and end the run. Calling it again does nothing."""
+        """Send the rest and end the run. Calling it again does nothing."""
 
     def where(self) -> str:
-        """How to look at the run, in one line."""
+        """Command or address, in one line, that shows the run."""
         return "not tracked (--tracking-uri none)"
 
     def __enter__(self) -> Self:
@@ -77,13 +75,9 @@ class Tracker:
             self.finish("FINISHED" if error is None else "KILLED" if killed else "FAILED")
 
 
-class NullTracker(Tracker):
-    """The tracker of `--tracking-uri none`: takes everything, keeps nothing."""
-
-
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # characters, MLflow's limits
-MAX_METRICS, MAX_PARAMS = 1000, 100  # things in one batch, MLflow's limits
+MAX_METRICS, MAX_PARAMS = 1000, 100  # items in one batch, MLflow's limits
 FLUSH_S = 1.0
 RETRY_AFTER_S = (1.0, 3.0)
 OPEN_TIMEOUT_S = 60.0  # a new SQLite database takes up to 10 s on a slow disk
@@ -92,34 +86,38 @@ FINISH_TIMEOUT_S = 120.0
 
 
 class MlflowTracker(Tracker):
-    """A run in an MLflow store; see `connect`."""
+    """Tracker of a run in an MLflow store; see `connect`."""
 
     def __init__(
-        self, store: Address, *, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None
+        self,
+        store: TrackingStore,
+        experiment: str,
+        run_name: str,
+        tags: Mapping[str, str],
+        run_id: str | None,
     ) -> None:
         self.store = store
         self.lost: list[str] = []
-        self._mlflow = import_mlflow(store)
-        self._begin = (experiment, run_name, dict(tags), run_id)
+        self._mlflow = store.mlflow  # imported here, not in the thread
         self._run: Any = None
         self._failure: TrackingError | None = None
         self._opened, self._finished = threading.Event(), False
-        self._metrics: list[Any] = []
-        self._lock = threading.Lock()
+        self._metrics: deque[Any] = deque()
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], object]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        begin = (experiment, run_name, tags, run_id)
+        self._thread = threading.Thread(target=self._work, args=begin, name="tracking", daemon=True)
         self._thread.start()
 
     @property
     def run_id(self) -> str:  # type: ignore[override]
-        """The run's identifier in the store, to go on with it later. Waits until the store is open."""
+        """Identifier of the run in the store, to continue it later. Waits until the store is open."""
         self.wait()
-        return str(self._run.info.run_id)
+        return self._id
 
     def wait(self) -> None:
-        patience_s = SERVER_TIMEOUT_S if self.store.scheme in SERVERS else OPEN_TIMEOUT_S
-        if not self._opened.wait(patience_s):
-            raise self.store.error(f"it did not open within {patience_s:.0f} s.", "Look whether it is busy.")
+        timeout_s = SERVER_TIMEOUT_S if self.store.is_server else OPEN_TIMEOUT_S
+        if not self._opened.wait(timeout_s):
+            raise self.store.error(f"it did not open within {timeout_s:.0f} s.", "Check whether it is busy.")
         if self._failure:
             raise self._failure
 
@@ -128,11 +126,12 @@ class MlflowTracker(Tracker):
         self._put("parameters", lambda: self._send_params(texts))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        self._refuse_failed()
+        if self._failure:
+            raise self._failure
         metric, now_ms = self._mlflow.entities.Metric, int(time.time() * 1000)
-        new = [metric(_key(name), float(value), now_ms, int(step)) for name, value in metrics.items()]
-        with self._lock:
-            self._metrics += new
+        self._metrics.extend(
+            metric(_key(name), float(value), now_ms, int(step)) for name, value in metrics.items()
+        )
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         if not Path(path).is_file():
@@ -143,9 +142,13 @@ class MlflowTracker(Tracker):
         self._put(name, lambda: self._client.log_text(self._id, text, name))
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
-        self._put(
-            name, lambda: self._send_table({key: list(column) for key, column in columns.items()}, name)
-        )
+        lists = {key: list(column) for key, column in columns.items()}
+
+        def send() -> None:  # once: MLflow would append to the table
+            if name not in {artifact.path for artifact in self._client.list_artifacts(self._id)}:
+                self._client.log_table(self._id, lists, name)
+
+        self._put(name, send)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         tag = self._mlflow.entities.RunTag
@@ -160,43 +163,35 @@ class MlflowTracker(Tracker):
         self._put("the end", lambda: self._client.set_terminated(self._id, status))
         self._jobs.put(None)
         self._thread.join(FINISH_TIMEOUT_S)
-        if self._thread.is_alive():
-            log.warning(
-                "%s is too slow: the run is not complete there. The run folder has it all.", self.store
-            )
-        elif self.lost:
-            log.warning(
-                "%s lacks: %s. The run folder has it all.", self.store, ", ".join(sorted(set(self.lost)))
-            )
+        missing = "the rest, being too slow" if self._thread.is_alive() else ", ".join(sorted(set(self.lost)))
+        if missing:
+            logger.warning("%s lacks: %s. The run folder has all of it.", self.store, missing)
 
     def where(self) -> str:
-        if self.store.scheme in SERVERS:
+        if self.store.is_server:
             self.wait()
             return f"{self.store}/#/experiments/{self._run.info.experiment_id}/runs/{self.run_id}"
         return f"mlflow ui --backend-store-uri {shlex.quote(str(self.store))}"
 
-    def _refuse_failed(self) -> None:
+    def _put(self, what: str, job: Callable[[], object]) -> None:
         if self._failure:
             raise self._failure
-
-    def _put(self, what: str, job: Callable[[], object]) -> None:
-        self._refuse_failed()
         self._jobs.put((what, job))
 
-    # From here on: what the thread does.
+    # From here on: run by the thread, but for `_id`.
 
     @property
     def _id(self) -> str:
         return str(self._run.info.run_id)
 
-    def _work(self) -> None:
+    def _work(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
         try:
-            self._open()
-        except Exception as error:  # whatever MLflow and its drivers raise is the user's to read
-            problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self._failure = self.store.error(
-                f"MLflow can't use it: {problem}", "Repair it, or choose another."
+            self._open(experiment, run_name, tags, run_id)
+        except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
+            problem = (
+                f"MLflow can't use it: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
             )
+            self._failure = self.store.error(problem, "Repair it, or choose another.")
             self._failure.__cause__ = error
             return
         finally:
@@ -205,26 +200,23 @@ class MlflowTracker(Tracker):
             try:
                 job = self._jobs.get(timeout=FLUSH_S)
             except queue.Empty:
-                self._send_metrics()
-                continue
-            self._send_metrics()
+                job = "", lambda: None  # only the metrics then
+            while self._metrics:
+                batch = [self._metrics.popleft() for _ in range(min(len(self._metrics), MAX_METRICS))]
+                self._attempt("metrics", partial(self._client.log_batch, self._id, metrics=batch))
             if job is None:
                 return
             self._attempt(*job)
 
-    def _open(self) -> None:
-        experiment, run_name, tags, run_id = self._begin
-        if self.store.scheme in ("sqlite", *DATABASES):
-            _check_connection(self.store.uri)
-        self._client = self._mlflow.MlflowClient(self.store.uri)
+    def _open(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
+        self._client = self.store.client
         experiment_id = self._experiment_id(experiment)
-        if run_id is not None:
-            self._run = self._continued(run_id)
+        self._run = self._continued(run_id) if run_id else None
         if self._run is None:
-            self._run = self._client.create_run(experiment_id, run_name=run_name, tags=tags)
-            return
-        self._client.update_run(run_id, status="RUNNING")
-        self._client.log_batch(run_id, tags=[self._mlflow.entities.RunTag(*tag) for tag in tags.items()])
+            self._run = self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
+        else:
+            self._client.update_run(run_id, status="RUNNING")
+            self.set_tags(tags)
 
     def _experiment_id(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)
@@ -236,9 +228,7 @@ class MlflowTracker(Tracker):
                 if known is None:
                     raise
         if known.lifecycle_stage == "deleted":
-            raise TrackingError(
-                f"its experiment {name!r} is deleted; mlflow experiments restore brings it back"
-            )
+            raise TrackingError(f"its experiment {name!r} is deleted; see mlflow experiments restore")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:
@@ -250,76 +240,34 @@ class MlflowTracker(Tracker):
             run = None
         if run is not None and run.info.lifecycle_stage == "active":
             return run
-        log.warning("%s does not hold the tracked run %s any more: a new one begins.", self.store, run_id)
+        logger.warning("%s does not hold the tracked run %s any more: a new one begins.", self.store, run_id)
         return None
-
-    def _send_metrics(self) -> None:
-        with self._lock:
-            metrics, self._metrics = self._metrics, []
-        for at in range(0, len(metrics), MAX_METRICS):
-            batch = metrics[at : at + MAX_METRICS]
-            self._attempt("metrics", partial(self._client.log_batch, self._id, metrics=batch))
 
     def _send_params(self, params: Mapping[str, str]) -> None:
         kept = self._client.get_run(self._id).data.params  # MLflow never changes a parameter
         changed = sorted(name for name, value in params.items() if kept.get(name, value) != value)
         if changed:
-            log.warning("%s keeps the first value of %s.", self.store, ", ".join(changed))
+            logger.warning("%s keeps the first value of %s.", self.store, ", ".join(changed))
         param = self._mlflow.entities.Param
         new = [param(name, value) for name, value in params.items() if name not in kept]
-        for at in range(0, len(new), MAX_PARAMS):
-            self._client.log_batch(self._id, params=new[at : at + MAX_PARAMS])
-
-    def _send_table(self, columns: dict[str, list[Any]], name: str) -> None:
-        known = {artifact.path for artifact in self._client.list_artifacts(self._id)}
-        if name not in known:  # MLflow would append to it
-            self._client.log_table(self._id, columns, name)
+        for start in range(0, len(new), MAX_PARAMS):
+            self._client.log_batch(self._id, params=new[start : start + MAX_PARAMS])
 
     def _attempt(self, what: str, job: Callable[[], object]) -> None:
-        for pause_s in (*RETRY_AFTER_S, math.inf):
+        for pause_s in (0.0, *RETRY_AFTER_S):
+            time.sleep(pause_s)
             try:
                 job()
                 return
-            except Exception as error:  # the training goes on without its tracking
-                if pause_s == math.inf:
-                    if not self.lost:
-                        log.warning("%s did not take %s (%s). Training goes on.", self.store, what, error)
-                    self.lost.append(what)
-                    return
-                time.sleep(pause_s)
-
-
-def import_mlflow(store: Address) -> Any:
-    """Import mlflow quietly, with no telemetry and no minutes of retries.
-
-    In the caller's thread: two threads importing large packages at once can meet half-made modules.
-    """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    import mlflow
-
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    if store.scheme in ("sqlite", *DATABASES):
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-    return mlflow
-
-
-def _check_connection(uri: str) -> None:
-    """Connect to the database once: MLflow would hide the cause behind two minutes of retries."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(uri)
-    engine.connect().close()
-    engine.dispose()
+            except Exception as error:  # the training continues without its tracking
+                problem = error
+        if not self.lost:
+            logger.warning("%s did not take %s (%s). Training continues.", self.store, what, problem)
+        self.lost.append(what)
 
 
 def _key(name: str) -> str:
-    """A name MLflow takes: letters, digits and _-. :/ only."""
+    """Name of the characters that MLflow takes: letters, digits and _-. :/ only."""
     return re.sub(r"/+", "/", re.sub(r"[^\w\-. :/]", "_", name)).strip("/")[:MAX_KEY]
 
 

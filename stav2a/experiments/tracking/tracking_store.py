@@ -1,70 +1,166 @@
-"""Reading a tracking store: runs, their figures, their curves, their files."""
+"""Tracking stores: addresses as users write them, checked within seconds, and the runs that they hold.
 
+MLflow itself retries an unreachable store for minutes and makes a database of any misspelt path; here the
+mistake is found before anything is trained, without importing mlflow.
+"""
+
+import difflib
+import importlib
 import json
+import logging
+import os
+import re
+import socket
+import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from stav2a.experiments.tracking.address import SERVERS, Address, TrackingError, resolve
-from stav2a.experiments.tracking.tracker import PARENT
+from stav2a.utils.errors import USAGE, StaV2AError
 
+PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
+SERVERS = {"http": 80, "https": 443}
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
+EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
+CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
 
 
-@dataclass(frozen=True)
-class TrackedRun:
-    """A run as the store has it.
+class TrackingError(StaV2AError):
+    """A tracking store that can't be used."""
 
-    Args:
-        run_id: Its identifier.
-        experiment_id: Of its experiment.
-        name: Its name.
+    separator = "\n  "
+
+
+class AddressError(TrackingError):
+    """A text that is no address of a store: a mistake of usage."""
+
+    exit_code = USAGE
+
+
+class TrackedRun:
+    """A run in a tracking store.
+
+    Attributes:
+        run_id: Identifier of the run.
+        experiment_id: Identifier of its experiment.
+        name: Name of the run.
         status: FINISHED, RUNNING, FAILED or KILLED.
-        tags: By name, MLflow's own left out.
+        started_s: Time of its start, in seconds since 1970.
+        tags: Tags by name, without MLflow's own.
         params: Settings by name.
-        metrics: The value of each at its highest step.
-        started_s: When it began, in seconds since 1970.
-        ended_s: When it ended, or None.
+        metrics: Value of each metric at its highest step.
     """
 
-    run_id: str
-    experiment_id: str
-    name: str
-    status: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    started_s: float
-    ended_s: float | None
+    def __init__(self, run: Any) -> None:  # as MLflow has it
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.name: str = run.info.run_name
+        self.status: str = run.info.status
+        self.started_s: float = run.info.start_time / 1000
+        tags = run.data.tags.items()
+        self.tags: dict[str, str] = {name: value for name, value in tags if not name.startswith("mlflow.")}
+        self.params: dict[str, str] = dict(run.data.params)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
 
 
+@dataclass(frozen=True)
 class TrackingStore:
-    """A tracking store to read from; see `open_store`."""
+    """A tracking store; see `resolve` and `open_store`.
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    Attributes:
+        uri: Address as MLflow takes it.
+        origin: Source of the address: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
+        artifacts: Folder of a new experiment's artifacts, as a URI. None leaves it to the server.
+    """
+
+    uri: str
+    origin: str
+    artifacts: str | None = None
+
+    def __str__(self) -> str:
+        return re.sub(r"://[^@/]*@", "://***@", self.uri)  # never a password on the screen or in a log
+
+    @property
+    def scheme(self) -> str:
+        return self.uri.partition(":")[0].partition("+")[0].lower()
 
     @property
     def is_server(self) -> bool:
-        """Whether MLflow itself runs there, and has pages to look at."""
-        return self.address.scheme in SERVERS
+        """True for an MLflow server, which has pages of its own."""
+        return self.scheme in SERVERS
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None for other stores."""
+        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        return Path(path) if self.scheme == "sqlite" else None
+
+    def error(self, problem: str, advice: str) -> TrackingError:
+        """Error that names the store and the source of its address."""
+        message = f"{self.origin} is {self}: {problem}"
+        return TrackingError(message, advice=f"{advice} --tracking-uri none tracks nothing.")
+
+    def check(self) -> None:
+        """Refuse a store that can't be written or does not answer.
+
+        Raises:
+            TrackingError: With what was tried, and what to do.
+        """
+        if self.database is not None:
+            _check_file(self, self.database)
+        elif self.is_server or self.scheme in DATABASES:
+            _check_host(self)
+
+    @cached_property
+    def mlflow(self) -> Any:
+        """The module mlflow: quiet, with no telemetry and no minutes of retries.
+
+        To be imported in the main thread: two that import large packages at once can meet half-made modules.
+        """
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        os.environ["DO_NOT_TRACK"] = "true"
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        import mlflow
+
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        if self.scheme in ("sqlite", *DATABASES):
+            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        return mlflow
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client, after one try to connect: MLflow hides the cause of a failure behind retries."""
+        if self.scheme in ("sqlite", *DATABASES):
+            import sqlalchemy
+
+            engine = sqlalchemy.create_engine(self.uri)
+            engine.connect().close()
+            engine.dispose()
+        return self.mlflow.MlflowClient(self.uri)
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
-        """The runs with all these tags, newest first."""
+        """Runs with all these tags, newest first."""
         wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
-        experiments = [each.experiment_id for each in self._client.search_experiments()]
-        found = self._client.search_runs(
-            experiments, wanted, max_results=MOST_RUNS, order_by=["attributes.start_time DESC"]
-        )
-        return [_kept(run) for run in found]
+        experiments = [each.experiment_id for each in self.client.search_experiments()]
+        order = ["attributes.start_time DESC"]
+        found = self.client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
+        return [TrackedRun(run) for run in found]
 
     def children(self, run_id: str) -> list[TrackedRun]:
-        """The runs whose parent it is, newest first."""
+        """Runs with this parent, newest first."""
         return self.runs({PARENT: run_id})
 
     def get(self, run_id: str) -> TrackedRun:
@@ -74,9 +170,9 @@ class TrackingStore:
             TrackingError: The store does not hold it.
         """
         try:
-            return _kept(self._client.get_run(run_id))
-        except self._mlflow.exceptions.MlflowException as error:
-            raise self.address.error(f"it holds no run {run_id}.", "Name another run.") from error
+            return TrackedRun(self.client.get_run(run_id))
+        except self.mlflow.exceptions.MlflowException as error:
+            raise self.error(f"it holds no run {run_id}.", "Name another run.") from error
 
     def study(self, name: str) -> TrackedRun:
         """The newest parent run of a study, by the study's name or the run's identifier.
@@ -87,114 +183,191 @@ class TrackingStore:
         found = self.runs({"kind": "study", "study": name})
         if found:
             return found[0]
-        known = sorted({run.tags["study"] for run in self.runs({"kind": "study"})})
         if len(name) == 32:  # an identifier
             return self.get(name)
-        raise self.address.error(
-            f"it holds no study {name!r}, but {', '.join(known) or 'none at all'}.",
+        known = ", ".join(sorted({run.tags["study"] for run in self.runs({"kind": "study"})}))
+        raise self.error(
+            f"it holds no study {name!r}, but {known or 'none at all'}.",
             "Name another, or run it: stav2a ablation --gin FILE.",
         )
 
     def history(self, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
-        """The values of a metric over the steps; empty where the run has none."""
-        points = self._client.get_metric_history(run.run_id, metric)
+        """Values of a metric over the steps; empty where the run has none."""
+        points = self.client.get_metric_history(run.run_id, metric)
         return sorted({point.step: point.value for point in points}.items())
 
     def files(self, run: TrackedRun, folder: str = "") -> list[str]:
-        """Names of what was kept with the run, in one of its folders."""
-        return [each.path for each in self._client.list_artifacts(run.run_id, folder or None)]
+        """Names of the files of a run, in one of its folders."""
+        return [each.path for each in self.client.list_artifacts(run.run_id, folder or None)]
 
     def file(self, run: TrackedRun, path: str) -> Path:
-        """A file that was kept with the run, on this machine.
+        """Copy of a run's file on this machine.
 
         Raises:
             TrackingError: There is none of this name, or it can't be fetched.
         """
+        folder = Path(self._downloads.name) / run.run_id
+        folder.mkdir(exist_ok=True)
         try:
-            found = self._mlflow.artifacts.download_artifacts(
-                run_id=run.run_id,
-                artifact_path=path,
-                tracking_uri=self.address.uri,
-                dst_path=self._folder(run),
+            found = self.mlflow.artifacts.download_artifacts(
+                run_id=run.run_id, artifact_path=path, tracking_uri=self.uri, dst_path=str(folder)
             )
-        except Exception as error:  # the stores of artifacts raise what they like
-            raise self.address.error(
-                f"the file {path} of the run {run.name} ({run.run_id}) can't be had.",
+        except Exception as error:  # the stores of artifacts raise errors of all kinds
+            raise self.error(
+                f"the file {path} of the run {run.name} ({run.run_id}) can't be read.",
                 "Run it again with --again, or see whether its artifacts have moved.",
             ) from error
         return Path(found)
 
     def text(self, run: TrackedRun, path: str) -> str:
-        """A text that was kept with the run."""
+        """Text of a run's file."""
         return self.file(run, path).read_text(encoding="utf-8")
 
     def compare_url(self, runs: Sequence[TrackedRun], base: str | None = None) -> str:
-        """The address of MLflow's page that compares runs, the first first.
+        """Address of MLflow's page that compares runs, the oldest first.
 
         Args:
-            runs: What to compare.
-            base: Where MLflow's pages are started on this machine; a server has its own.
+            runs: Runs to compare.
+            base: Address of MLflow's pages on this machine; a server has its own.
         """
         runs = sorted(runs, key=lambda run: run.started_s)
-        base = str(self.address) if self.is_server else base or LOCAL_UI
+        base = str(self) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
-        experiments = sorted({run.experiment_id for run in runs})
-        return f"{base}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps(experiments))}"
-
-    def _folder(self, run: TrackedRun) -> str:
-        folder = Path(self._downloads.name) / run.run_id
-        folder.mkdir(exist_ok=True)
-        return str(folder)
+        experiments = quote(json.dumps(sorted({run.experiment_id for run in runs})))
+        return f"{base}/#/compare-runs?runs={chosen}&experiments={experiments}"
 
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="stav2a-")
 
-    @cached_property
-    def _mlflow(self) -> Any:
-        from stav2a.experiments.tracking.tracker import import_mlflow
 
-        return import_mlflow(self.address)
+def resolve(uri: str | None, root: Path) -> TrackingStore | None:
+    """The tracking store, or None for "none".
 
-    @cached_property
-    def _client(self) -> Any:
-        return self._mlflow.MlflowClient(self.address.uri)
+    Args:
+        uri: Value of `--tracking-uri`. None reads MLFLOW_TRACKING_URI, and without that takes
+            `<root>/mlflow.db`.
+        root: Folder of the run folders.
+
+    Raises:
+        AddressError: MLflow has no such stores.
+    """
+    origin = "--tracking-uri"
+    if uri is None:
+        uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
+    if uri is None:
+        uri, origin = f"sqlite:///{root.resolve()}/mlflow.db", "the default store"
+    uri = uri.strip()
+    if uri.lower() == "none":
+        return None
+    given = TrackingStore(uri, origin)
+    _check_spelling(given)
+    if given.scheme == "sqlite":
+        path, mark, query = uri.removeprefix("sqlite:///").partition("?")
+        database = Path(path).expanduser().resolve()
+        artifacts = (database.parent / "mlartifacts").as_uri()
+        return TrackingStore(f"sqlite:///{database}{mark}{query}", origin, artifacts)
+    beside = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
+    return TrackingStore(uri.rstrip("/"), origin, beside)
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
-    """A store to read from.
+    """Open a store to read from.
 
     Args:
-        uri: As `--tracking-uri` gives it; see `connect`.
+        uri: Address of the store; see `resolve`.
         root: Folder of the run folders; the default store lies in it.
 
     Raises:
         TrackingError: Nothing is tracked there, or it can't be read.
     """
-    address = resolve(uri, root)
-    if address is None:
-        raise TrackingError("--tracking-uri none tracks nothing, so there is nothing to read. Name a store.")
-    if address.database is not None and not address.database.exists():
-        raise address.error("there is no such file yet.", "Track a run first, or name another --output.")
-    address.check()
-    return TrackingStore(address)
+    store = resolve(uri, root)
+    if store is None:
+        raise TrackingError(
+            "--tracking-uri none tracks nothing, so there is nothing to read.", advice="Name a store."
+        )
+    if store.database is not None and not store.database.exists():
+        raise store.error("there is no such file yet.", "Track a run first, or name another --output.")
+    store.check()
+    return store
 
 
-def _kept(run: Any) -> TrackedRun:
-    info, data = run.info, run.data
-    return TrackedRun(
-        run_id=info.run_id,
-        experiment_id=info.experiment_id,
-        name=info.run_name,
-        status=info.status,
-        tags={name: value for name, value in data.tags.items() if not name.startswith("mlflow.")},
-        params=dict(data.params),
-        metrics=dict(data.metrics),
-        started_s=info.start_time / 1000,
-        ended_s=info.end_time / 1000 if info.end_time else None,
-    )
+def _check_spelling(given: TrackingStore) -> None:
+    uri, scheme = given.uri, given.scheme
+    if scheme == "sqlite":
+        valid = bool(re.match(r"sqlite:///(?!:memory:)[^?]", uri))
+    elif scheme == "databricks":
+        valid = uri == scheme or "://" in uri
+    else:
+        valid = scheme in SCHEMES and "://" in uri and bool(urlsplit(uri).hostname)
+    if not valid:
+        message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
+        raise AddressError(message, advice=_advice(uri, scheme))
+
+
+def _advice(uri: str, scheme: str) -> str:
+    has_slashes = "://" in uri
+    if scheme == "sqlite":
+        return "Name the file after three slashes, four for an absolute path: sqlite:////data/mlflow.db."
+    if scheme in SCHEMES:
+        return f"Write it with two slashes and a host: {scheme}://HOST."
+    close = difflib.get_close_matches(scheme, SCHEMES, n=1)
+    if ":" in uri and close:
+        return f"Did you mean {close[0]}:?"
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        return f"Did you mean http://{uri}?"
+    if uri.endswith((".db", ".sqlite")) and not has_slashes:
+        return f"Did you mean sqlite:///{uri}?"
+    if scheme == "file" or (uri and not has_slashes):
+        folder = uri.removeprefix("file:").removeprefix("//").rstrip("/")
+        return f"MLflow no longer keeps runs in plain folders. Write sqlite:///{folder}/mlflow.db."
+    return "See docs/tracking.md."
+
+
+def _check_file(store: TrackingStore, database: Path) -> None:
+    folder = database.parent
+    if re.search("[?%]", str(database)):
+        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
+    if store.origin == "the default store":
+        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        raise store.error(f"the folder {folder} does not exist.", "Make it, or correct the address.")
+    if database.is_dir():
+        raise store.error("that is a folder; expected a file.", f"Write sqlite:///{database}/mlflow.db.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # SQLite writes its journal beside the file
+            pass
+        if database.exists():
+            with database.open("r+b") as file:
+                head = file.read(16)
+            if head and head != b"SQLite format 3\0":
+                raise store.error("the file is not an SQLite database.", "Choose another file.")
+            with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+                tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if tables and ("alembic_version",) not in tables:
+                raise store.error("the database belongs to another program.", "Choose another file.")
+    except (OSError, sqlite3.Error) as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise store.error(f"it can't be written ({problem}).", "Choose a place that can.") from error
+
+
+def _check_host(store: TrackingStore) -> None:
+    parts = urlsplit(store.uri)
+    host = parts.hostname or ""
+    try:
+        port = parts.port or (SERVERS | DATABASES)[store.scheme]
+    except ValueError as error:
+        raise store.error(f"{error}.", "Correct the port.") from error
+    if store.scheme in SERVERS and store.scheme in getproxies() and not proxy_bypass(host):
+        return  # only the proxy can say; `wait` asks it, within its own time
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        problem = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        message = f"nothing answers at {host}:{port} ({problem})."
+        raise store.error(message, "Start the server, or correct the address.") from error
 
 
 def _quoted(text: str) -> str:
-    quote_mark = '"' if "'" in text else "'"  # MLflow's filters know no escapes
-    return f"{quote_mark}{text}{quote_mark}"
+    mark = '"' if "'" in text else "'"  # MLflow's filters have no escapes
+    return f"{mark}{text}{mark}"

@@ -6,26 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
+from stav2a.experiments.ablation.launch import Job, LocalProcess, run_all
 
 ROOT = Path(__file__).parents[3]
-
-
-class Notes:
-    """Writes down what it is told."""
-
-    def __init__(self):
-        self.lines = []
-
-    def started(self, job):
-        self.lines.append(f"{job.title} started")
-
-    def ended(self, ended):
-        self.lines.append(f"{ended.job.title} ended {ended.code}")
 
 
 @pytest.fixture
@@ -37,27 +25,40 @@ def job(tmp_path):
 
 
 def run(jobs, width=1, environment=None, **more):
-    notes = Notes()
-    done = run_all(jobs, LocalLauncher(environment or {}), width=width, listener=notes, **more)
-    return done, notes.lines
+    """Run jobs here: their exit codes in the order in which they end, and what happens line by line."""
+    lines, seconds = [], []
+
+    def ended(job, code, took):
+        lines.append(f"{job.title} ended {code}")
+        seconds.append(took)
+
+    codes = run_all(
+        jobs,
+        partial(LocalProcess, environment=environment or {}),
+        width=width,
+        on_start=lambda job: lines.append(f"{job.title} started"),
+        on_end=ended,
+        **more,
+    )
+    assert len(seconds) == len(jobs) and all(each > 0 for each in seconds)
+    return list(codes.values()), lines
 
 
 def test_one_at_a_time_runs_in_order(job):
-    done, lines = run([job("a"), job("b")])
+    _, lines = run([job("a"), job("b")])
     assert lines == ["a started", "a ended 0", "b started", "b ended 0"]
-    assert all(ended.seconds > 0 for ended in done)
 
 
 def test_a_job_that_fails_does_not_stop_the_others(job):
-    done, _ = run([job("a", "raise SystemExit(3)"), job("b", "import os; os.abort()"), job("c")])
-    assert [ended.code for ended in done] == [3, -signal.SIGABRT, 0]
+    codes, _ = run([job("a", "raise SystemExit(3)"), job("b", "import os; os.abort()"), job("c")])
+    assert codes == [3, -signal.SIGABRT, 0]
 
 
 def test_two_at_a_time_run_together(job, tmp_path):
     meet = "import sys, time, pathlib as p; p.Path(r'{0}/{1}').touch()\n"
     meet += "while not p.Path(r'{0}/{2}').exists(): time.sleep(0.01)"
-    done, _ = run([job("a", meet.format(tmp_path, 1, 2)), job("b", meet.format(tmp_path, 2, 1))], width=2)
-    assert [ended.code for ended in done] == [0, 0]
+    codes, _ = run([job("a", meet.format(tmp_path, 1, 2)), job("b", meet.format(tmp_path, 2, 1))], width=2)
+    assert codes == [0, 0]
 
 
 def test_a_job_that_may_not_start_yet_lets_the_next_one_pass(job):
@@ -70,37 +71,34 @@ def test_a_job_that_may_not_start_yet_lets_the_next_one_pass(job):
     assert lines.index("passes ended 0") < lines.index("slow ended 0") < lines.index("waits started")
 
 
-def test_jobs_that_would_wait_for_nobody_are_started(job):
+def test_jobs_start_where_nothing_is_running(job):
     _, lines = run([job("a"), job("b")], width=2, may_start=lambda each, running: False)
     assert lines == ["a started", "a ended 0", "b started", "b ended 0"]
 
 
 def test_all_that_a_job_prints_is_in_its_log(job):
-    talk = job("a", "import sys; print('said'); print('step 1\\rstep 2', file=sys.stderr); sys.exit('gone')")
+    talk = job("a", "import sys; print('said'); print('step 1\\rstep 2', file=sys.stderr); sys.exit('over')")
     run([talk])
-    assert sorted(talk.last_lines()) == ["gone", "said", "step 2"]
+    assert sorted(talk.last_lines()) == ["over", "said", "step 2"]
     assert talk.last_lines(1) == [talk.last_lines()[-1]]
 
 
 def test_a_job_gets_the_environment(job):
-    told = job("a", "import os; print(os.environ['OMP_NUM_THREADS'])")
-    run([told], environment={"OMP_NUM_THREADS": "7"})
-    assert told.last_lines() == ["7"]
+    each = job("a", "import os; print(os.environ['OMP_NUM_THREADS'])")
+    run([each], environment={"OMP_NUM_THREADS": "7"})
+    assert each.last_lines() == ["7"]
 
 
 PARENT = """
 import sys
 from pathlib import Path
-from stav2a.experiments.ablation.launch import Job, LocalLauncher, run_all
-
-class Nobody:
-    def started(self, job): print("started", flush=True)
-    def ended(self, ended): pass
+from stav2a.experiments.ablation.launch import Job, LocalProcess, run_all
 
 child = "import time, sys\\ntry:\\n    print('up', flush=True); time.sleep(60)\\n"
 child += "except KeyboardInterrupt:\\n    print('wrote it down')"
 job = Job("a", (sys.executable, "-c", child), Path(sys.argv[1]))
-run_all([job], LocalLauncher({}), width=1, listener=Nobody())
+started = lambda job: print("started", flush=True)
+run_all([job], lambda job: LocalProcess(job, {}), width=1, on_start=started, on_end=print)
 """
 
 

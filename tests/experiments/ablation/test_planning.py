@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from stav2a.experiments.ablation import study
-from stav2a.experiments.ablation.planning import Overlay, duration, plan, told, training_s
+from stav2a.experiments.ablation.planning import duration, plan, summary, training_s
 from stav2a.recipe import RecipeError
 
 ROOT = Path(__file__).parents[3]
 STUDIES = sorted(path for path in (ROOT / "ablations").glob("*.gin") if path.name != "base.gin")
-SMOKE = Overlay(("recipes/scale/smoke.gin",))
+TWO_ROWS = "tests/experiments/ablation/two_rows.gin"
 
 
-@pytest.fixture
-def table3():
-    return study.load("ablations/table3.gin")
+def table3(*seeds: int) -> study.LoadedStudy:
+    """The paper's table at the smallest scale."""
+    return study.load("ablations/table3.gin", ["recipes/scale/smoke.gin"], seeds=seeds)
 
 
-def finish(part, store) -> None:
-    """Put an empty entry into the store where the part will be."""
-    store.path(part.kind, part.key).mkdir(parents=True)
+def finish(entry, store) -> None:
+    """Put an empty folder into the store in the place of an entry."""
+    store.path(entry.kind, entry.key, entry.name).mkdir(parents=True)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -33,15 +33,17 @@ def test_every_study_of_the_package_can_be_planned(path, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_rows_share_what_they_have_in_common(table3, tmp_path):
-    lacking = plan(table3.with_seeds((0, 1)), tmp_path, SMOKE).to_make()
-    count = {name: sum(part.name == name for part in lacking) for name in {part.name for part in lacking}}
+def test_rows_share_what_they_have_in_common(tmp_path):
+    missing = plan(table3(0, 1), tmp_path).missing()
+    count = {
+        name: sum(entry.title == name for entry in missing) for name in {entry.title for entry in missing}
+    }
     assert count["autoencoder"] == count["t2a_pretrain"] == count["contrastive"] == count["onset"] == 2
     assert count["joint"] == 10 and count["classifier"] == count["data"] == 1
 
 
-def test_runs_stand_row_by_row_so_that_neighbours_train_different_seeds(table3, tmp_path):
-    runs = plan(table3.with_seeds((4, 5)), tmp_path, SMOKE).runs
+def test_runs_stand_row_by_row_so_that_neighbours_train_different_seeds(tmp_path):
+    runs = plan(table3(4, 5), tmp_path).runs
     assert [run.title for run in runs[:3]] == [
         "Pretrained-T2A, seed 4", "Pretrained-T2A, seed 5", "FineTuned-T2A, seed 4"
     ]  # fmt: skip
@@ -50,45 +52,46 @@ def test_runs_stand_row_by_row_so_that_neighbours_train_different_seeds(table3, 
     assert runs[0].folder.path == tmp_path / f"pretrained_t2a-{runs[0].signature[:8]}"
 
 
-def test_what_the_store_holds_is_reused(table3, tmp_path):
-    before = plan(table3.with_seeds((0,)), tmp_path, SMOKE)
-    assert "reused:  nothing" in told(before)
-    for part in before.to_make():
-        if part.name in ("data", "autoencoder", "t2a_pretrain"):
-            finish(part, before.store)
-    text = told(plan(table3.with_seeds((0,)), tmp_path, SMOKE))
+def test_what_the_store_holds_is_reused(tmp_path):
+    before = plan(table3(0), tmp_path)
+    assert "reused:  nothing" in summary(before)
+    for entry in before.missing():
+        if entry.title in ("data", "autoencoder", "t2a_pretrain"):
+            finish(entry, before.store)
+    text = summary(plan(table3(0), tmp_path))
     assert text.endswith("reused:  data, autoencoder, t2a_pretrain")
     assert "  Pretrained-T2A  trains classifier\n  FineTuned-T2A   trains t2a_finetune\n" in text
 
 
-def test_a_finished_run_lacks_nothing(table3, tmp_path):
-    run = plan(table3.with_seeds((0,)), tmp_path, SMOKE).runs[0]
+def test_a_finished_run_makes_nothing(tmp_path):
+    before = plan(table3(0), tmp_path)
+    run = before.runs[0]
     run.folder.begin(signature=run.signature, snapshot="", facts={})
-    assert run.lacks(plan(table3, tmp_path).store)
+    assert run.missing(before.store)
     run.folder.add(finished=True)
-    again = plan(table3.with_seeds((0,)), tmp_path, SMOKE)
-    assert again.runs[0].lacks(again.store) == []
-    assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in told(again)
+    again = plan(table3(0), tmp_path)
+    assert again.runs[0].missing(again.store) == []
+    assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in summary(again)
 
 
-def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(table3, tmp_path):
-    planned = plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)
+def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(tmp_path):
+    planned = plan(table3(0, 1), tmp_path)
     pretrained, other_seed, finetuned, *_ = planned.runs
-    claimed = {part.key for part in pretrained.lacks(planned.store)}
+    claimed = {entry.key for entry in pretrained.missing(planned.store)}
     assert not other_seed.may_start(planned.store, claimed)  # both begin with the data
-    for part in planned.to_make():
-        if part.kind in ("clips", "filter"):
-            finish(part, planned.store)
+    for entry in planned.missing():
+        if entry.kind in ("clips", "filter"):
+            finish(entry, planned.store)
     assert other_seed.may_start(planned.store, claimed)
     assert not finetuned.may_start(planned.store, claimed)
-    for part in pretrained.parts:
-        if part.kind == "stage":
-            finish(part, planned.store)
+    for entry in pretrained.entries:
+        if entry.kind == "stage":
+            finish(entry, planned.store)
     assert finetuned.may_start(planned.store, claimed)  # it begins with a stage of its own
 
 
-def test_the_plan_says_what_is_trained_once(table3, tmp_path):
-    assert told(plan(table3.with_seeds((0, 1)), tmp_path, SMOKE)).splitlines()[:8] == [
+def test_the_plan_says_what_is_trained_once(tmp_path):
+    assert summary(plan(table3(0, 1), tmp_path)).splitlines()[:8] == [
         "table3: 7 rows × 2 seeds (0, 1), compared with CN",
         "  Pretrained-T2A  trains 2 × autoencoder, 2 × t2a_pretrain, classifier",
         "  FineTuned-T2A   trains 2 × t2a_finetune",
@@ -101,22 +104,24 @@ def test_the_plan_says_what_is_trained_once(table3, tmp_path):
 
 
 def test_a_study_of_sampling_trains_once(tmp_path):
-    planned = plan(study.load("ablations/guidance.gin").with_seeds((0,)), tmp_path)
-    assert sum(part.name == "joint" for part in planned.to_make()) == 1
-    assert "  w = 5    samples and measures" in told(planned)
+    planned = plan(study.load("ablations/guidance.gin", seeds=[0]), tmp_path)
+    assert sum(entry.title == "joint" for entry in planned.missing()) == 1
+    assert "  w = 5    samples and measures" in summary(planned)
 
 
 def test_the_time_comes_from_this_store_s_records(tmp_path):
-    planned = plan(study.load("tests/experiments/ablation/two_rows.gin").with_seeds((0,)), tmp_path)
+    planned = plan(study.load(TWO_ROWS, seeds=[0]), tmp_path)
     first, *rest = planned.runs
-    for part in first.parts:
-        finish(part, planned.store)
-        if part.steps:
-            facts = {"seconds": 2.0 * part.steps, "steps": part.steps}
-            (planned.store.path(part.kind, part.key) / "facts.json").write_text(json.dumps(facts))
-    (steps,) = [part.steps for part in planned.to_make()]
+    for entry in first.entries:
+        finish(entry, planned.store)
+        if entry.steps:
+            facts = {"seconds": 2.0 * entry.steps, "steps": entry.steps}
+            (planned.store.path(entry.kind, entry.key, entry.name) / "facts.json").write_text(
+                json.dumps(facts)
+            )
+    (steps,) = [entry.steps for entry in planned.missing()]
     assert training_s(planned) == steps * 2.0  # one joint stage
-    line = told(planned, jobs=2).splitlines()[-1]
+    line = summary(planned, jobs=2).splitlines()[-1]
     assert line == (
         f"time:    about {duration(2.0 * steps)} of training, {duration(steps)} with 2 runs at a time "
         "(steps as timed in this store)"
@@ -124,26 +129,26 @@ def test_the_time_comes_from_this_store_s_records(tmp_path):
 
 
 def test_nothing_is_said_of_the_time_before_anything_was_timed(tmp_path):
-    planned = plan(study.load("tests/experiments/ablation/two_rows.gin"), tmp_path)
+    planned = plan(study.load(TWO_ROWS), tmp_path)
     assert training_s(planned) is None
-    assert "time:" not in told(planned)
+    assert "time:" not in summary(planned)
 
 
-def test_the_signature_is_the_study_s_as_it_stands(table3, tmp_path):
-    one, two = (plan(table3.with_seeds(seeds), tmp_path, SMOKE).signature() for seeds in ((0,), (0, 1)))
+def test_the_signature_is_the_study_s_as_it_stands(tmp_path):
+    one, two = (plan(table3(*seeds), tmp_path).signature() for seeds in ((0,), (0, 1)))
     assert one != two
-    assert plan(table3.with_seeds((0,)), tmp_path / "elsewhere", SMOKE).signature() == one
+    assert plan(table3(0), tmp_path / "elsewhere").signature() == one
 
 
 def test_two_rows_that_are_the_same_are_refused(tmp_path):
     with pytest.raises(RecipeError) as caught:
-        plan(study.load("ablations/guidance.gin"), tmp_path, Overlay(bindings=("run.guidance_scale = 1.0",)))
+        plan(study.load("ablations/guidance.gin", bindings=["run.guidance_scale = 1.0"]), tmp_path)
     assert str(caught.value).startswith("Rows 'w = 1' and 'w = 1.5' are the same: every setting is equal.\n")
     assert "line 5\n  Leave one out; or see whether what is laid over" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("metrics", "told"),
+    ("metrics", "message"),
     [
         (
             "{'aa_algn': 'higher'}",
@@ -155,25 +160,21 @@ def test_two_rows_that_are_the_same_are_refused(tmp_path):
         ),
     ],
 )
-def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, told):
-    two_rows = Path("tests/experiments/ablation/two_rows.gin").resolve()
+def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, message):
+    two_rows = Path(TWO_ROWS).resolve()
     (tmp_path / "mine.gin").write_text(f"include '{two_rows}'\n\nstudy.metrics = {metrics}\n")
     with pytest.raises(RecipeError) as caught:
         plan(study.load(tmp_path / "mine.gin"), tmp_path)
-    start, end = told.split("…")
+    start, end = message.split("…")
     assert str(caught.value).startswith(start) and end in str(caught.value)
 
 
 def test_the_seed_is_not_for_a_binding_to_set():
-    with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds. Write --seeds 0 1 2."):
-        Overlay(bindings=("run.seed = 3",))
+    with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds.\n  Write --seeds 0 1 2."):
+        study.load(TWO_ROWS, bindings=["run.seed = 3"])
 
 
-def test_a_warning_is_told_once_for_all_seeds(tmp_path, caplog):
+def test_a_warning_is_printed_once_for_all_seeds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        plan(
-            study.load("tests/experiments/ablation/two_rows.gin"),
-            tmp_path,
-            Overlay(bindings=("local_head.linear.dim = 8",)),
-        )
+        plan(study.load(TWO_ROWS, bindings=["local_head.linear.dim = 8"]), tmp_path)
     assert caplog.text.count("local_head.linear.dim has no effect") == 1

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from stav2a.cli.main import main
+
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 STUDY = """include 'ablations/base.gin'
@@ -34,8 +36,8 @@ class Done:
     stderr: str
     folder: Path
 
-    def told(self, word: str) -> list[str]:
-        """The titles of the runs that a word was said of: started, finished, failed."""
+    def titles(self, word: str) -> list[str]:
+        """Titles of the runs that were started, finished or failed."""
         lines = [line for line in self.stderr.splitlines() if line.startswith(f"{word} ")]
         return [line.removeprefix(word).split("  (")[0].strip() for line in lines]
 
@@ -48,7 +50,7 @@ class Done:
 
 def command(output: Path, *more: str) -> list[str]:
     shared = ["--output", str(output), "--tracking-uri", f"sqlite:///{output}/mlflow.db"]
-    return [sys.executable, "-m", "stav2a.experiments.ablation", *more, *shared]
+    return [sys.executable, "-m", "stav2a", "ablation", *more, *shared]
 
 
 def run(output: Path, *more: str) -> Done:
@@ -71,10 +73,10 @@ def first(study, tmp_path_factory) -> Done:
     return run(tmp_path_factory.mktemp("runs"), *study)
 
 
-def test_a_failing_row_is_told_with_its_log_and_the_others_go_on(first):
+def test_a_failing_row_is_printed_with_its_log_and_the_others_continue(first):
     assert first.code == 1, first.stderr
-    assert first.told("finished") == ["Pretrained-T2A, seed 0", "FineTuned-T2A, seed 0"]
-    assert first.told("failed") == ["too long, seed 0"]
+    assert first.titles("finished") == ["Pretrained-T2A, seed 0", "FineTuned-T2A, seed 0"]
+    assert first.titles("failed") == ["too long, seed 0"]
     log = first.folder / "logs" / "too_long-seed0.log"
     assert f"its log is {log} and ends with\n" in first.stderr
     assert "Choose a multiple of" in first.stderr and "Choose a multiple of" in log.read_text()
@@ -94,31 +96,29 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
 
 
-def test_a_second_go_runs_only_what_failed_and_says_the_same(first, study):
+def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
     again = run(first.folder.parents[1], *study)
     assert again.code == 1
     assert "2 of 3 runs are finished and tracked already" in again.stderr
-    assert again.told("started") == again.told("failed") == ["too long, seed 0"]
+    assert again.titles("started") == again.titles("failed") == ["too long, seed 0"]
     assert again.figures == first.figures
-    goes = json.loads((first.folder / "study.json").read_text())["goes"]
-    assert [go["runs"] for go in goes] == [3, 1]
+    attempts = json.loads((first.folder / "study.json").read_text())["attempts"]
+    assert [attempt["runs"] for attempt in attempts] == [3, 1]
 
 
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
-    shared = first.folder.parents[1]
-    elsewhere = subprocess.run(
-        [sys.executable, "-m", "stav2a.experiments.ablation", "--report", "mine", "--output", str(tmp_path),
-         "--tracking-uri", f"sqlite:///{shared}/mlflow.db"],
-        cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert elsewhere.returncode == 0, elsewhere.stderr
+    uri = f"sqlite:///{first.folder.parents[1]}/mlflow.db"
+    assert main(["ablation", "--report", "mine", "--output", str(tmp_path), "--tracking-uri", uri]) == 0
     written = tmp_path / "ablations" / "mine"
     assert (written / "table.csv").read_text() == (first.folder / "table.csv").read_text()
     assert (written / "report.html").stat().st_size > 100_000
 
 
 def test_killed_half_way_and_started_again_it_comes_to_the_same(first, study, tmp_path):
-    shutil.copytree(first.folder.parents[1] / "store", tmp_path / "store")
+    """With the first row's run finished, so that only the second one is killed."""
+    (pretrained,) = first.folder.parents[1].glob("pretrained_t2a-*/model.safetensors")
+    for folder in (first.folder.parents[1] / "store", pretrained.parent):
+        shutil.copytree(folder, tmp_path / folder.name)
     with subprocess.Popen(
         command(tmp_path, *study), cwd=ROOT, env=ALONE, stderr=subprocess.PIPE, text=True,
         stdout=subprocess.DEVNULL,
@@ -132,8 +132,8 @@ def test_killed_half_way_and_started_again_it_comes_to_the_same(first, study, tm
         for child in children:
             os.killpg(child, signal.SIGKILL)
     again = run(tmp_path, *study)
-    assert "Pretrained-T2A, seed 0" not in again.told("started")
-    assert again.told("finished") == ["FineTuned-T2A, seed 0"]
+    assert "Pretrained-T2A, seed 0" not in again.titles("started")
+    assert again.titles("finished") == ["FineTuned-T2A, seed 0"]
     assert again.figures == first.figures
 
 
@@ -151,10 +151,10 @@ def test_again_makes_everything_anew_and_throws_nothing_away(first, study, tmp_p
         runner.send_signal(signal.SIGINT)
         rest = runner.stderr.read()
         assert runner.wait(timeout=120) == 130
-    assert "stopped; what is finished is kept, and the same command goes on from there" in rest
+    assert "stopped; what is finished is kept, and the same command continues from there" in rest
     (aside,) = (tmp_path / "set-aside").iterdir()
-    kinds = {path.name.split("-")[1] for path in aside.iterdir()}
-    assert {"clips", "stage", "classifier", "flows", "latents", "features"} <= kinds
+    names = {path.name[4:].rpartition("-")[0] for path in aside.iterdir()}
+    assert {"clips", "stage-autoencoder", "classifier", "flows", "latents", "features"} <= names
     assert not list((tmp_path / "store").glob("stage-*"))
 
 

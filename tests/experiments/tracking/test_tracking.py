@@ -14,14 +14,15 @@ import pytest
 
 from stav2a.experiments.tracking import (
     AddressError,
-    NullTracker,
+    Tracker,
     TrackingError,
+    TrackingStore,
     connect,
     environment,
     git_state,
+    resolve,
     tracker,
 )
-from stav2a.experiments.tracking.address import Address, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_a_long_parameter_is_cut_and_says_so(root: Path, tracked: str):
     assert value.endswith("x … (cut, 9000 characters)")
 
 
-def test_the_same_run_goes_on(root: Path, tracked: str, caplog: pytest.LogCaptureFixture):
+def test_the_same_run_is_continued(root: Path, tracked: str, caplog: pytest.LogCaptureFixture):
     with connect(None, root, experiment="spine", run_name="cn", tags={"again": "1"}, run_id=tracked) as run:
         assert run.run_id == tracked
         assert client(root).get_run(tracked).info.status == "RUNNING"
@@ -140,13 +141,13 @@ def test_a_store_that_fails_later_does_not_stop_the_training(
     monkeypatch.setattr(tracker, "RETRY_AFTER_S", (0.0, 0.0))
     run = connect(None, root, experiment="spine", run_name="unlucky")
     run.wait()
-    monkeypatch.setattr(run._client, "log_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(run.store.client, "log_text", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     run.log_text("x", "a.txt")
     run.log_text("x", "b.txt")
     run.finish()
     assert run.lost == ["a.txt", "b.txt"]
-    assert "did not take a.txt (disk full). Training goes on." in caplog.text
-    assert "lacks: a.txt, b.txt. The run folder has it all." in caplog.text
+    assert "did not take a.txt (disk full). Training continues." in caplog.text
+    assert "lacks: a.txt, b.txt. The run folder has all of it." in caplog.text
 
 
 def test_finish_can_be_called_twice(root: Path, tracked: str):
@@ -156,7 +157,7 @@ def test_finish_can_be_called_twice(root: Path, tracked: str):
     assert client(root).get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_a_missing_artifact_is_told_at_once(root: Path, tracked: str):
+def test_a_missing_artifact_is_an_error_at_once(root: Path, tracked: str):
     with connect(None, root, experiment="spine", run_name="hasty") as run:
         with pytest.raises(TrackingError, match="nowhere.wav is not a file; write it before it is tracked"):
             run.log_artifact(Path("nowhere.wav"))
@@ -167,7 +168,7 @@ def test_where_is_a_command_for_a_shell(root: Path, tracked: str):
         assert run.where() == f"mlflow ui --backend-store-uri 'sqlite:///{root}/mlflow.db'"
 
 
-def test_mlflow_is_silent_and_reports_to_nobody(root: Path, tracked: str):
+def test_mlflow_is_silent_and_sends_no_telemetry(root: Path, tracked: str):
     from mlflow.telemetry import get_telemetry_client
 
     assert get_telemetry_client() is None
@@ -176,7 +177,7 @@ def test_mlflow_is_silent_and_reports_to_nobody(root: Path, tracked: str):
 
 def test_none_tracks_nothing(tmp_path: Path):
     with connect("none", tmp_path, experiment="spine", run_name="cn") as run:
-        assert isinstance(run, NullTracker)
+        assert type(run) is Tracker
         run.wait()
         run.log_params({"a": 1})
         run.log_metrics({"a": 1.0}, step=1)
@@ -210,12 +211,14 @@ def test_importing_the_module_imports_neither_mlflow_nor_torch():
         ("", "See docs/tracking.md"),
     ],
 )
-def test_a_misspelt_address_is_told_with_advice(uri: str, advice: str, tmp_path: Path):
-    with pytest.raises(AddressError) as told:
+def test_a_misspelt_address_is_an_error_with_advice(uri: str, advice: str, tmp_path: Path):
+    with pytest.raises(AddressError) as caught:
         connect(uri, tmp_path, experiment="spine", run_name="cn")
-    assert str(told.value).startswith(f'--tracking-uri was given "{uri}"; expected none, sqlite:///FILE.db, ')
-    assert advice in str(told.value)
-    assert told.value.exit_code == 2
+    assert str(caught.value).startswith(
+        f'--tracking-uri was given "{uri}"; expected none, sqlite:///FILE.db, '
+    )
+    assert advice in str(caught.value)
+    assert caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,9 +229,9 @@ def test_the_environment_names_a_store_and_is_named_in_its_errors(
     with pytest.raises(AddressError, match='MLFLOW_TRACKING_URI was given "sqlit:///x.db"'):
         connect(None, tmp_path, experiment="spine", run_name="cn")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    assert isinstance(connect(None, tmp_path, experiment="spine", run_name="cn"), NullTracker)
+    assert type(connect(None, tmp_path, experiment="spine", run_name="cn")) is Tracker
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert resolve(None, tmp_path) == Address(
+    assert resolve(None, tmp_path) == TrackingStore(
         f"sqlite:///{tmp_path}/mlflow.db", "the default store", (tmp_path / "mlartifacts").as_uri()
     )
 
@@ -241,15 +244,15 @@ def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyP
 
 def refused(uri: str, root: Path) -> str:
     began = time.perf_counter()
-    with pytest.raises(TrackingError) as told:
+    with pytest.raises(TrackingError) as caught:
         with connect(uri, root, experiment="spine", run_name="cn") as run:
             run.wait()
     assert time.perf_counter() - began < 30
-    assert str(told.value).endswith("--tracking-uri none tracks nothing.")
-    return str(told.value)
+    assert str(caught.value).endswith("--tracking-uri none tracks nothing.")
+    return str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_told_within_seconds(tmp_path: Path):
+def test_a_server_that_is_not_there_is_an_error_within_seconds(tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -276,7 +279,7 @@ def another_server() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_server_that_is_not_mlflow_is_told(another_server: str, tmp_path: Path):
+def test_a_server_that_is_not_mlflow_is_an_error(another_server: str, tmp_path: Path):
     message = refused(another_server, tmp_path)
     assert message.startswith(f"--tracking-uri is {another_server}: MLflow can't use it: ")
     assert "404" in message
@@ -301,13 +304,13 @@ def test_places_that_cannot_hold_a_store_are_refused(tmp_path: Path):
     assert "a path with ? or %" in refused(f"sqlite:///{tmp_path}/100%/mlflow.db", tmp_path)
 
 
-def test_the_environment_tells_versions_and_machine():
+def test_the_environment_has_versions_and_machine():
     found = environment()
     assert found.keys() >= {"python", "torch", "diffusers", "transformers", "av", "platform", "cpu_count"}
     assert int(found["cpu_count"]) >= 1
 
 
-def test_git_state_tells_the_commit_and_uncommitted_changes(tmp_path: Path):
+def test_git_state_has_the_commit_and_uncommitted_changes(tmp_path: Path):
     def git(*arguments: str) -> None:
         named = ("-c", "user.name=x", "-c", "user.email=x@example.org")
         subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
