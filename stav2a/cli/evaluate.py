@@ -99,14 +99,14 @@ def evaluate(
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.systems import PAPERS, build, released, score
-    from stav2a.metrics.judges.judge import looked_for_in
+    from stav2a.metrics.judges.judge import weights_in
     from stav2a.reports import folder_report
     from stav2a.utils.files import check_writable
 
     registry.load()
     check_writable(output)
     names = metrics or [*PAPERS, "kad"]
-    with looked_for_in(weights_dir):
+    with weights_in(weights_dir):
         built = build(released(names) if released_form else names, detector=detector, flow=flow)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
     found = score(
