@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -184,8 +185,8 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collecti
     """
     table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     for place, title in enumerate(titles):
-        shortest = max([*map(len, title.split()), min(len(title), LONG_TITLE), 1])
-        widest = max([shortest, *(len(row[place]) for row in rows)])
+        words = [*title.split(), title[:LONG_TITLE], " "]
+        widest = max(map(cell_len, [*words, *(row[place] for row in rows)]))
         justify: Literal["left", "right"] = "left" if place in left else "right"
         table.add_column(title, justify=justify, max_width=widest, vertical="bottom")
     for row in rows:

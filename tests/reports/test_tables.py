@@ -6,7 +6,7 @@ import pytest
 
 from stav2a.evaluation.comparison import compare
 from stav2a.reports.comparison_tables import Note, comparison_csv, comparison_document, listed
-from stav2a.reports.tables import NumberFormat
+from stav2a.reports.tables import NumberFormat, grid
 from tests.evaluation.compared import PAPER, compared, mean, row
 
 AA = {"aa": "higher"}
@@ -64,6 +64,13 @@ def test_a_long_title_wraps_rather_than_make_its_column_wider():
         "    a metric ↑",
         "─────────────────────────",
         "CN  *0.150 [0.100, 0.200]",
+    ]
+
+
+def test_wide_characters_do_not_break_a_row():
+    assert grid(["", "value"], [["システム", "1.0"], ["ours", "2.0"]]).splitlines()[2:] == [
+        "システム    1.0",
+        "ours        2.0",
     ]
 
 
