@@ -137,12 +137,14 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
 
 
 def get(slot: str, name: str) -> Entry:
-    """The component of this slot and name.
+    """The component of this slot and name. All components are imported first if it isn't known yet.
 
     Raises:
         RegistryError: The slot or the name is unknown.
     """
     _check_slot(slot)
+    if (slot, name) not in _ENTRIES:
+        load()
     if (slot, name) not in _ENTRIES:
         raise RegistryError(f"No {slot} named {name!r}.", advice=did_you_mean(name, _names(slot)))
     return _ENTRIES[slot, name]

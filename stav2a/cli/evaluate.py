@@ -12,7 +12,7 @@ from stav2a.cli.options import Pair, TrackingUri, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
 if TYPE_CHECKING:
-    from stav2a.reports.folder_report import EvaluationTables
+    from stav2a.evaluation.folders.systems import FolderScores
 
 RESERVED = ("reference", "real sound")
 
@@ -63,7 +63,7 @@ def evaluate(
             help="published weights of FD, FAD, KL, IS, PAM, CLAP (default: $STAV2A_WEIGHTS)",
         ),
     ] = None,
-    released_form: Annotated[
+    released: Annotated[
         bool, typer.Option("--released", help="take the metrics in the form of the paper's tables")
     ] = False,
     duration: Annotated[
@@ -98,33 +98,29 @@ def evaluate(
     baseline = _baseline(baseline, list(systems))
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
-    from stav2a.evaluation.folders.systems import PAPERS, build, released, score
-    from stav2a.metrics.judges.judge import looked_for_in
-    from stav2a.reports import folder_report
+    from stav2a.evaluation.folders.systems import PAPERS, choose, score
+    from stav2a.metrics.judges.judge import weights_in
+    from stav2a.reports.folder_report import report_folders
     from stav2a.utils.files import check_writable
 
     registry.load()
     check_writable(output)
     names = metrics or [*PAPERS, "kad"]
-    with looked_for_in(weights_dir):
-        built = build(released(names) if released_form else names, detector=detector, flow=flow)
+    with weights_in(weights_dir):
+        chosen = choose(names, released=released, detector=detector, flow=flow)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
     found = score(
         clips,
-        list(built.values()),
+        [each.metric for each in chosen],
         crops=duration or [None],
         unpaired=unpaired,
         cache=output / "heard",
         workers=workers,
     )
-    named = {name: metric.reporter.name for name, metric in built.items()}
-    made = folder_report.tabulate(found, named, baseline=baseline)
-    files = [
-        *folder_report.write(output, made),
-        folder_report.write_page(output, made, clips),
-    ]
-    track(tracking_uri, output, made, files)
-    print(made.text())
+    report = report_folders(found, chosen, baseline=baseline)
+    files = report.write(output, clips)
+    _track(tracking_uri, output, found, files)
+    print(report.document().text())
     print("\n".join(str(file) for file in files))
     return SUCCESS
 
@@ -149,38 +145,21 @@ def _baseline(given: str | None, systems: Sequence[str]) -> str:
     return given or systems[0]
 
 
-def track(uri: str | None, folder: Path, tables: "EvaluationTables", files: Sequence[Path]) -> str:
-    """Log figures, values per clip and files.
-
-    Args:
-        uri: See `tracking.connect`.
-        folder: Of the evaluation; its name is the run's.
-        tables: The figures.
-        files: To keep with the run.
-
-    Returns:
-        Where it can be seen.
-
-    Raises:
-        AddressError: The address is misspelt.
-        TrackingError: Nothing answers there, or it can't be written.
-    """
+def _track(uri: str | None, folder: Path, evaluated: "FolderScores", files: Sequence[Path]) -> None:
+    """Log figures, values per clip and files, as a run of the folder's name."""
     from stav2a.evaluation.scores import figures, per_clip
     from stav2a.experiments.tracking import connect, environment
     from stav2a.reports.folder_report import crop_in_figures
 
     with connect(uri, folder, experiment="evaluation", run_name=folder.resolve().name) as tracker:
         tracker.log_params({f"version.{name}": value for name, value in environment().items()})
-        for crop, rows in tables.evaluated.scores.items():
+        for crop, rows in evaluated.scores.items():
             at = crop_in_figures(crop)
-            tracker.log_params({f"clips.{at}": len(tables.evaluated.ids[crop])})
+            tracker.log_params({f"clips.{at}": len(evaluated.ids[crop])})
             for row, scores in rows.items():
                 values = figures(scores)
                 tracker.log_metrics({f"{row}/{at}/{name}": value for name, value in values.items()})
-                tracker.log_params(
-                    {f"{row}/{at}/{s.name}": s.definition for s in scores if not s.unavailable}
-                )
+                tracker.log_params({f"{row}/{at}/{s.name}": s.described for s in scores if not s.unavailable})
                 tracker.log_table(per_clip(scores), f"per_clip/{row}-{at}.json")
         for file in files:
             tracker.log_artifact(file)
-        return tracker.where()

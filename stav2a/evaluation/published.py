@@ -1,7 +1,7 @@
 """Figures of a paper, read from a CSV: a column `row`, and one column a metric."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stav2a.recipe import shown
@@ -18,37 +18,60 @@ class PublishedError(StaV2AError):
 
 
 def read_published(path: Path, *, rows: Sequence[str], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The figures of a CSV, by row and metric; more than the study asks for may stand there.
+    """The figures of a CSV, by row and metric; it may have more rows and metrics than the study.
 
     Args:
         path: The file. An empty cell or a dash is no figure.
-        rows: The study's rows, of which at least one must be there.
-        metrics: The study's metrics, likewise.
+        rows: Rows of the study, of which at least one must be there.
+        metrics: Metrics of the study, likewise.
 
     Raises:
-        PublishedError: It lacks a column, holds a word where a figure is expected, or none of the rows or
-            metrics.
+        PublishedError: It lacks a column, holds a word where a figure is expected, has a row twice, or none
+            of the rows or metrics.
     """
+    figures: dict[str, dict[str, float]] = {}
+    for number, (row, given) in enumerate(read_rows(path, metrics), start=2):
+        if row in figures:
+            raise PublishedError(f'"{shown(path)}", line {number}: the row {row!r} is there already.')
+        figures[row] = given
+    if not set(rows) & set(figures):
+        raise PublishedError(
+            f'"{shown(path)}" has no row of the study, such as {rows[0]!r}.',
+            advice=did_you_mean(rows[0], figures),
+        )
+    return figures
+
+
+def read_rows(path: Path, metrics: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
+    """The lines of a CSV: each row's name, and its figures by column. A name may occur more than once."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns, lines = list(reader.fieldnames or ()), list(reader)
     name = shown(path)
     if "row" not in columns:
         raise PublishedError(f'"{name}" has no column row. Its first line is: {",".join(columns)}')
+    columns.remove("row")
     if not set(metrics) & set(columns):
-        told = did_you_mean(metrics[0], [column for column in columns if column != "row"])
         raise PublishedError(
-            f'"{name}" has no column of any metric of the study, such as {metrics[0]}. {told}'
+            f'"{name}" has no column of any metric of the study, such as {metrics[0]}.',
+            advice=did_you_mean(metrics[0], columns),
         )
-    figures: dict[str, dict[str, float]] = {}
+    found = []
     for number, line in enumerate(lines, start=2):
-        if line["row"] in figures:
-            raise PublishedError(f'"{name}", line {number}: the row {line["row"]!r} is there already.')
-        figures[line["row"]] = _figures(line, f'"{name}", line {number}')
-    if not set(rows) & set(figures):
-        told = did_you_mean(rows[0], figures)
-        raise PublishedError(f'"{name}" has no row of the study, such as {rows[0]!r}. {told}')
-    return figures
+        where = f'"{name}", line {number}'
+        if None in line or None in line.values():
+            raise PublishedError(f"{where}: it has not as many cells as the first line.")
+        figures = {}
+        for column in columns:
+            if line[column].strip() not in NOT_GIVEN:
+                try:
+                    figures[column] = float(line[column])
+                except ValueError:
+                    raise PublishedError(
+                        f"{where}: {column} is {line[column]!r}. Expected a figure, or nothing."
+                    ) from None
+        found.append((line["row"], figures))
+    return found
 
 
 def plain(name: str) -> str:
@@ -59,17 +82,3 @@ def plain(name: str) -> str:
         True
     """
     return "".join(filter(str.isalnum, name)).casefold()
-
-
-def _figures(line: Mapping[str | None, str | None], where: str) -> dict[str, float]:
-    if None in line or None in line.values():
-        raise PublishedError(f"{where}: it has not as many cells as the first line.")
-    found = {}
-    for column, text in line.items():
-        if column is None or text is None or column == "row" or text.strip() in NOT_GIVEN:
-            continue
-        try:
-            found[column] = float(text)
-        except ValueError:
-            raise PublishedError(f"{where}: {column} is {text!r}. Expected a figure, or nothing.") from None
-    return found

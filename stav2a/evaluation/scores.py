@@ -1,110 +1,96 @@
-"""From an evaluation set and metrics to one table: in a terminal, in Markdown, in JSON."""
+"""Scores of an evaluation set: computed, as flat figures, and as JSON."""
 
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
-from stav2a.metrics.score import EvaluationSet, MetricError, Score
+from stav2a.metrics.score import FLOOR, EvaluationSet, MetricError, Score
 
-Progress = Callable[[int, int, str], None]  # done, of how many, the label or name at hand
-_FORMAT = 1
+FORMAT = 2
 
 
-def evaluate(
-    samples: EvaluationSet,
-    metrics: Iterable[Callable[[EvaluationSet], Score]],
-    progress: Progress | None = None,
-) -> list[Score]:
+def evaluate(samples: EvaluationSet, metrics: Iterable[Callable[[EvaluationSet], Score]]) -> list[Score]:
     """Each metric's score of the samples, in the metrics' order.
 
     Args:
-        samples: What was generated, beside what is real.
-        metrics: Registered ones, or any callable that gives a `Score`.
-        progress: Told before each metric, and once at the end.
+        samples: Generated sounds beside the real ones.
+        metrics: Registered metrics, or any callable that returns a `Score`.
 
     Raises:
-        MetricError: A metric gave something else than a score, or two gave scores of one name.
+        MetricError: A metric returned something else than a score, or two returned scores of one name.
     """
-    metrics = list(metrics)
     scores: list[Score] = []
-    for done, metric in enumerate(metrics):
-        if progress:
-            progress(done, len(metrics), type(metric).__name__)
-        scores.append(_checked(metric(samples), scores))
-    if progress:
-        progress(len(metrics), len(metrics), "done")
+    for metric in metrics:
+        score = metric(samples)
+        if not isinstance(score, Score):
+            raise MetricError(
+                f"a metric gave {type(score).__name__}. Make it return a stav2a.metrics.score.Score."
+            )
+        if any(score.name == other.name for other in scores):
+            raise MetricError(f"two metrics gave a score named {score.name!r}. List each metric once.")
+        scores.append(score)
     return scores
 
 
 def figures(scores: Sequence[Score]) -> dict[str, float]:
-    """What was measured, as numbers by name: the value, its interval, chance and corrected value."""
-    found = {
+    """Measured numbers by name: each score's value, interval, chance level and corrected value."""
+    suffixes = {"": "value", "_low": "low", "_high": "high", "_chance": "chance", "_corrected": "corrected"}
+    return {
         f"{score.name}{suffix}": value
         for score in scores
         if score.unavailable is None
-        for suffix, value in (
-            ("", score.value),
-            ("_low", score.low),
-            ("_high", score.high),
-            ("_chance", score.chance),
-            ("_corrected", score.corrected),
-        )
+        for suffix, field in suffixes.items()
+        if (value := getattr(score, field)) is not None
     }
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def per_clip(scores: Sequence[Score]) -> dict[str, list[Any]]:
-    """A table by its columns: every clip's id, and its value of each metric that has one a clip, or None."""
+    """Columns of a table: the clips' ids, and their values of each metric that has one a clip, or None."""
     given = {score.name: score.per_clip for score in scores if score.per_clip}
     ids = sorted({clip for values in given.values() for clip in values})
     return {"clip": ids} | {name: [values.get(clip) for clip in ids] for name, values in given.items()}
 
 
 def to_json(scores: Sequence[Score]) -> str:
-    """The scores, whole, as JSON; `from_json` gives them back to the last bit."""
+    """The scores as JSON; `from_json` restores them to the last bit."""
     known = [{k: _to_null(v) for k, v in asdict(score).items()} for score in scores]
-    return (
-        json.dumps({"format": _FORMAT, "scores": known}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    content = {"format": FORMAT, "scores": known}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> list[Score]:
-    """The scores that `to_json` wrote.
+    """The scores that `to_json` wrote; those of format 1 too.
 
     Raises:
         MetricError: The text is something else, or of a later version.
     """
     try:
         content = json.loads(text)
-        if content["format"] != _FORMAT:
+        if content["format"] == 1:
+            content = {"format": FORMAT, "scores": [_of_format_1(**item) for item in content["scores"]]}
+        if content["format"] != FORMAT:
             raise MetricError(
-                f"scores of format {content['format']}; this version reads {_FORMAT}. Evaluate again."
+                f"scores of format {content['format']}; this version reads {FORMAT} and 1.",
+                advice="Evaluate again, or read them with a newer version.",
             )
-        return [_score(item) for item in content["scores"]]
+        return [Score(**{**item, "value": _from_null(item["value"])}) for item in content["scores"]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise MetricError(f"no scores as `to_json` writes them: {error}. Evaluate again.") from error
 
 
-def _checked(score: Any, earlier: Sequence[Score]) -> Score:
-    if not isinstance(score, Score):
-        raise MetricError(
-            f"a metric gave {type(score).__name__}. Make it return a stav2a.metrics.score.Score."
-        )
-    if any(score.name == other.name for other in earlier):
-        raise MetricError(f"two metrics gave a score named {score.name!r}. List each metric once.")
-    return score
-
-
-def _score(item: Mapping[str, Any]) -> Score:
-    known = {field.name for field in fields(Score)}
-    if unknown := set(item) - known:
-        raise KeyError(f"unknown fields {sorted(unknown)}")
-    return Score(**{**item, "value": math.nan if item["value"] is None else item["value"]})
+def _of_format_1(*, details: dict[str, float], left_out: dict[str, str], **same: Any) -> dict[str, Any]:
+    """A score of format 1, whose definition has n, draws, judge and chance in its text: they stay there."""
+    floor = details.pop(FLOOR, None)
+    return {**same, "floor": floor, "extras": details, "skipped": left_out}
 
 
 def _to_null(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _to_null(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_null(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -18,9 +18,9 @@ from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing, parsing
-from stav2a.reports import model_cost, run_report, tables
-from stav2a.reports.plots import curves_png
-from stav2a.reports.run_report import write_report
+from stav2a.reports import model_cost
+from stav2a.reports.comparison_tables import scores_document
+from stav2a.reports.pages import sample_clips, write_page, write_samples
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
@@ -29,6 +29,7 @@ from stav2a.utils.files import check_writable, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
 SAMPLES = 8  # clips in the report
+SHOWN = ("aa_align", "av_align", "onset_f1")  # scores of each of them
 
 
 def explain(loaded: recipe.Recipe[Experiment]) -> str:
@@ -123,7 +124,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
         "model": folder.weights,
         "tracking": folder.tracked(place)["where"],
     }
-    return tables.table(scores) + "\n" + "\n".join(f"{name:9}{at}" for name, at in places.items())
+    lines = [f"{name:9}{at}" for name, at in places.items()]
+    return "\n".join([scores_document(scores).text(), *lines])
 
 
 def _run_and_track(
@@ -184,17 +186,13 @@ def _print_line(line: str) -> None:
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
     save_tensors(folder.weights, outcome.trained.model.state_dict())
-    run_report.write_samples(outcome.made, folder.samples, count=SAMPLES)
+    write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, to_json(outcome.scores))
     write_json(folder.losses, outcome.trained.histories)
     facts = folder.facts()
-    losses = {
-        f"{stage}/{name}": points
-        for stage, history in outcome.trained.histories.items()
-        for name, points in history.items()
-    }
-    write_report(
+    write_page(
         folder.report,
+        scores_document(outcome.scores),
         title=f"STA-V2A: {facts['recipe']}",
         facts={
             "recipe": facts["recipe"],
@@ -202,8 +200,8 @@ def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOut
             "took": f"{facts['seconds']} s, without what was in the store",
         },
         scores=outcome.scores,
-        clips=run_report.report_clips(outcome.made, folder.samples, outcome.scores, count=SAMPLES),
-        curves=curves_png(losses) if losses else None,
+        clips=sample_clips({"generated": folder.samples}, {"generated": outcome.scores}, SHOWN),
+        curves={stage: history for stage, history in outcome.trained.histories.items() if history},
         details={
             "Recipe, whole": loaded.snapshot(),
             "Lineage": "\n".join(parsing.shown(path) for path in loaded.files),

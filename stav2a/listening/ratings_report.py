@@ -1,8 +1,6 @@
 """The report on a listening test: tables in three forms, two CSV files, and MLflow metrics."""
 
-import csv
 import functools
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,8 +11,7 @@ from stav2a.listening.analysis import RESAMPLES, RatingAnalysis, analyse
 from stav2a.listening.database import HIGHEST, LOWEST, NAMES, SCALES, Rating
 from stav2a.listening.setup import ListeningTest
 from stav2a.recipe.parsing import shipped_root
-from stav2a.reports import tables
-from stav2a.reports.tables import NOTHING, PAPER, Column, Grid, NumberFormat, TableCell
+from stav2a.reports.tables import PAPER, Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
 
 FILE = "table2_paper.csv"
@@ -23,7 +20,7 @@ SOURCE = (
     "were computed"
 )
 ENOUGH = {"annotator": 6, "clip": 8}  # for intervals that contain the truth about as often as they say
-NUMBERS = NumberFormat(decimals=2, published=2)
+NUMBERS = NumberFormat(decimals=2)
 
 
 class PublishedMean(NamedTuple):
@@ -96,67 +93,64 @@ def _or_empty(value: float) -> float | None:
 
 
 def _csv(lines: Iterable[Mapping[str, object]]) -> str:
-    text, lines = io.StringIO(), list(lines)
-    table = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(lines)
-    return text.getvalue()
+    lines = list(lines)
+    return csv_of(lines, list(lines[0]))
 
 
-def tables_of(analysis: RatingAnalysis) -> list[Grid]:
+def tables_of(analysis: RatingAnalysis) -> list[Table]:
     """Means, differences to the first system if there are others, and agreement."""
     first, *others = analysis.systems
-    means, differences, agreement = [], [], []
+    means: dict[tuple[str, str], list[Cell]] = {}
+    differences, agreement = {}, {}
     for scale in SCALES:
-        rows = {system: analysis.means[system, scale.name] for system in analysis.systems}
-        paper = {system: figures[scale.name] for system in rows if (figures := published(system))}
+        name, title = scale.name, f"{scale.label} ↑"
+        rows = {system: analysis.means[system, name] for system in analysis.systems}
+        paper = {system: figures[name] for system in rows if (figures := published(system))}
         best = max(row.mean.value for row in rows.values())
-        halves = [f" ± {h:.2f}" if math.isfinite(h := row.t_half_width) else "" for row in rows.values()]
-        cells = [
-            TableCell(NUMBERS.figure(mean.value) + half, NUMBERS.interval(mean), mean.value == best)
-            for mean, half in zip((row.mean for row in rows.values()), halves, strict=True)
+        means[name, title] = []
+        for row in rows.values():
+            cell = NUMBERS.cell(row.mean.value, row.mean.low, row.mean.high, best=row.mean.value == best)
+            half = f" ± {row.t_half_width:.2f}" if math.isfinite(row.t_half_width) else ""
+            means[name, title].append(cell._replace(figure=cell.figure + half))
+        changes = [change for system in others if (change := rows[system].difference)]
+        differences[name, title] = [
+            NUMBERS.cell(each.value, each.low, each.high, signed=True) for each in changes
         ]
-        columns = [Column(f"{scale.label} ↑", cells)]
         if paper:
             given = [paper.get(system) for system in rows]
-            cells = [TableCell(f"{each.mean:.2f} ± {each.half:.2f}" if each else NOTHING) for each in given]
-            columns.append(Column(PAPER, cells))
-        means.append(columns)
-
-        changes = [change for system in others if (change := rows[system].difference)]
-        cells = [TableCell(NUMBERS.change(each.value), NUMBERS.change_interval(each)) for each in changes]
-        columns = [Column(f"{scale.label} ↑", cells)]
+            means[name, PAPER] = [
+                Cell(f"{each.mean:.2f} ± {each.half:.2f}") if each else Cell() for each in given
+            ]
         if first in paper and len(paper) > 1:
             steps = [paper[each].mean - paper[first].mean if each in paper else None for each in others]
-            columns.append(Column(PAPER, [TableCell(NUMBERS.published_change(step)) for step in steps]))
-        differences.append(columns)
-        agreement.append([Column(scale.label, [TableCell(NUMBERS.figure(analysis.agreement[scale.name]))])])
+            differences[name, PAPER] = [NUMBERS.cell(step, signed=True) for step in steps]
+        agreement[name, scale.label] = [NUMBERS.cell(analysis.agreement[name])]
 
     counts = f"{_counted(analysis.annotators, 'annotator')}, {_counted(analysis.clips, 'clip')}"
     beside = " Beside them the paper's figures." if any(map(published, analysis.systems)) else ""
-    grids = [
-        Grid(
-            title="Ratings",
-            caption=f"Means on scales from {LOWEST} to {HIGHEST} ± t intervals, and in brackets cluster "
+    tables = [
+        Table.of(
+            "Ratings",
+            f"Means on scales from {LOWEST} to {HIGHEST} ± t intervals, and in brackets cluster "
             f"bootstrap intervals, both 95 %. n = {analysis.n} ratings a figure: {counts}. The best of each "
             f"column is marked.{beside}",
-            names=list(analysis.systems),
-            groups=means,
+            list(analysis.systems),
+            means,
         ),
-        Grid(
-            title=f"Differences to {first}",
-            caption="Paired: the same annotators and clips on both sides. 95 % cluster bootstrap intervals.",
-            names=others,
-            groups=differences,
+        Table.of(
+            f"Differences to {first}",
+            "Paired: the same annotators and clips on both sides. 95 % cluster bootstrap intervals.",
+            others,
+            differences,
         ),
-        Grid(
-            title="Agreement between annotators",
-            caption="Krippendorff's α (interval scale) of all clips and systems: 1 is perfect, 0 is chance.",
-            names=["Krippendorff's α"],
-            groups=agreement,
+        Table.of(
+            "Agreement between annotators",
+            "Krippendorff's α (interval scale) of all clips and systems: 1 is perfect, 0 is chance.",
+            ["Krippendorff's α"],
+            agreement,
         ),
     ]
-    return [grid for grid in grids if grid.names]
+    return [table for table in tables if not table.cells.empty]
 
 
 def _counted(count: int, word: str) -> str:
@@ -203,11 +197,11 @@ def write_report(test: ListeningTest, tracker: Tracker, width: int) -> str:
     """
     ratings = test.database.ratings()
     analysis = analyse(test, ratings)
-    grids, notes = tables_of(analysis), {"How to read them": notes_of(analysis)}
+    document = Document(tables_of(analysis), {"How to read them": notes_of(analysis)})
     files = {
-        "report.md": f"# Listening test\n\n{tables.markdown_tables_document(grids, (), notes)}",
+        "report.md": f"# Listening test\n\n{document.markdown()}",
         "report.csv": means_csv(analysis),
-        "report.tex": tables.latex_tables_document(grids),
+        "report.tex": document.latex(),
         "ratings.csv": ratings_csv(ratings),
     }
     for name, text in files.items():
@@ -227,4 +221,4 @@ def write_report(test: ListeningTest, tracker: Tracker, width: int) -> str:
         for name, done in analysis.progress.items()
     ]
     places = [str(test.folder / name) for name in files]
-    return "\n".join([tables.document(grids, (), notes, width), *progress, "", *places])
+    return "\n".join([document.text(width), *progress, "", *places])

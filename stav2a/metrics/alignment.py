@@ -3,8 +3,8 @@
 Two ways of counting, never to be compared with one another:
 
 `one_to_one`: the largest number of disjoint pairs closer than the tolerance. Symmetric, within [0, 1].
-`released`: how many estimated onsets have any reference onset closer than the tolerance, as the paper's
-authors published it. Several may hit the same one, so that the score can exceed 1.
+`released`: the number of estimated onsets that have any reference onset closer than the tolerance, as the
+paper's authors published it. Several may hit the same one, so that the score can exceed 1.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def checked_matching(matching: str) -> str:
 def count_hits(
     estimated_s: ArrayLike, reference_s: ArrayLike, *, tolerance_s: float, matching: str = "one_to_one"
 ) -> int:
-    """How many estimated times hit a reference time, |estimated - reference| < tolerance_s.
+    """Number of estimated times that hit a reference time, |estimated - reference| < tolerance_s.
 
     Args:
         estimated_s: Times in seconds, in any order.
@@ -60,7 +60,9 @@ def count_hits(
     checked_matching(matching)
     if not tolerance_s > 0:
         raise MetricError(f"tolerance_s was {tolerance_s}. Give a time above 0 s.")
-    estimated, reference = _times(estimated_s, "estimated"), _times(reference_s, "reference")
+    advice = "Give a row of finite times in seconds."
+    estimated = np.sort(_row(estimated_s, "the estimated onsets were", advice))
+    reference = np.sort(_row(reference_s, "the reference onsets were", advice))
     window = tolerance_s - _ROUNDING_S
     count = _matched_pairs if matching == "one_to_one" else _hits_of_any
     return count(estimated, reference, window)
@@ -75,7 +77,7 @@ def aa_align(
 ) -> float:
     """AA-Align of one clip (eq. 8): hits / (|generated| + |reference| - hits).
 
-    Both sides empty is NaN, for nothing can be said; one side empty is 0.
+    Both sides empty is NaN: there is nothing to align. One side empty is 0.
 
     Args:
         generated_s: Onsets of the generated sound, in seconds.
@@ -130,7 +132,7 @@ def video_peaks(trajectory: ArrayLike, threshold: float | None = 0.1) -> NDArray
 
     Args:
         trajectory: Mean flow magnitude per frame, px/frame: [flow(0, 1), flow(0, 1), flow(1, 2), ...].
-        threshold: A peak is above it, strictly; None lets every peak through.
+        threshold: Strict lower limit of a peak; None keeps every peak.
 
     Shapes:
         (N,) -> (P,) frame indices, ascending; frame i is at i / frame_rate_hz seconds
@@ -142,11 +144,7 @@ def video_peaks(trajectory: ArrayLike, threshold: float | None = 0.1) -> NDArray
         >>> video_peaks([0, 0, 2, 1, 1.05, 1, 0.05]).tolist(), video_peaks([0, 0.05, 0]).tolist()
         ([2, 4], [])
     """
-    flow = np.asarray(trajectory, dtype=np.float64)
-    if flow.ndim != 1 or not np.isfinite(flow).all():
-        raise MetricError(
-            f"the flow trajectory was {_kind(flow)}. Give a row of finite numbers, one a frame."
-        )
+    flow = _row(trajectory, "the flow trajectory was", "Give a row of finite numbers, one a frame.")
     if len(flow) < 3:
         raise MetricError(
             f"the video has {len(flow)} frame(s). AV-Align needs 3 or more to find a peak of motion."
@@ -161,7 +159,7 @@ def video_peaks(trajectory: ArrayLike, threshold: float | None = 0.1) -> NDArray
 def video_peaks_s(
     trajectory: ArrayLike, frame_rate_hz: float, threshold: float | None = 0.1
 ) -> NDArray[np.float64]:
-    """`video_peaks` in seconds; raises `MetricError` for a frame rate that is none."""
+    """Times of `video_peaks` in seconds; raises `MetricError` for a frame rate that is none."""
     if frame_rate_hz is None or not (np.isfinite(frame_rate_hz) and frame_rate_hz > 0):
         raise MetricError(f"the video's frame rate was {frame_rate_hz}. AV-Align needs one above 0 Hz.")
     return video_peaks(trajectory, threshold) / frame_rate_hz
@@ -200,15 +198,13 @@ def av_align(
     return aa_align(onsets_s, peaks_s, tolerance_s=1.0 / frame_rate_hz, matching=matching)
 
 
-def _times(times: ArrayLike, name: str) -> NDArray[np.float64]:
-    array = np.asarray(times, dtype=np.float64)
+def _row(values: ArrayLike, what: str, advice: str) -> NDArray[np.float64]:
+    """A row of finite numbers in float64."""
+    array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all():
-        raise MetricError(f"the {name} onsets were {_kind(array)}. Give a row of finite times in seconds.")
-    return np.sort(array)
-
-
-def _kind(array: NDArray[np.float64]) -> str:
-    return f"of shape {array.shape}" if array.ndim != 1 else "not all finite"
+        fault = f"of shape {array.shape}" if array.ndim != 1 else "not all finite"
+        raise MetricError(f"{what} {fault}.", advice=advice)
+    return array
 
 
 def _hits_of_any(estimated: NDArray[np.float64], reference: NDArray[np.float64], window: float) -> int:
@@ -219,7 +215,7 @@ def _hits_of_any(estimated: NDArray[np.float64], reference: NDArray[np.float64],
 
 
 def _matched_pairs(estimated: NDArray[np.float64], reference: NDArray[np.float64], window: float) -> int:
-    """Of equal windows on a line, pairing the earliest with the earliest is a maximum matching."""
+    """Maximum matching of equal windows on a line: the earliest is paired with the earliest."""
     left, right = estimated.tolist(), reference.tolist()
     hits = i = j = 0
     while i < len(left) and j < len(right):

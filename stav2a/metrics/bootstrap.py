@@ -1,4 +1,4 @@
-"""What a figure means: its interval over clips, and what it would be by chance. Arrays in, numbers out.
+"""Intervals of figures over clips, and their levels by chance. Arrays in, numbers out.
 
 NaN marks a clip that has no value; it is left out, here as in the mean.
 """
@@ -13,11 +13,11 @@ from stav2a.metrics.score import MetricError
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
-_CELLS = 1 << 22  # weights held at once
+_CELLS = 1 << 22  # weights in memory at once
 
 
 class Interval(NamedTuple):
-    """Two ends, or NaN where there are too few clips to say."""
+    """Two ends; NaN where there are too few clips."""
 
     low: float
     high: float
@@ -41,9 +41,9 @@ def mean_interval(
 
     Args:
         values: One value a clip, or NaN.
-        resamples: How many times the clips are drawn anew, with replacement.
+        resamples: Number of draws of the clips, with replacement.
         confidence: Mass between the ends.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Shapes:
         (N,) -> two ends; NaN when fewer than two clips have a value
@@ -61,16 +61,16 @@ def mean_interval(
 def replicates(
     statistic: Callable[[NDArray[np.int64]], float], n: int, *, resamples: int = 300, seed: int = 0
 ) -> Array:
-    """A statistic of the whole set (FD, IS) of each draw of n clips, as it comes out.
+    """Values of a statistic of the whole set (FD, IS) on each draw of n clips, not centred.
 
     Which clips are drawn depends on `n`, `resamples` and `seed` alone: the replicates of two models on the
     same clips are pairs, and their differences are the replicates of the difference.
 
     Args:
-        statistic: From the indices of the clips drawn to the statistic.
-        n: How many clips there are.
-        resamples: How many times the clips are drawn anew.
-        seed: Of the draws.
+        statistic: Function of the indices of the clips drawn.
+        n: Number of clips.
+        resamples: Number of draws of the clips.
+        seed: Seed of the draws.
 
     Shapes:
         -> (resamples,); none for a single clip
@@ -90,9 +90,9 @@ def centred(drawn: ArrayLike, value: float) -> Array:
     """Replicates of a statistic of the whole set, moved onto the set's own value.
 
     Drawing with replacement adds to FD or IS the same bias again that n clips gave it already: the plain
-    percentiles of FD lie wholly above FD. So they are moved by the mean's excess. What is left tells of the
-    statistic *at this n*, its bias not removed; with few clips for the dimensions it is wider than it need
-    be, by half in the worst case simulated.
+    percentiles of FD lie wholly above FD. So they are moved by the mean's excess. The resulting interval is
+    of the statistic *at this n*, its bias not removed; with few clips for the dimensions it is too wide, by
+    half in the worst case simulated.
 
     Example:
         >>> centred([3.0, 5.0], 1.0).tolist()
@@ -108,9 +108,9 @@ def derangements(n: int, count: int, *, seed: int = 0) -> NDArray[np.int64]:
     They are turns of one random ring, so there are n - 1 at most: then all pairs are made once.
 
     Args:
-        n: How many clips.
-        count: How many shuffles, if there are as many.
-        seed: Of the ring and the turns.
+        n: Number of clips.
+        count: Number of shuffles, if there are as many.
+        seed: Seed of the ring and the turns.
 
     Shapes:
         -> (min(count, n - 1), n) indices; none for one clip
@@ -129,13 +129,13 @@ def derangements(n: int, count: int, *, seed: int = 0) -> NDArray[np.int64]:
 
 
 def chance_levels(score: Callable[[int, int], float], n: int, *, shuffles: int = 20, seed: int = 0) -> Array:
-    """Each clip's mean score against other clips: what it would reach were it not aligned with its own.
+    """Each clip's mean score against other clips: its level if it were not aligned with its own reference.
 
     Args:
-        score: Of the generated clip i against the reference of clip j; NaN is left out.
-        n: How many clips.
-        shuffles: How many others each clip meets, at most n - 1; see `derangements`.
-        seed: Of the shuffles.
+        score: Score of the generated clip i against the reference of clip j; NaN is left out.
+        n: Number of clips.
+        shuffles: Number of other clips for each clip, at most n - 1; see `derangements`.
+        seed: Seed of the shuffles.
 
     Shapes:
         -> (n,); NaN where a clip has no score with any other
@@ -157,14 +157,16 @@ def corrected_for_chance(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Corrected:
-    """(mean - chance) / (1 - chance), with an interval over clips drawn together with their own chance.
+    """Score corrected for chance, (mean - chance) / (1 - chance), with an interval over clips.
+
+    Each clip is drawn together with its own level by chance.
 
     Args:
         values: One score a clip, or NaN; 1 is perfect.
-        chances: Its level by chance, as `chance_levels` gives it.
-        resamples: How many times the clips are drawn anew.
+        chances: Each clip's level by chance, as `chance_levels` gives it.
+        resamples: Number of draws of the clips.
         confidence: Mass between the ends.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Shapes:
         (N,), (N,) -> a value and two ends; NaN where chance is 1 or more, or no clip has a value
@@ -184,7 +186,7 @@ def corrected_for_chance(
 
 
 def nan_mean(values: Array, axis: int | None = None) -> Array:
-    """The mean of what is not NaN; NaN where nothing is, without a warning."""
+    """Mean of the values that are not NaN; NaN where there is none, without a warning."""
     known = np.isfinite(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=axis), known.sum(axis=axis))
 
@@ -219,7 +221,7 @@ def resampled_means(rows: Sequence[Array], resamples: int, seed: int) -> Array:
 
 
 def ends(drawn: Array, confidence: float = CONFIDENCE) -> Interval:
-    """The ends that leave out the same share of the draws on either side."""
+    """Ends that leave out the same share of the draws on either side."""
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return NO_INTERVAL

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 
 from stav2a.metrics.score import MetricError
 
 Array = NDArray[np.float64]
+
+
+FEWEST_FOR_FLOOR = 8  # real clips, so that quarters hold two
 
 
 class MeanStd(NamedTuple):
@@ -38,7 +42,7 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
         >>> round(frechet_distance([[0.0], [2.0]], [[1.0], [5.0]]), 9)  # (1 - 3)^2 + (sqrt(2) - sqrt(8))^2
         6.0
     """
-    x, y = as_matrix(generated, "generated embeddings"), as_matrix(reference, "reference embeddings")
+    x, y = _matrix(generated, "generated embeddings"), _matrix(reference, "reference embeddings")
     if min(len(x), len(y)) < 2:
         raise MetricError(f"the Fréchet distance needs 2 clips or more a side; got {len(x)} and {len(y)}.")
     if x.shape[1] != y.shape[1]:
@@ -53,19 +57,19 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
 
 
 def frechet_floor(reference: Array | Sequence[Array], n: int, *, draws: int = 20, seed: int = 0) -> float:
-    """The distance a perfect generator would reach: between two sets of n clips of one distribution.
+    """Bias floor of the Fréchet distance: the one between two sets of n clips of one distribution.
 
     With few clips the Fréchet distance is inflated, by about 1/n where there are many more clips than
-    dimensions; this is by how much. Measured on disjoint parts of the references, of n clips if there are
-    2n. If not, the power law of n through their halves and quarters is followed up to n: in simulations of
-    50 to 1,000 clips and 16 to 192 dimensions that came within 20 % of the truth, where drawing with
-    replacement fell short by as much as 40 %.
+    dimensions; a perfect generator would reach this floor. Measured on disjoint parts of the references, of
+    n clips if there are 2n. If not, the power law of n through their halves and quarters is followed up to
+    n: in simulations of 50 to 1,000 clips and 16 to 192 dimensions that came within 20 % of the truth, where
+    drawing with replacement fell short by as much as 40 %.
 
     Args:
         reference: Embeddings of the real sounds: a row a clip, or several rows (W_i, D) a clip.
-        n: How many clips a side.
-        draws: How many pairs of parts to average.
-        seed: Of the draws.
+        n: Number of clips a side.
+        draws: Number of pairs of parts to average.
+        seed: Seed of the draws.
 
     Shapes:
         (M, D), or M times (W_i, D) -> a distance
@@ -73,10 +77,12 @@ def frechet_floor(reference: Array | Sequence[Array], n: int, *, draws: int = 20
     Raises:
         MetricError: Fewer than eight references.
     """
-    clips = [as_matrix(np.atleast_2d(np.asarray(rows)), "reference embeddings") for rows in reference]
+    clips = [_matrix(np.atleast_2d(np.asarray(rows)), "reference embeddings") for rows in reference]
     m = len(clips)
-    if m < 8:
-        raise MetricError(f"the floor of the Fréchet distance needs 8 real clips or more; got {m}.")
+    if m < FEWEST_FOR_FLOOR:
+        raise MetricError(
+            f"the floor of the Fréchet distance needs {FEWEST_FOR_FLOOR} real clips or more; got {m}."
+        )
     rng = np.random.default_rng(seed)
     if 2 * n <= m:
         return _between_parts(clips, n, draws, rng)
@@ -91,9 +97,9 @@ def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, 
     """KL(reference || generated) of each pair of clips, in nats, between softmax distributions.
 
     Args:
-        generated_logits: Row i belongs to the same clip as the reference's row i.
-        reference_logits: Of the real sounds.
-        eps: Added to the generated probabilities after softmax; the released code has 1e-6.
+        generated_logits: Logits of the generated sounds; row i belongs to the clip of the reference's row i.
+        reference_logits: Logits of the real sounds.
+        eps: Number added to the generated probabilities after softmax; the released code has 1e-6.
 
     Shapes:
         (N, C), (N, C) -> (N,)
@@ -105,26 +111,26 @@ def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, 
         >>> kl_divergences([[0.0, 0.0]], [[np.log(3.0), 0.0]]).round(4)  # 3/4 log(3/2) + 1/4 log(1/2)
         array([0.1308])
     """
-    q, p = as_matrix(generated_logits, "generated logits"), as_matrix(reference_logits, "reference logits")
+    q, p = _matrix(generated_logits, "generated logits"), _matrix(reference_logits, "reference logits")
     if p.shape != q.shape:
         raise MetricError(
             f"logits of shapes {q.shape} and {p.shape} don't pair up. Give one row a clip, on both sides."
         )
     if eps < 0:
         raise MetricError(f"eps was {eps}. Give 0 (exact) or a small positive number (1e-6 as released).")
-    log_p, log_q = log_softmax(p), log_softmax(q)
+    log_p, log_q = log_softmax(p, axis=1), log_softmax(q, axis=1)
     if eps:
         log_q = np.log(np.exp(log_q) + eps)
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
 
 
 def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) -> MeanStd:
-    """exp of the mean KL(p || mean p): mean and deviation over the parts of a fixed shuffle.
+    """Inception score, exp of the mean KL(p || mean p): mean and deviation over the parts of a fixed shuffle.
 
     Args:
-        logits: Of the generated sounds.
-        splits: How many parts; split i is rows [i*N//splits : (i+1)*N//splits].
-        seed: Of the shuffle, `RandomState(seed).permutation(N)`.
+        logits: Logits of the generated sounds.
+        splits: Number of parts; split i is rows [i*N//splits : (i+1)*N//splits].
+        seed: Seed of the shuffle, `RandomState(seed).permutation(N)`.
 
     Shapes:
         (N, C) -> two numbers; the score lies within 1 and C
@@ -136,21 +142,15 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) ->
         >>> inception_score(np.zeros((20, 5)))
         MeanStd(mean=1.0, std=0.0)
     """
-    rows = as_matrix(logits, "logits")
+    rows = _matrix(logits, "logits")
     n = len(rows)
     if n < 2 * splits:
         raise MetricError(
             f"the inception score in {splits} splits needs {2 * splits} clips or more; got {n}."
         )
-    log_p = log_softmax(rows)[np.random.RandomState(seed).permutation(n)]
+    log_p = log_softmax(rows, axis=1)[np.random.RandomState(seed).permutation(n)]
     parts = [_exp_mutual_information(log_p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
     return MeanStd(float(np.mean(parts)), float(np.std(parts)))
-
-
-def log_softmax(logits: Array) -> Array:
-    """log softmax over the last axis, in float64."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def _exp_mutual_information(log_p: Array) -> float:
@@ -161,7 +161,7 @@ def _exp_mutual_information(log_p: Array) -> float:
 
 
 def _between_parts(clips: Sequence[Array], size: int, draws: int, rng: np.random.Generator) -> float:
-    """Mean distance between two disjoint parts of so many clips."""
+    """Mean distance between two disjoint parts of `size` clips."""
 
     def pooled(chosen: NDArray[np.int64]) -> Array:
         return np.concatenate([clips[i] for i in chosen])
@@ -172,13 +172,13 @@ def _between_parts(clips: Sequence[Array], size: int, draws: int, rng: np.random
 
 
 def _factor(samples: Array) -> Array:
-    """F with F^T F the covariance: the centred samples, or their triangle where it is smaller."""
+    """Factor F of the covariance F^T F: the centred samples, or their triangle where it is smaller."""
     centred = (samples - samples.mean(axis=0)) / np.sqrt(len(samples) - 1)
     return np.asarray(np.linalg.qr(centred, mode="r")) if centred.shape[0] > centred.shape[1] else centred
 
 
-def as_matrix(values: ArrayLike, name: str) -> Array:
-    """Finite rows in float64, or a MetricError that names them."""
+def _matrix(values: ArrayLike, name: str) -> Array:
+    """Finite rows in float64."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size:
         raise MetricError(f"the {name} were of shape {array.shape}. Give one row a clip, and at least one.")
@@ -187,9 +187,6 @@ def as_matrix(values: ArrayLike, name: str) -> Array:
             f"the {name} are not all finite: row {np.argwhere(~np.isfinite(array))[0][0]} is not."
         )
     return array
-
-
-SCALE = 100.0  # as by its authors, for figures that can be read
 
 
 class KernelDistance:
@@ -216,8 +213,8 @@ class KernelDistance:
     """
 
     def __init__(self, generated: ArrayLike, reference: ArrayLike) -> None:
-        x = as_matrix(generated, "generated embeddings")
-        y = as_matrix(reference, "reference embeddings")
+        x = _matrix(generated, "generated embeddings")
+        y = _matrix(reference, "reference embeddings")
         if x.shape != y.shape:
             raise MetricError(
                 f"embeddings of shapes {x.shape} and {y.shape}. Give one row a clip, both sides."
@@ -236,7 +233,7 @@ class KernelDistance:
         np.fill_diagonal(self._yy, 0.0)
 
     def __call__(self, clips: NDArray[np.int64] | None = None) -> float:
-        """The distance on these clips, which may be named more than once; by default on all.
+        """Distance on these clips, which may be named more than once; on all clips by default.
 
         A clip drawn twice is never compared with itself, so that draws are as unbiased as the sample.
         """
@@ -247,12 +244,7 @@ class KernelDistance:
             return float("nan")
         within = (times @ self._xx @ times + times @ self._yy @ times) / pairs
         between = times @ self._xy @ times / times.sum() ** 2
-        return float(SCALE * (within - 2 * between))
-
-
-def kernel_distance(generated: ArrayLike, reference: ArrayLike) -> float:
-    """`KernelDistance` of all clips."""
-    return KernelDistance(generated, reference)()
+        return float(100.0 * (within - 2 * between))
 
 
 def _squared_distances(x: Array, y: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What a metric is given, and what it gives back."""
+"""Input and output of metrics: an evaluation set and a score."""
 
 import math
 import pickle
@@ -13,7 +13,7 @@ from stav2a.utils.errors import StaV2AError
 
 
 class MetricError(StaV2AError):
-    """A metric was given something it can't measure: what came, what was expected, what to do."""
+    """An input that a metric can't measure: what came, what was expected, what to do."""
 
 
 # audio (S,) and its rate in Hz -> its features: onsets, embeddings. Equal sounds give equal arrays.
@@ -21,7 +21,7 @@ FeatureExtractor = Callable[[np.ndarray, int], np.ndarray]
 
 
 class PairedFeatures(NamedTuple):
-    """What an extractor made of each clip's two sounds, in the order of the clips."""
+    """Features of each clip's two sounds, in the order of the clips."""
 
     generated: list[np.ndarray]
     references: list[np.ndarray]
@@ -32,15 +32,15 @@ class Sounds(Protocol):
 
     @property
     def definition(self) -> str:
-        """Which sounds: for the definition of a score."""
+        """Description of the sounds, for the definition of a score."""
 
     def __len__(self) -> int: ...
 
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
-        """What an extractor makes of all of them; listened to once, however many metrics ask."""
+        """Features of all sounds; computed once, however many metrics ask for them."""
 
     def duration_s(self, clip: int) -> float:
-        """How long both sounds of a clip are taken, in seconds."""
+        """Common duration of a clip's two sounds, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class ArraySounds:
     Args:
         generated: Generated sounds, (S_i,) each, in [-1, 1].
         references: The clips' real sounds, (S_i,) each.
-        sample_rate: Of both, in Hz.
+        sample_rate: Sampling rate of both, in Hz.
 
     Raises:
         MetricError: Different numbers of sounds; a sound that is empty, not mono, or not finite.
@@ -59,7 +59,7 @@ class ArraySounds:
     generated: Sequence[np.ndarray]
     references: Sequence[np.ndarray]
     sample_rate: int
-    _heard: dict[object, PairedFeatures] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[object, PairedFeatures] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.generated) != len(self.references):
@@ -69,7 +69,12 @@ class ArraySounds:
             )
         for side in ("generated", "references"):
             for place, sound in enumerate(getattr(self, side)):
-                _check_sound(sound, f"sound {place} of the {side}")
+                what = f"sound {place} of the {side}"
+                if np.ndim(sound) != 1 or not np.size(sound):
+                    shape = np.shape(sound)
+                    raise MetricError(f"{what} is of shape {shape}. Give mono samples (S,), at least one.")
+                if not np.isfinite(sound).all():
+                    raise MetricError(f"{what} holds samples that are not finite.")
 
     @property
     def definition(self) -> str:
@@ -83,21 +88,18 @@ class ArraySounds:
 
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
         key = _key(extractor)
-        if key not in self._heard:
-            self._heard[key] = self._listen(extractor)
-        return self._heard[key]
-
-    def _listen(self, extractor: FeatureExtractor) -> PairedFeatures:
-        heard = PairedFeatures([], [])
-        for ours, theirs in zip(self.generated, self.references, strict=True):
-            samples = min(len(ours), len(theirs))
-            heard.generated.append(np.asarray(extractor(ours[:samples], self.sample_rate)))
-            heard.references.append(np.asarray(extractor(theirs[:samples], self.sample_rate)))
-        return heard
+        if key not in self._known:
+            found = PairedFeatures([], [])
+            for ours, theirs in zip(self.generated, self.references, strict=True):
+                samples = min(len(ours), len(theirs))
+                found.generated.append(np.asarray(extractor(ours[:samples], self.sample_rate)))
+                found.references.append(np.asarray(extractor(theirs[:samples], self.sample_rate)))
+            self._known[key] = found
+        return self._known[key]
 
 
 def describe(extractor: FeatureExtractor) -> str:
-    """An extractor in words, for definitions: its own `definition`, or its name and public settings."""
+    """Description of an extractor for definitions: its own `definition`, or its name and public settings."""
     if definition := getattr(extractor, "definition", None):
         return str(definition)
     if isinstance(extractor, FunctionType):
@@ -116,27 +118,17 @@ def _key(extractor: FeatureExtractor) -> object:
         return extractor
 
 
-def _check_sound(sound: np.ndarray, what: str) -> None:
-    if np.ndim(sound) != 1 or not np.size(sound):
-        raise MetricError(f"{what} is of shape {np.shape(sound)}. Give mono samples (S,), at least one.")
-    if not np.isfinite(sound).all():
-        raise MetricError(f"{what} holds samples that are not finite.")
-
-
-COUNTED = "; n = "  # in a definition: what is measured stands before it, on how much and how surely after it
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOutputs:
-    """What one classifier says of the generated and of the real sounds.
+    """Outputs of one classifier for the generated and for the real sounds.
 
     Args:
-        name: Of the classifier, as in a table.
-        generated_logits: Of the generated sounds.
-        reference_logits: Of the real ones.
-        generated_embeddings: Of the generated sounds.
-        reference_embeddings: Of the real ones.
-        definition: The classifier with its front end and weights; its name, if they need no telling.
+        name: Name of the classifier.
+        generated_logits: Logits of the generated sounds.
+        reference_logits: Logits of the real sounds.
+        generated_embeddings: Embeddings of the generated sounds.
+        reference_embeddings: Embeddings of the real sounds.
+        definition: Name, front end and weights of the classifier; its name alone by default.
 
     Shapes:
         logits (N, C); embeddings (N, D); row i belongs to clip i on both sides
@@ -150,14 +142,9 @@ class ClassifierOutputs:
     definition: str = ""
 
     def __post_init__(self) -> None:
-        shapes = {
-            name: np.shape(values)
-            for name, values in vars(self).items()
-            if name not in ("name", "definition")
-        }
-        if len({shape[:1] for shape in shapes.values()}) != 1 or any(
-            len(shape) != 2 for shape in shapes.values()
-        ):
+        arrays = {name: value for name, value in vars(self).items() if name not in ("name", "definition")}
+        shapes = {name: np.shape(value) for name, value in arrays.items()}
+        if len({shape[:1] for shape in shapes.values()}) != 1 or any(len(s) != 2 for s in shapes.values()):
             given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise MetricError(f"{self.name} gave {given}. Give one row a clip in each.")
 
@@ -172,18 +159,18 @@ class ClassifierOutputs:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """Generated sounds beside the real ones, clip by clip, and what else is known of the clips.
+    """Generated sounds beside the real ones, clip by clip, and other data of the clips.
 
     Args:
         ids: One name a clip, all different.
-        sounds: Theirs, in the same order.
+        sounds: The clips' sounds, in the same order.
         flows: Mean flow magnitude a frame of each clip's video (L_i,), or None for a clip without.
-        frame_rate_hz: Of each clip's video; needed with `flows`.
-        flow_definition: How the flow was computed, for the definition of AV-Align.
+        frame_rate_hz: Frame rate of each clip's video; needed with `flows`.
+        flow_definition: Definition of the flow, for that of AV-Align.
         true_onsets_s: The exactly known onsets of each clip, in seconds.
         labels: The true classes (N,), as the classifier counts them.
-        vague: Which captions (N,) don't tell the class.
-        captions: What the sounds were generated from.
+        vague: Captions (N,) that don't name the class, as booleans.
+        captions: Texts that the sounds were generated from.
         classifier: See `ClassifierOutputs`.
 
     Raises:
@@ -211,18 +198,16 @@ class EvaluationSet:
             )
         if self.flows is not None and self.frame_rate_hz is None:
             raise MetricError("flows came without frame_rate_hz. Give each video's frame rate.")
-        for name in _PER_CLIP:
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.ids):
+        for name, values in vars(self).items():
+            per_clip = values is not None and name not in ("ids", "flow_definition")
+            if per_clip and len(values) != len(self.ids):
                 raise MetricError(f"{len(self.ids)} ids but {len(values)} {name}. Give one of each a clip.")
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-_PER_CLIP = (
-    "sounds", "flows", "frame_rate_hz", "true_onsets_s", "labels", "vague", "captions", "classifier",
-)  # fmt: skip
+FLOOR = "bias floor (a perfect generator at this n)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,50 +215,68 @@ class Score:
     """One figure, and all that is needed to read it.
 
     Args:
-        name: Short and stable, as in a metric store. Other ways of counting have another name.
-        label: As in a table.
-        definition: What was computed, exactly. Figures of different definitions must not be compared.
-        higher_is_better: Its direction.
+        name: Short and stable name, as in a metric store. Other ways of counting have another name.
+        label: Name in a table.
+        definition: Exact definition of the figure; the judge aside.
+        higher_is_better: Direction of the metric.
+        judge: Classifier with its front end and weights, or onset detector; empty where there is none.
         value: The figure; NaN where there is none.
-        n: How many clips it rests on.
-        low: Lower end of its 95 % interval over clips.
-        high: Upper end.
-        chance: What it would be were the clips' references shuffled.
+        n: Number of clips that it rests on.
+        low: Lower end of its 95 % bootstrap interval over clips.
+        high: Upper end of the interval.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws and of the shuffles.
+        centred: True if the draws were moved onto the value, as for statistics of the whole set; such an
+            interval holds at this n only.
+        chance: Level by chance: the figure with the clips' references shuffled.
+        others: Number of other clips that each clip was compared with for the level by chance.
         corrected: (value - chance) / (1 - chance).
         corrected_low: Lower end of the corrected value's interval.
-        corrected_high: Upper end.
+        corrected_high: Upper end of the corrected value's interval.
+        floor: Bias floor of a distance: the figure of a perfect generator at this n.
+        extras: Further figures beside it, by name.
         per_clip: Value by clip id, of the clips that have one.
-        left_out: Reason by clip id, of the clips that have none.
-        details: Further figures beside it.
-        unavailable: Why there is no figure at all.
-        replicates: Of a figure of the whole set, its value at each bootstrap draw of the clips, as it came
-            out: figures of the same n and draws can be compared pair by pair. A mean has `per_clip` instead.
+        skipped: Reason by clip id, of the clips that have no value.
+        unavailable: Reason why there is no figure at all.
+        replicates: Values of a statistic of the whole set at each bootstrap draw of the clips, not centred:
+            figures of the same n, draws and seed can be compared pair by pair. A mean has `per_clip` instead.
     """
 
     name: str
     label: str
     definition: str
     higher_is_better: bool
+    judge: str = ""
     value: float = math.nan
     n: int = 0
     low: float | None = None
     high: float | None = None
+    draws: int = 0
+    seed: int = 0
+    centred: bool = False
     chance: float | None = None
+    others: int = 0
     corrected: float | None = None
     corrected_low: float | None = None
     corrected_high: float | None = None
+    floor: float | None = None
+    extras: Mapping[str, float] = field(default_factory=dict)
     per_clip: Mapping[str, float] | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    details: Mapping[str, float] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     unavailable: str | None = None
     replicates: Sequence[float] | None = None
 
     @property
-    def measure(self) -> str:
-        """What is measured: the definition without the number of clips and the way of the interval.
+    def described(self) -> str:
+        """The definition with the judge: figures of different descriptions must not be compared."""
+        return f"{self.definition}, by {self.judge}" if self.judge else self.definition
 
-        Example:
-            >>> Score(name="a", label="A", definition="hits; n = 3; 95 %", higher_is_better=True).measure
-            'hits'
-        """
-        return self.definition.partition(COUNTED)[0]
+    @property
+    def beside(self) -> dict[str, float]:
+        """Figures to show beside it, by name: the bias floor and the extras."""
+        return {**({} if self.floor is None else {FLOOR: self.floor}), **self.extras}
+
+    @property
+    def arrow(self) -> str:
+        """Arrow towards the better values."""
+        return "↑" if self.higher_is_better else "↓"

@@ -1,4 +1,4 @@
-"""Does the sound mean the right thing? Arrays in, numbers out."""
+"""Agreement of sounds with classes and captions. Arrays in, numbers out."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,7 +7,7 @@ from stav2a.metrics.score import MetricError
 
 
 def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
-    """The likeliest class of each row; of equals, the first.
+    """Likeliest class of each row; of equals, the first.
 
     Shapes:
         (N, C) -> (N,)
@@ -21,10 +21,10 @@ def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
 
 
 def class_hits(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
-    """1.0 for each clip whose likeliest class is its label, else 0.0; their mean is the accuracy.
+    """Hits: 1.0 for each clip whose likeliest class is its label, else 0.0; their mean is the accuracy.
 
     Args:
-        logits: A classifier's, one row a clip.
+        logits: Logits of a classifier, one row a clip.
         labels: The true classes, as indices into the logits' columns.
 
     Shapes:
@@ -74,8 +74,8 @@ def prompted(segments: ArrayLike, prompts: ArrayLike, scale: float) -> float:
 
     Args:
         segments: Embeddings of the sound's segments.
-        prompts: Embeddings of what is hoped for, and of its opposite.
-        scale: What cosines are multiplied by before softmax.
+        prompts: Embeddings of the wanted quality and of its opposite.
+        scale: Factor of the cosines before softmax.
 
     Shapes:
         (W, D), (2, D) -> a probability
@@ -85,5 +85,5 @@ def prompted(segments: ArrayLike, prompts: ArrayLike, scale: float) -> float:
         0.8808
     """
     sounds, texts = np.asarray(segments, dtype=np.float64), np.asarray(prompts, dtype=np.float64)
-    hoped, feared = (cosines(sounds, np.broadcast_to(text, sounds.shape)) for text in texts)
-    return float((1 / (1 + np.exp(-scale * (hoped - feared)))).mean())
+    wanted, opposite = (cosines(sounds, np.broadcast_to(text, sounds.shape)) for text in texts)
+    return float((1 / (1 + np.exp(-scale * (wanted - opposite)))).mean())

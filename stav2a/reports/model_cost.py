@@ -3,23 +3,15 @@
 from collections.abc import Sequence
 
 from stav2a.models.audit import Audit, BlockAudit, Missing
+from stav2a.reports.tables import grid
 
 HEAD = ("block", "class", "parameters", "trained in", "training", "inference", "FLOPs a step")
-NUMBERS = {2, 4, 5, 6}  # columns aligned to the right
+WORDS = {0, 1, 3}  # columns aligned to the left
 
 
 def audit_lines(found: Audit) -> list[str]:
     """Table of the blocks with their totals, and notes on how it was counted."""
-    rows = [HEAD, *map(_row, found.blocks), _totals(found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column in NUMBERS else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.append("")
+    lines = [*grid(HEAD, [*map(_row, found.blocks), _totals(found)], left=WORDS).splitlines(), ""]
     for stage in found.stages:
         trained = _millions(sum(stage.trained.values()))
         lines.append(f"stage.{stage.stage} trains {trained}, in {_amount(found.training_bytes(stage), 'B')}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.evaluation.comparison import ComparedRow
+from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.metrics.score import Score
 
 PAPER = {
@@ -22,7 +22,7 @@ def mean(values: Mapping[str, float] | Sequence[float], **changes: Any) -> Score
     known: dict[str, Any] = {
         "name": "aa",
         "label": "AA-Align",
-        "definition": f"hits; n = {len(clips)}; 95 % interval",
+        "definition": "hits",
         "higher_is_better": True,
         "value": float(np.mean(list(clips.values()))),
         "n": len(clips),
@@ -35,8 +35,9 @@ def whole(value: float, replicates: Sequence[float] | None, **changes: Any) -> S
     """A score of the whole set."""
     known: dict[str, Any] = {
         "name": "fd",
-        "label": "FD (toy classifier)",
-        "definition": "distance; n = 9; 95 % interval",
+        "label": "FD",
+        "definition": "distance",
+        "judge": "toy classifier",
         "higher_is_better": False,
         "value": value,
         "n": 9,
@@ -50,32 +51,39 @@ def absent(name: str, reason: str) -> Score:
     return Score(name=name, label=name.upper(), definition="", higher_is_better=True, unavailable=reason)
 
 
-def row(name: str, *values: Sequence[float], builds_on: str | None = None, **changes: Any) -> ComparedRow:
+def row(*values: Sequence[float], **changes: Any) -> dict[int, list[Score]]:
     """A row with one mean a seed."""
-    return ComparedRow(name, {seed: [mean(clips, **changes)] for seed, clips in enumerate(values)}, builds_on)
+    return {seed: [mean(clips, **changes)] for seed, clips in enumerate(values)}
 
 
-def study(seeds: int = 3, clips: int = 40) -> list[ComparedRow]:
+def study(seeds: int = 3, clips: int = 40) -> dict[str, dict[int, list[Score]]]:
     """Rows as an experiment gives them: some clips are hard for all, trainings differ, one row failed."""
     rng = np.random.default_rng(0)
     hard, shared = rng.normal(0, 0.2, clips), rng.normal(size=300)
-    rows = []
-    for name, level, distance, builds_on in (
-        ("Pretrained-T2A", 0.2, 45.0, None),
-        ("CN", 0.6, 27.0, "Pretrained-T2A"),
-        ("CN+Onset", 0.65, 27.5, "CN"),
-    ):
+    rows = {}
+    for name, level, distance in (("Pretrained-T2A", 0.2, 45.0), ("CN", 0.6, 27.0), ("CN+Onset", 0.65, 27.5)):
         scores = {}
         for seed in range(seeds):
             values = level + rng.normal(0, 0.01) + hard + rng.normal(0, 0.05, clips)
             drawn = distance + 2 * shared + rng.normal(0, 0.3, 300)
             scores[seed] = [
-                mean(values, chance=0.15 + 0.01 * seed, details={"onsets a real clip": 3.2}),
+                mean(values, chance=0.15 + 0.01 * seed, extras={"onsets a real clip": 3.2}),
                 whole(distance + rng.normal(0, 0.2), drawn.tolist()),
                 absent("clap", "no checkpoint"),
             ]
-        rows.append(ComparedRow(name, scores, builds_on))
-    return [*rows, ComparedRow("CN Frozen", {}, "CN", missing={seed: "exit code 1" for seed in range(seeds)})]
+        rows[name] = scores
+    return rows | {"CN Frozen": {}}
+
+
+def compared(**changes: Any) -> Comparison:
+    """The study compared."""
+    known: dict[str, Any] = {
+        "metrics": METRICS,
+        "baseline": "CN",
+        "builds_on": {"CN": "Pretrained-T2A", "CN+Onset": "CN", "CN Frozen": "CN"},
+        "missing": {"CN Frozen": dict.fromkeys(range(3), "exit code 1")},
+    }
+    return compare(study(), **(known | changes))
 
 
 METRICS = {"aa": "higher", "fd": "lower", "clap": "higher"}

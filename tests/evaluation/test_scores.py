@@ -1,31 +1,44 @@
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 
 from stav2a.evaluation.scores import evaluate, from_json, to_json
-from stav2a.metrics.score import ArraySounds, EvaluationSet, MetricError, Score
-from stav2a.reports.tables import table
+from stav2a.metrics.score import FLOOR, ArraySounds, EvaluationSet, MetricError, Score
+from stav2a.reports.comparison_tables import scores_document
 
 FULL = Score(
     name="aa_align",
     label="AA-Align",
-    definition="onsets, n = 2",
+    definition="onsets matched",
     higher_is_better=True,
+    judge="SuperFlux",
     value=2 / 3,
     n=2,
     low=0.25,
     high=0.9,
+    draws=2000,
     chance=0.1,
+    others=3,
     corrected=0.6296,
     corrected_low=0.2,
     corrected_high=0.8,
     per_clip={"a": 1.0, "b": 1 / 3},
-    left_out={"c": "no onset in either sound", "d": "no onset in either sound"},
-    details={"onsets a generated clip": 3.1},
+    skipped={"c": "no onset in either sound", "d": "no onset in either sound"},
+    extras={"onsets a generated clip": 3.1},
 )
-BARE = Score(name="fd", label="FD (toy)", definition="distance", higher_is_better=False, value=269.04, n=2)
+BARE = Score(
+    name="fd",
+    label="FD",
+    definition="distance",
+    higher_is_better=False,
+    judge="toy",
+    value=269.04,
+    n=2,
+    floor=3.5,
+)
 NONE = Score(
     name="is", label="IS", definition="score", higher_is_better=True, unavailable="no classifier was given"
 )
@@ -38,49 +51,55 @@ def samples():
 
 
 def test_the_text_table():
-    assert table([FULL, BARE, NONE]) == (
-        "metric      value  95 % interval  chance              corrected  n\n"
-        "──────────────────────────────────────────────────────────────────\n"
-        "AA-Align ↑  0.667  0.250 … 0.900   0.100  0.630 [0.200 … 0.800]  2\n"
-        "FD (toy) ↓  269.0              –       –                      –  2\n"
+    assert scores_document([FULL, BARE, NONE]).text() == (
+        "            value                  chance  corrected             clips\n"
+        "──────────────────────────────────────────────────────────────────────\n"
+        "AA-Align ↑   0.667 [0.250, 0.900]   0.100  0.630 [0.200, 0.800]      2\n"
+        "FD ↓        269.04                      –      –                     2\n"
         "\n"
-        "Definitions:\n"
-        "  - AA-Align: onsets, n = 2.\n"
-        "  - FD (toy): distance.\n"
+        "How to read them:\n"
+        "  - In brackets: 95 % bootstrap intervals over clips. Draws: 2000. Seed: 0.\n"
+        "  - Chance: each sound with the references of other clips: 3. Corrected: 0 is chance, 1 perfect.\n"
         "\n"
-        "Beside them:\n"
-        "  - AA-Align: onsets a generated clip 3.100.\n"
+        "What was measured:\n"
+        "  - AA-Align: onsets matched; onsets a generated clip 3.1.\n"
+        "  - FD: distance; bias floor (a perfect generator at this n) 3.5.\n"
+        "  - AA-Align: by SuperFlux.\n"
+        "  - FD: by toy.\n"
         "\n"
         "Left out:\n"
-        "  - AA-Align: 2 of 4 clips, no onset in either sound (c, d)\n"
+        "  - AA-Align: 2 of 4 clips, no onset in either sound: c, d.\n"
         "\n"
-        "Not measured:\n"
-        "  - IS: no classifier was given\n"
+        "Missing:\n"
+        "  - IS: no classifier was given.\n"
     )
 
 
 def test_the_markdown_table():
-    lines = table([FULL, BARE, NONE], style="markdown").splitlines()
-    assert lines[:4] == [
-        "| metric | value | 95 % interval | chance | corrected | n |",
-        "|---|---:|---:|---:|---:|---:|",
-        "| AA-Align ↑ | 0.667 | 0.250 … 0.900 | 0.100 | 0.630 [0.200 … 0.800] | 2 |",
-        "| FD (toy) ↓ | 269.0 | – | – | – | 2 |",
+    lines = scores_document([FULL, BARE, NONE]).markdown().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert table == [
+        "|  | value | chance | corrected | clips |",
+        "|:---|---:|---:|---:|---:|",
+        "| **AA-Align ↑** | 0.667<br><sub>[0.250,&nbsp;0.900]</sub> | 0.100 "
+        "| 0.630<br><sub>[0.200,&nbsp;0.800]</sub> | 2 |",
+        "| **FD ↓** | 269.04 | – | – | 2 |",
     ]
-    assert lines[lines.index("**Not measured**") + 2] == "- IS: no classifier was given"
+    assert lines[lines.index("### Missing") + 2] == "- IS: no classifier was given."
+
+
+def test_conditions_of_intervals_are_stated_once_with_their_exceptions():
+    others = [dataclasses.replace(FULL, label=label) for label in ("AV-Align", "F1")]
+    whole = dataclasses.replace(BARE, low=1.0, high=2.0, draws=300, centred=True)
+    text = scores_document([FULL, *others, whole]).text()
+    assert "Draws: 2000; 300 for FD. Seed: 0." in text
+    assert "FD: intervals are centred, and hold at this number of clips only." in text
 
 
 def test_many_clips_left_out_are_counted_and_some_named():
-    left_out = {f"clip{i}": "no video" for i in range(11)}
-    assert (
-        "11 of 13 clips, no video (clip0, clip1, clip2, clip3, clip4, clip5, clip6, clip7, and 3 more)"
-        in table([dataclasses.replace(FULL, left_out=left_out)])
-    )
-
-
-def test_another_style_is_refused():
-    with pytest.raises(MetricError, match="style was 'html'. Write one of: text, markdown."):
-        table([], style="html")
+    skipped = {f"clip{i}": "no video" for i in range(11)}
+    text = scores_document([dataclasses.replace(FULL, skipped=skipped)]).text()
+    assert "11 of 13 clips, no video: clip0, clip1, clip2, clip3, clip4, and 6 more." in text
 
 
 def test_json_keeps_scores_to_the_last_bit():
@@ -91,23 +110,35 @@ def test_json_keeps_scores_to_the_last_bit():
     assert "NaN" not in to_json([NONE])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "scores": [{"value": 1}]}', "no json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "scores": [{"value": 1}]}', "no json"])
 def test_other_json_is_refused(text):
     with pytest.raises(MetricError, match="no scores as `to_json` writes them"):
         from_json(text)
 
 
-def test_json_of_a_later_format_is_refused():
-    with pytest.raises(MetricError, match="scores of format 2; this version reads 1"):
-        from_json('{"format": 2, "scores": []}')
+def test_json_of_another_format_is_refused_with_advice():
+    with pytest.raises(MetricError) as caught:
+        from_json('{"format": 3, "scores": []}')
+    assert caught.value.message == "scores of format 3; this version reads 2 and 1."
+    assert caught.value.advice == "Evaluate again, or read them with a newer version."
 
 
-def test_metrics_are_scored_in_order_and_progress_is_told(samples):
-    told = []
-    scores = evaluate(samples, [lambda s: FULL, lambda s: BARE], lambda *progress: told.append(progress))
-    assert scores == [FULL, BARE]
-    assert [done for done, _, _ in told] == [0, 1, 2]
-    assert {total for _, total, _ in told} == {2}
+def test_json_of_format_1_is_read():
+    """Its definition holds n, the draws and the judge, and stays as it is."""
+    old = {
+        "name": "fd", "label": "FD (toy)", "definition": "distance by the toy; n = 9; 95 % …", "n": 9,
+        "higher_is_better": False, "value": 2.0, "low": 1.5, "high": 2.5, "chance": None, "corrected": None,
+        "corrected_low": None, "corrected_high": None, "per_clip": None, "left_out": {"a": "no sound"},
+        "details": {FLOOR: 0.5, "real": 1.0}, "unavailable": None, "replicates": [2.0, 2.1],
+    }  # fmt: skip
+    (score,) = from_json(json.dumps({"format": 1, "scores": [old]}))
+    assert (score.floor, score.extras, score.skipped) == (0.5, {"real": 1.0}, {"a": "no sound"})
+    assert (score.described, score.draws) == (old["definition"], 0)
+    assert "Draws" not in scores_document([score]).text()
+
+
+def test_metrics_are_scored_in_order(samples):
+    assert evaluate(samples, [lambda s: FULL, lambda s: BARE]) == [FULL, BARE]
 
 
 def test_two_scores_of_one_name_are_refused(samples):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from stav2a.evaluation.comparison import Figures, estimate, over_seeds
+from stav2a.evaluation.comparison import compare, estimate, over_seeds
+from tests.evaluation.compared import mean
 
 
 def test_the_spread_over_seeds_is_the_textbook_standard_error():
@@ -39,17 +40,15 @@ def test_the_same_seed_draws_the_same():
     assert over_seeds(draws, 1).tolist() != over_seeds(draws, 2).tolist()
 
 
-def test_a_difference_is_of_the_seeds_that_both_sides_have():
-    ours = Figures({0: 0.5, 1: 0.75}, {0: np.array([0.5, 0.5]), 1: np.array([0.75, 0.5])})
-    theirs = Figures({1: 0.25, 2: 9.0}, {1: np.array([0.25, 0.25]), 2: np.zeros(2)})
-    difference = ours.minus(theirs)
-    assert difference.values == {1: 0.5}
-    assert difference.draws is not None
-    assert difference.draws[1].tolist() == [0.5, 0.25]
-
-
 def test_without_draws_there_is_no_interval():
-    figures = Figures({0: 0.5, 1: 1.0}, None)
-    assert estimate(figures).value == 0.75
-    assert estimate(figures).low is estimate(figures).high is None
-    assert figures.minus(figures).draws is None
+    found = estimate({0: 0.5, 1: 1.0}, None)
+    assert (found.value, found.low, found.high) == (0.75, None, None)
+
+
+def test_a_difference_is_of_the_seeds_that_both_sides_have():
+    def row(values):
+        return {seed: [mean([value, value])] for seed, value in values.items()}
+
+    rows = {"CN": row({1: 0.25, 2: 9.0}), "CN+": row({0: 0.5, 1: 0.75})}
+    found = compare(rows, metrics={"aa": "higher"}, baseline="CN").to_baseline["CN+", "aa"]
+    assert (found.by_seed, found.low, found.high) == ({1: 0.5}, 0.5, 0.5)

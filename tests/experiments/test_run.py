@@ -17,7 +17,7 @@ from safetensors import safe_open
 from stav2a.cli.main import main
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.tracking import PARENT, open_store
-from stav2a.reports import tables
+from stav2a.reports.comparison_tables import scores_document
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -74,7 +74,9 @@ def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
     folder = first.folder("cn_onset_gvf")
     scores = from_json((folder / "scores.json").read_text())
     assert {"aa_align", "av_align", "onset_f1", "class_accuracy_vague"} <= {score.name for score in scores}
-    assert tables.table(scores).strip() in first.stdout
+    table = scores_document(scores).text()
+    assert table in first.stdout
+    assert len(first.stdout.splitlines()) <= 40 and max(map(len, table.splitlines())) <= 110  # one screen
     assert str(folder / "report.html") in first.stdout
     assert "<html" in (folder / "report.html").read_text().lower()
     endings = sorted(path.name.split(".", 1)[1] for path in (folder / "samples").iterdir())

@@ -84,8 +84,8 @@ def test_nothing_rated_is_told(test):
 def test_one_rating_has_a_mean_alone(tmp_path):
     test = begun(tmp_path, clips=1, systems=["mine"])
     rate_all(test, "ada", lambda *_: 70)
-    text = write_report(test, Tracker(), 110)
-    assert "mine    *70.00    *70.00    *70.00    *70.00" in text
+    text = write_report(test, Tracker(), 200)
+    assert "mine  *70.00  *70.00  *70.00  *70.00" in text
     assert "n = 1 ratings a figure: 1 annotator, 1 clip" in text
     assert "Differences" not in text and "paper's figures" not in text
     assert "One annotator: the intervals do not cover how much another one would differ." in text

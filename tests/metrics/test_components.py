@@ -10,7 +10,7 @@ from stav2a import registry
 from stav2a.evaluation.scores import from_json, to_json
 from stav2a.metrics import registered  # noqa: F401  (registers)
 from stav2a.metrics.distribution import frechet_distance
-from stav2a.metrics.registered.distances import (
+from stav2a.metrics.registered.judged import (
     ClassAccuracy,
     FrechetDistance,
     InceptionScore,
@@ -95,7 +95,7 @@ def test_aa_align_is_the_mean_of_the_clips_that_have_one(three):
     assert score.per_clip == {"a": 1.0, "b": 1 / 3}
     assert score.value == pytest.approx(2 / 3)
     assert score.n == 2
-    assert score.left_out == {"c": "no onset in either sound"}
+    assert score.skipped == {"c": "no onset in either sound"}
     assert score.low is not None and score.high is not None and score.low <= score.value <= score.high
     # a with b: 1 hit of 3; with c: 0. b with a: 1 of 3; with c: 0. c with a and b: 0.
     assert score.chance == pytest.approx((1 / 6 + 1 / 6 + 0) / 3)
@@ -104,9 +104,12 @@ def test_aa_align_is_the_mean_of_the_clips_that_have_one(three):
 
 def test_aa_align_tells_its_definition(three):
     score = AAAlign(detector=Spikes, tolerance_s=0.05)(three)
-    for part in ("matched one to one", "< 0.05 s (strict)", "Spikes(level=0.5)", "at 1000 Hz", "n = 2"):
-        assert part in score.definition
-    assert "2 others" in score.definition
+    assert score.definition == (
+        "onsets of generated against real sound, matched one to one, |difference| < 0.05 s (strict)"
+    )
+    assert score.judge == "Spikes(level=0.5) from sound at 1000 Hz"
+    assert (score.n, score.draws, score.seed, score.others) == (2, 2000, 0, 2)
+    assert score.described == f"{score.definition}, by {score.judge}"
 
 
 def test_another_matching_is_another_score(three):
@@ -146,10 +149,10 @@ def test_a_detector_that_cannot_be_pickled_serves_too(three):
 def test_av_align_leaves_out_clips_without_usable_video(three):
     score = AVAlign(detector=Spikes)(three)
     assert score.per_clip == {"a": 0.5}  # one peak, at 0.5 s; two onsets
-    assert score.left_out["b"] == "no video"
-    assert score.left_out["c"].startswith("the video has 2 frame(s).")
+    assert score.skipped["b"] == "no video"
+    assert score.skipped["c"].startswith("the video has 2 frame(s).")
     assert "flow: toy; peaks > 0.1 px/frame" in score.definition
-    assert score.details["real sound"] == 0.5
+    assert score.extras["real sound"] == 0.5
 
 
 def test_av_align_without_video_is_not_measured(many):
@@ -159,8 +162,8 @@ def test_av_align_without_video_is_not_measured(many):
 def test_onset_f1_hears_no_further_than_the_sound_lasts(three):
     score = OnsetF1(detector=Spikes)(three)
     assert score.per_clip == {"a": 1.0, "b": 0.5}  # the onset at 2.5 s lies behind the end
-    assert score.details["F1 of real sound"] == pytest.approx(1.0)
-    assert score.left_out == {"c": "no onset in the sound, none known"}
+    assert score.extras["F1 of real sound"] == pytest.approx(1.0)
+    assert score.skipped == {"c": "no onset in the sound, none known"}
     assert (
         OnsetF1(detector=Spikes)(without_truth(three)).unavailable == "the clips' true onsets are not known"
     )
@@ -178,10 +181,11 @@ def test_a_component_of_another_slot_is_no_detector():
 def test_fd(many):
     score = FrechetDistance(resamples=50)(many)
     toy = many.classifier
-    assert score.label == "FD (toy classifier)"
+    assert (score.label, score.judge) == ("FD", "toy classifier")
     assert score.value == frechet_distance(toy.generated_embeddings, toy.reference_embeddings)
     assert score.low < score.value < score.high
-    assert list(score.details) == ["bias floor (a perfect generator at this n)"]
+    assert score.floor > 0 and score.centred
+    assert score.beside == {"bias floor (a perfect generator at this n)": score.floor}
     assert len(score.replicates) == 50
     moved = np.array(score.replicates) - np.mean(score.replicates) + score.value
     assert (score.low, score.high) == pytest.approx(tuple(np.quantile(moved, [0.025, 0.975])))
@@ -193,12 +197,12 @@ def test_kl(many):
     assert (exact.name, released.name) == ("kl", "kl_eps_1e-06")
     assert exact.value == pytest.approx(np.mean(list(exact.per_clip.values())))
     assert released.value < exact.value
-    assert "by the toy classifier" in exact.definition
+    assert exact.described.endswith("nats, eps 0, by toy classifier")
 
 
 def test_is(many):
     score = InceptionScore(resamples=50)(many)
-    assert score.label == "IS (toy classifier)"
+    assert (score.label, score.judge) == ("IS", "toy classifier")
     assert 1 < score.value < 4
     assert score.low < score.value < score.high
 
@@ -210,11 +214,10 @@ def test_replicates_are_of_what_has_no_value_a_clip(many):
     assert from_json(to_json([whole])) == [whole]
 
 
-def test_the_measure_of_a_score_does_not_tell_how_many_clips_there_were(many, three):
-    score = AAAlign(detector=Spikes)(three)
-    assert score.definition.startswith(f"{score.measure}; n = 2; 95 %")
-    assert score.measure == AAAlign(detector=Spikes, resamples=9)(many).measure
-    assert InceptionScore(resamples=50)(many).measure == InceptionScore(resamples=60)(many).measure
+def test_a_definition_does_not_depend_on_the_clips_or_the_draws(many, three):
+    ours, theirs = AAAlign(detector=Spikes)(three), AAAlign(detector=Spikes, resamples=9)(many)
+    assert ours.described == theirs.described and (ours.n, ours.draws) != (theirs.n, theirs.draws)
+    assert InceptionScore(resamples=50)(many).described == InceptionScore(resamples=60)(many).described
 
 
 def test_class_accuracy_of_all_and_of_vague_captions(many):
@@ -224,7 +227,7 @@ def test_class_accuracy_of_all_and_of_vague_captions(many):
     assert score.corrected == 1.0
     vague = ClassAccuracy(captions="vague")(many)
     assert (vague.name, vague.n) == ("class_accuracy_vague", 10)
-    assert vague.label == "Class accuracy on vague captions (toy classifier)"
+    assert (vague.label, vague.judge) == ("Class accuracy on vague captions", "toy classifier")
     with pytest.raises(MetricError, match="captions was 'some'. Write one of: all, vague."):
         ClassAccuracy(captions="some")
 

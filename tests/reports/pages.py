@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from stav2a.data.media import write_clip, write_wav
-from stav2a.evaluation.comparison import compare
-from stav2a.reports.comparison_page import ComparedClip, RowClip, write_comparison
-from tests.evaluation.compared import METRICS, PAPER, study
+from stav2a.reports.comparison_tables import comparison_document
+from stav2a.reports.pages import ComparedClip, RowClip, write_page
+from tests.evaluation.compared import PAPER, compared
 
 RATE = 16_000
 ONSETS_S = (0.2, 0.6)
@@ -22,9 +22,7 @@ def clip(folder: Path, name: str) -> ComparedClip:
     frames = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
     write_wav(folder / f"{name}.wav", sound, RATE)
     write_clip(folder / f"{name}.mp4", frames, 25, sound, RATE)
-    made = RowClip(
-        folder / f"{name}.mp4", folder / f"{name}.wav", {"AA-Align": "0.75", "KL (toy classifier)": "0.12"}
-    )
+    made = RowClip(folder / f"{name}.mp4", folder / f"{name}.wav", {"AA-Align": "0.75", "KL": "0.12"})
     return ComparedClip(
         id=name,
         caption=f"a rod strikes {ATTACK}",
@@ -46,5 +44,6 @@ def page(folder: Path, **changes: object) -> Path:
         "curves": curves,
         "details": {"Command": "stav2a ablation", "Environment": {"torch": "2.13.0"}},
     }
-    four = compare(study(), metrics=METRICS, baseline="CN", published=PAPER)
-    return write_comparison(folder / "report.html", four, **(values | changes))  # type: ignore[arg-type]
+    four = compared(published=PAPER)
+    values["comparison"] = four
+    return write_page(folder / "report.html", comparison_document(four), **(values | changes))  # type: ignore[arg-type]

@@ -6,8 +6,9 @@ from base64 import b64decode
 import pytest
 
 from stav2a.data.media import MediaError
-from stav2a.evaluation.comparison import ComparedRow, ComparisonError, compare
-from stav2a.reports.comparison_page import write_comparison
+from stav2a.evaluation.comparison import ComparisonError, compare
+from stav2a.reports.comparison_tables import comparison_document
+from stav2a.reports.pages import write_page
 from tests.reports.pages import ATTACK, clip, page
 from tests.reports.test_report import Reader
 
@@ -41,7 +42,7 @@ def test_there_is_a_plot_for_each_metric_and_one_of_training(reader):
     plots = [str(image["alt"]) for image in reader.all("img") if "spectrogram" not in str(image["alt"])]
     assert plots[0] == "AA-Align by row: Pretrained-T2A 0.194, CN 0.583, CN+Onset 0.629"
     assert plots[1].startswith("FD by row: ")
-    assert plots[2:] == ["Training curves, a line for each row"]
+    assert plots[2:] == ["Training curves"]
 
 
 def test_pictures_have_the_size_that_the_page_says(reader):
@@ -57,7 +58,7 @@ def test_the_tables_and_their_notes_are_there(reader):
     assert "CN+Onset +0.045 [+0.021, +0.071] +0.023 ✓ yes +0.44 [−0.46, +1.31] +0.44 ≈ within noise" in text
     assert "CN Frozen – – – –" in text
     assert "CN+Onset − CN +0.045" in text
-    assert "CN Frozen, seeds 0, 1, 2: exit code 1." in text
+    assert "CN Frozen, seed 0, 1, 2: exit code 1." in text
     assert "AA-Align 0.75 KL 0.12" in text
     assert len(reader.all("table")) == 4  # three, and the environment
 
@@ -85,8 +86,9 @@ def test_tables_alone_make_a_page(tmp_path):
 
 
 def test_nothing_to_compare_makes_a_page_that_says_so(tmp_path):
-    nothing = compare([ComparedRow("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
-    reader = Reader(write_comparison(tmp_path / "r.html", nothing, title="x").read_text())
+    nothing = compare({"CN": {}}, metrics={"aa": "higher"}, baseline="CN", missing={"CN": {0: "killed"}})
+    written = write_page(tmp_path / "r.html", comparison_document(nothing), title="x", comparison=nothing)
+    reader = Reader(written.read_text())
     assert "There is nothing to compare yet." in reader.text
     assert "CN, seed 0: killed." in reader.text
     assert reader.all("table") == reader.all("img") == []

@@ -4,15 +4,26 @@ import re
 
 import pytest
 
-from stav2a.evaluation.comparison import ComparedRow, compare
-from stav2a.reports import tables
-from stav2a.reports.tables import NumberFormat
-from tests.evaluation.compared import METRICS, PAPER, mean, row, study
+from stav2a.evaluation.comparison import compare
+from stav2a.reports.comparison_tables import Note, comparison_csv, comparison_document, listed
+from stav2a.reports.tables import NumberFormat, grid
+from tests.evaluation.compared import PAPER, compared, mean, row
+
+AA = {"aa": "higher"}
 
 
 @pytest.fixture(scope="module")
 def four():
-    return compare(study(), metrics=METRICS, baseline="CN", published=PAPER)
+    return compared(published=PAPER)
+
+
+def text_of(comparison, **given):
+    return comparison_document(comparison).text(**given)
+
+
+def joined(text):
+    """The text on one line."""
+    return " ".join(text.split())
 
 
 def lines(text, start, count):
@@ -21,32 +32,45 @@ def lines(text, start, count):
 
 
 def test_the_text_tables(four):
-    text = tables.text(four)
+    text = text_of(four)
     assert lines(text, "Metrics", 9) == [
         "Metrics",
         "Means over seeds, with 95 % intervals; the best of each column is marked. "
         "Beside them the paper's figures.",
         "",
-        "                  AA-Align ↑             paper    FD ↓                   paper",
-        "──────────────────────────────────────────────────────────────────────────────",
-        "Pretrained-T2A     0.194 [0.141, 0.245]  0.498     44.89 [40.86, 48.81]  27.25",
-        "CN                 0.583 [0.522, 0.638]  0.669    *27.13 [23.25, 30.92]  19.58",
-        "CN+Onset          *0.629 [0.575, 0.679]  0.692     27.57 [23.68, 31.42]  20.02",
-        "CN Frozen              –                     –         –                     –",
+        "                AA-Align ↑             paper  FD ↓                   paper",
+        "──────────────────────────────────────────────────────────────────────────",
+        "Pretrained-T2A   0.194 [0.141, 0.245]  0.498   44.89 [40.86, 48.81]  27.25",
+        "CN               0.583 [0.522, 0.638]  0.669  *27.13 [23.25, 30.92]  19.58",
+        "CN+Onset        *0.629 [0.575, 0.679]  0.692   27.57 [23.68, 31.42]  20.02",
+        "CN Frozen            –                     –       –                     –",
     ]
-    assert "CN − Pretrained-T2A    +0.390 [+0.348, +0.428]  +0.171 yes\n" in text
+    assert "CN − Pretrained-T2A  +0.390 [+0.348, +0.428]  +0.171 yes" in text
 
 
 def test_a_narrow_terminal_gets_one_metric_below_the_other(four):
-    text = tables.text(four, width=70)
+    text = text_of(four, width=70)
     assert max(len(line) for line in text.splitlines() if "─" in line) <= 70
-    assert lines(text, "Metrics", 4)[3] == "                  AA-Align ↑             paper"
-    assert lines(text, "Differences to CN", 14)[9:] == [
-        "                  FD ↓                     paper, same sign?",
-        "─────────────────────────────────────────────────────────────",
-        "Pretrained-T2A    +17.76 [+17.11, +18.51]  +7.67 yes",
-        "CN+Onset           +0.44 [−0.46, +1.31]    +0.44 within noise",
-        "CN Frozen              –                       –",
+    assert "                AA-Align ↑             paper" in text.splitlines()
+    assert "                FD ↓                   paper" in text.splitlines()
+
+
+def test_a_long_title_wraps_rather_than_make_its_column_wider():
+    found = compare(
+        {"CN": row([0.1, 0.2], label="A rather long name of a metric")}, metrics=AA, baseline="CN"
+    )
+    assert lines(text_of(found), "    A rather long name of", 4) == [
+        "    A rather long name of",
+        "    a metric ↑",
+        "─────────────────────────",
+        "CN  *0.150 [0.100, 0.200]",
+    ]
+
+
+def test_wide_characters_do_not_break_a_row():
+    assert grid(["", "value"], [["システム", "1.0"], ["ours", "2.0"]]).splitlines()[2:] == [
+        "システム    1.0",
+        "ours        2.0",
     ]
 
 
@@ -55,63 +79,64 @@ def test_text_says_how_often_the_signs_agree(four):
         "Of 4 differences to CN: 3 with the paper's sign, 0 with the other one, 1 within noise.\n"
         "\n"
         "Of 4 steps: 3 with the paper's sign, 0 with the other one, 1 within noise.\n"
-    ) in tables.text(four)
+    ) in text_of(four)
 
 
 def test_notes_tell_what_was_measured_and_what_is_missing(four):
-    text = tables.text(four)
+    text = text_of(four)
     for line in (
-        "  - AA-Align: hits. Higher is better; 40 clips; by chance 0.150 to 0.170; onsets a real clip 3.2.",
-        "  - FD (toy classifier): distance. Lower is better; 9 clips.",
-        "  - CN Frozen, seeds 0, 1, 2: exit code 1.",
+        "  - AA-Align: hits; n = 40; by chance 0.15 to 0.17; onsets a real clip 3.2.",
+        "  - FD: distance; n = 9.",
+        "  - FD: by toy classifier.",
+        "  - CN Frozen, seed 0, 1, 2: exit code 1.",
         "  - clap: no checkpoint.",
         "  - Differences are paired: the same seeds and the same draws of clips on both sides.",
     ):
         assert line in text.splitlines()
-    assert "2000 draws of seeds and of clips (3 seeds, all scored on the same clips). So few seeds" in text
+    assert "2000 draws of seeds and of clips (3 seeds, all scored on the same clips)." in joined(text)
+    assert "So few seeds show only roughly how much trainings differ" in joined(text)
 
 
 def test_steps_that_are_all_from_the_baseline_are_not_told_twice():
-    rows = [row("CN", [0.1, 0.2]), row("CN+", [0.3, 0.4], builds_on="CN")]
+    rows = {"CN": row([0.1, 0.2]), "CN+": row([0.3, 0.4])}
     published = {"CN": {"aa": 0.1}, "CN+": {"aa": 0.2}}
-    text = tables.text(compare(rows, metrics={"aa": "higher"}, baseline="CN", published=published))
+    more = {"builds_on": {"CN+": "CN"}, "published": published}
+    text = text_of(compare(rows, metrics={"aa": "higher"}, baseline="CN", **more))
     assert "Differences to CN" in text
     assert "Step by step" not in text
     assert "steps:" not in text
 
 
 def test_one_seed_is_told():
-    text = tables.text(compare([row("CN", [0.1, 0.2])], metrics={"aa": "higher"}, baseline="CN"))
-    assert "2000 draws of clips. There is one seed, so that they don't tell how much another" in text
+    text = text_of(compare({"CN": row([0.1, 0.2])}, metrics={"aa": "higher"}, baseline="CN"))
+    assert "There is one seed, so that they don't show how much another training would differ." in joined(
+        text
+    )
     assert "Figures with their 95 % intervals" in text
 
 
 def test_clips_left_out_are_counted_and_some_named():
     some = {f"clip{i}": 0.5 for i in range(10)}
-    rows = [
-        ComparedRow("CN", {0: [mean(some)]}),
-        ComparedRow(
-            "CN+", {0: [mean({"clip0": 1.0, "clip1": 1.0}, left_out=dict.fromkeys(some, "no onset"))]}
-        ),
-    ]
-    text = tables.text(compare(rows, metrics={"aa": "higher"}, baseline="CN"))
+    few = mean({"clip0": 1.0, "clip1": 1.0}, skipped=dict.fromkeys(some, "no onset"))
+    rows = {"CN": {0: [mean(some)]}, "CN+": {0: [few]}}
+    text = text_of(compare(rows, metrics={"aa": "higher"}, baseline="CN"))
     assert (
-        "  - AA-Align: 8 of 10 clips, no onset (CN+, seed 0): clip2, clip3, clip4, clip5, clip6 and 3 more.\n"
+        "AA-Align: 8 of 10 clips, no onset (CN+, seed 0): clip2, clip3, clip4, clip5, clip6, and 3 more"
         in text
     )
 
 
 def test_without_any_score_there_is_still_something_to_read():
-    nothing = compare([ComparedRow("CN", {}, missing={0: "killed"})], metrics={"aa": "higher"}, baseline="CN")
-    assert tables.text(nothing) == (
+    nothing = compare({"CN": {}}, metrics={"aa": "higher"}, baseline="CN", missing={"CN": {0: "killed"}})
+    assert text_of(nothing) == (
         "How to read them:\n  - There is nothing to compare yet.\n\n"
         "Missing:\n  - CN, seed 0: killed.\n  - aa: no row has such a score; there are: none.\n"
     )
-    assert tables.csv(nothing).count("\n") == 1
+    assert comparison_csv(nothing).count("\n") == 1
 
 
 def test_the_markdown_tables(four):
-    text = tables.markdown(four)
+    text = comparison_document(four).markdown()
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == [
         "## Metrics", "## Differences to CN", "## Step by step",
@@ -129,15 +154,18 @@ def test_the_markdown_tables(four):
 
 
 def test_words_are_not_markup_in_markdown_or_latex():
-    odd = row("a_b|<i>&50 %", [0.1, 0.2], label="AA_*x*")
-    found = compare([odd], metrics={"aa": "higher"}, baseline=odd.name)
-    assert r"| **a\_b\|\<i\>&50 %** |" in tables.markdown(found)
-    assert r"| AA\_\*x\* ↑ |" in tables.markdown(found)
-    assert r"a\_b\textbar{}\textless{}i\textgreater{}\&50 \% & \textbf{0.150} \\" in tables.latex(found)
+    odd = {"a_b|<i>&50 %": row([0.1, 0.2], label="AA_*x*")}
+    found = compare(odd, metrics={"aa": "higher"}, baseline="a_b|<i>&50 %")
+    assert r"| **a\_b\|\<i\>&50 %** |" in comparison_document(found).markdown()
+    assert r"| AA\_\*x\* ↑ |" in comparison_document(found).markdown()
+    assert (
+        r"a\_b\textbar{}\textless{}i\textgreater{}\&50 \% & \textbf{0.150} \\"
+        in comparison_document(found).latex()
+    )
 
 
 def test_the_latex_tables(four):
-    text = tables.latex(four)
+    text = comparison_document(four).latex()
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 3
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
     assert r"& AA-Align $\uparrow$ & paper & FD $\downarrow$ & paper \\" in text
@@ -148,14 +176,13 @@ def test_the_latex_tables(four):
 
 
 def test_the_long_table(four):
-    found = list(csv.DictReader(io.StringIO(tables.csv(four))))
+    found = list(csv.DictReader(io.StringIO(comparison_csv(four))))
     assert [(line["row"], line["metric"]) for line in found[:3]] == [
         ("Pretrained-T2A", "aa"), ("Pretrained-T2A", "fd"), ("CN", "aa"),
     ]  # fmt: skip
     onset = found[4]
-    cell = four.cells["CN+Onset", "aa"]
-    assert float(onset["value"]) == cell.estimate.value
-    assert float(onset["step_low"]) == cell.to_step.estimate.low
+    assert float(onset["value"]) == four.estimates["CN+Onset", "aa"].value
+    assert float(onset["step_low"]) == four.to_step["CN+Onset", "aa"].low
     assert (onset["seeds"], onset["clips"], onset["direction"]) == ("0 1 2", "40", "higher")
     assert (onset["baseline"], onset["builds_on"]) == ("CN", "CN")
     assert (onset["published"], onset["published_difference"], onset["sign_as_published"]) == (
@@ -171,11 +198,22 @@ def test_the_long_table(four):
 
 
 def test_numbers_are_written_alike():
-    write = NumberFormat(decimals=3, published=2)
-    assert write.figure(0.66666) == "0.667"
-    assert [write.change(v) for v in (0.02, -0.02, 0.0, -0.0001, 0.0001)] == [
+    ours, theirs = NumberFormat(3), NumberFormat.as_given([0.5, 0.25])
+    assert ours.figure(0.66666) == "0.667"
+    assert [ours.figure(v, signed=True) for v in (0.02, -0.02, 0.0, -0.0001, 0.0001)] == [
         "+0.020", "−0.020", "0.000", "0.000", "0.000",
     ]  # fmt: skip
-    assert write.published_change(0.4) == "+0.40"
-    assert write.published_figure(None) == "–"
-    assert write.figure(float("nan")) == "–"
+    assert theirs.figure(0.4, signed=True) == "+0.40"
+    assert theirs.figure(None) == ours.figure(float("nan")) == "–"
+    assert [NumberFormat.of([value]).figure(value) for value in (9.9, 123.456, -2000.0)] == [
+        "9.900", "123.46", "−2000.0",
+    ]  # fmt: skip
+
+
+def test_notes_on_several_tables_are_merged_where_their_values_are_equal():
+    same, one = Note("sign"), Note("absent", {"metric": "FD", "reason": "no weights."})
+    other = Note("absent", {"metric": "FD", "reason": "too few clips"})
+    found = listed({"first 4 s": [same, one], "whole": [same, other]})
+    assert list(found) == ["How to read them", "Missing"]
+    assert found["Missing"] == ["first 4 s: FD: no weights.", "whole: FD: too few clips."]
+    assert [line[:35] for line in found["How to read them"]] == ["Same sign as the paper's: yes or no w"[:35]]

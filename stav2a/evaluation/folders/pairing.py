@@ -1,4 +1,4 @@
-"""From folders to clips: files paired by name, and a reason for each that has no partner."""
+"""Clips of folders: files paired by name, with a reason for each file that has no partner."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 @dataclass(frozen=True)
 class PairedClip:
-    """One clip: its real sound, and what each system made.
+    """One clip: its real sound, and each system's.
 
     Args:
         id: The files' common name.
         files: `reference` and every system -> its file.
         video: The film, for AV-Align and for the page; None where there is none.
-        caption: What the sound was made from; None where it is not known.
+        caption: Text that the sound was generated from; None where it is not known.
     """
 
     id: str
@@ -31,12 +31,12 @@ class PairedClip:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """Something that is not in a figure, and why.
+    """A clip that is not in a figure, or is in it with a remark.
 
     Args:
-        clip: Whose.
-        where: The folder or system, or the figure it is missing in.
-        reason: In words.
+        clip: Name of the clip.
+        where: The folder or system, or the figure that the clip is missing in.
+        reason: The reason, or the remark.
     """
 
     clip: str
@@ -59,14 +59,14 @@ def pair(
         references: Folder of the real sounds.
         generated: System -> its folder.
         videos: Folder of films; None looks among the references.
-        captions: A csv with the columns id and caption.
+        captions: A CSV with the columns id and caption.
 
     Raises:
-        UsageError: A folder that is not there or holds no sound; no clip that all have; a csv that is none.
+        UsageError: A folder that is not there or holds no sound; no clip that all have; no readable CSV.
     """
     folders = {REFERENCE: references, **generated}
-    found = {name: _sounding(folder, name) for name, folder in folders.items()}
-    films = _films(videos, "--videos") if videos else _films(references, REFERENCE)
+    found = {name: _sounds_in(folder, name) for name, folder in folders.items()}
+    films = _files_in(videos or references, FILMS, "--videos" if videos else REFERENCE)
     texts = _captions(captions) if captions else {}
     everywhere = set.intersection(*(set(files) for files in found.values()))
     known = sorted(set().union(*found.values()))
@@ -91,24 +91,18 @@ def pair(
     ]
 
 
-def _sounding(folder: Path, what: str) -> dict[str, Path]:
+def _sounds_in(folder: Path, what: str) -> dict[str, Path]:
     """Sounds and films by their names; of a sound and a film of one name, the sound."""
-    if not folder.is_dir():
-        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of sounds or films.")
-    found = {**_of_kinds(folder, FILMS, what), **_of_kinds(folder, SOUNDS, what)}
+    found = {**_files_in(folder, FILMS, what), **_files_in(folder, SOUNDS, what)}
     if not found:
         raise UsageError(f"{what}: {folder} holds no file of the kinds {', '.join(SOUNDS + FILMS)}.")
     return found
 
 
-def _films(folder: Path, what: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of films.")
-    return _of_kinds(folder, FILMS, what)
-
-
-def _of_kinds(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
+def _files_in(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
     """Files of these kinds by their names, each of which may occur once."""
+    if not folder.is_dir():
+        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of sounds or films.")
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() not in kinds or file.name.startswith("."):

@@ -1,24 +1,21 @@
-"""A study's comparison written down: tables in four forms and a page, from the tracking store alone."""
+"""Report on a study: tables in four forms and a page, from the tracking store alone."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from stav2a.evaluation.comparison import ComparedRow, Comparison, compare
+from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.ablation.planning import counted, duration
 from stav2a.experiments.ablation.study_folder import RECORD, StudyFolder, parse_record
 from stav2a.experiments.tracking import TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
-from stav2a.reports import tables
-from stav2a.reports.comparison_page import ComparedClip, RowClip, write_comparison
+from stav2a.reports.comparison_tables import comparison_csv, comparison_document
+from stav2a.reports.pages import sample_clips, write_page
 from stav2a.utils.files import write_text
 
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
-Curves = dict[str, dict[str, list[tuple[int, float]]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class StudyRecords:
     """A study in the tracking store.
 
     Args:
-        store: Where it is.
+        store: The tracking store.
         parent: The study's own run.
     """
 
@@ -54,42 +51,41 @@ class StudyRecords:
 
     def compared(self) -> Comparison:
         """The comparison that the study asks for."""
-        record = self.study
+        record, rows, missing = self.study, {}, {}
+        for row in record["rows"]:
+            keys = {seed: (row["name"], seed) for seed in record["seeds"]}
+            rows[row["name"]] = {seed: self.scores[key] for seed, key in keys.items() if key in self.scores}
+            reasons = {seed: self._reason(key) for seed, key in keys.items() if key not in self.scores}
+            if reasons:
+                missing[row["name"]] = reasons
         return compare(
-            [self._row(row) for row in record["rows"]],
+            rows,
             metrics=dict(record["metrics"]),
             baseline=record["baseline"],
+            builds_on={row["name"]: row["builds_on"] for row in record["rows"] if row["builds_on"]},
+            missing=missing,
             published=record["published"],
         )
 
     def shown(self) -> dict[str, tuple[int, TrackedRun]]:
-        """Of every row the first seed that is finished, and its run: what can be seen and heard of it."""
+        """First finished seed of every row, and its run: the samples and curves of the page are its."""
         found: dict[str, tuple[int, TrackedRun]] = {}
         for (row, seed), run in sorted(self.runs.items(), key=lambda item: item[0][1]):
             found.setdefault(row, (seed, run))
         return {row["name"]: found[row["name"]] for row in self.study["rows"] if row["name"] in found}
 
-    def curves(self) -> Curves:
+    def curves(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
         """Losses by their name, and by row, of the runs shown."""
-        found: Curves = {}
+        found: dict[str, dict[str, list[tuple[int, float]]]] = {}
         for row, (_, run) in self.shown().items():
             for name in run.metrics:
                 if "/" in name:  # stage/loss; scores have none
                     found.setdefault(name, {})[row] = self.store.history(run, name)
         return found
 
-    def samples(self, run: TrackedRun) -> tuple[Path, list[dict[str, Any]]]:
-        """The folder of a run's samples, fetched, and what is told of its clips."""
-        folder = self.store.file(run, "samples")
-        return folder, json.loads((folder / "clips.json").read_text(encoding="utf-8"))
-
-    def text(self, run: TrackedRun, name: str) -> str | None:
-        """A text that some runs have, or None."""
-        return self.store.text(run, name) if name in self.store.files(run) else None
-
     @cached_property
     def _newest(self) -> dict[tuple[str, int], TrackedRun]:
-        """The best that there is of every row and seed: finished before not, then the newest."""
+        """Best run of every row and seed: finished before unfinished, then the newest."""
         wanted = {(run["row"], str(run["seed"])): run["signature"] for run in self.study["runs"]}
         found: dict[tuple[str, int], TrackedRun] = {}
         children = self.store.children(self.parent.run_id)
@@ -99,48 +95,56 @@ class StudyRecords:
                 found.setdefault((key[0], int(key[1])), run)
         return found
 
-    def _row(self, row: Mapping[str, Any]) -> ComparedRow:
-        name, seeds = row["name"], self.study["seeds"]
-        return ComparedRow(
-            name=name,
-            scores={seed: self.scores[name, seed] for seed in seeds if (name, seed) in self.scores},
-            builds_on=row["builds_on"],
-            missing={
-                seed: self._reason(self._newest.get((name, seed)))
-                for seed in seeds
-                if (name, seed) not in self.scores
-            },
-        )
-
-    def _reason(self, run: TrackedRun | None) -> str:
+    def _reason(self, key: tuple[str, int]) -> str:
+        """Reason why a row and seed has no scores."""
+        run = self._newest.get(key)
         return "it was not run" if run is None else REASONS.get(run.status, run.status)
 
 
 def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str:
-    """Compare a study's runs and write what came of it.
+    """Compare a study's runs, and write the tables and the page.
 
     Args:
-        store: Holds the runs.
+        store: Tracking store of the runs.
         parent: The study's own run.
-        folder: Where to.
+        folder: Folder of the files.
 
     Returns:
-        The table, and where the files are.
+        The table, and the paths of the files.
     """
     records = StudyRecords(store, parent)
-    compared = records.compared()
-    head = facts(records)
-    write_text(folder.table("md"), f"{_headed(records.study['name'], head)}\n{tables.markdown(compared)}")
-    write_text(folder.table("csv"), tables.csv(compared))
-    write_text(folder.table("tex"), tables.latex(compared))
-    _write_page(records, compared, folder, head)
+    compared, head = records.compared(), facts(records)
+    document = comparison_document(compared)
+    write_text(folder.table("md"), f"{_headed(records.study['name'], head)}\n{document.markdown()}")
+    write_text(folder.table("csv"), comparison_csv(compared))
+    write_text(folder.table("tex"), document.latex())
+    study, shown = records.study, records.shown()
+    apart = {
+        f"Differences of {row}": store.text(run, "diff.txt")
+        for row, (_, run) in shown.items()
+        if "diff.txt" in store.files(run)
+    }
+    write_page(
+        folder.page,
+        document,
+        title=study["name"],
+        facts=head,
+        comparison=compared,
+        clips=sample_clips(
+            {row: store.file(run, "samples") for row, (_, run) in shown.items()},
+            {row: records.scores[row, seed] for row, (seed, _) in shown.items()},
+            dict(study["metrics"]),
+        ),
+        curves=records.curves(),
+        details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
+    )
     endings = ", ".join(f".{ending}" for ending in ("csv", "tex"))
     places = {"report": folder.page, "tables": f"{folder.table('md')}, {endings}"}
-    return "\n".join([tables.text(compared), *(f"{name:11}{place}" for name, place in places.items())])
+    return "\n".join([document.text(), *(f"{name:11}{place}" for name, place in places.items())])
 
 
 def facts(records: StudyRecords) -> dict[str, str]:
-    """What a reader has to know to judge the figures, or to make them again."""
+    """Facts that are needed to judge the figures, or to make them again."""
     study = records.study
     count = f"{counted(len(study['rows']), 'row')} × {counted(len(study['seeds']), 'seed')}"
     environment, git = study.get("environment", {}), study.get("git", {})
@@ -150,7 +154,7 @@ def facts(records: StudyRecords) -> dict[str, str]:
     if "commit" in git:
         named["commit"] = git["commit"][:10] + (" with changes" if git.get("dirty") == "yes" else "")
     device = environment.get("gpu") or f"{environment.get('cpu_count', '?')} CPU cores"
-    told = {
+    found = {
         "command": study["command"],
         "runs": f"{count}, {len(records.runs)} of {len(study['runs'])} finished",
         "took": _took(study),
@@ -158,7 +162,7 @@ def facts(records: StudyRecords) -> dict[str, str]:
         "date": study["attempts"][-1]["began"] if study["attempts"] else "",
         "versions": ", ".join(f"{name} {value}" for name, value in named.items()),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in found.items() if value}
 
 
 def _took(study: Mapping[str, Any]) -> str:
@@ -178,64 +182,7 @@ def _took(study: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _headed(name: str, told: Mapping[str, str]) -> str:
-    rows = [f"| {key} | {f'`{value}`' if key == 'command' else value} |" for key, value in told.items()]
+def _headed(name: str, found: Mapping[str, str]) -> str:
+    rows = [f"| {key} | {f'`{value}`' if key == 'command' else value} |" for key, value in found.items()]
     note = f"Written by the command below; made again by `stav2a ablation --report {name}`. Don't edit it."
     return "\n".join([f"# {name}", "", note, "", "| | |", "|---|---|", *rows, ""])
-
-
-def _write_page(
-    records: StudyRecords, compared: Comparison, folder: StudyFolder, told: Mapping[str, str]
-) -> None:
-    study, shown = records.study, records.shown()
-    apart = {
-        f"What sets {row} apart": text
-        for row, (_, run) in shown.items()
-        if (text := records.text(run, "diff.txt"))
-    }
-    write_comparison(
-        folder.page,
-        compared,
-        title=study["name"],
-        facts=told,
-        clips=_clips(records),
-        curves=records.curves(),
-        details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
-    )
-
-
-def _clips(records: StudyRecords) -> list[ComparedClip]:
-    """The clips of the first row that has samples, through all rows that have them."""
-    fetched = {row: (seed, *records.samples(run)) for row, (seed, run) in records.shown().items()}
-    if not fetched:
-        return []
-    _, folder, clips = next(iter(fetched.values()))
-    return [
-        ComparedClip(
-            id=clip["id"],
-            caption=clip["caption"],
-            tags=[tag for tag in (clip["label"], "vague caption" if clip["vague"] else None) if tag],
-            onsets_s=clip["onsets_s"] or (),
-            duration_s=clip["duration_s"],
-            reference=folder / f"{clip['id']}.reference.wav",
-            rows={
-                row: RowClip(
-                    video=own / f"{clip['id']}.mp4",
-                    audio=own / f"{clip['id']}.wav",
-                    facts=_own_scores(records, row, seed, clip["id"]),
-                )
-                for row, (seed, own, theirs) in fetched.items()
-                if clip["id"] in [each["id"] for each in theirs]
-            },
-        )
-        for clip in clips
-    ]
-
-
-def _own_scores(records: StudyRecords, row: str, seed: int, clip: str) -> dict[str, str]:
-    """What each metric of the study says of one clip of one row."""
-    return {
-        score.label: f"{score.per_clip[clip]:.2f}"
-        for score in records.scores[row, seed]
-        if score.name in dict(records.study["metrics"]) and score.per_clip and clip in score.per_clip
-    }

@@ -1,4 +1,4 @@
-"""Pretrained models that judge sounds, each with its own front end. Weights are given by path."""
+"""Pretrained models that judge sounds, each with its own front end."""
 
 from stav2a.metrics.judges import clap, cnn14, ms_clap, vggish
 

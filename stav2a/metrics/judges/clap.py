@@ -1,4 +1,4 @@
-"""CLAP of LAION [Wu et al., 2023], by transformers: does a sound fit its caption?"""
+"""CLAP of LAION [Wu et al., 2023], by transformers: agreement of sounds and captions."""
 
 import functools
 from collections.abc import Sequence
@@ -42,13 +42,13 @@ class LanguageAudio(PublishedJudge):
 
         folder = self.file.parent
         try:
-            model, told = ClapModel.from_pretrained(
+            model, loading = ClapModel.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, dtype="float32"
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{folder}: can't be read as a ClapModel ({error}).") from None
         kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-        wrong = [str(name) for kind in kinds for name in told[kind]]
+        wrong = [str(name) for kind in kinds for name in loading[kind]]
         wrong = [name for name in wrong if "position_ids" not in name]  # written by older versions
         if wrong:
             raise CheckpointError(
@@ -58,7 +58,7 @@ class LanguageAudio(PublishedJudge):
 
     @functools.cached_property
     def _ready(self) -> tuple[Any, Any]:
-        """Tokenizer and feature extractor, after a look whether the model can tell captions apart."""
+        """Tokenizer and feature extractor, after a check that the model distinguishes two captions."""
         from transformers import AutoTokenizer, ClapFeatureExtractor
 
         tokenizer = AutoTokenizer.from_pretrained(self.file.parent, local_files_only=True)
@@ -104,7 +104,7 @@ class Clap(LanguageAudio):
     """LAION's CLAP without fusion, laion/clap-htsat-unfused.
 
     Args:
-        weights: Its folder; None looks for clap-htsat-unfused in the folder of all weights.
+        weights: Folder of the weights; None looks for clap-htsat-unfused in the folder of all weights.
 
     Shapes:
         audio (S,) -> (512,), of unit length
@@ -113,16 +113,13 @@ class Clap(LanguageAudio):
     name = "CLAP"
     published = "clap-htsat-unfused"
 
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights)
-
 
 @register("judge", "clap_630k")
 class Clap630k(LanguageAudio):
     """LAION's CLAP of the paper, 630k-best.pt, converted to a folder for transformers.
 
     Args:
-        weights: Its folder; None looks for clap-630k-best in the folder of all weights.
+        weights: Folder of the weights; None looks for clap-630k-best in the folder of all weights.
 
     Shapes:
         audio (S,) -> (512,), of unit length
@@ -130,6 +127,3 @@ class Clap630k(LanguageAudio):
 
     name = "CLAP 630k-best"
     published = "clap-630k-best"
-
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.metrics.judges.judge import PublishedJudge, at_least
+from stav2a.metrics.judges.judge import PublishedJudge, padded
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
@@ -24,7 +24,7 @@ FRONT_END = {
     "fmin": 50,
     "fmax": 8000,
 }
-HEARD = np.dtype([("embedding", np.float32, WIDTH), ("logits", np.float32, CLASSES)])
+OUTPUTS = np.dtype([("embedding", np.float32, WIDTH), ("logits", np.float32, CLASSES)])
 
 
 @register("judge", "panns_cnn14")
@@ -42,9 +42,6 @@ class Cnn14(PublishedJudge):
     published = "Cnn14_16k_mAP=0.438.pth"
     sample_rate = FRONT_END["sample_rate"]
 
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights)
-
     @property
     def front_end(self) -> str:
         return "16 kHz, window 512, hop 160, 64 mels of 50 to 8000 Hz"
@@ -61,10 +58,10 @@ class Cnn14(PublishedJudge):
         logits: list[Any] = []  # the network gives probabilities alone
         hook = self.model.fc_audioset.register_forward_hook(lambda _, __, out: logits.append(out))
         try:
-            found = self.model(torch.from_numpy(at_least(sound, SHORTEST))[None])
+            found = self.model(torch.from_numpy(padded(sound, SHORTEST))[None])
         finally:
             hook.remove()
-        return np.array((found["embedding"][0].numpy(), logits[0][0].numpy()), dtype=HEARD)
+        return np.array((found["embedding"][0].numpy(), logits[0][0].numpy()), dtype=OUTPUTS)
 
 
 def network() -> Any:
@@ -73,7 +70,7 @@ def network() -> Any:
 
 
 def _models() -> ModuleType:
-    """The package's models.py alone: the package itself calls wget when it is imported."""
+    """Import the package's models.py alone: the package itself calls wget when it is imported."""
     alone = "_panns_models"
     if alone not in sys.modules:
         found = importlib.util.find_spec("panns_inference")

@@ -1,4 +1,4 @@
-"""What judges have in common: weights that may be missing, a model that is loaded at the first sound."""
+"""Base of the judges: published weights that may be missing, a model that is loaded at the first sound."""
 
 import contextlib
 import functools
@@ -19,8 +19,8 @@ _FOLDER: ContextVar[Path | None] = ContextVar("weights_folder", default=None)
 
 
 @contextlib.contextmanager
-def looked_for_in(folder: Path | None) -> Iterator[None]:
-    """Inside, judges whose weights have no path of their own look into this folder; None changes nothing."""
+def weights_in(folder: Path | None) -> Iterator[None]:
+    """Set the folder of judges whose weights have no path of their own; None changes nothing."""
     token = _FOLDER.set(folder if folder is not None else _FOLDER.get())
     try:
         yield
@@ -28,59 +28,41 @@ def looked_for_in(folder: Path | None) -> Iterator[None]:
         _FOLDER.reset(token)
 
 
-def place(given: str | None, published: str) -> Path | None:
-    """Where weights should be: a path that was given, or the published name in the folder of all.
-
-    Args:
-        given: A judge's own setting.
-        published: The name under which the weights are published.
-    """
-    if given is not None:
-        return Path(given)
-    folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
-    return Path(folder) / published if folder else None
-
-
-def missing(what: str, at: Path | None, published: str) -> str | None:
-    """What to say of weights that are not there; None where they are."""
-    if at is None:
-        return (
-            f"weights of {what} not found: put {published} into a folder and name it with --weights-dir or "
-            f"${ENVIRONMENT}"
-        )
-    return None if at.exists() else f"weights of {what} not found: put {published} here: {at}"
-
-
-def fingerprint(file: Path) -> str:
-    """The first letters of a file's sha256, to tell weights apart in definitions."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:12]
-
-
 class PublishedJudge(ABC):
     """A judge with published weights.
 
     Args:
-        weights: Where they are; None is their published name in the folder of all weights.
+        weights: Path of the weights; None is their published name in the folder of all weights.
     """
 
     name: ClassVar[str]  # in a table
     published: ClassVar[str]  # the weights' file, or folder
     sample_rate: ClassVar[int]
-    uses_torch: ClassVar[bool] = True  # so that it hears in the main process
+    uses_torch: ClassVar[bool] = True  # so that it runs in the main process
 
-    def __init__(self, given: str | None) -> None:
-        self.path = place(given, self.published)
+    def __init__(self, *, weights: str | None = None) -> None:
+        folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
+        if weights is None and folder:
+            weights = os.path.join(folder, self.published)
+        self.path = None if weights is None else Path(weights)
 
     @property
     def fault(self) -> str | None:
-        """Why it can't judge: its weights are not there."""
-        return missing(self.name, self.path, self.published)
+        """Reason why it can't judge: its weights are missing."""
+        if self.path is None:
+            where = f"into a folder and name it with --weights-dir or ${ENVIRONMENT}"
+        elif not self.path.exists():
+            where = f"here: {self.path}"
+        else:
+            return None
+        return f"weights of {self.name} not found: put {self.published} {where}"
 
     @functools.cached_property
     def definition(self) -> str:
-        """Name, front end and weights: judges that hear alike have the same."""
-        return f"{self.name} ({self.front_end}; weights {fingerprint(self.file)})"
+        """Name, front end and a hash of the weights: equal for judges that give equal results."""
+        with self.file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
+        return f"{self.name} ({self.front_end}; weights {digest})"
 
     @property
     def file(self) -> Path:
@@ -91,7 +73,7 @@ class PublishedJudge(ABC):
     @property
     @abstractmethod
     def front_end(self) -> str:
-        """How sound is prepared, in words."""
+        """Description of how sound is prepared."""
 
     @functools.cached_property
     @abstractmethod
@@ -99,11 +81,11 @@ class PublishedJudge(ABC):
         """The model with its weights, strictly loaded, in evaluation mode.
 
         Raises:
-            CheckpointError: They belong to another model, or can't be read.
+            CheckpointError: The weights belong to another model, or can't be read.
         """
 
     def prepare(self) -> None:
-        """Load all that judging needs, so that what is wrong is told before the first sound.
+        """Load all that judging needs, so that errors come before the first sound.
 
         Raises:
             CheckpointError: See `model`.
@@ -119,9 +101,9 @@ class PublishedJudge(ABC):
 
     @abstractmethod
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        """What the model makes of a sound at its own rate."""
+        """Features of a sound at the model's own rate."""
 
 
-def at_least(sound: np.ndarray, samples: int) -> np.ndarray:
-    """The sound, ended with silence if it is shorter than a model can hear."""
+def padded(sound: np.ndarray, samples: int) -> np.ndarray:
+    """The sound, padded with silence to a model's shortest input."""
     return np.pad(sound, (0, max(0, samples - len(sound))))

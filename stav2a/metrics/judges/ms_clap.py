@@ -1,6 +1,6 @@
-"""Microsoft's CLAP of 2023 [Elizalde et al.]: what PAM asks whether a sound is clean.
+"""Microsoft's CLAP of 2023 [Elizalde et al.], the judge of PAM.
 
-The package msclap can't be installed beside numpy 2. Its parts can be had elsewhere: the audio tower is
+The package msclap can't be installed beside numpy 2. Its parts are in other packages: the audio tower is
 HTS-AT, as in transformers' CLAP; the text tower is GPT-2; the front end is torchlibrosa's. With equal random
 weights they agree with msclap 1.3.4 to 4e-6 (docs/metrics.md).
 """
@@ -24,7 +24,7 @@ RATE, WINDOW, HOP, MELS = 44_100, 1024, 320, 64
 MEL_RATE, LOWEST_HZ, HIGHEST_HZ = 32_000, 50, 14_000  # HTS-AT's own: sound at 44.1 kHz is taken for 32 kHz
 AUDIO_WIDTH, TEXT_WIDTH, WIDTH = 768, 768, 1024
 FRAMES = 1024  # that HTS-AT's picture holds
-PART, STEP = 689, 344  # frames: longer sounds are heard in parts, whose embeddings are averaged
+PART, STEP = 689, 344  # frames: longer sounds are taken in parts, whose embeddings are averaged
 END = " <|endoftext|>"
 
 # msclap's names -> transformers'.
@@ -54,8 +54,8 @@ class MSClap(PublishedJudge):
     Args:
         weights: The file CLAP_weights_2023.pth, with a folder gpt2 beside it that holds GPT-2's tokenizer;
             None looks for both in the folder of all weights.
-        segment_s: Sounds are heard in segments of so many seconds, the last one from the end on, shorter
-            sounds repeated: 7 as by PAM's authors, 10 as in the paper's code.
+        segment_s: Length of the segments that sounds are taken in, in seconds, the last one from the end on,
+            shorter sounds repeated: 7 as by PAM's authors, 10 as in the paper's code.
 
     Shapes:
         audio (S,) -> (segments, 1024)
@@ -66,7 +66,7 @@ class MSClap(PublishedJudge):
     sample_rate = RATE
 
     def __init__(self, *, weights: str | None = None, segment_s: float = 7.0) -> None:
-        super().__init__(weights)
+        super().__init__(weights=weights)
         self.segment_s = segment_s
 
     @property
@@ -80,8 +80,8 @@ class MSClap(PublishedJudge):
     @functools.cached_property
     def model(self) -> "Towers":
         model = Towers()
-        told = f"{self.file}: weights of {self.name}"
-        load_state(model, renamed(read(self.file, ["model"]).tensors), told)
+        tensors = renamed(read(self.file, ["model"]).tensors)
+        load_state(model, tensors, f"{self.file}: weights of {self.name}")
         return model.eval()
 
     @functools.cached_property
@@ -102,7 +102,7 @@ class MSClap(PublishedJudge):
 
     @property
     def scale(self) -> float:
-        """What cosines are multiplied by before softmax."""
+        """Factor of the cosines before softmax."""
         return float(self.model.logit_scale.detach().exp())
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ class MSClap(PublishedJudge):
 
 
 class Projection(nn.Module):
-    """From a tower's width to the common one."""
+    """Projection from a tower's width to the common one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Towers(nn.Module):
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under our names: queries, keys and values apart, what is not needed left out."""
+    """A published state dict under transformers' names, with queries, keys and values apart."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if UNNEEDED.search(name):
@@ -189,7 +189,7 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def segments(sound: np.ndarray, samples: int) -> np.ndarray:
-    """A sound in equal parts: repeated if it is shorter; the last part reaches back from the end.
+    """Equal segments of a sound: repeated if it is shorter; the last segment reaches back from the end.
 
     Shapes:
         (S,) -> (parts, samples)

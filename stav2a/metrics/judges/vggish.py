@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.metrics.judges.judge import PublishedJudge, at_least
+from stav2a.metrics.judges.judge import PublishedJudge, padded
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
@@ -28,9 +28,6 @@ class VGGish(PublishedJudge):
     name = "VGGish"
     published = "vggish-10086976.pth"
     sample_rate = RATE
-
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights)
 
     @property
     def front_end(self) -> str:
@@ -64,4 +61,4 @@ def examples(sound: np.ndarray) -> Any:
     """
     from torchvggish.vggish_input import waveform_to_examples
 
-    return waveform_to_examples(at_least(sound, SHORTEST), RATE).detach()
+    return waveform_to_examples(padded(sound, SHORTEST), RATE).detach()

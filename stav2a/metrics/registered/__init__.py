@@ -1,5 +1,5 @@
-"""The registered metrics: an evaluation set in, one score out. What they compute lies one level up."""
+"""The registered metrics: an evaluation set in, one score out. Their formulas lie one level up."""
 
-from stav2a.metrics.registered import distances, language, timing
+from stav2a.metrics.registered import judged, timing
 
-__all__ = ["distances", "language", "timing"]
+__all__ = ["judged", "timing"]

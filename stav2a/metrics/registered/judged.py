@@ -1,0 +1,448 @@
+"""Metrics by a judge: a classifier of sounds, or a model of sounds and texts in one space."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from stav2a.metrics import distribution, semantic
+from stav2a.metrics.judges.clap import Clap, Clap630k
+from stav2a.metrics.judges.cnn14 import Cnn14
+from stav2a.metrics.judges.ms_clap import MSClap
+from stav2a.metrics.judges.vggish import VGGish
+from stav2a.metrics.reporter import MetricReporter
+from stav2a.metrics.score import (
+    ClassifierOutputs,
+    EvaluationSet,
+    FeatureExtractor,
+    MetricError,
+    PairedFeatures,
+    Score,
+)
+from stav2a.registry import expect, register
+
+JudgeFactory = Callable[[], Any]
+
+RELEASED_EPS = 1e-6
+FRECHET = "Fréchet distance (covariance ddof 1, not square-rooted, no eps)"
+PROMPTS = ("the sound is clear and clean.", "the sound is noisy and with artifacts.")
+RELEASED_SEGMENT_S = 10.0
+
+
+class JudgedMetric(ABC):
+    """Base of the metrics that need a judge.
+
+    Args:
+        judge: The judge's factory.
+    """
+
+    definition: str
+    reporter: MetricReporter
+
+    def __init__(self, judge: JudgeFactory) -> None:
+        self.judge = expect("judge", judge)()
+
+    @property
+    def extractors(self) -> tuple[FeatureExtractor, ...]:
+        """The judge, unless it lacks its weights."""
+        return () if self.judge.fault else (self.judge,)
+
+    def __call__(self, samples: EvaluationSet) -> Score:
+        try:
+            return self.score(samples)
+        except MetricError as error:
+            return self.reporter.absent(str(error), self.definition)
+
+    @abstractmethod
+    def score(self, samples: EvaluationSet) -> Score:
+        """Score of the samples.
+
+        Raises:
+            MetricError: It can't be measured: the reason.
+        """
+
+    def features(self, samples: EvaluationSet) -> PairedFeatures:
+        """The judge's features of both sides.
+
+        Raises:
+            MetricError: The judge lacks its weights.
+        """
+        if self.judge.fault:
+            raise MetricError(self.judge.fault)
+        return samples.sounds.features(self.judge)
+
+
+class ClassifierMetric(JudgedMetric):
+    """Base of the metrics of a classifier's outputs.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+    """
+
+    def __init__(self, judge: JudgeFactory | None) -> None:
+        super().__init__(judge or Cnn14)
+        self.prefers_own = judge is None
+
+    def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
+        """The classifier's outputs for both sides."""
+        if self.prefers_own and samples.classifier is not None:
+            return samples.classifier
+        ours, theirs = (np.stack(side) for side in self.features(samples))
+        return ClassifierOutputs(
+            name=self.judge.name,
+            definition=self.judge.definition,
+            generated_logits=ours["logits"],
+            reference_logits=theirs["logits"],
+            generated_embeddings=ours["embedding"],
+            reference_embeddings=theirs["embedding"],
+        )
+
+
+@register("metric", "kl")
+class KLDivergence(ClassifierMetric):
+    """KL(real || generated) between the class distributions of each pair of sounds, in nats.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+        eps: Number added to the generated probabilities; 0 is exact, 1e-6 as released.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        logits (N, C) on both sides -> a mean over clips
+    """
+
+    compares = True
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, eps: float = 0.0, resamples: int = 2000, seed: int = 0
+    ):
+        self.eps = eps
+        name = f"kl_eps_{eps:g}" if eps else "kl"
+        super().__init__(judge)
+        self.definition = f"KL(real || generated) of softmax distributions, nats, eps {eps:g}"
+        self.reporter = MetricReporter(
+            name=name, label="KL", higher_is_better=False, resamples=resamples, seed=seed
+        )
+
+    @classmethod
+    def released(cls) -> "KLDivergence":
+        """The form of the paper's authors."""
+        return cls(eps=RELEASED_EPS)
+
+    def score(self, samples: EvaluationSet) -> Score:
+        outputs = self.outputs(samples)
+        values = distribution.kl_divergences(outputs.generated_logits, outputs.reference_logits, eps=self.eps)
+        return self.reporter.mean(samples.ids, values, self.definition, judge=outputs.described)
+
+
+@register("metric", "is")
+class InceptionScore(ClassifierMetric):
+    """Inception score of the generated sounds: certain of each, varied over all.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+        splits: Parts of the shuffled clips, over which the score is averaged.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws; the shuffle has its own, 2020.
+
+    Shapes:
+        logits (N, C) -> a number within 1 and C
+    """
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, splits: int = 10, resamples: int = 300, seed: int = 0
+    ):
+        self.splits = splits
+        super().__init__(judge)
+        self.definition = f"inception score, mean of {splits} splits of RandomState(2020)'s permutation"
+        self.reporter = MetricReporter(
+            name="is", label="IS", higher_is_better=True, resamples=resamples, seed=seed
+        )
+
+    def score(self, samples: EvaluationSet) -> Score:
+        outputs = self.outputs(samples)
+        ours, theirs = outputs.generated_logits, outputs.reference_logits
+        deviation = distribution.inception_score(ours, splits=self.splits).std
+        real = distribution.inception_score(theirs, splits=self.splits).mean
+        return self.reporter.statistic(
+            lambda clips: distribution.inception_score(ours[clips], splits=self.splits).mean,
+            len(samples),
+            self.definition,
+            judge=outputs.described,
+            extras={"deviation over splits": deviation, "real sounds": real},
+        )
+
+
+@register("metric", "fd")
+class FrechetDistance(ClassifierMetric):
+    """Fréchet distance between the embeddings of generated and real sounds; not square-rooted.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+        resamples: Bootstrap draws of the clips.
+        draws: Pairs of parts of the real sounds, for the bias floor that a perfect generator would reach.
+        seed: Seed of both.
+
+    Shapes:
+        embeddings (N, D) on both sides -> a distance
+    """
+
+    compares = True
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, resamples: int = 300, draws: int = 20, seed: int = 0
+    ):
+        self.draws = draws
+        super().__init__(judge)
+        self.definition = FRECHET
+        self.reporter = MetricReporter(
+            name="fd", label="FD", higher_is_better=False, resamples=resamples, seed=seed
+        )
+
+    def score(self, samples: EvaluationSet) -> Score:
+        outputs = self.outputs(samples)
+        ours, theirs = outputs.generated_embeddings, outputs.reference_embeddings
+        definition = f"{FRECHET} of embeddings of width {ours.shape[1]}"
+        sides = list(ours[:, None]), list(theirs[:, None])
+        return _frechet(self.reporter, definition, outputs.described, *sides, self.draws)
+
+
+@register("metric", "kad")
+class KernelAudioDistance(ClassifierMetric):
+    """Kernel audio distance: unbiased squared MMD, times 100. It needs no large n.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        embeddings (N, D) on both sides -> a distance, 0 in expectation for equal distributions
+    """
+
+    compares = True
+
+    def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
+        super().__init__(judge)
+        self.definition = (
+            "100 times the unbiased squared MMD of embeddings, Gaussian kernel as wide as the real sounds' "
+            "median distance"
+        )
+        self.reporter = MetricReporter(
+            name="kad", label="KAD", higher_is_better=False, resamples=resamples, seed=seed
+        )
+
+    def score(self, samples: EvaluationSet) -> Score:
+        outputs = self.outputs(samples)
+        distance = distribution.KernelDistance(outputs.generated_embeddings, outputs.reference_embeddings)
+        return self.reporter.statistic(distance, len(samples), self.definition, judge=outputs.described)
+
+
+@register("metric", "fad")
+class FrechetAudioDistance(JudgedMetric):
+    """Fréchet audio distance: between VGGish's windows of all generated and of all real sounds.
+
+    Args:
+        judge: Model that gives each sound's windows; None is `judge.vggish`.
+        resamples: Bootstrap draws of the clips, each with all its windows.
+        draws: Pairs of parts of the real sounds, for the bias floor that a perfect generator would reach.
+        seed: Seed of both.
+
+    Shapes:
+        N times (W_i, D) on both sides -> a distance
+    """
+
+    compares = True
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, resamples: int = 300, draws: int = 20, seed: int = 0
+    ):
+        self.draws = draws
+        super().__init__(judge or VGGish)
+        self.definition = f"{FRECHET} of the windows of all clips"
+        self.reporter = MetricReporter(
+            name="fad", label="FAD", higher_is_better=False, resamples=resamples, seed=seed
+        )
+
+    def score(self, samples: EvaluationSet) -> Score:
+        sides = self.features(samples)
+        return _frechet(self.reporter, self.definition, self.judge.definition, *sides, self.draws)
+
+
+def _frechet(
+    reporter: MetricReporter,
+    definition: str,
+    judge: str,
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    draws: int,
+) -> Score:
+    """Distance between the rows of all clips, and its bias floor.
+
+    Shapes:
+        N times (W_i, D) on both sides
+    """
+
+    def distance(clips: np.ndarray) -> float:
+        return distribution.frechet_distance(
+            *(np.concatenate([side[i] for i in clips]) for side in (ours, theirs))
+        )
+
+    n, floor = len(theirs), None
+    if n >= distribution.FEWEST_FOR_FLOOR:
+        floor = distribution.frechet_floor(theirs, n, draws=draws, seed=reporter.seed)
+    return reporter.statistic(distance, n, definition, judge=judge, floor=floor)
+
+
+@register("metric", "class_accuracy")
+class ClassAccuracy:
+    """Share of the generated sounds that the set's classifier assigns to the true class.
+
+    Args:
+        captions: `all`, or `vague`: only clips whose caption doesn't name the class, so that it has to
+            come from the picture.
+        shuffles: Other clips that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+
+    Shapes:
+        logits (N, C), labels (N,) -> a mean over clips
+    """
+
+    def __init__(self, *, captions: str = "all", shuffles: int = 20, resamples: int = 2000, seed: int = 0):
+        if captions not in ("all", "vague"):
+            raise MetricError(f"captions was {captions!r}. Write one of: all, vague.")
+        self.vague = captions == "vague"
+        self.reporter = MetricReporter(
+            name="class_accuracy_vague" if self.vague else "class_accuracy",
+            label="Class accuracy on vague captions" if self.vague else "Class accuracy",
+            higher_is_better=True,
+            resamples=resamples,
+            shuffles=shuffles,
+            seed=seed,
+        )
+
+    def __call__(self, samples: EvaluationSet) -> Score:
+        which = "clips with vague captions" if self.vague else "all clips"
+        definition = f"likeliest class = true class, {which}"
+        classifier = samples.classifier
+        if classifier is None:
+            return self.reporter.absent("no classifier was given for this evaluation", definition)
+        if samples.labels is None:
+            return self.reporter.absent("the clips' true classes are not known", definition)
+        if self.vague and samples.vague is None:
+            return self.reporter.absent("it is not known which captions are vague", definition)
+        asked = np.asarray(samples.vague, dtype=bool) if self.vague else np.ones(len(samples), dtype=bool)
+        if not asked.any():
+            return self.reporter.absent("no clip has a vague caption", definition)
+        clips = np.flatnonzero(asked).tolist()
+        labels = np.asarray(samples.labels)[clips]
+        ours, theirs = classifier.generated_logits[clips], classifier.reference_logits[clips]
+        predicted = semantic.predicted_classes(ours)
+        return self.reporter.mean(
+            [samples.ids[i] for i in clips],
+            semantic.class_hits(ours, labels),
+            definition,
+            judge=classifier.described,
+            extras={"real sounds": float(semantic.class_hits(theirs, labels).mean())},
+            pair=lambda i, j: float(predicted[i] == labels[j]),
+        )
+
+
+@register("metric", "clap")
+class ClapScore(JudgedMetric):
+    """CLAP score: cosine of a generated sound with its caption.
+
+    Args:
+        judge: Model that embeds sounds and texts; None is `judge.clap`.
+        shuffles: Other captions that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+
+    Shapes:
+        embeddings (N, D) of sounds and captions -> a mean over clips
+    """
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+    ):
+        super().__init__(judge or Clap)
+        usual = judge is None or self.judge.name == Clap.name
+        self.definition = "cosine of generated sound and caption"
+        self.reporter = MetricReporter(
+            name="clap" if usual else "clap_released",
+            label="CLAP" if usual else f"CLAP ({self.judge.name})",
+            higher_is_better=True,
+            resamples=resamples,
+            shuffles=shuffles,
+            seed=seed,
+        )
+
+    @classmethod
+    def released(cls) -> "ClapScore":
+        """The form with the weights of the paper's authors."""
+        return cls(judge=Clap630k)
+
+    def score(self, samples: EvaluationSet) -> Score:
+        captions = {i: caption for i, caption in enumerate(samples.captions or ()) if caption}
+        if not captions:
+            raise MetricError(self.judge.fault or "no clip has a caption")
+        ours, theirs = (np.stack([side[i] for i in captions]) for side in self.features(samples))
+        texts = self.judge.read(list(captions.values()))
+        return self.reporter.mean(
+            [samples.ids[i] for i in captions],
+            semantic.cosines(ours, texts),
+            self.definition,
+            judge=self.judge.definition,
+            skipped={clip: "no caption" for i, clip in enumerate(samples.ids) if i not in captions},
+            extras={"real sound": float(semantic.cosines(theirs, texts).mean())},
+            pair=lambda i, j: float(semantic.cosines(ours[i : i + 1], texts[j : j + 1])[0]),
+        )
+
+
+@register("metric", "pam")
+class PAM(JudgedMetric):
+    """PAM [31]: how much likelier "clear and clean" is than "noisy and with artifacts".
+
+    Args:
+        judge: Model that embeds sounds and texts; None is `judge.ms_clap`.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        N times (segments, D) -> a mean over clips
+    """
+
+    def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
+        super().__init__(judge or MSClap)
+        released = getattr(self.judge, "segment_s", None) == RELEASED_SEGMENT_S
+        self.definition = f"softmax of two prompts, {PROMPTS[0]!r} against {PROMPTS[1]!r}, mean over segments"
+        self.reporter = MetricReporter(
+            name="pam_released" if released else "pam",
+            label="PAM (released)" if released else "PAM",
+            higher_is_better=True,
+            resamples=resamples,
+            seed=seed,
+        )
+
+    @classmethod
+    def released(cls) -> "PAM":
+        """The form with segments as long as in the code of the paper's authors."""
+        return cls(judge=partial(MSClap, segment_s=RELEASED_SEGMENT_S))
+
+    def score(self, samples: EvaluationSet) -> Score:
+        features, prompts = self.features(samples), self.judge.read(PROMPTS)
+        ours, theirs = (
+            np.array([semantic.prompted(each, prompts, self.judge.scale) for each in side])
+            for side in features
+        )
+        return self.reporter.mean(
+            samples.ids,
+            ours,
+            self.definition,
+            judge=self.judge.definition,
+            extras={"real sound": float(theirs.mean())},
+        )

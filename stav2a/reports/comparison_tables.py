@@ -1,0 +1,390 @@
+"""Tables and notes of scores: of one run, and of rows compared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from stav2a.evaluation.comparison import (
+    DIRECTIONS,
+    NO,
+    NOISE,
+    YES,
+    ComparedMetric,
+    Comparison,
+    Estimate,
+    Key,
+)
+from stav2a.metrics.score import Score
+from stav2a.reports.tables import MINUS, PAPER, Cell, Document, NumberFormat, Table, csv_of
+
+NAMED = 5  # clips named in a note; the scores have them all
+FEW_SEEDS = 5
+PAPER_SIGN = "paper, same sign?"
+
+READING, MEASURED, FEW, SKIPPED, NOTICED, MISSING = HEADINGS = (
+    "How to read them", "What was measured", "Too few clips", "Left out", "Noticed", "Missing",
+)  # fmt: skip
+NOTES = {  # kind -> heading, text
+    "nothing": (READING, "There is nothing to compare yet."),
+    "clips": (READING, "In brackets: 95 % bootstrap intervals over clips. Draws: {draws}. Seed: {seed}."),
+    "centred": (READING, "{metrics}: intervals are centred, and hold at this number of clips only."),
+    "chance": (
+        READING,
+        "Chance: each sound with the references of other clips: {others}. Corrected: 0 is chance, 1 perfect.",
+    ),
+    "systems": (
+        READING,
+        "In brackets: 95 % bootstrap intervals over clips. They don't show how much other sounds of the same "
+        "systems would differ.",
+    ),
+    "one_seed": (
+        READING,
+        "In brackets: 95 % bootstrap intervals, {draws} draws of clips. There is one seed, so that they "
+        "don't show how much another training would differ.",
+    ),
+    "seeds": (
+        READING,
+        "In brackets: 95 % bootstrap intervals, {draws} draws of seeds and of clips ({seeds} seeds, all "
+        "scored on the same clips).",
+    ),
+    "few_seeds": (
+        READING,
+        "So few seeds show only roughly how much trainings differ: where they differ more than clips do, an "
+        "interval holds the truth less often than its 95 %.",
+    ),
+    "paired": (READING, "Differences are paired: the same {what} and the same draws of clips on both sides."),
+    "sign": (
+        READING,
+        "Same sign as the paper's: yes or no where our interval excludes 0, else within noise. Each interval "
+        "stands for itself: one in twenty excludes 0 where there is nothing but noise.",
+    ),
+    "published": (
+        READING,
+        "The paper's figures stand beside those of the same system, duration and form of a metric; its clips "
+        "are others.",
+    ),
+    "measured": (MEASURED, "{metric}: {definition}{beside}."),
+    "judge": (MEASURED, "{metrics}: by {judge}."),
+    "few_clips": (
+        FEW,
+        "{metrics}. With fewer clips a figure says little by itself: compare systems on the same clips "
+        "alone, and look at the intervals.",
+    ),
+    "skipped": (SKIPPED, "{metric}: {count} of {total} clips, {reason}: {clips}."),
+    "skipped_clip": (SKIPPED, "{clip}, {where}: {reason}."),
+    "skipped_more": (SKIPPED, "and {count} more, see left_out.csv."),
+    "noticed_clip": (NOTICED, "{clip}, {where}: {reason}."),
+    "noticed_more": (NOTICED, "and {count} more, see left_out.csv."),
+    "missing": (MISSING, "{row}, seed {seeds}: {reason}."),
+    "no_scores": (MISSING, "{row}: no scores."),
+    "absent": (MISSING, "{metric}: {reason}."),
+    "lacking": (MISSING, "{row}, {metric}: {reason}."),
+    "no_interval": (
+        MISSING,
+        "{metric}: no interval. There is one clip, or the scores were kept without their bootstrap "
+        "replicates; evaluate again.",
+    ),
+}
+
+
+class Note(NamedTuple):
+    """A remark on a table, as data.
+
+    Args:
+        kind: Key of `NOTES`, which has its heading and its text.
+        values: Values of the text's fields.
+    """
+
+    kind: str
+    values: Mapping[str, Any] = {}
+
+
+def listed(notes: Mapping[str, Sequence[Note]]) -> dict[str, list[str]]:
+    """Heading -> sentences, of the notes on one table or on several.
+
+    A note on all tables stands once; one on some of them begins with their names.
+
+    Args:
+        notes: Name of a table -> its notes.
+    """
+    found: dict[str, list[str]] = {heading: [] for heading in HEADINGS}
+    known: list[Note] = []
+    for note in (note for each in notes.values() for note in each):
+        if note not in known:
+            known.append(note)
+            tables = [table for table, each in notes.items() if note in each]
+            place = f"{', '.join(tables)}: " if len(tables) < len(notes) else ""
+            heading, text = NOTES[note.kind]
+            values = {name: _written(value) for name, value in note.values.items()}
+            found[heading].append(place + text.format_map(values))
+    return {heading: sentences for heading, sentences in found.items() if sentences}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", MINUS)
+    if isinstance(value, tuple):  # a range
+        return " to ".join(dict.fromkeys(map(_written, value)))
+    if isinstance(value, list):
+        return ", ".join(map(_written, value))
+    return str(value).strip().rstrip(".")
+
+
+def scores_document(scores: Sequence[Score]) -> Document:
+    """One run's scores, with notes on what they are and what could not be measured."""
+    measured = [score for score in scores if score.unavailable is None]
+    columns: dict[tuple[str, str], list[Cell]] = {
+        ("value", "value"): [], ("chance", "chance"): [], ("chance", "corrected"): [], ("n", "clips"): [],
+    }  # fmt: skip
+    for score in measured:
+        value, chance, corrected, n = columns.values()
+        numbers = NumberFormat.of([score.value])
+        value.append(numbers.cell(score.value, score.low, score.high))
+        chance.append(numbers.cell(score.chance))
+        corrected.append(NumberFormat().cell(score.corrected, score.corrected_low, score.corrected_high))
+        n.append(Cell(str(score.n)))
+    rows = [titled(score) for score in measured]
+    notes = [
+        *_conditions(measured),
+        *(_measured(score, score.beside) for score in measured),
+        *_judges(measured),
+        *(note for score in measured for note in _skipped(score.label, score.n, score.skipped)),
+        *(Note("absent", {"metric": s.label, "reason": s.unavailable}) for s in scores if s.unavailable),
+    ]
+    return Document([Table.of("Metrics", "", rows, columns)] if rows else [], listed({"": notes}))
+
+
+def _conditions(scores: Sequence[Score]) -> Iterator[Note]:
+    """Conditions of intervals and chance levels, once for all scores."""
+    drawn = [score for score in scores if score.low is not None and score.draws]
+    if drawn:
+        draws = _by_label({score.label: score.draws for score in drawn})
+        yield Note("clips", {"draws": draws, "seed": _by_label({score.label: score.seed for score in drawn})})
+    if centred := [score.label for score in drawn if score.centred]:
+        yield Note("centred", {"metrics": centred})
+    if others := {score.label: score.others for score in scores if score.others}:
+        yield Note("chance", {"others": _by_label(others)})
+
+
+def _by_label(numbers: Mapping[str, int]) -> str:
+    """The most frequent number, then each other one with its labels."""
+    (most, _), *others = sorted(grouped(numbers).items(), key=lambda group: -len(group[1]))
+    return "; ".join([str(most), *(f"{number} for {', '.join(labels)}" for number, labels in others)])
+
+
+def _measured(metric: Score | ComparedMetric, beside: Mapping[str, Any]) -> Note:
+    figures = "".join(f"; {name} {_written(value)}" for name, value in beside.items())
+    return Note("measured", {"metric": metric.label, "definition": metric.definition, "beside": figures})
+
+
+def _judges(metrics: Sequence[Score | ComparedMetric]) -> Iterator[Note]:
+    for judge, labels in grouped({metric.label: metric.judge for metric in metrics}).items():
+        if judge:
+            yield Note("judge", {"metrics": labels, "judge": judge})
+
+
+def _skipped(label: str, kept: int, skipped: Mapping[str, str]) -> Iterator[Note]:
+    for reason, clips in grouped(skipped).items():
+        values = {"metric": label, "count": len(clips), "total": kept + len(skipped), "reason": reason}
+        more = [f"and {len(clips) - NAMED} more"] if len(clips) > NAMED else []
+        yield Note("skipped", {**values, "clips": [*clips[:NAMED], *more]})
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def grouped(mapping: Mapping[K, V]) -> dict[V, list[K]]:
+    """Value -> the keys that have it."""
+    found: dict[V, list[K]] = {}
+    for key, value in mapping.items():
+        found.setdefault(value, []).append(key)
+    return found
+
+
+def comparison_document(comparison: Comparison) -> Document:
+    """Rows by metrics, their differences to the baseline and step by step, with notes."""
+    tables = [figures_table(comparison), *difference_tables(comparison)]
+    return Document(
+        [table for table in tables if not table.cells.empty],
+        listed({"": [*_reading(comparison), *comparison_notes(comparison)]}),
+        counted(comparison),
+    )
+
+
+def number_formats(comparison: Comparison, metric: str) -> tuple[NumberFormat, NumberFormat]:
+    """Formats of our figures of a metric, and of the published ones."""
+    theirs = [figures[metric] for figures in comparison.published.values() if metric in figures]
+    return NumberFormat.of(comparison.values(metric).values()), NumberFormat.as_given(theirs)
+
+
+def figures_table(comparison: Comparison, contenders: Sequence[str] | None = None) -> Table:
+    """Rows by metrics; the published figures beside ours.
+
+    Args:
+        comparison: The rows.
+        contenders: Rows of which one can be the best; all by default.
+    """
+    columns = {}
+    for metric in comparison.metrics:
+        ours, theirs = number_formats(comparison, metric.name)
+        best = comparison.best(metric, contenders)
+        found = {row: comparison.estimates.get((row, metric.name)) for row in comparison.rows}
+        columns[metric.name, titled(metric)] = [
+            ours.cell(each.value, each.low, each.high, best=row == best) if each else Cell()
+            for row, each in found.items()
+        ]
+        published = [comparison.published.get(row, {}).get(metric.name) for row in comparison.rows]
+        if any(value is not None for value in published):
+            columns[metric.name, PAPER] = [theirs.cell(value) for value in published]
+    means = "Means over seeds, with" if comparison.several_seeds else "Figures with their"
+    beside = " Beside them the paper's figures." if any(title == PAPER for _, title in columns) else ""
+    caption = (
+        f"{means} 95 % intervals; the best{' system' if contenders else ''} of each column is marked.{beside}"
+    )
+    return Table.of("Metrics", caption, comparison.rows, columns)
+
+
+def difference_tables(comparison: Comparison) -> list[Table]:
+    """Differences to the baseline; step by step too, where rows build on others than the baseline."""
+    others = {row: row for row in comparison.rows if row != comparison.baseline}
+    tables = [
+        _difference_table(
+            comparison, f"Differences to {comparison.baseline}", "", others, comparison.to_baseline
+        )
+    ]
+    if comparison.other_steps:
+        steps = {
+            row: f"{row} {MINUS} {comparison.builds_on[row]}"
+            for row in comparison.rows
+            if row in comparison.builds_on
+        }
+        caption = "Each row less the row it builds on. "
+        tables.append(_difference_table(comparison, "Step by step", caption, steps, comparison.to_step))
+    return tables
+
+
+def _difference_table(
+    comparison: Comparison,
+    title: str,
+    caption: str,
+    rows: Mapping[str, str],
+    differences: Mapping[Key, Estimate],
+) -> Table:
+    """Differences of rows, which stand under other names."""
+    columns = {}
+    for metric in comparison.metrics:
+        ours, theirs = number_formats(comparison, metric.name)
+        found = [differences.get((row, metric.name)) for row in rows]
+        if any(found):
+            columns[metric.name, titled(metric)] = [
+                ours.cell(each.value, each.low, each.high, signed=True) if each else Cell() for each in found
+            ]
+        if any(each and each.published is not None for each in found):
+            columns[metric.name, PAPER_SIGN] = [
+                Cell(theirs.figure(each.published, signed=True), verdict=each.verdict) if each else Cell()
+                for each in found
+            ]
+    caption += "Paired differences with 95 % intervals."
+    if any(title == PAPER_SIGN for _, title in columns):
+        caption += " Beside them the paper's, and whether ours has the same sign."
+    return Table.of(title, caption, list(rows.values()), columns)
+
+
+def titled(metric: Score | ComparedMetric) -> str:
+    """The label with its arrow."""
+    return f"{metric.label} {metric.arrow}"
+
+
+def counted(comparison: Comparison) -> list[str]:
+    """Counts of signs that agree with the paper's: a sentence on the baseline, and one on the steps."""
+    kinds = {f"differences to {comparison.baseline}": comparison.to_baseline}
+    if comparison.other_steps:
+        kinds["steps"] = comparison.to_step
+    sentences = []
+    for what, differences in kinds.items():
+        verdicts = [difference.verdict for difference in differences.values()]
+        yes, no, noise = (verdicts.count(each) for each in (YES, NO, NOISE))
+        if yes + no + noise:
+            sentences.append(
+                f"Of {yes + no + noise} {what}: {yes} with the paper's sign, {no} with the other one, "
+                f"{noise} within noise."
+            )
+    return sentences
+
+
+def _reading(comparison: Comparison) -> Iterator[Note]:
+    if not comparison.metrics:
+        yield Note("nothing")
+        return
+    counts = sorted({len(seeds) for seeds in comparison.seeds.values() if seeds})
+    if counts == [1]:
+        yield Note("one_seed", {"draws": comparison.resamples})
+    else:
+        yield Note("seeds", {"draws": comparison.resamples, "seeds": (counts[0], counts[-1])})
+        if counts[-1] < FEW_SEEDS:
+            yield Note("few_seeds")
+    if comparison.to_baseline:
+        yield Note("paired", {"what": "seeds"})
+    if counted(comparison):
+        yield Note("sign")
+
+
+def comparison_notes(comparison: Comparison) -> Iterator[Note]:
+    """Notes on what was measured, left out and missing."""
+    for metric in comparison.metrics:
+        beside: dict[str, Any] = {"n =": metric.clips}
+        if metric.chance:
+            beside["by chance"] = metric.chance
+        yield _measured(metric, {**beside, **metric.beside})
+        yield from _skipped(metric.label, metric.clips, metric.skipped)
+        if not metric.drawn:
+            yield Note("no_interval", {"metric": metric.label})
+    yield from _judges(comparison.metrics)
+    for row in comparison.rows:
+        for reason, seeds in grouped(dict(sorted(comparison.missing.get(row, {}).items()))).items():
+            yield Note("missing", {"row": row, "seeds": seeds, "reason": reason})
+        if not comparison.seeds[row] and row not in comparison.missing:
+            yield Note("no_scores", {"row": row})
+    for name, reason in comparison.absent.items():
+        yield Note("absent", {"metric": name, "reason": reason})
+    for (row, name), reason in comparison.lacking.items():
+        yield Note("lacking", {"row": row, "metric": name, "reason": reason})
+
+
+COLUMNS = (
+    "row", "metric", "direction", "value", "low", "high", "seeds", "clips",
+    "baseline", "difference", "difference_low", "difference_high",
+    "builds_on", "step", "step_low", "step_high",
+    "published", "published_difference", "sign_as_published", "published_step", "step_sign_as_published",
+)  # fmt: skip
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One line for a row and a metric; missing figures are empty. Seeds are separated by spaces."""
+    return csv_of(
+        (_record(comparison, row, metric) for row in comparison.rows for metric in comparison.metrics),
+        COLUMNS,
+    )
+
+
+def _record(comparison: Comparison, row: str, metric: ComparedMetric) -> dict[str, object]:
+    record: dict[str, object] = {
+        "row": row,
+        "metric": metric.name,
+        "direction": DIRECTIONS[metric.higher_is_better],
+        "baseline": comparison.baseline,
+        "builds_on": comparison.builds_on.get(row),
+        "published": comparison.published.get(row, {}).get(metric.name),
+    }
+    if own := comparison.estimates.get((row, metric.name)):
+        seeds = " ".join(map(str, own.by_seed))
+        record |= {"value": own.value, "low": own.low, "high": own.high}
+        record |= {"seeds": seeds, "clips": metric.clips}
+    for name, sign, differences in (
+        ("difference", "sign_as_published", comparison.to_baseline),
+        ("step", "step_sign_as_published", comparison.to_step),
+    ):
+        if own := differences.get((row, metric.name)):
+            record |= {name: own.value, f"{name}_low": own.low, f"{name}_high": own.high}
+            record |= {f"published_{name}": own.published, sign: own.verdict}
+    return record

@@ -1,0 +1,248 @@
+"""Pages of results: tables, plots, and clips to play; and the samples of a run as files."""
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stav2a.data import mel as front_end
+from stav2a.data.media import mux, read_audio, write_wav
+from stav2a.evaluation.comparison import ComparedMetric, Comparison, ComparisonError
+from stav2a.evaluation.samples import Generated, log_mels
+from stav2a.metrics.score import Score
+from stav2a.reports.comparison_tables import number_formats, titled
+from stav2a.reports.html import Media, render
+from stav2a.reports.plots import Mark, Panels, compare_png, curves_png, forest_png, strip_png
+from stav2a.reports.tables import MARKS, Document
+from stav2a.utils.files import write_bytes, write_json, write_text
+
+KINDS = {".mp4": "video/mp4", ".wav": "audio/wav"}
+BAR_WIDTH = 150  # of a score's picture, in its own units
+
+
+@dataclass(frozen=True)
+class RowClip:
+    """One row's sound for a clip.
+
+    Args:
+        video: The clip with its new sound, a file that browsers play (mp4); without a film, the sound.
+        audio: The new sound alone (wav).
+        facts: Name -> value, such as its own scores by their labels.
+    """
+
+    video: Path
+    audio: Path
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComparedClip:
+    """One clip, with its real sound and the sounds of all rows.
+
+    Args:
+        id: Name in the dataset.
+        caption: Text that the sounds were generated from.
+        tags: Short words in boxes: the class, "vague caption".
+        onsets_s: Times of the true events; empty where they are not known.
+        duration_s: Duration in seconds.
+        reference: Real sound (wav).
+        rows: Row -> sound of the row. Rows may be missing.
+    """
+
+    id: str
+    caption: str
+    tags: Sequence[str]
+    onsets_s: Sequence[float]
+    duration_s: float
+    reference: Path
+    rows: Mapping[str, RowClip]
+
+
+def write_samples(made: Generated, folder: Path, *, count: int) -> None:
+    """Write the first clips' sounds, alone and with their pictures, and clips.json that describes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = []
+    for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
+        write_wav(folder / f"{clip.id}.wav", audio, front_end.SAMPLE_RATE)
+        write_wav(folder / f"{clip.id}.reference.wav", reference, front_end.SAMPLE_RATE)
+        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4")
+        ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
+        seconds = len(audio) / front_end.SAMPLE_RATE
+        picture = compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)
+        write_bytes(folder / f"{clip.id}.png", picture)
+        clips.append(
+            {
+                "id": clip.id,
+                "caption": clip.caption,
+                "label": clip.label,
+                "vague": bool(clip.vague),
+                "onsets_s": None if clip.onsets_s is None else list(clip.onsets_s),
+                "duration_s": seconds,
+            }
+        )
+    write_json(folder / "clips.json", clips)
+
+
+def sample_clips(
+    folders: Mapping[str, Path], scores: Mapping[str, Sequence[Score]], metrics: Collection[str]
+) -> list[ComparedClip]:
+    """Clips of the first row's samples, through all rows that have them.
+
+    Args:
+        folders: Row -> folder that `write_samples` wrote.
+        scores: Row -> its scores.
+        metrics: Names of the scores that are shown of each clip.
+    """
+    described = {
+        row: {clip["id"]: clip for clip in json.loads((folder / "clips.json").read_text(encoding="utf-8"))}
+        for row, folder in folders.items()
+    }
+    return [
+        ComparedClip(
+            id=name,
+            caption=clip["caption"],
+            tags=[tag for tag in (clip["label"], "vague caption" if clip["vague"] else None) if tag],
+            onsets_s=clip["onsets_s"] or (),
+            duration_s=clip["duration_s"],
+            reference=folders[first] / f"{name}.reference.wav",
+            rows={
+                row: RowClip(
+                    folder / f"{name}.mp4",
+                    folder / f"{name}.wav",
+                    clip_facts(name, [score for score in scores[row] if score.name in metrics]),
+                )
+                for row, folder in folders.items()
+                if name in described[row]
+            },
+        )
+        for first in list(folders)[:1]
+        for name, clip in described[first].items()
+    ]
+
+
+def clip_facts(clip: str, scores: Sequence[Score]) -> dict[str, str]:
+    """A clip's own scores, by label."""
+    values = {score.label: score.per_clip.get(clip) for score in scores if score.per_clip}
+    return {label: f"{value:.2f}" for label, value in values.items() if value is not None}
+
+
+def write_page(
+    path: Path,
+    document: Document,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    scores: Sequence[Score] = (),
+    comparison: Comparison | None = None,
+    clips: Sequence[ComparedClip] = (),
+    curves: Panels | None = None,
+    details: Mapping[str, str | Mapping[str, str]] | None = None,
+) -> Path:
+    """Write a page of results, whole or not at all.
+
+    Args:
+        path: The file. Its folder exists.
+        document: Tables and notes.
+        title: Heading of the page.
+        facts: Name -> value under the heading: recipe, seed, scale, device, date.
+        scores: Scores of a run, to be drawn as bars beside the first table's rows.
+        comparison: Rows, to be drawn as a plot of each metric.
+        clips: Clips to play.
+        curves: Training curves, see `plots.curves_png`.
+        details: Heading -> a text or a table, folded: the recipe, its lineage, the environment.
+
+    Raises:
+        ReportError: A media kind that no browser plays.
+        ComparisonError: A clip through a row that is not compared.
+        MediaError: A sound that can't be read.
+    """
+    page = render(
+        "report.html",
+        title=title,
+        facts=facts or {},
+        document=document,
+        marks=MARKS,
+        bars={titled(score): bar for score in scores if (bar := _bar(score))},
+        comparison=comparison,
+        pictures=[_forest(comparison, metric) for metric in comparison.metrics] if comparison else [],
+        clips=[(clip, list(_cards(clip, comparison))) for clip in clips],
+        curves=Media("Training curves", curves_png(curves), "image/png") if curves else None,
+        details=details or {},
+    )
+    write_text(path, page)
+    return path
+
+
+def _cards(
+    clip: ComparedClip, comparison: Comparison | None
+) -> Iterator[tuple[Media, Media, Mapping[str, str]]]:
+    """Player, spectrogram and facts of the real sound, then of every row in the table's order.
+
+    The spectrograms are on one colour scale.
+    """
+    unknown = [name for name in clip.rows if comparison and name not in comparison.rows]
+    if comparison and unknown:
+        raise ComparisonError(
+            f"clip {clip.id} came through {unknown[0]!r}, which is not a row.",
+            advice=f"The rows are: {', '.join(comparison.rows)}.",
+        )
+    order = comparison.rows if comparison else list(clip.rows)
+    rows = {"real sound": RowClip(clip.reference, clip.reference)}
+    rows |= {name: clip.rows[name] for name in order if name in clip.rows}
+    mels = {}
+    for name, row in rows.items():
+        sound = read_audio(row.audio, front_end.SAMPLE_RATE)
+        mels[name] = log_mels(sound[None])[0, 0].numpy()
+    loudest = max(float(mel.max()) for mel in mels.values())
+    for name, row in rows.items():
+        player = Media(name, row.video, KINDS.get(row.video.suffix, row.video.suffix))
+        picture = strip_png(mels[name], clip.duration_s, clip.onsets_s, loudest)
+        yield player, Media(f"spectrogram, {name}", picture, "image/png"), row.facts
+
+
+def _bar(score: Score) -> dict[str, float] | None:
+    """Positions of value, interval and chance on a line of BAR_WIDTH, from 0 to 1 or to the largest."""
+    places = {"value": score.value, "low": score.low, "high": score.high, "chance": score.chance}
+    known = {name: place for name, place in places.items() if place is not None}
+    if score.low is None or score.high is None or not all(map(math.isfinite, known.values())):
+        return None
+    start, most = min(0.0, *known.values()), max(known.values())
+    end = 1.0 if most <= 1 else 1.15 * most
+    return {name: round(BAR_WIDTH * (place - start) / (end - start), 1) for name, place in known.items()}
+
+
+def _forest(comparison: Comparison, metric: ComparedMetric) -> Media:
+    """Forest plot of one metric, with its figures as its description."""
+    ours, theirs = number_formats(comparison, metric.name)
+    published = {
+        row: comparison.published[row][metric.name]
+        for row in comparison.rows
+        if metric.name in comparison.published.get(row, {})
+    }
+    best_first = sorted(published.values(), reverse=metric.higher_is_better)
+    marks: dict[str, Mark | None] = dict.fromkeys(comparison.rows)
+    for row in comparison.rows:
+        own, difference = (
+            known.get((row, metric.name)) for known in (comparison.estimates, comparison.to_baseline)
+        )
+        if own is not None:
+            beside = ""
+            if row in published:
+                beside = f"{theirs.figure(published[row])}  ({best_first.index(published[row]) + 1})"
+            marks[row] = Mark(
+                own.value,
+                own.low,
+                own.high,
+                parts=list(own.by_seed.values()) if len(own.by_seed) > 1 else [],
+                sure=difference is not None and difference.excludes_zero,
+                beside=beside,
+            )
+    picture = forest_png(
+        marks,
+        title=titled(metric),
+        baseline=comparison.baseline,
+        beside="paper (rank)" if published else "",
+    )
+    values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(metric.name).items()]
+    return Media(f"{metric.label} by row: {', '.join(values)}", picture, "image/png")
