@@ -363,7 +363,10 @@ def test_bf16_trains_with_weights_in_float32(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_one_graph_and_learns_the_same(tmp_path):
+def test_a_compiled_step_is_one_graph_and_learns_the_same(tmp_path, monkeypatch):
+    # A cache of its own: two processes that compile at once have read each other's unfinished files.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+
     def ends(compiled: bool) -> float:
         model, folder = net(), tmp_path / str(compiled)
         history = fit(plan(model, held_out=None), work(model, folder), compiled=compiled)
