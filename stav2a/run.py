@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pair
 from stav2a.utils.errors import SUCCESS
@@ -21,31 +21,27 @@ The same command again goes on where it was stopped, or answers from the store w
 
 
 def run(
-    gin: Annotated[
-        list[str], typer.Option(metavar="RECIPE", help="a recipe; several are laid over each other")
-    ],
+    gin: Annotated[list[str], Option(metavar="RECIPE", help="a recipe; several are laid over each other")],
     bind: Bind = [],
     output: Output = Path("runs"),
     tracking_uri: TrackingUri = None,
-    experiment: Annotated[str, typer.Option(metavar="NAME", help="MLflow experiment")] = "stav2a",
+    experiment: Annotated[str, Option(metavar="NAME", help="MLflow experiment")] = "stav2a",
     run_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="name of the MLflow run (default: the recipe's)")
+        str | None, Option(metavar="NAME", help="name of the MLflow run (default: the recipe's)")
     ] = None,
     tag: Annotated[
         list[Pair],
-        typer.Option(parser=pair, metavar="NAME=VALUE", help="tag of the MLflow run; may be repeated"),
+        Option(parser=pair, metavar="NAME=VALUE", help="tag of the MLflow run; may be repeated"),
     ] = [],
     attach: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="keep this file with the MLflow run; may be repeated")
+        list[Path], Option(metavar="FILE", help="keep this file with the MLflow run; may be repeated")
     ] = [],
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="validate the recipe, print it whole and what its model costs; run nothing"
-        ),
+        Option("--check", help="validate the recipe, print it whole and what its model costs; run nothing"),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="refuse settings that have no effect, instead of warning")
+        bool, Option("--strict", help="refuse settings that have no effect, instead of warning")
     ] = False,
     trust_recipe: TrustRecipe = False,
 ) -> int:

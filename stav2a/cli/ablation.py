@@ -2,21 +2,16 @@
 
 import shlex
 import sys
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
-if TYPE_CHECKING:
-    from stav2a.experiments.ablation.launch import Start
-
 MOST_JOBS = 4  # by default; a run takes about 2 GB
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 EXAMPLES = """
   stav2a ablation --gin ablations/table3.gin                       the paper's Table III, three seeds
@@ -32,55 +27,46 @@ continue.
 """
 
 
-class Cluster(StrEnum):
-    """Schedulers that runs can be handed to."""
-
-    SLURM = "slurm"
-    SUBMITIT = "submitit"
-
-
 def ablation(
     gin: Annotated[
         list[str],
-        typer.Option(
+        Option(
             metavar="FILE", help="the study; further ones are recipes, such as a scale, laid over every row"
         ),
     ] = [],
     report: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="STUDY",
             help="write tables and page of a study that has run: its name, or its MLflow run's identifier",
         ),
     ] = None,
     bind: Bind = [],
     seeds: Annotated[
-        list[int], typer.Option(metavar="N ...", help="in place of the study's own, such as 0 1 2")
+        list[int], Option(metavar="N ...", help="in place of the study's own, such as 0 1 2")
     ] = [],
     jobs: Annotated[
         int | None,
-        typer.Option(
+        Option(
             metavar="N",
             help=f"runs at a time, which share the processors (default: one each, up to {MOST_JOBS}); on a "
             "cluster all that may start",
         ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="print what there is to do, and end")] = False,
+    plan: Annotated[bool, Option("--plan", help="print what there is to do, and end")] = False,
     again: Annotated[
         bool,
-        typer.Option(
-            "--again", help="make everything anew: what would be reused is moved to OUTPUT/set-aside"
-        ),
+        Option("--again", help="make everything anew: what would be reused is moved to OUTPUT/set-aside"),
     ] = False,
     output: Output = Path("runs"),
     tracking_uri: TrackingUri = None,
     cluster: Annotated[
-        Cluster | None,
-        typer.Option(help="hand the runs to Slurm, or to submitit's processes on this machine, to try it"),
+        Literal["slurm", "submitit"] | None,
+        Option(help="hand the runs to Slurm, or to submitit's processes on this machine, to try it"),
     ] = None,
     slurm: Annotated[
         list[Pair],
-        typer.Option(
+        Option(
             parser=pair,
             metavar="NAME=VALUE",
             help="a setting of the cluster's jobs, such as partition=gpu, gpus_per_node=1 or timeout_min=240",
@@ -96,20 +82,25 @@ def ablation(
     if slurm and not cluster:
         raise UsageError("--slurm sets nothing without --cluster slurm.")
     from stav2a.experiments.ablation import planning, study  # not above: help comes at once
+    from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
     from stav2a.experiments.ablation.runner import StudyRunner
     from stav2a.experiments.tracking.environment import usable_cpus
 
     loaded = study.load(gin[0], gin[1:], bind, seeds=seeds, trust=trust_recipe)
     planned = planning.plan(loaded, output)
     if jobs is None:
-        jobs = len(planned.runs) if cluster == Cluster.SLURM else min(usable_cpus(), MOST_JOBS)
+        jobs = len(planned.runs) if cluster == "slurm" else min(usable_cpus(), MOST_JOBS)
     print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
     if plan:
         return SUCCESS
     command = shlex.join(["stav2a", *sys.argv[1:]])
     runner = StudyRunner(planned, tracking_uri, jobs, command, again=again)
-    logs = output / "ablations" / loaded.name / "logs" / "submitit"
-    return runner.run(_start(cluster, dict(slurm), max(1, usable_cpus() // jobs), logs))
+    if cluster:
+        logs = output / "ablations" / loaded.name / "logs" / "submitit"
+        return runner.run(submitit_start(cluster, logs, dict(slurm)))
+    threads = str(max(1, usable_cpus() // jobs))
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return runner.run(partial(LocalProcess, environment=environment))
 
 
 def _report(study: str, output: Path, tracking_uri: str | None) -> int:
@@ -125,12 +116,3 @@ def _report(study: str, output: Path, tracking_uri: str | None) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     print(study_report.report(store, parent, folder))
     return SUCCESS
-
-
-def _start(cluster: Cluster | None, slurm: dict[str, str], threads: int, logs: Path) -> "Start":
-    """Function that starts a job, here with so many threads or on a cluster."""
-    from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
-
-    if cluster:
-        return submitit_start(cluster, logs, slurm)
-    return partial(LocalProcess, environment={name: str(threads) for name in THREADS})

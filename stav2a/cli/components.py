@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from stav2a.utils.errors import SUCCESS
 
@@ -15,10 +15,8 @@ EXAMPLES = """
 
 
 def components(
-    what: Annotated[
-        str | None, typer.Argument(metavar="SLOT[.NAME]", help="one slot, or one component")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    what: Annotated[str | None, Argument(metavar="SLOT[.NAME]", help="one slot, or one component")] = None,
+    as_json: Annotated[bool, Option("--json", help="print JSON, for programs")] = False,
 ) -> int:
     """List what can be put into each slot, or explain one component."""
     from stav2a import registry  # not above: help comes at once

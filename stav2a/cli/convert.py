@@ -1,11 +1,10 @@
 """`stav2a convert`: published checkpoints into folders that the components load."""
 
 import math
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from stav2a.utils.errors import SUCCESS, UsageError
 
@@ -21,24 +20,16 @@ printed. Where the files come from, and under which licence: docs/weights.md.
 """
 
 
-class CheckpointKind(StrEnum):
-    """Published checkpoints that can be converted."""
-
-    RELEASED = "released"
-    CAVP = "cavp"
-    TANGO = "tango"
-    AUDIOLDM = "audioldm"
-    VTA_LDM = "vta_ldm"
-    HIFIGAN = "hifigan"
+CheckpointKind = Literal["released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan"]
 
 
 def convert(
-    kind: Annotated[CheckpointKind, typer.Argument(help="whose checkpoint it is")],
-    checkpoint: Annotated[list[Path], typer.Option(metavar="FILE", help="torch or safetensors files")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
+    kind: Annotated[CheckpointKind, Argument(help="whose checkpoint it is")],
+    checkpoint: Annotated[list[Path], Option(metavar="FILE", help="torch or safetensors files")],
+    output: Annotated[Path, Option(metavar="DIR", help="a new folder")],
     unet: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
             help="sizes of the U-Net where they are not its kind's own: tango, vta_ldm_pretrain, stav2a, "
             "or a diffusers config.json",
@@ -46,14 +37,14 @@ def convert(
     ] = None,
     leave_out: Annotated[
         list[str],
-        typer.Option(
+        Option(
             metavar="PREFIX",
             help="keys that begin so, with a dot at the end, belong to nothing here; may be repeated",
         ),
     ] = [],
     scale_factor: Annotated[
         float | None,
-        typer.Option(metavar="X", help="scale factor of the latents, for a VAE file that holds none"),
+        Option(metavar="X", help="scale factor of the latents, for a VAE file that holds none"),
     ] = None,
 ) -> int:
     """Turn a published checkpoint into folders of safetensors that the components load."""

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from stav2a.cli.options import Output, TrackingUri
 from stav2a.utils.errors import SUCCESS
@@ -20,10 +20,10 @@ EXAMPLES = """
 
 
 def dashboard(
-    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="a study, such as table3")] = None,
+    study: Annotated[str | None, Argument(metavar="STUDY", help="a study, such as table3")] = None,
     output: Output = Path("runs"),
     tracking_uri: TrackingUri = None,
-    port: Annotated[int, typer.Option(help="port of the pages on this machine")] = 5000,
+    port: Annotated[int, Option(help="port of the pages on this machine")] = 5000,
 ) -> int:
     """Start MLflow's pages on this machine, and print the address where a study's runs are compared."""
     from stav2a.experiments.tracking import open_store

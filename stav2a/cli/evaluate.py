@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from stav2a.cli.options import Pair, TrackingUri, pair
+from stav2a.cli.options import Pair, TrackingUri, number, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
 if TYPE_CHECKING:
@@ -27,75 +27,64 @@ DIR/heard by the files' contents: the same command again takes seconds.
 """
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{text!r} is no number of seconds above 0")
-    return value
-
-
 def evaluate(
-    references: Annotated[Path, typer.Option(metavar="DIR", help="the real sounds, or films with them")],
+    references: Annotated[Path, Option(metavar="DIR", help="the real sounds, or films with them")],
     generated: Annotated[
         list[Pair],
-        typer.Option(parser=pair, metavar="NAME=DIR ...", help="a system's sounds; several may be given"),
+        Option(parser=pair, metavar="NAME=DIR ...", help="a system's sounds; several may be given"),
     ],
     videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="the films, for AV-Align (default: the references)")
+        Path | None, Option(metavar="DIR", help="the films, for AV-Align (default: the references)")
     ] = None,
-    captions: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="columns id and caption, for CLAP")
-    ] = None,
+    captions: Annotated[Path | None, Option(metavar="CSV", help="columns id and caption, for CLAP")] = None,
     metrics: Annotated[
         list[str],
-        typer.Option(
+        Option(
             metavar="NAME ...",
             help="registered metrics, or NAME_released for the paper's form (default: the paper's eight)",
         ),
     ] = [],
     weights_dir: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR",
             help="published weights of FD, FAD, KL, IS, PAM, CLAP (default: $STAV2A_WEIGHTS)",
         ),
     ] = None,
     released: Annotated[
-        bool, typer.Option("--released", help="take the metrics in the form of the paper's tables")
+        bool, Option("--released", help="take the metrics in the form of the paper's tables")
     ] = False,
     duration: Annotated[
         list[float],
-        typer.Option(
-            parser=_seconds,
+        Option(
+            parser=number(lambda value: 0 < value < math.inf, "number of seconds above 0"),
             metavar="S",
             help="score the first S seconds; may be repeated (default: what a clip's files have in common)",
         ),
     ] = [],
     detector: Annotated[
-        str | None, typer.Option(metavar="NAME", help="onset detector, such as superflux (default: librosa)")
+        str | None, Option(metavar="NAME", help="onset detector, such as superflux (default: librosa)")
     ] = None,
     flow: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="optical flow, such as sparse_farneback (default: farneback)"),
+        Option(metavar="NAME", help="optical flow, such as sparse_farneback (default: farneback)"),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="the system that others are compared with (default: the first)"),
+        Option(metavar="NAME", help="the system that others are compared with (default: the first)"),
     ] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="tables, page and features")] = Path(
+    output: Annotated[Path, Option(metavar="DIR", help="tables, page and features")] = Path(
         "runs/evaluation"
     ),
     tracking_uri: TrackingUri = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=64, metavar="N", help="processes (default: one a core)")
+        int | None, Option(min=1, max=64, metavar="N", help="processes (default: one a core)")
     ] = None,
 ) -> int:
     """Score folders of generated sounds against folders of real ones."""
     systems = _systems(generated)
-    baseline = _baseline(baseline, list(systems))
+    if baseline is not None and baseline not in systems:
+        raise UsageError(f"--baseline {baseline} is no system. The systems are: {', '.join(systems)}.")
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.systems import PAPERS, choose, score
@@ -117,7 +106,7 @@ def evaluate(
         cache=output / "heard",
         workers=workers,
     )
-    report = report_folders(found, chosen, baseline=baseline)
+    report = report_folders(found, chosen, baseline=baseline or next(iter(systems)))
     files = report.write(output, clips)
     _track(tracking_uri, output, found, files)
     print(report.document().text())
@@ -137,12 +126,6 @@ def _systems(given: Sequence[tuple[str, str]]) -> dict[str, Path]:
                 f"neither {' nor '.join(RESERVED)}."
             )
     return systems
-
-
-def _baseline(given: str | None, systems: Sequence[str]) -> str:
-    if given is not None and given not in systems:
-        raise UsageError(f"--baseline {given} is no system. The systems are: {', '.join(systems)}.")
-    return given or systems[0]
 
 
 def _track(uri: str | None, folder: Path, evaluated: "FolderScores", files: Sequence[Path]) -> None:

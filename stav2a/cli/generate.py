@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from stav2a.cli.options import MAX_SEED, TrustRecipe
+from stav2a.cli.options import MAX_SEED, TrustRecipe, number
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -28,37 +28,27 @@ one a line. A file that fails gets one line and does not stop the others; the ex
 """
 
 
-def _weight(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"{text!r} is no number of 0 or more")
-    return value
-
-
 def generate(
-    videos: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO", help="what needs sound; old sound is left out")
-    ],
-    run: Annotated[Path, typer.Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="where to write; made if need be")],
+    videos: Annotated[list[Path], Argument(metavar="VIDEO", help="what needs sound; old sound is left out")],
+    run: Annotated[Path, Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")],
+    output: Annotated[Path, Option(metavar="DIR", help="where to write; made if need be")],
     prompt: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="caption (default: the null text, so the picture decides)"),
+        Option(metavar="TEXT", help="caption (default: the null text, so the picture decides)"),
     ] = "",
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, metavar="N", help="another one gives another sound")
+        int, Option(min=0, max=MAX_SEED, metavar="N", help="another one gives another sound")
     ] = 0,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_STEPS, metavar="N", help="denoising steps (default: the run's)"),
+        Option(min=1, max=MAX_STEPS, metavar="N", help="denoising steps (default: the run's)"),
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(
-            parser=_weight, metavar="W", help="weight of the prompt, 1 is plain (default: the run's)"
+        Option(
+            parser=number(lambda value: 0 <= value < math.inf, "number of 0 or more"),
+            metavar="W",
+            help="weight of the prompt, 1 is plain (default: the run's)",
         ),
     ] = None,
     trust_recipe: TrustRecipe = False,

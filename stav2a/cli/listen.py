@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from stav2a.cli.options import MAX_SEED, Pair, pair
 from stav2a.utils.errors import SUCCESS, UsageError
@@ -27,30 +27,26 @@ stopped.
 def listen(
     systems: Annotated[
         list[Pair],
-        typer.Option(parser=pair, metavar="NAME=DIR ...", help="the systems to compare, blindly"),
+        Option(parser=pair, metavar="NAME=DIR ...", help="the systems to compare, blindly"),
     ] = [],
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="make the table of the test in DIR")
-    ] = None,
+    report: Annotated[Path | None, Option(metavar="DIR", help="make the table of the test in DIR")] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="holds the test and its ratings; made if need be")
+        Path | None, Option(metavar="DIR", help="holds the test and its ratings; made if need be")
     ] = None,
     clips: Annotated[
         int,
-        typer.Option(
-            min=1, max=10_000, metavar="N", help="clips to rate, drawn from those that all systems have"
-        ),
+        Option(min=1, max=10_000, metavar="N", help="clips to rate, drawn from those that all systems have"),
     ] = CLIPS,
     seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, metavar="S", help="seed of the draw and of the order")
+        int, Option(min=0, max=MAX_SEED, metavar="S", help="seed of the draw and of the order")
     ] = 0,
     videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="put all sounds on the mp4s of this folder")
+        Path | None, Option(metavar="DIR", help="put all sounds on the mp4s of this folder")
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, metavar="P", help="port of the page")] = 8765,
+    port: Annotated[int, Option(min=1, max=65535, metavar="P", help="port of the page")] = 8765,
     tracking_uri: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="URI",
             help="also log the table to this MLflow store (default: $MLFLOW_TRACKING_URI, else nowhere)",
         ),

@@ -1,26 +1,17 @@
-"""The program `stav2a`: its commands, one module each."""
+"""The program `stav2a`: its commands, each a function of its module's name, with EXAMPLES."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from stav2a import __version__, run
 from stav2a.cli import ablation, components, convert, dashboard, evaluate, generate, listen, prepare
 from stav2a.cli.options import register
 
-COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
-    "run": (run.run, run.EXAMPLES),
-    "ablation": (ablation.ablation, ablation.EXAMPLES),
-    "dashboard": (dashboard.dashboard, dashboard.EXAMPLES),
-    "components": (components.components, components.EXAMPLES),
-    "generate": (generate.generate, generate.EXAMPLES),
-    "evaluate": (evaluate.evaluate, evaluate.EXAMPLES),
-    "listen": (listen.listen, listen.EXAMPLES),
-    "prepare": (prepare.prepare, prepare.EXAMPLES),
-    "convert": (convert.convert, convert.EXAMPLES),
-}
+MODULES = (run, ablation, dashboard, components, generate, evaluate, listen, prepare, convert)
+COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 app = typer.Typer(
     name="stav2a",
@@ -30,8 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="stav2a COMMAND --help explains one command, with examples.",
 )
-for name, (function, examples) in COMMANDS.items():
-    register(app, name, function, examples)
+for name, module in COMMANDS.items():
+    register(app, name, getattr(module, name), module.EXAMPLES)
 
 
 def _show_version(asked: bool) -> None:
@@ -43,7 +34,7 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version")
+        bool, Option("--version", callback=_show_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     """Sound for silent video: train, compare and use STA-V2A, every part swappable by recipe."""
@@ -56,7 +47,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 A command is a function with annotated parameters that returns an exit code; `register` adds it.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer import Option
 from typer.core import TyperCommand
 
 from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, text_of
@@ -40,16 +42,28 @@ def pair(text: str) -> Pair:
     return Pair(name, value)
 
 
-Bind = Annotated[list[str], typer.Option(metavar="'X.Y = 1'", help="override one parameter; may be repeated")]
-Output = Annotated[Path, typer.Option(metavar="DIR", help="run folders, store, tracking and reports")]
+def number(fits: Callable[[float], bool], expected: str) -> Callable[[str], float]:
+    """Parser of a number that `fits`; nan never does."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if fits(float(text)):
+                return float(text)
+        raise typer.BadParameter(f"{text!r} is no {expected}")
+
+    return parse
+
+
+Bind = Annotated[list[str], Option(metavar="'X.Y = 1'", help="override one parameter; may be repeated")]
+Output = Annotated[Path, Option(metavar="DIR", help="run folders, store, tracking and reports")]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="URI",
         help="MLflow store, or none (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
     ),
 ]
-TrustRecipe = Annotated[bool, typer.Option("--trust-recipe", help="let recipes import any module")]
+TrustRecipe = Annotated[bool, Option("--trust-recipe", help="let recipes import any module")]
 
 
 class Command(TyperCommand):

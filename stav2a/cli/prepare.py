@@ -3,11 +3,11 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
+from typer import Option
 
-from stav2a.cli.options import Bind, TrustRecipe
+from stav2a.cli.options import Bind, TrustRecipe, number
 from stav2a.utils.errors import SUCCESS, UsageError
 
 RECIPE = "recipes/cn_onset_gvf.gin"
@@ -26,21 +26,6 @@ folder: docs/data.md.
 """
 
 
-class Split(StrEnum):
-    """Splits of a dataset."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-class Executor(StrEnum):
-    """Ways to carry out the work."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
 class EncoderSlot(StrEnum):
     """Slots whose encoder can be left out."""
 
@@ -49,59 +34,51 @@ class EncoderSlot(StrEnum):
     TEXT_ENCODER = "text_encoder"
 
 
-def _part(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise typer.BadParameter(f"{text!r} is no number from 0 to 1")
-    return value
-
-
 def prepare(
-    manifest: Annotated[Path, typer.Option(metavar="FILE", help="which clips there are, or a folder")],
-    videos: Annotated[Path, typer.Option(metavar="DIR", help="the folder of their files")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make, or to go on with")],
+    manifest: Annotated[Path, Option(metavar="FILE", help="which clips there are, or a folder")],
+    videos: Annotated[Path, Option(metavar="DIR", help="the folder of their files")],
+    output: Annotated[Path, Option(metavar="DIR", help="the folder to make, or to go on with")],
     captions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="captions by id, in place of the manifest's own")
+        Path | None, Option(metavar="FILE", help="captions by id, in place of the manifest's own")
     ] = None,
-    split: Annotated[Split, typer.Option(help="split of clips whose manifest names none")] = Split.TRAIN,
+    split: Annotated[
+        Literal["train", "validation", "test"], Option(help="split of clips whose manifest names none")
+    ] = "train",
     validation: Annotated[
         float,
-        typer.Option(
-            parser=_part,
+        Option(
+            parser=number(lambda value: 0 <= value < 1, "number from 0 to 1"),
             metavar="PART",
             help="part of the training clips to hold out, where the manifest holds out none, such as 0.02",
         ),
     ] = 0.0,
-    engine: Annotated[Executor, typer.Option(help="how the work is carried out")] = Executor.LOCAL,
+    engine: Annotated[Literal["local", "ray"], Option(help="how the work is carried out")] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=4096, metavar="N", help="clips at a time (default: one a core)"),
+        Option(min=1, max=4096, metavar="N", help="clips at a time (default: one a core)"),
     ] = None,
     gin: Annotated[
         list[str],
-        typer.Option(metavar="RECIPE", help=f"a recipe; several are laid over (default: {RECIPE})"),
+        Option(metavar="RECIPE", help=f"a recipe; several are laid over (default: {RECIPE})"),
     ] = [],
     bind: Bind = [],
     run: Annotated[
         Path | None,
-        typer.Option(metavar="RUN_DIR", help="take recipe and encoders of a finished `stav2a run`"),
+        Option(metavar="RUN_DIR", help="take recipe and encoders of a finished `stav2a run`"),
     ] = None,
     without: Annotated[
         list[EncoderSlot],
-        typer.Option(
+        Option(
             help="leave an encoder out: neither its features nor its frames or mel are kept; may be repeated"
         ),
     ] = [],
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="try the clips again that failed before")
+        bool, Option("--retry-failed", help="try the clips again that failed before")
     ] = False,
-    shard_clips: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="clips a file")] = 256,
+    shard_clips: Annotated[int, Option(min=1, max=100_000, metavar="N", help="clips a file")] = 256,
     export: Annotated[
         tuple[str, Path] | None,
-        typer.Option(metavar="webdataset DIR", help="also write the kept clips as tar files"),
+        Option(metavar="webdataset DIR", help="also write the kept clips as tar files"),
     ] = None,
     trust_recipe: TrustRecipe = False,
 ) -> int:

@@ -75,7 +75,7 @@ def test_help_of_a_command_shows_examples(name, capsys):
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Usage: stav2a {name}" in text
-    first = COMMANDS[name][1].strip().splitlines()[0]
+    first = COMMANDS[name].EXAMPLES.strip().splitlines()[0]
     assert first in text and (f"stav2a {name}" in first or f"-m stav2a.{name}" in first)
 
 
