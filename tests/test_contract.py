@@ -9,8 +9,9 @@ import pytest
 from stav2a import registry
 from stav2a.experiments import listing
 from stav2a.models.stav2a import BLOCKS
-from stav2a.recipe import describing, format_value, parsing
+from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import conform
+from stav2a.recipe.describing import format_value
 from stav2a.recipe.parsing import Reference, _statements
 from stav2a.registry import REQUIRED, Entry
 from stav2a.slots import SLOTS

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from stav2a import recipe, registry
+from stav2a import registry
 from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import describing
 from stav2a.registry import Entry, Parameter
@@ -138,7 +138,7 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
 
 def _uses(entry: Entry) -> Iterator[str]:
     """Bindings that take components of this slot: the root's first, then those of other components."""
-    for owner in [recipe.root_entry(Experiment), *registry.available()]:
+    for owner in [describing.root_entry(Experiment), *registry.available()]:
         if entry.slot in owner.settable:
             yield f"{owner.selector}.{entry.slot} = @{entry.selector}"
         if f"{entry.slot}s" in owner.settable:

@@ -16,21 +16,10 @@ import gin
 from stav2a import registry
 from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import Binding, check
-from stav2a.recipe.describing import (
-    describe,
-    describe_root,
-    diff,
-    flatten,
-    format_value,
-    root_entry,
-    signature,
-)
-from stav2a.recipe.parsing import SUFFIX, Place, RecipeError, Reference, find, lineage, recipes_root, shown
+from stav2a.recipe.describing import diff
+from stav2a.recipe.parsing import Place, RecipeError, Reference, shown
 
-__all__ = [
-    "SUFFIX", "Binding", "Place", "Recipe", "RecipeError", "as_root", "describe", "describe_root", "diff",
-    "find", "flatten", "format_value", "lineage", "load", "recipes_root", "root_entry", "shown", "signature",
-]  # fmt: skip
+__all__ = ["Binding", "Place", "Recipe", "RecipeError", "as_root", "diff", "load", "shown"]
 
 SCALES = "scale"  # folder of the recipes that set sizes, for components in use or not
 
@@ -86,12 +75,12 @@ class Recipe(Generic[Root]):
         ]
 
     def described(self) -> Any:
-        """The whole configuration, as `describe_root` gives it."""
-        return describe_root(self.root)
+        """The whole configuration; see `describing.describe_root`."""
+        return describing.describe_root(self.root)
 
     def signature(self) -> str:
         """Signature of the whole configuration."""
-        return signature(self.described())
+        return describing.signature(self.described())
 
     def snapshot(self) -> str:
         """A recipe that alone makes the same configuration, with every parameter by its complete name."""
@@ -122,7 +111,7 @@ def load(
     gin.clear_config()
     names = [recipes] if isinstance(recipes, str | Path) else recipes
     parsed = parsing.read(names, bindings, trust=trust)
-    written = check(parsed.written, root_entry(root))
+    written = check(parsed.written, describing.root_entry(root))
     recipe = Recipe(
         named=tuple(parsed.named),
         files=tuple(parsed.files),
@@ -134,7 +123,7 @@ def load(
     try:
         _bind_in_gin(recipe)
         _report_unused(recipe, strict=strict)  # refuses a component without its values on the way
-        describe_root(root)  # and values that can't be described
+        recipe.described()  # and values that can't be described
     except RecipeError:
         gin.clear_config()
         raise
@@ -152,11 +141,7 @@ def _bind_in_gin(recipe: Recipe[Any]) -> None:
 def _for_gin(value: Any) -> Any:
     if isinstance(value, Reference):
         return gin.config.ConfigurableReference(value.selector, evaluate=False)
-    if isinstance(value, dict):
-        return {_for_gin(key): _for_gin(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_for_gin(inner) for inner in value)
-    return value
+    return parsing.mapped(_for_gin, value)
 
 
 def _report_unused(recipe: Recipe[Any], *, strict: bool) -> None:

@@ -1,14 +1,15 @@
 """Checks of a recipe before anything is bound: each component, parameter and value."""
 
+import contextlib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from stav2a import registry
-from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenBinding
+from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenBinding, leaves, mapped
 from stav2a.registry import Entry, RegistryError, did_you_mean
 from stav2a.slots import SLOTS
 
@@ -16,7 +17,7 @@ from stav2a.slots import SLOTS
 KINDS = {
     "run": (
         "a recipe",
-        "Give it to `stav2a run --gin`, name it as a row of a study, or lay it over all rows.",
+        "Give it to `stav2a run --gin`, name it as a row, or lay it over all rows of a study.",
     ),
     "study": ("a study", "Give it to `stav2a ablation --gin`, before any recipe."),
 }
@@ -36,9 +37,6 @@ class Binding:
         """Complete name: `local_head.onset.windows`."""
         return f"{self.entry.selector}.{self.parameter}"
 
-    def __str__(self) -> str:
-        return f"{self.key} = {self.value!r}"
-
 
 def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
     """All bindings with their macros filled in, in the order written.
@@ -46,7 +44,8 @@ def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
     Raises:
         RecipeError: A binding doesn't fit; the first one is named.
     """
-    macros = {_name(each): each for each in written if not each.parameter}
+    definitions = [each for each in written if not each.parameter]
+    macros = {"/".join(filter(None, (each.scope, each.selector))): each for each in definitions}
     used: set[str] = set()
     bindings = [_bind(each, root, macros, used) for each in written if each.parameter]
     for name, definition in macros.items():
@@ -55,10 +54,6 @@ def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
             raise RecipeError(f"Macro {name!r} is never used.", definition.place, advice)
     _refuse_repeats(bindings)
     return bindings
-
-
-def _name(macro: WrittenBinding) -> str:
-    return f"{macro.scope}/{macro.selector}" if macro.scope else macro.selector
 
 
 def _bind(each: WrittenBinding, root: Entry, macros: Mapping[str, WrittenBinding], used: set[str]) -> Binding:
@@ -73,9 +68,9 @@ def _bind(each: WrittenBinding, root: Entry, macros: Mapping[str, WrittenBinding
     value = _resolve(each.value, macros, used, each.place)
     for reference in _references(value):
         _check_reference(reference, root, each.place)
-    value = _conform(entry, each.parameter, value, each.place)
-    _check_slots(entry, each.parameter, value, each.place)
-    return Binding(entry, each.parameter, value, each.place)
+    binding = Binding(entry, each.parameter, _conform(entry, each.parameter, value, each.place), each.place)
+    _check_slots(binding)
+    return binding
 
 
 def _component(each: WrittenBinding, root: Entry) -> Entry:
@@ -85,10 +80,8 @@ def _component(each: WrittenBinding, root: Entry) -> Entry:
         raise RecipeError(f"'{each.selector}' is a slot, not a component.", each.place, advice)
     if each.selector in KINDS:
         (theirs, advice), (ours, _) = KINDS[each.selector], KINDS.get(root.name, (f"'{root.name}'", ""))
-        message = (
-            f"'{each.selector}.{each.parameter}' is a setting of {theirs}, but {ours} was expected here."
-        )
-        raise RecipeError(message, each.place, advice)
+        setting = f"'{each.selector}.{each.parameter}' is a setting of {theirs}"
+        raise RecipeError(f"{setting}, but {ours} was expected here.", each.place, advice)
     return _find(each.selector, root, each.place)
 
 
@@ -100,9 +93,8 @@ def _find(selector: str, root: Entry, place: Place) -> Entry:
             return registry.get(slot, name)
         except RegistryError as error:
             fault = error.message[:1].lower() + error.message[1:]
-            raise RecipeError(
-                f"No configurable matching '{selector}': {fault}", place, error.advice
-            ) from None
+            message = f"No configurable matching '{selector}': {fault}"
+            raise RecipeError(message, place, error.advice) from None
     message = f"No configurable matching '{selector}'."
     same = [entry.selector for entry in registry.available() if entry.name == selector]
     if same:
@@ -139,27 +131,11 @@ def _resolve(
             raise RecipeError(f"Macro '{value.name}' leads back to itself.", place)
         used.add(value.name)
         return _resolve(macros[value.name].value, macros, used, place, (*path, value.name))
-    return _map(lambda inner: _resolve(inner, macros, used, place, path), value)
+    return mapped(lambda inner: _resolve(inner, macros, used, place, path), value)
 
 
-def _map(function: Callable[[Any], Any], value: Any) -> Any:
-    """The function on each item of a container; anything else as it is."""
-    if isinstance(value, dict):
-        return {function(key): function(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(function(inner) for inner in value)
-    return value
-
-
-def _references(value: Any) -> Iterator[Reference]:
-    if isinstance(value, Reference):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _references(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _references(inner)
+def _references(value: Any) -> list[Reference]:
+    return [leaf for leaf in leaves(value) if isinstance(leaf, Reference)]
 
 
 def _check_reference(reference: Reference, root: Entry, place: Place) -> None:
@@ -174,13 +150,14 @@ def _check_reference(reference: Reference, root: Entry, place: Place) -> None:
         raise RecipeError(f"'{reference!r}' would be built too early, before its neighbours.", place, advice)
 
 
-def _check_slots(entry: Entry, parameter: str, value: Any, place: Place) -> None:
+def _check_slots(binding: Binding) -> None:
     """A parameter named after a slot, or its plural, takes components of that slot."""
-    slot = next((each for each in (parameter, parameter.removesuffix("s")) if each in SLOTS), None)
-    for reference in _references(value):
+    names = (binding.parameter, binding.parameter.removesuffix("s"))
+    slot = next((each for each in names if each in SLOTS), None)
+    for reference in _references(binding.value):
         if slot and not reference.selector.startswith(f"{slot}."):
-            message = f"{entry.selector}.{parameter} was given {reference.selector}."
-            raise RecipeError(message, place, registry.advise(slot))
+            message = f"{binding.key} was given {reference.selector}."
+            raise RecipeError(message, binding.place, registry.advise(slot))
 
 
 def _refuse_repeats(bindings: Sequence[Binding]) -> None:
@@ -196,21 +173,14 @@ def _refuse_repeats(bindings: Sequence[Binding]) -> None:
 
 
 def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
-    """The value as its annotation has it.
-
-    Raises:
-        RecipeError: It is of another type.
-    """
+    """The value as its annotation has it, or an error that names both."""
     try:
         return conform(value, entry.hints().get(parameter, Any))
     except Mismatch:
         expected = entry.parameters[parameter].annotation
-        message = f"{entry.selector}.{parameter} expects {expected}, but was given {_shown(value)}."
+        given = repr(value) if isinstance(value, Reference) else f"{value!r} ({type(value).__name__})"
+        message = f"{entry.selector}.{parameter} expects {expected}, but was given {given}."
         raise RecipeError(message, place, _advice(parameter, value, expected)) from None
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, Reference) else f"{value!r} ({type(value).__name__})"
 
 
 def _advice(parameter: str, value: Any, expected: str) -> str:
@@ -241,7 +211,10 @@ def conform(value: Any, hint: Any) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _conform_any(value, arguments)
+        for each in arguments:
+            with contextlib.suppress(Mismatch):
+                return conform(value, each)
+        raise Mismatch
     if origin is typing.Annotated:
         return conform(value, arguments[0])
     if origin is Literal:
@@ -253,15 +226,6 @@ def conform(value: Any, hint: Any) -> Any:
     if origin is not None or hint in (tuple, list, dict):
         return _conform_container(value, origin or hint, arguments)
     return _conform_scalar(value, hint)
-
-
-def _conform_any(value: Any, hints: Sequence[Any]) -> Any:
-    for hint in hints:
-        try:
-            return conform(value, hint)
-        except Mismatch:
-            continue
-    raise Mismatch
 
 
 def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:

@@ -11,12 +11,10 @@ from typing import Any
 import gin
 
 from stav2a import registry, slots
-from stav2a.recipe.parsing import RecipeError
+from stav2a.recipe.parsing import RecipeError, leaves
 from stav2a.registry import Entry
 
 Described = Any  # JSON-serialisable; a component is {"component": name, "parameters": {...}}
-
-
 ROOTS: dict[type, str] = {}  # name in files, by class
 
 
@@ -60,8 +58,9 @@ def reach(root: type) -> dict[str, tuple[Entry, dict[str, Any]]]:
             raise RecipeError(f"A component is part of itself: {' -> '.join([*path, entry.selector])}.")
         found[entry.selector] = entry, values(entry)
         for value in found[entry.selector][1].values():
-            for inner in _components(value):
-                visit(inner, (*path, entry.selector))
+            for leaf in leaves(value):
+                if inner := registry.entry_of(leaf):
+                    visit(inner, (*path, entry.selector))
 
     visit(root_entry(root), ())
     return found
@@ -121,7 +120,7 @@ def flatten(described: Described) -> dict[str, Described]:
 
 
 def diff(a: Described, b: Described) -> str:
-    """What differs between two descriptions: `-` before a's lines, `+` before b's; empty if nothing."""
+    """Difference of two descriptions: `-` before a's lines, `+` before b's; empty if there is none."""
     old, new = flatten(a), flatten(b)
     lines = []
     for key in [*old, *(key for key in new if key not in old)]:
@@ -150,15 +149,11 @@ def format_value(value: Any) -> str:
     if entry is not None:
         return f"@{entry.selector}"
     if isinstance(value, Mapping):
-        return (
-            "{"
-            + ", ".join(f"{format_value(key)}: {format_value(inner)}" for key, inner in value.items())
-            + "}"
-        )
-    if isinstance(value, list):
-        return "[" + ", ".join(map(format_value, value)) + "]"
-    if isinstance(value, tuple):
-        return "(" + ", ".join(map(format_value, value)) + ("," if len(value) == 1 else "") + ")"
+        items = ", ".join(f"{format_value(key)}: {format_value(inner)}" for key, inner in value.items())
+        return f"{{{items}}}"
+    if isinstance(value, list | tuple):
+        items = ", ".join(map(format_value, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
     if isinstance(value, Path):
         return repr(str(value))
     if _is_scalar(value):
@@ -172,17 +167,6 @@ def _describe_entry(entry: Entry) -> Described:
     version = getattr(entry.factory, "version", None)
     versioned = {} if version is None else {"version": version}
     return {"component": entry.selector, "parameters": parameters, **versioned}
-
-
-def _components(value: Any) -> list[Entry]:
-    """The components in a value, however deep."""
-    entry = registry.entry_of(value)
-    if entry is not None:
-        return [entry]
-    inner = value.values() if isinstance(value, Mapping) else value
-    if isinstance(value, Mapping | list | tuple):
-        return [found for each in inner for found in _components(each)]
-    return []
 
 
 def _is_scalar(value: Any) -> bool:

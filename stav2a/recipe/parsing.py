@@ -7,7 +7,7 @@ errors where nothing is wrong, runs any import, and does not keep the line of a 
 import importlib
 import os
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def shown(path: Path) -> str:
 
 
 SUFFIX = ".gin"
-SHIPPED = (("recipes",), ("ablations",))  # first parts of names that mean the package's own files
+SHIPPED = ("recipes", "ablations")  # folders of the package's own files
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,24 @@ class Macro:
 
     def __repr__(self) -> str:
         return f"%{self.name}"
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The function on each item of a container; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {function(key): function(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(function(inner) for inner in value)
+    return value
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """All that is no container in a value, without the keys of dictionaries."""
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from leaves(inner)
+    else:
+        yield value
 
 
 @dataclass(frozen=True)
@@ -137,13 +155,8 @@ def lineage(recipe: str | Path) -> list[Path]:
     return parsed.files
 
 
-def recipes_root() -> Path:
-    """The folder of the package's own recipes: inside it when installed, beside it in a clone."""
-    return shipped_root("recipes")
-
-
 def shipped_root(kind: str) -> Path:
-    """The folder of the package's own recipes or studies."""
+    """The folder of the package's own recipes or studies: inside it when installed, beside it in a clone."""
     package = Path(__file__).resolve().parents[1]
     installed = package / f"_{kind}"
     return installed if installed.is_dir() else package.parent / kind
@@ -155,28 +168,22 @@ def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
     Raises:
         RecipeError: There is none, or it is not a recipe.
     """
-    first = Path(name).parts[:1]
-    root = shipped_root("ablations" if first == ("ablations",) else "recipes")
-    inner = Path(*Path(name).parts[1:]) if first in SHIPPED else Path(name)
+    first, *rest = Path(name).parts or ("",)
+    root = shipped_root("ablations" if first == "ablations" else "recipes")
+    inner = Path(*rest) if first in SHIPPED else Path(name)
     for path in (folder / name, root / name, root / inner):
         if path.is_file() and path.suffix == SUFFIX:
             return path.resolve()
         if path.is_file() or path.is_dir():
             kind = "a folder" if path.is_dir() else "no recipe"
             raise RecipeError(f'"{name}" is {kind}: recipes are files that end in {SUFFIX}.', place)
-    near = registry.did_you_mean(str(name), _nearby(name, folder, root))
-    looked = f"Looked in {shown(folder)} and {shown(root)}."
-    kind = "study" if root.name.endswith("ablations") else "recipe"
-    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, near)
-
-
-def _nearby(name: str | Path, folder: Path, root: Path) -> set[str]:
-    """Recipes that the name may mean, written as the name is."""
-    inside = {path.relative_to(root).as_posix() for path in root.rglob(f"*{SUFFIX}")}
+    own = f"{first}/" if first in SHIPPED else ""
+    near = {f"{own}{path.relative_to(root).as_posix()}" for path in root.rglob(f"*{SUFFIX}")}
     here = (folder / name).parent
-    beside = {Path(name).with_name(path.name).as_posix() for path in here.glob(f"*{SUFFIX}")}
-    first = Path(name).parts[:1]
-    return beside | ({f"{first[0]}/{each}" for each in inside} if first in SHIPPED else inside)
+    near |= {Path(name).with_name(path.name).as_posix() for path in here.glob(f"*{SUFFIX}")}
+    looked = f"Looked in {shown(folder)} and {shown(root)}."
+    kind = "study" if first == "ablations" else "recipe"
+    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, registry.did_you_mean(str(name), near))
 
 
 def _read_file(parsed: ParsedFiles, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
@@ -262,32 +269,30 @@ class _Parser(config_parser.ConfigParser):
         key, value = super()._parse_dict_item()
         if key in self._open[-1]:
             place = Place(self._path, line, self._text)
-            raise RecipeError(
-                f"The key {key!r} stands twice in one dictionary.", place, "Keep one of the two."
-            )
+            message = f"The key {key!r} stands twice in one dictionary."
+            raise RecipeError(message, place, "Keep one of the two.")
         self._open[-1][key] = line
         return key, value
 
 
-def _statements(text: str, path: Path | None) -> Iterable[tuple[Any, Mapping[Any, int]]]:
+def _statements(text: str, path: Path | None) -> Iterator[tuple[Any, Mapping[Any, int]]]:
     """gin's statements, with the lines of dictionaries' keys; its errors become `RecipeError`."""
     try:
         parser = _Parser(text, path)
         for statement in parser:
             yield statement, parser.lines(getattr(statement, "value", None))
     except SyntaxError as error:
-        line = error.lineno or 1
-        raise RecipeError(
-            _message(error.msg), Place(path, line, text), _how_to_write(text, line, path)
-        ) from None
+        line, lines = error.lineno or 1, text.splitlines()
+        seen = f"The line is: {lines[line - 1].strip()}\n  " if path and 0 < line <= len(lines) else ""
+        advice = f"{seen}Write: slot.name.parameter = value"
+        raise RecipeError(_message(error.msg), Place(path, line, text), advice) from None
     except tokenize.TokenError as error:
         message, (line, _) = error.args
         what = "A bracket or a quote is not closed" if "EOF" in message else message.capitalize()
         raise RecipeError(f"{what}.", Place(path, line, text)) from None
     except TypeError:  # dict([...]) inside the parser, which doesn't say where
-        raise RecipeError(
-            f'A dictionary in "{shown(path) if path else text}" has a list or a dictionary as its key.'
-        ) from None
+        where = shown(path) if path else text
+        raise RecipeError(f'A dictionary in "{where}" has a list or a dictionary as its key.') from None
 
 
 def _message(message: str) -> str:
@@ -296,9 +301,3 @@ def _message(message: str) -> str:
         token = message.rsplit("Failed to parse token ", 1)[1].strip().strip("'")
         return f"{token} is no value. Text needs quotes; a component starts with @, a macro with %."
     return message if message.endswith((".", "'")) else f"{message}."
-
-
-def _how_to_write(text: str, line: int, path: Path | None) -> str:
-    lines = text.splitlines()
-    seen = f"The line is: {lines[line - 1].strip()}\n  " if path and 0 < line <= len(lines) else ""
-    return f"{seen}Write: slot.name.parameter = value"

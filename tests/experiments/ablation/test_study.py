@@ -184,7 +184,7 @@ MISTAKES = {
         "run.seed = 1\nstudy.baseline",
         "'run.seed' is a setting of a recipe, but a study was expected here.\n"
         "  In file \"mine.gin\", line 6\n"
-        "  Give it to `stav2a run --gin`, name it as a row of a study, or lay it over all rows.",
+        "  Give it to `stav2a run --gin`, name it as a row, or lay it over all rows of a study.",
     ),
     "figures that are not there": (
         "study.baseline",
