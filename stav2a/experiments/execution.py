@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stav2a.experiments.tracking import PARENT, connect, environment, git_state,
 from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
-from stav2a.recipe import describing, parsing
+from stav2a.recipe import describing
 from stav2a.reports import model_cost
 from stav2a.reports.comparison_tables import scores_document
 from stav2a.reports.pages import sample_clips, write_page, write_samples
@@ -39,20 +40,19 @@ def explain(loaded: recipe.Recipe[Experiment]) -> str:
         ValueError: A value of the recipe is wrong, or its parts don't fit together.
     """
     experiment = loaded.build()
-    lineage = " -> ".join(parsing.shown(path) for path in loaded.files)
+    lineage = " -> ".join(recipe.shown(path) for path in loaded.files)
     audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment))
     return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}\n{audited}"
 
 
 def _audited(experiment: Experiment) -> list[str]:
     """Cost of the model, and the files that are missing for it."""
-    stages = [
-        (describing.describe(factory)["component"].split(".")[1], factory()) for factory in experiment.stages
-    ]
     try:
-        model, requested = audit.skeleton(
-            {slot: getattr(experiment, slot) for slot in BLOCKS}, duration_s=experiment.duration_s
-        )
+        blocks = {slot: getattr(experiment, slot) for slot in BLOCKS}
+        model, requested = audit.skeleton(blocks, duration_s=experiment.duration_s)
+        stages = [
+            (describing.describe(each)["component"].split(".")[1], each()) for each in experiment.stages
+        ]
         trained = [(name, stage) for name, stage in stages if stage.steps]
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
@@ -65,14 +65,7 @@ def _audited(experiment: Experiment) -> list[str]:
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """Options of a run's tracking.
-
-    Args:
-        uri: Address of the store; see `tracking.connect`.
-        experiment: MLflow experiment.
-        run_name: Name of the run there; by default the recipe's.
-        tags: Further tags; `mlflow.parentRunId` makes it the child of another run.
-        attached: Files to log with it.
+    """Options of a run's tracking, as `tracking.connect` has them, and files to log with it.
 
     Raises:
         UsageError: A file is missing.
@@ -91,8 +84,7 @@ class TrackingOptions:
 
     def place(self, output: Path) -> str:
         """Key of the store and of the parent in it: one run folder can be tracked in several."""
-        store = resolve(self.uri, output)
-        return " ".join([str(store or "none"), self.tags.get(PARENT, "")]).strip()
+        return f"{resolve(self.uri, output) or 'none'} {self.tags.get(PARENT, '')}".strip()
 
 
 def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions) -> str:
@@ -118,14 +110,9 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
             scores: Sequence[Score] = from_json(folder.scores.read_text())
         else:
             scores = _run_and_track(loaded, folder, store, options, place)
-    places = {
-        "report": folder.report,
-        "samples": folder.samples,
-        "model": folder.weights,
-        "tracking": folder.tracked(place)["where"],
-    }
-    lines = [f"{name:9}{at}" for name, at in places.items()]
-    return "\n".join([scores_document(scores).text(), *lines])
+    places = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
+    places["tracking"] = folder.tracked(place)["where"]
+    return "\n".join([scores_document(scores).text(), *(f"{name:9}{at}" for name, at in places.items())])
 
 
 def _run_and_track(
@@ -133,19 +120,18 @@ def _run_and_track(
 ) -> Sequence[Score]:
     """Run the recipe unless it is finished, and track the run."""
     name = loaded.named[0].stem
-    tracker = connect(
+
+    def log(metric: str, value: float, step: int) -> None:
+        tracker.log_metrics({metric: value}, step=step)
+
+    with connect(
         options.uri,
         folder.path.parent,
         experiment=options.experiment,
         run_name=options.run_name or name,
         tags=options.tags,
         run_id=folder.tracked(place).get("run"),
-    )
-
-    def log(metric: str, value: float, step: int) -> None:
-        tracker.log_metrics({metric: value}, step=step)
-
-    with tracker:
+    ) as tracker:
         finished = folder.finished
         if not finished:
             known = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
@@ -164,7 +150,8 @@ def _run_and_track(
             log_losses(json.loads(folder.losses.read_text()), log)
         else:
             began = time.monotonic()
-            outcome = RunSteps(loaded.build(), store, log, _print_line).run()
+            print_line = partial(print, file=sys.stderr, flush=True)
+            outcome = RunSteps(loaded.build(), store, log, print_line).run()
             folder.add(seconds=round(time.monotonic() - began, 1))
             _write(loaded, folder, outcome)
             folder.add(finished=True)
@@ -178,10 +165,6 @@ def _run_and_track(
         where = tracker.where()
     folder.add_tracked(place, where=where, whole=True)
     return scores
-
-
-def _print_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
@@ -204,7 +187,7 @@ def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOut
         curves={stage: history for stage, history in outcome.trained.histories.items() if history},
         details={
             "Recipe, whole": loaded.snapshot(),
-            "Lineage": "\n".join(parsing.shown(path) for path in loaded.files),
+            "Lineage": "\n".join(recipe.shown(path) for path in loaded.files),
             "Environment": {**facts["environment"], **_prefixed("git", facts["git"])},
         },
     )

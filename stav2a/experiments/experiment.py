@@ -132,9 +132,6 @@ class StoreEntry:
 class Keys:
     """Store keys of a recipe's parts: signatures of all that each depends on. No model is built for them.
 
-    Args:
-        experiment: The recipe's experiment.
-
     Attributes:
         dataset: The dataset.
         filters: The data filters, by key.
@@ -146,8 +143,6 @@ class Keys:
         self.experiment = experiment
         self.dataset = experiment.dataset()
         blocks = {slot: experiment.described(slot) for slot in BLOCKS}
-        stages = [(describing.describe(factory), factory()) for factory in experiment.stages]
-        stages = [(described, stage) for described, stage in stages if stage.steps]  # others have weights
         self.filters = experiment.data_filters()
 
         dataset = [experiment.described("dataset")]
@@ -167,7 +162,10 @@ class Keys:
             "trainer": trainer,
             "format": STORE_FORMAT,
         }
-        for described, stage in stages:
+        for factory in experiment.stages:
+            described, stage = describing.describe(factory), factory()
+            if not stage.steps:  # it has weights
+                continue
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
             used = {slot: blocks[slot] for slot in stage.uses}
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})

@@ -45,24 +45,20 @@ def argument_docs(entry: Entry) -> dict[str, str]:
 
 
 def contract(slot: str) -> str:
-    """What a slot promises, in one paragraph."""
+    """Promise of a slot, in one paragraph."""
     doc = inspect.getdoc(SLOTS[slot].contract) or ""
     return " ".join(doc.split("\n\n")[0].split())
 
 
-def list_slot(slot: str) -> str:
-    """A slot, its contract and its components, a line each."""
-    entries = registry.available(slot)
-    width = max((len(entry.name) for entry in entries), default=0)
-    lines = [f"{slot}: {contract(slot)}"]
-    lines += [f"  {entry.name:{width}}  {entry.summary}" for entry in entries]
-    return "\n".join(lines if entries else [*lines, "  (no component is installed)"])
-
-
 def list_all() -> str:
-    """Every slot with its components."""
-    more = "More: stav2a components SLOT, or SLOT.NAME"
-    return "\n\n".join([*(list_slot(slot) for slot in SLOTS), more])
+    """Every slot with its contract and its components, a line each."""
+    blocks = []
+    for slot in SLOTS:
+        entries = registry.available(slot)
+        width = max((len(entry.name) for entry in entries), default=0)
+        lines = [f"  {entry.name:{width}}  {entry.summary}" for entry in entries]
+        blocks.append("\n".join([f"{slot}: {contract(slot)}", *(lines or ["  (no component is installed)"])]))
+    return "\n\n".join([*blocks, "More: stav2a components SLOT, or SLOT.NAME"])
 
 
 def detail_slot(slot: str) -> str:
@@ -82,9 +78,9 @@ def explain(entry: Entry) -> str:
     blocks = [f"{entry.selector}\n\n{textwrap.indent(text.pop(''), '  ')}"]
     docs = argument_docs(entry)
     if entry.parameters:
-        lines = [
+        lines = (
             f"  {_declared(each)}\n      {docs.get(each.name, '')}" for each in entry.parameters.values()
-        ]
+        )
         blocks.append("\n".join(["Parameters:", *lines]))
     text.pop("Args", None)
     blocks += [f"{heading}:\n{textwrap.indent(body, '  ')}" for heading, body in text.items()]
@@ -94,7 +90,7 @@ def explain(entry: Entry) -> str:
 
 
 def example(entry: Entry) -> list[str]:
-    """Lines of a recipe that use the component: where it goes, and one of its parameters."""
+    """Lines of a recipe that use the component: a binding that takes it, and one of its parameters."""
     lines = [next(_uses(entry), f"... = @{entry.selector}")]
     with_default = [each for each in entry.settable.values() if each.default is not registry.REQUIRED]
     return lines + [f"{entry.selector}.{each.name} = {_default(each)}" for each in with_default[:1]]

@@ -26,11 +26,7 @@ class RunFolderError(StaV2AError):
 
 
 class RunFolder:
-    """The files of one run.
-
-    Args:
-        path: The folder.
-    """
+    """The files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -27,14 +27,7 @@ from stav2a.utils.store import Store
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """The result of training.
-
-    Args:
-        model: The trained model.
-        corpus: The clips.
-        histories: Losses of every stage, by name.
-        classifier: The trained classifier, if the recipe has one.
-    """
+    """The trained model and classifier, if the recipe has one, the clips, and the losses of every stage."""
 
     model: STAV2A
     corpus: Corpus
@@ -44,13 +37,7 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The result of a run.
-
-    Args:
-        trained: The result of training.
-        made: The generated sounds beside the real ones.
-        scores: One score a metric.
-    """
+    """The result of a run: one score a metric, of the sounds made beside the real ones."""
 
     trained: TrainingOutcome
     made: Generated
@@ -172,17 +159,17 @@ class RunSteps:
 
     def _sample(self, trained: TrainingOutcome) -> Generated:
         self.print_line("sampling the test clips")
-        corpus = trained.corpus
+        corpus, experiment = trained.corpus, self.experiment
         rows = [row for row, clip in enumerate(corpus.clips) if clip.split == "test"]
         clips = [corpus.clips[row] for row in rows]
         audio = waveforms.generate(
             trained.model,
             corpus.features()[rows],
             [clip.caption for clip in clips],
-            sampler=self.experiment.sampler(),
-            scheduler=self.experiment.scheduler(prediction_type=self.experiment.prediction_type),
-            num_inference_steps=self.experiment.num_inference_steps,
-            guidance_scale=self.experiment.guidance_scale,
-            seed=self.experiment.seed,
+            sampler=experiment.sampler(),
+            scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
+            num_inference_steps=experiment.num_inference_steps,
+            guidance_scale=experiment.guidance_scale,
+            seed=experiment.seed,
         )
         return Generated(clips, audio, corpus.audio(rows))
