@@ -104,8 +104,7 @@ def ablation(
 
 
 def _report(study: str, output: Path, tracking_uri: str | None) -> int:
-    from stav2a.experiments.ablation import study_report
-    from stav2a.experiments.ablation.study_folder import StudyFolder
+    from stav2a.experiments.ablation.study_report import StudyFolder, report
     from stav2a.experiments.tracking import open_store
     from stav2a.utils.files import check_writable
 
@@ -114,5 +113,5 @@ def _report(study: str, output: Path, tracking_uri: str | None) -> int:
     check_writable(output)
     folder = StudyFolder(output, parent.tags["study"])
     folder.path.mkdir(parents=True, exist_ok=True)
-    print(study_report.report(store, parent, folder))
+    print(report(store, parent, folder))
     return SUCCESS

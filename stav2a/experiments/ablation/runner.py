@@ -10,10 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stav2a.evaluation.scores import from_json
-from stav2a.experiments.ablation import study_report
 from stav2a.experiments.ablation.launch import Job, Start, run_all
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, duration
-from stav2a.experiments.ablation.study_folder import StudyFolder, new_record
+from stav2a.experiments.ablation.study_report import StudyFolder, new_record, report
 from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, git_state, open_store, resolve
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError
 from stav2a.utils.files import check_writable, write_json
@@ -176,13 +175,11 @@ class StudyRunner:
         """Compare, from the tracking store alone; the files are logged there too."""
         store = open_store(self.uri, self.plan.output)
         parent = store.get(parent_id)
-        report = study_report.report(store, parent, folder)
+        lines = [report(store, parent, folder), f"compare    {store.compare_url(store.children(parent_id))}"]
         with self._connect(parent_id) as tracker:
-            for path in (*(folder.table(ending) for ending in ("md", "csv", "tex")), folder.page):
-                if path.is_file():
-                    tracker.log_artifact(path)
+            for path in (*folder.tables, folder.page):
+                tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
-        lines = [report, f"compare    {store.compare_url(store.children(parent_id))}"]
         if not store.is_server:
             lines.append(f"opened by  stav2a dashboard {self.plan.study.name}")
         return "\n".join(lines)

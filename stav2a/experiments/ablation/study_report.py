@@ -1,31 +1,109 @@
-"""Report on a study: tables in four forms and a page, from the tracking store alone."""
+"""Files of a study: its record and logs, and the tables and page made from the tracking store alone."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.scores import from_json
-from stav2a.experiments.ablation.planning import counted, duration
-from stav2a.experiments.ablation.study_folder import RECORD, StudyFolder, parse_record
+from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
 from stav2a.experiments.tracking import TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
+from stav2a.recipe import describing, shown
 from stav2a.reports.comparison_tables import comparison_csv, comparison_document
 from stav2a.reports.pages import sample_clips, write_page
+from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import write_text
 
+FORMAT = 2
+RECORD = "study.json"
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
+
+
+class RecordError(StaV2AError):
+    """A record of a study that this version can't read."""
+
+
+class StudyFolder:
+    """The files of one study, in the folder of the run folders."""
+
+    def __init__(self, output: Path, name: str) -> None:
+        self.path = output / "ablations" / name
+        self.record = self.path / RECORD
+        self.page = self.path / "report.html"
+        self.logs = self.path / "logs"
+        self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
+
+    def log(self, run: PlannedRun) -> Path:
+        """Output of a run's process."""
+        return self.logs / f"{run.row.file_name}-seed{run.seed}.log"
+
+    def read(self) -> dict[str, Any]:
+        """Record of an earlier attempt; {} where there is none that can be used."""
+        try:
+            return parse_record(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def write_diff(self, run: PlannedRun, plan: StudyPlan) -> Path | None:
+        """Write the difference of a run to the row it builds on, else to the baseline, which has none."""
+        other = run.row.builds_on or plan.study.baseline
+        if other == run.row.name:
+            return None
+        (against,) = (each for each in plan.runs if each.row.name == other and each.seed == run.seed)
+        path = self.path / "diffs" / f"{run.row.file_name}-seed{run.seed}" / "diff.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        changes = describing.diff(against.described, run.described)
+        write_text(path, f"# {run.row.name}, against {other}\n{changes}\n")
+        return path
+
+
+def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
+    """Everything that a comparison needs of a study, beside the scores of its runs."""
+    study = plan.study
+    rows = [{**asdict(row), "recipes": [shown(path) for path in row.recipes]} for row in study.rows]
+    return {
+        "format": FORMAT,
+        "name": study.name,
+        "signature": plan.signature(),
+        "command": command,
+        "rows": rows,
+        "overlay": {"recipes": study.recipes, "bindings": study.bindings},
+        "seeds": study.seeds,
+        "baseline": study.baseline,
+        "metrics": list(study.metrics.items()),  # a list keeps its order
+        "published": study.published,
+        "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
+        "attempts": [],
+        "tracking": {},
+    }
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """Record of a study; one of format 1 gets the keys of format 2.
+
+    Raises:
+        RecordError: It has another format.
+    """
+    record = json.loads(text)
+    if record.get("format") == 1:
+        old = {"goes": "attempts", "over": "overlay", "parents": "tracking"}
+        return {**{old.get(key, key): value for key, value in record.items()}, "format": FORMAT}
+    if record.get("format") != FORMAT:
+        raise RecordError(
+            f"the study {record.get('name')} was written in format {record.get('format')}, "
+            f"this version reads {FORMAT}.",
+            advice="Run it again.",
+        )
+    return record
 
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """A study in the tracking store.
-
-    Args:
-        store: The tracking store.
-        parent: The study's own run.
-    """
+    """A study in the tracking store, where `parent` is the study's own run."""
 
     store: TrackingStore
     parent: TrackedRun
@@ -102,26 +180,23 @@ class StudyRecords:
 
 
 def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str:
-    """Compare a study's runs, and write the tables and the page.
-
-    Args:
-        store: Tracking store of the runs.
-        parent: The study's own run.
-        folder: Folder of the files.
+    """Compare the runs of a study's own run, and write the tables and the page.
 
     Returns:
         The table, and the paths of the files.
     """
     records = StudyRecords(store, parent)
+    study = records.study
     compared, head = records.compared(), facts(records)
     document = comparison_document(compared)
-    write_text(folder.table("md"), f"{_headed(records.study['name'], head)}\n{document.markdown()}")
-    write_text(folder.table("csv"), comparison_csv(compared))
-    write_text(folder.table("tex"), document.latex())
-    study, shown = records.study, records.shown()
+    markdown, csv, latex = folder.tables
+    write_text(markdown, f"{_headed(study['name'], head)}\n{document.markdown()}")
+    write_text(csv, comparison_csv(compared))
+    write_text(latex, document.latex())
+    runs = records.shown()
     apart = {
         f"Differences of {row}": store.text(run, "diff.txt")
-        for row, (_, run) in shown.items()
+        for row, (_, run) in runs.items()
         if "diff.txt" in store.files(run)
     }
     write_page(
@@ -131,16 +206,15 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
         facts=head,
         comparison=compared,
         clips=sample_clips(
-            {row: store.file(run, "samples") for row, (_, run) in shown.items()},
-            {row: records.scores[row, seed] for row, (seed, _) in shown.items()},
+            {row: store.file(run, "samples") for row, (_, run) in runs.items()},
+            {row: records.scores[row, seed] for row, (seed, _) in runs.items()},
             dict(study["metrics"]),
         ),
         curves=records.curves(),
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
-    endings = ", ".join(f".{ending}" for ending in ("csv", "tex"))
-    places = {"report": folder.page, "tables": f"{folder.table('md')}, {endings}"}
-    return "\n".join([document.text(), *(f"{name:11}{place}" for name, place in places.items())])
+    tables = f"{markdown}, {csv.suffix}, {latex.suffix}"
+    return f"{document.text()}\nreport     {folder.page}\ntables     {tables}"
 
 
 def facts(records: StudyRecords) -> dict[str, str]:

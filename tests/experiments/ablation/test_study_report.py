@@ -6,7 +6,7 @@ import pytest
 
 from stav2a.experiments.ablation import study
 from stav2a.experiments.ablation.planning import plan
-from stav2a.experiments.ablation.study_folder import RecordError, StudyFolder, new_record, parse_record
+from stav2a.experiments.ablation.study_report import RecordError, StudyFolder, new_record, parse_record
 from stav2a.utils.files import write_json
 
 TWO_ROWS = "tests/experiments/ablation/two_rows.gin"
