@@ -17,13 +17,7 @@ STOP_TIMEOUT_S = 60.0  # for processes that were asked to stop and have somethin
 
 @dataclass(frozen=True)
 class Job:
-    """One command.
-
-    Args:
-        title: Name for messages.
-        command: Program and arguments.
-        log: File for all that it prints. Its folder exists.
-    """
+    """One command: its name for messages, its words, and the file for all that it prints."""
 
     title: str
     command: tuple[str, ...]
@@ -37,16 +31,15 @@ class Job:
 
 
 class Process(Protocol):
-    """A job that was started."""
+    """A job that was started.
 
-    def poll(self) -> int | None:
-        """Exit code, negative for a signal; None while it runs."""
+    `poll` returns its exit code, negative for a signal, and None while it runs; `stop` asks it to end, as
+    Ctrl-C does; `kill` ends it.
+    """
 
-    def stop(self) -> None:
-        """Ask it to end, as Ctrl-C does."""
-
-    def kill(self) -> None:
-        """End it."""
+    def poll(self) -> int | None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 Start = Callable[[Job], Process]  # starts a job, without waiting for it
@@ -115,11 +108,8 @@ def _stop(processes: Sequence[Process]) -> None:
 class LocalProcess(subprocess.Popen[bytes]):
     """A job on this machine, with all processes that it starts.
 
-    It runs in a session of its own: Ctrl-C in the terminal reaches this process alone.
-
-    Args:
-        job: The job.
-        environment: Variables in addition to those of this process.
+    It runs in a session of its own: Ctrl-C in the terminal reaches this process alone. Its `environment` is
+    added to that of this process.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
@@ -143,7 +133,6 @@ class LocalProcess(subprocess.Popen[bytes]):
         self.wait()
 
 
-CLUSTERS = {"slurm": "slurm", "submitit": "local"}  # submitit's names of them
 COMMON = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
 TIMEOUT_MIN = 720  # submitit's own is 5, too short to train a row
 
@@ -162,21 +151,18 @@ def submitit_start(cluster: str, folder: Path, settings: Mapping[str, str]) -> S
     try:
         import submitit
     except ImportError:
-        raise UsageError(
-            f"--cluster {cluster} needs submitit, which is not installed: pip install 'stav2a[slurm]'"
-        ) from None
+        message = f"--cluster {cluster} needs submitit, which is not installed: pip install 'stav2a[slurm]'"
+        raise UsageError(message) from None
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTERS[cluster])
+        executor = submitit.AutoExecutor(folder=folder, cluster="slurm" if cluster == "slurm" else "local")
     except RuntimeError as error:
         message = f"--cluster {cluster}: {error}."
         raise UsageError(message, advice="Start it on a machine that has sbatch.") from None
+    parameters: dict[str, int | str] = {"timeout_min": TIMEOUT_MIN}
+    for name, value in settings.items():
+        parameters[name if name in COMMON else f"slurm_{name}"] = int(value) if value.isdigit() else value
     try:
-        executor.update_parameters(
-            **{
-                name if name in COMMON else f"slurm_{name}": int(value) if value.isdigit() else value
-                for name, value in {"timeout_min": str(TIMEOUT_MIN), **settings}.items()
-            }
-        )
+        executor.update_parameters(**parameters)
     except (AssertionError, NameError, TypeError, ValueError) as error:
         raise UsageError(f"--slurm: {error}") from None
     count = settings.get("cpus_per_task")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +54,20 @@ class PlannedRun:
         return [each for each in self.entries if not store.has(each.kind, each.key, each.name)]
 
     def may_start(self, store: Store, claimed: Container[str]) -> bool:
-        """False where it would begin by waiting for a running one.
-
-        Args:
-            store: Store of finished entries.
-            claimed: Keys of what the running ones lacked when they were started.
-        """
+        """False where it would begin by waiting for a running one, which lacked the claimed keys."""
         missing = self.missing(store)
         return not missing or missing[0].key not in claimed
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All runs of a study, row by row over the seeds, so that neighbours train different stages.
-
-    Args:
-        study: The study.
-        runs: Runs in the order in which they are started.
-        output: Folder of the run folders and the store.
-    """
+    """All runs of a study, row by row over the seeds; `output` has their folders and the store."""
 
     study: LoadedStudy
     runs: tuple[PlannedRun, ...]
     output: Path
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """Store of finished entries."""
         return Store.of(self.output)
@@ -152,11 +140,11 @@ def _check_metrics(study: LoadedStudy, reporters: Sequence[Any]) -> None:
 @contextmanager
 def _each_warning_once() -> Iterator[None]:
     """Leave out warnings that the seeds of a row repeat."""
-    seen: set[str] = set()
+    seen = Counter[str]()
 
     def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (message in seen or seen.add(message))  # type: ignore[func-returns-value]
+        seen[record.getMessage()] += 1
+        return seen[record.getMessage()] == 1
 
     logger = logging.getLogger("stav2a.recipe")
     logger.addFilter(is_new)
@@ -202,9 +190,8 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
     lines.append(f"reused:  {_listed(e for e in entries if plan.store.has(e.kind, e.key, e.name))}")
     if seconds := training_s(plan):
         at_once = f", {duration(seconds / jobs)} with {jobs} runs at a time" if jobs > 1 else ""
-        lines.append(
-            f"time:    about {duration(seconds)} of training{at_once} (steps as timed in this store)"
-        )
+        timed = f"{duration(seconds)} of training{at_once}"
+        lines.append(f"time:    about {timed} (steps as timed in this store)")
     return "\n".join(lines)
 
 

@@ -51,9 +51,6 @@ class StudyRunner:
     def run(self, start: Start) -> int:
         """Run what is missing, compare, write tables and page, and print the table.
 
-        Args:
-            start: Starts a job.
-
         Returns:
             0, or 1 where a run failed; the others are compared all the same.
         """
@@ -106,13 +103,9 @@ class StudyRunner:
         plan, names = self.plan, ("row", "seed", "signature")
         children = open_store(self.uri, plan.output).children(parent_id)
         done = {tuple(run.tags.get(name) for name in names) for run in children if run.status == "FINISHED"}
-        runs = {
-            self._job(run, folder, parent_id): run
-            for run in plan.runs
-            if (run.row.name, str(run.seed), run.signature) not in done
-        }
-        if len(runs) < len(plan.runs):
-            count = len(plan.runs) - len(runs)
+        todo = [run for run in plan.runs if (run.row.name, str(run.seed), run.signature) not in done]
+        runs = {self._job(run, folder, parent_id): run for run in todo}
+        if count := len(plan.runs) - len(runs):
             _print_line(f"{count} of {len(plan.runs)} runs are finished and tracked already")
         if not runs:
             return []
@@ -147,11 +140,9 @@ class StudyRunner:
         return list(codes.values())
 
     def _scores(self, run: PlannedRun) -> str:
-        return ", ".join(
-            f"{score.name} {score.value:.3f}"
-            for score in from_json(run.folder.scores.read_text(encoding="utf-8"))
-            if score.name in self.plan.study.metrics and score.unavailable is None
-        )
+        scores = from_json(run.folder.scores.read_text(encoding="utf-8"))
+        shown = [s for s in scores if s.name in self.plan.study.metrics and s.unavailable is None]
+        return ", ".join(f"{score.name} {score.value:.3f}" for score in shown)
 
     def _job(self, run: PlannedRun, folder: StudyFolder, parent_id: str) -> Job:
         study = self.plan.study
@@ -186,11 +177,7 @@ class StudyRunner:
 
 
 def set_aside(plan: StudyPlan) -> Path:
-    """Move away everything that the plan's runs would reuse.
-
-    Returns:
-        The folder where it lies now.
-    """
+    """Move away everything that the plan's runs would reuse, into the folder that is returned."""
     aside = plan.output / "set-aside" / f"{plan.study.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     aside.mkdir(parents=True)
     entries = {(each.kind, each.key, each.name) for run in plan.runs for each in run.entries}

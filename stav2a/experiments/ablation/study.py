@@ -39,14 +39,7 @@ class Study:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One row of a study.
-
-    Args:
-        name: Name in the table.
-        recipes: Files, laid over one another.
-        bindings: Bindings laid over them.
-        builds_on: Row whose recipe this one extends, if there is one.
-    """
+    """One row of a study: recipes and bindings laid over one another, and the row it builds on, if any."""
 
     name: str
     recipes: tuple[Path, ...]
@@ -61,18 +54,12 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study, read and checked, with what is laid over all of its rows.
+    """A study, read and checked, with the recipes and bindings that are laid over all of its rows.
 
     Args:
         name: Name of the file without its ending.
-        rows: Rows in the order of the table.
-        baseline: Name of the baseline's row.
-        metrics: Direction by metric.
-        seeds: Seeds; at least one.
         published: Published figures by row and metric.
         places: Places of the study's settings, for errors that are found later.
-        recipes: Recipes laid over every row, such as a scale.
-        bindings: Bindings laid over these.
         trust: True lets recipes import any module.
     """
 
@@ -172,13 +159,12 @@ def _rows(study: Study, folder: Path, place: Place, *, trust: bool) -> tuple[Stu
                 raise StudyError(message, place.of(name), "Let them differ in a letter or a digit.")
         rows.append(row)
     bare = {row.recipes[0]: row.name for row in rows if len(row.recipes) == 1 and not row.bindings}
-    return tuple(replace(row, builds_on=_builds_on(row, bare)) for row in rows)
-
-
-def _builds_on(row: StudyRow, bare: Mapping[Path, str]) -> str | None:
-    """Row of a bare recipe that comes last among the files which the row's recipe includes."""
-    names = [bare.get(path, row.name) for path in parsing.lineage(row.recipes[0])]
-    return next((name for name in reversed(names) if name != row.name), None)
+    for number, row in enumerate(rows):  # it builds on the last bare recipe among the files that it includes
+        others = [
+            bare[path] for path in parsing.lineage(row.recipes[0]) if bare.get(path, row.name) != row.name
+        ]
+        rows[number] = replace(row, builds_on=others[-1] if others else None)
+    return tuple(rows)
 
 
 def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust: bool) -> StudyRow:

@@ -93,11 +93,8 @@ def parse_record(text: str) -> dict[str, Any]:
         old = {"goes": "attempts", "over": "overlay", "parents": "tracking"}
         return {**{old.get(key, key): value for key, value in record.items()}, "format": FORMAT}
     if record.get("format") != FORMAT:
-        raise RecordError(
-            f"the study {record.get('name')} was written in format {record.get('format')}, "
-            f"this version reads {FORMAT}.",
-            advice="Run it again.",
-        )
+        found = f"the study {record.get('name')} was written in format {record.get('format')}"
+        raise RecordError(f"{found}, this version reads {FORMAT}.", advice="Run it again.")
     return record
 
 
@@ -152,15 +149,6 @@ class StudyRecords:
             found.setdefault(row, (seed, run))
         return {row["name"]: found[row["name"]] for row in self.study["rows"] if row["name"] in found}
 
-    def curves(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
-        """Losses by their name, and by row, of the runs shown."""
-        found: dict[str, dict[str, list[tuple[int, float]]]] = {}
-        for row, (_, run) in self.shown().items():
-            for name in run.metrics:
-                if "/" in name:  # stage/loss; scores have none
-                    found.setdefault(name, {})[row] = self.store.history(run, name)
-        return found
-
     @cached_property
     def _newest(self) -> dict[tuple[str, int], TrackedRun]:
         """Best run of every row and seed: finished before unfinished, then the newest."""
@@ -174,7 +162,6 @@ class StudyRecords:
         return found
 
     def _reason(self, key: tuple[str, int]) -> str:
-        """Reason why a row and seed has no scores."""
         run = self._newest.get(key)
         return "it was not run" if run is None else REASONS.get(run.status, run.status)
 
@@ -194,6 +181,11 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
     write_text(csv, comparison_csv(compared))
     write_text(latex, document.latex())
     runs = records.shown()
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row, (_, run) in runs.items():
+        for name in run.metrics:
+            if "/" in name:  # stage/loss; scores have none
+                curves.setdefault(name, {})[row] = store.history(run, name)
     apart = {
         f"Differences of {row}": store.text(run, "diff.txt")
         for row, (_, run) in runs.items()
@@ -210,7 +202,7 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
             {row: records.scores[row, seed] for row, (seed, _) in runs.items()},
             dict(study["metrics"]),
         ),
-        curves=records.curves(),
+        curves=curves,
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
     tables = f"{markdown}, {csv.suffix}, {latex.suffix}"
@@ -222,9 +214,8 @@ def facts(records: StudyRecords) -> dict[str, str]:
     study = records.study
     count = f"{counted(len(study['rows']), 'row')} × {counted(len(study['seeds']), 'seed')}"
     environment, git = study.get("environment", {}), study.get("git", {})
-    named = {
-        name: value for name, value in environment.items() if name not in ("platform", "cpu_count", "gpu")
-    }
+    machine = ("platform", "cpu_count", "gpu")
+    named = {name: value for name, value in environment.items() if name not in machine}
     if "commit" in git:
         named["commit"] = git["commit"][:10] + (" with changes" if git.get("dirty") == "yes" else "")
     device = environment.get("gpu") or f"{environment.get('cpu_count', '?')} CPU cores"
@@ -245,15 +236,13 @@ def _took(study: Mapping[str, Any]) -> str:
     started = sum(attempt["runs"] for attempt in attempts)
     if not started:
         return ""
-    parts = [
-        duration(sum(attempt["seconds"] for attempt in attempts)),
-        f"for {counted(started, 'run')}, {attempts[-1]['jobs']} at a time",
-    ]
+    took = duration(sum(attempt["seconds"] for attempt in attempts))
+    took += f" for {counted(started, 'run')}, {attempts[-1]['jobs']} at a time"
     if len(attempts) > 1:
-        parts.append(f"in {len(attempts)} attempts")
+        took += f" in {len(attempts)} attempts"
     if started < len(study["runs"]):
-        parts.append("(the others were there, or were made in an attempt that was stopped)")
-    return " ".join(parts)
+        took += " (the others were there, or were made in an attempt that was stopped)"
+    return took
 
 
 def _headed(name: str, found: Mapping[str, str]) -> str:
