@@ -171,14 +171,10 @@ def expect(slot: str, factory: Factory) -> Factory:
         RegistryError: It is a component of another slot, or no factory at all.
     """
     entry = entry_of(factory)
-    if entry is not None and entry.slot == slot:
+    unregistered = entry is None and callable(factory) and entry_of(type(factory)) is None
+    if unregistered or (entry is not None and entry.slot == slot):
         return factory
-    if entry is not None:
-        given = entry.selector
-    elif not callable(factory) or entry_of(type(factory)) is not None:
-        given = f"{factory!r}, which is no factory"
-    else:
-        return factory
+    given = entry.selector if entry else f"{factory!r}, which is no factory"
     raise RegistryError(f"{slot} was given {given}.", advice=advise(slot))
 
 
@@ -276,7 +272,8 @@ def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
         yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
     if gin.config_is_locked():
         yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
-    if not _has_own_docstring(entry.factory):
+    doc = vars(entry.factory).get("__doc__") if inspect.isclass(entry.factory) else entry.factory.__doc__
+    if not (doc or "").strip() or str(doc).startswith(f"{entry.factory.__name__}("):  # as dataclass makes it
         yield "has no docstring of its own. Describe it, its Args and its Shapes."
     for argument in _arguments(entry.factory).values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
@@ -287,12 +284,6 @@ def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
         yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
     if inspect.isclass(entry.factory):
         yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
-
-
-def _has_own_docstring(factory: Callable[..., Any]) -> bool:
-    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
-    made_by_dataclass = doc.startswith(f"{factory.__name__}(")
-    return bool(doc.strip()) and not made_by_dataclass
 
 
 def _contract_faults(component: type, contract: type) -> Iterator[str]:

@@ -83,7 +83,8 @@ def generate(
             if exit_code(error) is None:
                 raise
             failed += 1
-            print(f"error: {_on_one_line(video, error)}", file=sys.stderr)
+            text = " ".join(str(error).split())
+            print(f"error: {text if text.startswith(f'{video}: ') else f'{video}: {text}'}", file=sys.stderr)
     print(f"{len(videos) - failed} of {len(videos)} videos have their sound, in {output}", file=sys.stderr)
     return FAILURE if failed else SUCCESS
 
@@ -121,9 +122,3 @@ def _check_names(videos: Sequence[Path], output: Path) -> None:
             raise UsageError(
                 f"{target} is one of the videos and would be written over. Choose another --output."
             )
-
-
-def _on_one_line(video: Path, error: Exception) -> str:
-    """The error's text on one line that begins with the file's name."""
-    text = " ".join(str(error).split())
-    return text if text.startswith(f"{video}: ") else f"{video}: {text}"

@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -87,11 +87,18 @@ def prepare(
         raise UsageError("--run brings its own recipe. Leave out --gin and --bind, or --run.")
     if export and export[0] != "webdataset":
         raise UsageError(f"--export {export[0]}: expected webdataset, then a folder.")
-    from stav2a.preparation import preparing  # not above: help comes at once
+    from stav2a import recipe  # not above: help comes at once
+    from stav2a.experiments import run_folder
+    from stav2a.experiments.experiment import Experiment
+    from stav2a.preparation import preparing
     from stav2a.preparation.parts import build_parts
     from stav2a.preparation.plan import PreparationRequest
 
-    experiment, model = _recipe(gin, bind, run, trust_recipe)
+    if run:
+        experiment, model = run_folder.load(run, trust=trust_recipe)
+    else:
+        loaded = recipe.load(gin or [RECIPE], bind, trust=trust_recipe, root=Experiment)
+        experiment, model = loaded.build(), None
     lines = preparing.prepare(
         PreparationRequest(manifest, videos, output, captions, split, validation, shard_clips),
         build_parts(experiment, without, model),
@@ -106,15 +113,3 @@ def prepare(
         lines.append(f"export   {export[1]}")
     print("\n".join(lines))
     return SUCCESS
-
-
-def _recipe(gin: list[str], bind: list[str], run: Path | None, trust: bool) -> tuple[Any, Any]:
-    """The experiment, and the model of a finished run, if one is named."""
-    if run:
-        from stav2a.experiments.run_folder import load
-
-        return load(run, trust=trust)
-    from stav2a import recipe
-    from stav2a.experiments.experiment import Experiment
-
-    return recipe.load(gin or [RECIPE], bind, trust=trust, root=Experiment).build(), None

@@ -109,19 +109,12 @@ class Experiment:
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """Entry of the store that a run takes from there, or makes and leaves there.
-
-    Args:
-        kind: Kind of the entry: clips, filter, stage, features, latents, classifier, flows.
-        key: Signature of all that it depends on.
-        name: Name among the entries of its kind, where there are several: the stage's.
-        steps: Optimizer steps; 0 where nothing is trained.
-    """
+    """Entry of the store that a run takes from there, or makes and leaves there; see `Store`."""
 
     kind: str
     key: str
     name: str = ""
-    steps: int = 0
+    steps: int = 0  # of the optimizer, where something is trained
 
     @property
     def title(self) -> str:

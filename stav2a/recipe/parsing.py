@@ -115,20 +115,12 @@ class WrittenBinding:
 
 @dataclass
 class ParsedFiles:
-    """Contents of recipes in the order read.
+    """Contents of recipes in the order read."""
 
-    Attributes:
-        named: Files asked for.
-        opened: Files begun and not yet read to their end.
-        files: Files read to their end, those asked for and those that they include.
-        written: Bindings and definitions of macros.
-        imports: Modules that the files import.
-    """
-
-    named: list[Path] = field(default_factory=list)
-    opened: list[Path] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    written: list[WrittenBinding] = field(default_factory=list)
+    named: list[Path] = field(default_factory=list)  # asked for
+    opened: list[Path] = field(default_factory=list)  # begun and not yet read to their end
+    files: list[Path] = field(default_factory=list)  # read to their end, included ones too
+    written: list[WrittenBinding] = field(default_factory=list)  # and definitions of macros
     imports: list[str] = field(default_factory=list)
 
 

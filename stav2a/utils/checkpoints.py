@@ -81,13 +81,7 @@ def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:
 
 @dataclass(frozen=True)
 class RequestedWeights:
-    """Weights that a component requested inside `no_weights`.
-
-    Args:
-        parameter: The recipe's name of their folder.
-        folder: The folder as the recipe has it.
-        fault: The reason why they can't be loaded here; None where they can.
-    """
+    """Weights that a component requested inside `no_weights`, and the reason, if any, why they can't load."""
 
     parameter: str
     folder: str

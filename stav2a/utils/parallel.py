@@ -24,7 +24,6 @@ def parallel(
     *,
     workers: int | None = None,
     description: str,
-    progress: bool = True,
     fewest: int = 16,
 ) -> Iterator[Result]:
     """`map` in order. The results do not depend on the number of workers.
@@ -36,11 +35,10 @@ def parallel(
         items: Picklable items.
         workers: Number of processes; by default one a core. 1 stays in this process.
         description: Text beside the progress bar.
-        progress: Show the bar.
         fewest: Number of items from which processes are worth their start; fewer stay in this process.
     """
     workers = min(workers or os.cpu_count() or 1, len(items))
-    with tqdm(total=len(items), desc=description, unit="clip", disable=None if progress else True) as bar:
+    with tqdm(total=len(items), desc=description, unit="clip", disable=None) as bar:
         if workers <= 1 or len(items) < fewest:
             for item in items:
                 yield function(item)
@@ -64,9 +62,7 @@ def process_pool(
 ) -> Iterator[Callable[..., Future[list[Result]]]]:
     """Worker processes that use one thread each, leave Ctrl-C to this process, and end with it.
 
-    Args:
-        workers: Number of processes.
-        function: Picklable function of one item, sent once to each process.
+    Each gets the picklable function of one item once.
 
     Returns:
         A function that sends items to one of the processes, and returns the future of their results.

@@ -87,10 +87,8 @@ def check_torch(version: str) -> None:
     """
     found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if found < OLDEST_TORCH:
-        raise ConvertError(
-            f"torch {version} can be made to run code by a checkpoint file, even with weights_only=True.",
-            advice="Install torch 2.10 or newer.",
-        )
+        risk = "can be made to run code by a checkpoint file, even with weights_only=True."
+        raise ConvertError(f"torch {version} {risk}", advice="Install torch 2.10 or newer.")
 
 
 def _load(path: Path, sha256: str) -> Any:
@@ -103,15 +101,11 @@ def _load(path: Path, sha256: str) -> Any:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))  # torch has no field for it
         if foreign:
-            raise ConvertError(
-                f"{path} holds Python objects besides tensors ({foreign[1]}), which could run code, so it "
-                "was not loaded.",
-                advice="Save its state dict alone, on a machine where you trust the file.",
-            ) from None
-        raise ConvertError(
-            f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file.",
-            advice=f"Download it again; its sha256 is {sha256}.",
-        ) from None
+            objects = f"Python objects besides tensors ({foreign[1]}), which could run code"
+            advice = "Save its state dict alone, on a machine where you trust the file."
+            raise ConvertError(f"{path} holds {objects}, so it was not loaded.", advice=advice) from None
+        message = f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file."
+        raise ConvertError(message, advice=f"Download it again; its sha256 is {sha256}.") from None
 
 
 def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:

@@ -90,11 +90,7 @@ def test_two_workers_against_one(benchmark, path):
     clips = [path] * 128  # so many that starting the workers does not count
 
     def arm(workers: int) -> Callable[[], None]:
-        return lambda: [
-            *parallel(
-                all_but_flow_and_encoder, clips, workers=workers, description="preparing", progress=False
-            )
-        ]
+        return lambda: [*parallel(all_but_flow_and_encoder, clips, workers=workers, description="preparing")]
 
     compare(benchmark, {"two workers": arm(2), "one worker": arm(1)}, rounds=1)
 

@@ -167,4 +167,4 @@ def test_impossible_settings_are_refused():
 
 def test_a_failing_worker_stops_the_rest():
     with pytest.raises(ValueError, match="invalid literal"):
-        list(parallel(int, ["1"] * 40 + ["x"] * 40, workers=2, description="numbers", progress=False))
+        list(parallel(int, ["1"] * 40 + ["x"] * 40, workers=2, description="numbers"))

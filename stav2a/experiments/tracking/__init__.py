@@ -56,6 +56,6 @@ def connect(
 
 
 __all__ = [
-    "AddressError", "TrackedRun", "MlflowTracker", "PARENT", "Tracker", "TrackingError", "TrackingStore",
+    "AddressError", "TrackedRun", "PARENT", "Tracker", "TrackingError", "TrackingStore",
     "connect", "environment", "git_state", "open_store", "resolve",
 ]  # fmt: skip

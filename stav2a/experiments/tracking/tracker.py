@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from stav2a.experiments.tracking.tracking_store import TrackingError, TrackingStore
@@ -67,9 +66,7 @@ class Tracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, TrackingError):
             killed = isinstance(error, KeyboardInterrupt)
             self.finish("FINISHED" if error is None else "KILLED" if killed else "FAILED")
@@ -129,9 +126,8 @@ class MlflowTracker(Tracker):
         if self._failure:
             raise self._failure
         metric, now_ms = self._mlflow.entities.Metric, int(time.time() * 1000)
-        self._metrics.extend(
-            metric(_key(name), float(value), now_ms, int(step)) for name, value in metrics.items()
-        )
+        for name, value in metrics.items():
+            self._metrics.append(metric(_key(name), float(value), now_ms, int(step)))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         if not Path(path).is_file():
@@ -188,10 +184,8 @@ class MlflowTracker(Tracker):
         try:
             self._open(experiment, run_name, tags, run_id)
         except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
-            problem = (
-                f"MLflow can't use it: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
-            )
-            self._failure = self.store.error(problem, "Repair it, or choose another.")
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self._failure = self.store.error(f"MLflow can't use it: {first}", "Repair it, or choose another.")
             self._failure.__cause__ = error
             return
         finally:
@@ -272,7 +266,5 @@ def _key(name: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
     note = f" … (cut, {len(text)} characters)"
-    return text[: limit - len(note)] + note
+    return text if len(text) <= limit else text[: limit - len(note)] + note

@@ -50,13 +50,9 @@ class TrackedRun:
     """A run in a tracking store.
 
     Attributes:
-        run_id: Identifier of the run.
-        experiment_id: Identifier of its experiment.
-        name: Name of the run.
         status: FINISHED, RUNNING, FAILED or KILLED.
         started_s: Time of its start, in seconds since 1970.
         tags: Tags by name, without MLflow's own.
-        params: Settings by name.
         metrics: Value of each metric at its highest step.
     """
 
@@ -153,10 +149,11 @@ class TrackingStore:
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
         """Runs with all these tags, newest first."""
-        wanted = " and ".join(f"tags.`{name}` = {_quoted(value)}" for name, value in tags.items())
+        marks = {name: '"' if "'" in value else "'" for name, value in tags.items()}  # there are no escapes
+        wanted = [f"tags.`{name}` = {marks[name]}{value}{marks[name]}" for name, value in tags.items()]
         experiments = [each.experiment_id for each in self.client.search_experiments()]
-        order = ["attributes.start_time DESC"]
-        found = self.client.search_runs(experiments, wanted, max_results=MOST_RUNS, order_by=order)
+        options = {"max_results": MOST_RUNS, "order_by": ["attributes.start_time DESC"]}
+        found = self.client.search_runs(experiments, " and ".join(wanted), **options)
         return [TrackedRun(run) for run in found]
 
     def children(self, run_id: str) -> list[TrackedRun]:
@@ -186,10 +183,8 @@ class TrackingStore:
         if len(name) == 32:  # an identifier
             return self.get(name)
         known = ", ".join(sorted({run.tags["study"] for run in self.runs({"kind": "study"})}))
-        raise self.error(
-            f"it holds no study {name!r}, but {known or 'none at all'}.",
-            "Name another, or run it: stav2a ablation --gin FILE.",
-        )
+        problem = f"it holds no study {name!r}, but {known or 'none at all'}."
+        raise self.error(problem, "Name another, or run it: stav2a ablation --gin FILE.")
 
     def history(self, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
         """Values of a metric over the steps; empty where the run has none."""
@@ -213,10 +208,9 @@ class TrackingStore:
                 run_id=run.run_id, artifact_path=path, tracking_uri=self.uri, dst_path=str(folder)
             )
         except Exception as error:  # the stores of artifacts raise errors of all kinds
-            raise self.error(
-                f"the file {path} of the run {run.name} ({run.run_id}) can't be read.",
-                "Run it again with --again, or see whether its artifacts have moved.",
-            ) from error
+            problem = f"the file {path} of the run {run.name} ({run.run_id}) can't be read."
+            advice = "Run it again with --again, or see whether its artifacts have moved."
+            raise self.error(problem, advice) from error
         return Path(found)
 
     def text(self, run: TrackedRun, path: str) -> str:
@@ -224,12 +218,7 @@ class TrackingStore:
         return self.file(run, path).read_text(encoding="utf-8")
 
     def compare_url(self, runs: Sequence[TrackedRun], base: str | None = None) -> str:
-        """Address of MLflow's page that compares runs, the oldest first.
-
-        Args:
-            runs: Runs to compare.
-            base: Address of MLflow's pages on this machine; a server has its own.
-        """
+        """Address of MLflow's page that compares runs, the oldest first; `base` is used without a server."""
         runs = sorted(runs, key=lambda run: run.started_s)
         base = str(self) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
@@ -283,9 +272,8 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     """
     store = resolve(uri, root)
     if store is None:
-        raise TrackingError(
-            "--tracking-uri none tracks nothing, so there is nothing to read.", advice="Name a store."
-        )
+        message = "--tracking-uri none tracks nothing, so there is nothing to read."
+        raise TrackingError(message, advice="Name a store.")
     if store.database is not None and not store.database.exists():
         raise store.error("there is no such file yet.", "Track a run first, or name another --output.")
     store.check()
@@ -306,7 +294,6 @@ def _check_spelling(given: TrackingStore) -> None:
 
 
 def _advice(uri: str, scheme: str) -> str:
-    has_slashes = "://" in uri
     if scheme == "sqlite":
         return "Name the file after three slashes, four for an absolute path: sqlite:////data/mlflow.db."
     if scheme in SCHEMES:
@@ -316,9 +303,9 @@ def _advice(uri: str, scheme: str) -> str:
         return f"Did you mean {close[0]}:?"
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
         return f"Did you mean http://{uri}?"
-    if uri.endswith((".db", ".sqlite")) and not has_slashes:
+    if uri.endswith((".db", ".sqlite")) and "://" not in uri:
         return f"Did you mean sqlite:///{uri}?"
-    if scheme == "file" or (uri and not has_slashes):
+    if scheme == "file" or (uri and "://" not in uri):
         folder = uri.removeprefix("file:").removeprefix("//").rstrip("/")
         return f"MLflow no longer keeps runs in plain folders. Write sqlite:///{folder}/mlflow.db."
     return "See docs/tracking.md."
@@ -366,8 +353,3 @@ def _check_host(store: TrackingStore) -> None:
         problem = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
         message = f"nothing answers at {host}:{port} ({problem})."
         raise store.error(message, "Start the server, or correct the address.") from error
-
-
-def _quoted(text: str) -> str:
-    mark = '"' if "'" in text else "'"  # MLflow's filters have no escapes
-    return f"{mark}{text}{mark}"
