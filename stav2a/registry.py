@@ -200,10 +200,9 @@ def load() -> None:
             entry_point.load()
         except Exception as error:
             package = entry_point.dist.name if entry_point.dist else "an unknown package"
-            raise RegistryError(
-                f"The plugin {entry_point.name!r} ({entry_point.value}) of {package} can't be imported: "
-                f"{type(error).__name__}: {error}\n  Repair {package} or uninstall it."
-            ) from error
+            plugin = f"The plugin {entry_point.name!r} ({entry_point.value}) of {package}"
+            fault = f"{type(error).__name__}: {error}\n  Repair {package} or uninstall it."
+            raise RegistryError(f"{plugin} can't be imported: {fault}") from error
 
 
 def plugins() -> Iterable[metadata.EntryPoint]:
@@ -272,18 +271,19 @@ def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
         yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
     if gin.config_is_locked():
         yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
-    doc = vars(entry.factory).get("__doc__") if inspect.isclass(entry.factory) else entry.factory.__doc__
-    if not (doc or "").strip() or str(doc).startswith(f"{entry.factory.__name__}("):  # as dataclass makes it
+    factory = entry.factory
+    doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
+    if not doc.strip() or doc.startswith(f"{factory.__name__}("):  # as dataclass makes it
         yield "has no docstring of its own. Describe it, its Args and its Shapes."
-    for argument in _arguments(entry.factory).values():
+    for argument in _arguments(factory).values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             stars = "*" if argument.kind is argument.VAR_POSITIONAL else "**"
             yield f"takes {stars}{argument.name}, which lets typos through. Name every argument."
     missing = [name for name in SLOTS[entry.slot].wired if name not in entry.parameters]
     if missing:
         yield f"lacks the arguments that the assembly supplies. Add: {', '.join(missing)}."
-    if inspect.isclass(entry.factory):
-        yield from _contract_faults(entry.factory, SLOTS[entry.slot].contract)
+    if inspect.isclass(factory):
+        yield from _contract_faults(factory, SLOTS[entry.slot].contract)
 
 
 def _contract_faults(component: type, contract: type) -> Iterator[str]:

@@ -121,10 +121,9 @@ def _systems(given: Sequence[tuple[str, str]]) -> dict[str, Path]:
         raise UsageError("two systems have one name. Give each a name of its own.")
     for name in systems:
         if name in RESERVED or not re.fullmatch(r"[\w .+&-]+", name):
-            raise UsageError(
-                f"a system is named {name!r}. Take letters, digits, spaces and any of . + & - _ for it, and "
-                f"neither {' nor '.join(RESERVED)}."
-            )
+            allowed = "letters, digits, spaces and any of . + & - _ for it"
+            advice = f"Take {allowed}, and neither {' nor '.join(RESERVED)}."
+            raise UsageError(f"a system is named {name!r}.", advice=advice)
     return systems
 
 

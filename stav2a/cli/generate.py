@@ -111,14 +111,11 @@ def _check_names(videos: Sequence[Path], output: Path) -> None:
     known: dict[str, Path] = {}
     for video in videos:
         if video.stem in known:
-            raise UsageError(
-                f"{known[video.stem]} and {video} would both become {_targets(video, output)[0]}. "
-                "Rename one, or give them in two calls with two --output folders."
-            )
+            both = f"{known[video.stem]} and {video} would both become {_targets(video, output)[0]}."
+            raise UsageError(both, advice="Rename one, or give them in two calls with two --output folders.")
         known[video.stem] = video
     inputs = {os.path.realpath(video) for video in videos}
     for target in (target for video in videos for target in _targets(video, output)):
         if os.path.realpath(target) in inputs:
-            raise UsageError(
-                f"{target} is one of the videos and would be written over. Choose another --output."
-            )
+            message = f"{target} is one of the videos and would be written over."
+            raise UsageError(message, advice="Choose another --output.")

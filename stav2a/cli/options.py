@@ -92,13 +92,9 @@ def _one_by_one(words: Sequence[str]) -> Iterator[str]:
 
 
 def register(app: typer.Typer, name: str, function: Callable[..., int], examples: str) -> None:
-    """Add a command to the program.
+    """Add a command to the program, with the examples as written below its help.
 
-    Args:
-        app: The program.
-        name: Command name.
-        function: Its docstring is the help, its annotated parameters are the arguments; returns an exit code.
-        examples: Printed below the help as written.
+    The function's docstring is the help, its annotated parameters are the arguments; it returns an exit code.
     """
     paragraphs = "\n\n".join(f"\b\n{part}" for part in f"examples:\n{examples}".strip("\n").split("\n\n"))
     app.command(name, cls=Command, epilog=paragraphs)(guarded(function))

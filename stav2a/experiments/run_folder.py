@@ -62,16 +62,14 @@ class RunFolder:
         try:
             facts = json.loads(self.facts_file.read_text())
         except (OSError, ValueError):
-            raise RunFolderError(
-                f"{self.path} is not a run folder: it has no readable run.json.",
-                advice="Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d.",
-            ) from None
+            message = f"{self.path} is not a run folder: it has no readable run.json."
+            advice = "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
+            raise RunFolderError(message, advice=advice) from None
         found = facts.get("format") if isinstance(facts, dict) else None
         if found != FORMAT:
-            raise RunFolderError(
-                f"{self.path} was written in format {found}, this version reads {FORMAT}.",
-                advice=f"Run its recipe again: python -m stav2a.run --gin {self.snapshot}",
-            )
+            message = f"{self.path} was written in format {found}, this version reads {FORMAT}."
+            advice = f"Run its recipe again: python -m stav2a.run --gin {self.snapshot}"
+            raise RunFolderError(message, advice=advice)
         return facts
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
@@ -85,10 +83,9 @@ class RunFolder:
         if self.begun:
             found = self.facts()
             if found["signature"] != signature:
+                other = f"another configuration ({found['signature'][:8]}, this one is {signature[:8]})"
                 raise RunFolderError(
-                    f"{self.path} holds a run of another configuration "
-                    f"({found['signature'][:8]}, this one is {signature[:8]}).",
-                    advice="Choose another --output.",
+                    f"{self.path} holds a run of {other}.", advice="Choose another --output."
                 )
             facts = {**found, **facts}
         write_text(self.snapshot, snapshot)
@@ -123,10 +120,8 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     facts = folder.facts()
     for file in (folder.snapshot, folder.weights):
         if not file.is_file():
-            raise RunFolderError(
-                f"{run} holds no finished run: {file.name} is missing.",
-                advice="Give the `stav2a run` command that began it again; it continues where it stopped.",
-            )
+            advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
+            raise RunFolderError(f"{run} holds no finished run: {file.name} is missing.", advice=advice)
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("signature"):
         logger.warning(

@@ -39,7 +39,7 @@ def as_root(name: str) -> Callable[[type[Root]], type[Root]]:
 
 @dataclass(frozen=True)
 class Recipe(Generic[Root]):
-    """A loaded recipe.
+    """A loaded recipe, which binds the parameters of its root.
 
     Args:
         named: Files asked for.
@@ -47,7 +47,6 @@ class Recipe(Generic[Root]):
         written: Every binding in the order read, also those that a later one replaces.
         bindings: Binding in force for each complete name.
         imports: Modules that the files import.
-        root: Class whose parameters the recipe binds.
     """
 
     named: tuple[Path, ...]

@@ -58,11 +58,9 @@ def check(written: Sequence[WrittenBinding], root: Entry) -> list[Binding]:
 
 def _bind(each: WrittenBinding, root: Entry, macros: Mapping[str, WrittenBinding], used: set[str]) -> Binding:
     if each.scope:
-        raise RecipeError(
-            f"'{each.scope}/{each.selector}' has a scope, which recipes here don't have.",
-            each.place,
-            f"Write {each.selector}.{each.parameter}; for a second variant register a second component.",
-        )
+        message = f"'{each.scope}/{each.selector}' has a scope, which recipes here don't have."
+        advice = f"Write {each.selector}.{each.parameter}; for a second variant register a second component."
+        raise RecipeError(message, each.place, advice)
     entry = root if each.selector == root.name else _component(each, root)
     _check_parameter(entry, each)
     value = _resolve(each.value, macros, used, each.place)
@@ -107,17 +105,12 @@ def _find(selector: str, root: Entry, place: Place) -> Entry:
 def _check_parameter(entry: Entry, each: WrittenBinding) -> None:
     parameter = entry.parameters.get(each.parameter)
     if parameter is None:
-        raise RecipeError(
-            f"Configurable '{entry.selector}' doesn't have a parameter named '{each.parameter}'.",
-            each.place,
-            did_you_mean(each.parameter, entry.settable),
-        )
+        message = f"Configurable '{entry.selector}' doesn't have a parameter named '{each.parameter}'."
+        raise RecipeError(message, each.place, did_you_mean(each.parameter, entry.settable))
     if parameter.wired:
-        raise RecipeError(
-            f"'{entry.selector}.{each.parameter}' is not for a recipe to set.",
-            each.place,
-            "It is supplied from the neighbouring components. Leave the line out.",
-        )
+        message = f"'{entry.selector}.{each.parameter}' is not for a recipe to set."
+        advice = "It is supplied from the neighbouring components. Leave the line out."
+        raise RecipeError(message, each.place, advice)
 
 
 def _resolve(

@@ -214,11 +214,8 @@ def _read_text(parsed: ParsedFiles, text: str, path: Path | None, *, trust: bool
 def _import(module: str, place: Place, *, trust: bool) -> None:
     offered = {entry_point.module for entry_point in registry.plugins()}
     if not trust and module != "stav2a" and not module.startswith("stav2a.") and module not in offered:
-        raise RecipeError(
-            f"`import {module}` would run code of that module.",
-            place,
-            "Allow it with --trust-recipe if you know the recipe, or offer the module as a plugin.",
-        )
+        advice = "Allow it with --trust-recipe if you know the recipe, or offer the module as a plugin."
+        raise RecipeError(f"`import {module}` would run code of that module.", place, advice)
     try:
         importlib.import_module(module)
     except Exception as error:

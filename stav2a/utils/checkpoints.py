@@ -44,19 +44,15 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
         what = f"{parameter} = {folder!r}"
         file = next((each for name in NAMES if (each := Path(folder) / name).is_file()), None)
         if file is None:
-            raise CheckpointError(
-                f"{what}: no weights there.",
-                advice=f"Expected {' or '.join(NAMES)} in that folder. "
-                "Put the converted public checkpoint there, or bind None to train from nothing.",
-            )
+            advice = "Put the converted public checkpoint there, or bind None to train from nothing."
+            expected = f"Expected {' or '.join(NAMES)} in that folder."
+            raise CheckpointError(f"{what}: no weights there.", advice=f"{expected} {advice}")
         try:
             with safe_open(file, framework="pt") as saved:
                 shapes = {name: saved.get_slice(name).get_shape() for name in saved.keys()}
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{what}: {file.name} can't be read ({error}).",
-                advice="It is cut off or damaged: make it again.",
-            ) from None
+            message = f"{what}: {file.name} can't be read ({error})."
+            raise CheckpointError(message, advice="It is cut off or damaged: make it again.") from None
         _check(shapes, state(module, without=without), f"{what}: {file.name}")
         return file
 
@@ -65,12 +61,9 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
 
 
 def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:
-    """Put tensors into a module, all of them and no others.
+    """Put tensors, by the module's own names, into a module; all of them and no others.
 
-    Args:
-        module: Module of the sizes of the weights.
-        tensors: Tensors by the module's own names.
-        what: The weights as messages name them.
+    Messages name them as `what`.
 
     Raises:
         CheckpointError: Keys that are missing, unknown or of another shape.
@@ -157,12 +150,9 @@ def holder(module: Any) -> Any:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
-    """Write a safetensors file. Tensors that share memory are copied, one for each name; no others are.
+    """Write a safetensors file of tensors by name, on any device, and of facts for its metadata.
 
-    Args:
-        path: The file.
-        tensors: Tensors by name, on any device.
-        facts: Entries of the file's metadata.
+    Tensors that share memory are copied, one for each name; no others are.
     """
     seen: set[int] = set()
     apart = {}

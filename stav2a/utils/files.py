@@ -78,9 +78,8 @@ def check_writable(output: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UsageError(
-            f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
-        ) from None
+        message = f"--output {output} can't be written ({error.strerror})."
+        raise UsageError(message, advice="Choose a folder of your own.") from None
 
 
 @contextlib.contextmanager

@@ -57,11 +57,7 @@ class Store:
     ) -> Path:
         """Folder of the finished entry, where all processes of a run have to work on it at once.
 
-        Args:
-            kind: Kind of the entry.
-            key: Signature of all it depends on.
-            make: Called in every process of this run; what it returns fills a folder, in the main process.
-            name: Name of the entry among those of its kind.
+        `make` is called in every process of this run; what it returns fills a folder, in the main process.
         """
         with contextlib.ExitStack() as locked:
             if distributed.is_main() and not self.has(kind, key, name):

@@ -84,11 +84,7 @@ class StudyPlan:
 
 
 def plan(study: LoadedStudy, output: Path) -> StudyPlan:
-    """Load every row's recipe with every seed, one after another.
-
-    Args:
-        study: Study to plan.
-        output: Folder of the run folders and the store.
+    """Load every row's recipe with every seed; `output` is the folder of the run folders and the store.
 
     Raises:
         RecipeError: A row's recipe doesn't load.
@@ -104,12 +100,12 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                 loaded = recipe.load(recipes, bindings, trust=study.trust, root=Experiment)
                 experiment, signature = loaded.build(), loaded.signature()
                 if signature in runs:
-                    other = runs[signature].row.name
-                    raise StudyError(
-                        f"Rows {other!r} and {row.name!r} are the same: every setting is equal.",
-                        study.places["rows"].of(row.name),
-                        "Leave one out; or see whether what is laid over all rows hides their difference.",
+                    rows = f"{runs[signature].row.name!r} and {row.name!r}"
+                    message = f"Rows {rows} are the same: every setting is equal."
+                    advice = (
+                        "Leave one out; or see whether what is laid over all rows hides their difference."
                     )
+                    raise StudyError(message, study.places["rows"].of(row.name), advice)
                 reporters += [getattr(factory(), "reporter", None) for factory in experiment.metrics]
                 runs[signature] = PlannedRun(
                     row=row,

@@ -23,7 +23,6 @@ class StudyRunner:
     """Execution of a study's plan.
 
     Args:
-        plan: The plan.
         uri: Address of the tracking store; see `tracking.connect`.
         jobs: Number of runs at a time.
         command: The user's command, for the record.
