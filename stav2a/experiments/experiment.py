@@ -77,10 +77,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= MOST_STEPS:
-            raise UsageError(
-                f"run.num_inference_steps = {self.num_inference_steps}: expected 1 to {MOST_STEPS}, "
-                "one fewer than the noise levels that the model is trained on."
-            )
+            expected = f"1 to {MOST_STEPS}, one fewer than the noise levels that the model is trained on"
+            raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         if self.duration_s <= 0:
             raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
         for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):

@@ -108,9 +108,7 @@ class RunFolder:
 def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     """Load the recipe and the trained model, in evaluation mode, of a run folder.
 
-    Args:
-        run: The folder.
-        trust: Let its recipe import any module.
+    With `trust` its recipe may import any module.
 
     Raises:
         RunFolderError: It holds no finished run that this version can use.
@@ -134,9 +132,7 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     try:
         model.load_state_dict(load_tensors(folder.weights))
     except (SafetensorError, RuntimeError):
-        raise RunFolderError(
-            f"{folder.weights} does not fit {folder.snapshot.name} beside it: it is damaged, or from another "
-            "run or version.",
-            advice=f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}",
-        ) from None
+        beside = f"{folder.snapshot.name} beside it: it is damaged, or from another run or version."
+        advice = f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}"
+        raise RunFolderError(f"{folder.weights} does not fit {beside}", advice=advice) from None
     return experiment, model.eval()

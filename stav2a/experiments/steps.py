@@ -46,11 +46,9 @@ class RunOutcome:
 
 @dataclass(frozen=True)
 class RunSteps:
-    """The steps of one run, each taken from the store where it is there.
+    """The steps of one run, each taken from the store, shared by all runs, where it is there.
 
     Args:
-        experiment: The recipe's experiment.
-        store: Finished parts, shared by all runs.
         log: Callback for losses.
         print_line: Callback for lines of progress.
     """

@@ -121,7 +121,12 @@ def load(
     )
     try:
         _bind_in_gin(recipe)
-        _report_unused(recipe, strict=strict)  # refuses a component without its values on the way
+        for binding in recipe.unused():  # which refuses a component without its values
+            selector = binding.entry.selector
+            message = f"{binding.key} has no effect: {selector} is not in use."
+            if strict:
+                raise RecipeError(message, binding.place, f"Use @{selector} or leave the line out.")
+            logger.warning("warning: %s\n  %s", message, binding.place)
         recipe.described()  # and values that can't be described
     except RecipeError:
         gin.clear_config()
@@ -141,11 +146,3 @@ def _for_gin(value: Any) -> Any:
     if isinstance(value, Reference):
         return gin.config.ConfigurableReference(value.selector, evaluate=False)
     return parsing.mapped(_for_gin, value)
-
-
-def _report_unused(recipe: Recipe[Any], *, strict: bool) -> None:
-    for binding in recipe.unused():
-        message = f"{binding.key} has no effect: {binding.entry.selector} is not in use."
-        if strict:
-            raise RecipeError(message, binding.place, f"Use @{binding.entry.selector} or leave the line out.")
-        logger.warning("warning: %s\n  %s", message, binding.place)

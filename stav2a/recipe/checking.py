@@ -234,12 +234,9 @@ def _conform_container(value: Any, kind: Any, arguments: Sequence[Any]) -> Any:
 
 
 def _conform_scalar(value: Any, hint: Any) -> Any:
-    if hint is type(None):
-        return _require(value is None, value)
-    if hint is float:
-        return _require(isinstance(value, int | float) and not isinstance(value, bool), value)
-    if hint is int:
-        return _require(isinstance(value, int) and not isinstance(value, bool), value)
+    if hint in (int, float):
+        kind = int | float if hint is float else int
+        return _require(isinstance(value, kind) and not isinstance(value, bool), value)
     if hint is Path and isinstance(value, str):
         return Path(value)
     return _require(isinstance(value, hint), value)

@@ -61,9 +61,7 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
 
 
 def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:
-    """Put tensors, by the module's own names, into a module; all of them and no others.
-
-    Messages name them as `what`.
+    """Put tensors, by the module's own names, into a module: all of them, which messages name `what`.
 
     Raises:
         CheckpointError: Keys that are missing, unknown or of another shape.
@@ -177,7 +175,5 @@ def _check(found: Mapping[str, Any], module: Mapping[str, Any], what: str) -> No
     ]
     if faults:
         more = f", and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise CheckpointError(
-            f"{what} does not fit this model: {'; '.join(faults[:SHOWN])}{more}.",
-            advice="Give the sizes of the checkpoint, or another checkpoint.",
-        )
+        message = f"{what} does not fit this model: {'; '.join(faults[:SHOWN])}{more}."
+        raise CheckpointError(message, advice="Give the sizes of the checkpoint, or another checkpoint.")

@@ -18,6 +18,5 @@ def check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UsageError(
-                f"--port {port} can't be used ({error.strerror}). Choose another, such as --port {port + 1}."
-            ) from None
+            message = f"--port {port} can't be used ({error.strerror})."
+            raise UsageError(message, advice=f"Choose another, such as --port {port + 1}.") from None

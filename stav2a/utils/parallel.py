@@ -31,7 +31,7 @@ def parallel(
     Workers stay a little ahead of the results that are taken, and no more: large results don't pile up.
 
     Args:
-        function: Picklable function of one item, picklable as well.
+        function: Picklable function of one picklable item.
         workers: Number of processes; by default one a core. 1 stays in this process.
         description: Text beside the progress bar.
         fewest: Number of items from which processes are worth their start; fewer stay in this process.

@@ -198,5 +198,4 @@ class SubmititJob:
     def stop(self) -> None:
         self.job.cancel(check=False)
 
-    def kill(self) -> None:
-        self.stop()  # there is no harder way
+    kill = stop  # there is no harder way

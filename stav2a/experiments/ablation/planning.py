@@ -23,8 +23,6 @@ class PlannedRun:
     """One row with one seed.
 
     Args:
-        row: Row of the study.
-        seed: Seed of everything random in it.
         recipes: Recipes for `stav2a run --gin`.
         bindings: Bindings for `stav2a run --bind`.
         signature: Signature of the whole configuration.

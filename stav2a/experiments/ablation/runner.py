@@ -40,10 +40,8 @@ class StudyRunner:
 
     def __post_init__(self) -> None:
         if resolve(self.uri, self.plan.output) is None:
-            raise UsageError(
-                "--tracking-uri none: a study is compared from what its runs leave in a tracking store.",
-                advice="Leave the option out for a file in --output.",
-            )
+            message = "--tracking-uri none: a study is compared from what its runs leave in a tracking store."
+            raise UsageError(message, advice="Leave the option out for a file in --output.")
         if self.jobs < 1:
             raise UsageError(f"--jobs {self.jobs}: expected at least 1.")
 
