@@ -82,6 +82,10 @@ class Decode:
         audio = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
         audio = fit_audio(audio, round(settings.duration_s * SAMPLE_RATE))
         onsets_s = self.detector(audio, SAMPLE_RATE)
+        notes, wanted_s = [*decoded.notes], settings.duration_s
+        if not wanted_s - 1e-3 <= decoded.duration_s <= wanted_s + 1e-3:
+            kind = "cut to duration" if decoded.duration_s > wanted_s else "extended to duration"
+            notes.append(ClipNote(kind, (decoded.duration_s, wanted_s)))
         facts = {
             **entry,
             "status": DROPPED if dropping else KEPT,
@@ -89,7 +93,7 @@ class Decode:
             "reason": dropping.reason if dropping else "",
             "decisions": {key: {**asdict(d), "score": _finite(d.score)} for key, d in decisions.items()},
             "onsets_s": [round(float(time), 6) for time in onsets_s],
-            "notes": [asdict(note) for note in (*decoded.notes, *_fitting(decoded, settings.duration_s))],
+            "notes": [asdict(note) for note in notes],
             "width": decoded.frames.shape[2],
             "height": decoded.frames.shape[1],
             "frame_rate_hz": round(float(decoded.frame_rate_hz), 6),
@@ -194,15 +198,6 @@ def to_half(name: str, tensor: torch.Tensor) -> np.ndarray:
     if not np.isfinite(half).all() or not half.any():
         raise MediaError(f"its {name} is not finite, or all zero: the encoder does not fit this clip.")
     return half
-
-
-def _fitting(decoded: Decoded, duration_s: float) -> list[ClipNote]:
-    """Notes on the change of a clip's duration."""
-    if decoded.duration_s > duration_s + 1e-3:
-        return [ClipNote("cut to duration", (decoded.duration_s, duration_s))]
-    if decoded.duration_s < duration_s - 1e-3:
-        return [ClipNote("extended to duration", (decoded.duration_s, duration_s))]
-    return []
 
 
 def _finite(score: float | None) -> float | None:
