@@ -1,5 +1,6 @@
 """Backbones: the text-to-audio U-Net by itself, or with a control network for the local features."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -220,7 +221,8 @@ class UNetControlNetReleased(UNetControlNet):
         self, unet: Any, local_dim: int, *, freeze_unet: bool = False, checkpoint: str | None = None
     ) -> None:
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
-        self.controlnet.controlnet_cond_embedding = ReleasedEmbedding(local_dim, self.width)
+        conv_out = _zeroed(nn.Conv2d(local_dim, self.width, kernel_size=3, padding=1))
+        self.controlnet.controlnet_cond_embedding = nn.Sequential(OrderedDict(conv_out=conv_out))
         self.pretrained = checkpoint is not None
         parameter = "backbone.unet_controlnet_released.checkpoint"
         load_weights(self, checkpoint, parameter=parameter, without="unet.")
@@ -234,17 +236,6 @@ class UNetControlNetReleased(UNetControlNet):
 
     def conditioning_image(self, e_lv: Tensor, bins: int) -> Tensor:
         return repeat(e_lv, "b t d -> b d t f", f=bins)
-
-
-class ReleasedEmbedding(nn.Module):
-    """Image of e_lv (B, D_l, T, F) -> (B, width, T, F); zero at first, as in diffusers' ControlNet."""
-
-    def __init__(self, local_dim: int, width: int) -> None:
-        super().__init__()
-        self.conv_out = _zeroed(nn.Conv2d(local_dim, width, kernel_size=3, padding=1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.conv_out(image)
 
 
 @register("backbone", "unet_controlnet_plain")
