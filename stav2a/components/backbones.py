@@ -308,9 +308,6 @@ def _zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-HEAD_WIDTH = 64
-
-
 @register("backbone", "unet_controlnet_xs")
 class UNetControlNetXS(nn.Module):
     """The U-Net with ControlNet-XS on z_t and the local video features (Zavadski et al. 2023).
@@ -344,7 +341,7 @@ class UNetControlNetXS(nn.Module):
                 advice="Bind unet.stable_diffusion.layers_per_block = 2.",
             )
         widths = [max(1, int(width * size_ratio)) for width in unet.config.block_out_channels]
-        heads = [max(1, width // HEAD_WIDTH) for width in widths]
+        heads = [max(1, width // 64) for width in widths]
         self.unet, self.freeze_unet = unet, freeze_unet
         self.adapter = ControlNetXSAdapter.from_unet(
             unet, block_out_channels=widths, num_attention_heads=heads

@@ -160,7 +160,13 @@ class STAV2A(nn.Module):
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
-            _load_block(model.block(slot), slot, described, folder / slot)
+            block, inside = model.block(slot), INSIDE.get(slot, "")
+            if not from_hub(_entry(described)):
+                part = block if inside else holder(block)
+                load_weights(part, str(folder / slot), parameter=slot, without=inside)
+            if not described.get("trainable", True):
+                for parameter in own_tensors(slot, block.named_parameters()):
+                    parameter.requires_grad_(False)
         return model.eval()
 
 
@@ -289,15 +295,6 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
         if hasattr(part, "save_pretrained"):  # the model of transformers, and its tokenizer
             part.save_pretrained(folder)
     write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text()), OURS: config})
-
-
-def _load_block(block: nn.Module, slot: str, described: Mapping[str, Any], folder: Path) -> None:
-    if not from_hub(_entry(described)):
-        inside = INSIDE.get(slot, "")
-        load_weights(block if inside else holder(block), str(folder), parameter=slot, without=inside)
-    if not described.get("trainable", True):
-        for parameter in own_tensors(slot, block.named_parameters()):
-            parameter.requires_grad_(False)
 
 
 def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:

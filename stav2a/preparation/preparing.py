@@ -113,12 +113,7 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
 
 
 def make_texts(folder: DatasetFolder, encoder: Any) -> None:
-    """Encode all captions of the plan; files that exist already are left.
-
-    Args:
-        folder: Folder to write to.
-        encoder: Text encoder with its weights.
-    """
+    """Encode all captions of the plan; files that exist already are left."""
     captions, number = folder.plan.captions(), 0
     with one_thread(), torch.no_grad(), tqdm(desc="encoding captions", unit="caption", disable=None) as bar:
         while group := list(islice(captions, TEXTS_IN_A_FILE)):

@@ -318,7 +318,7 @@ class PreparedCorpus(Corpus):
         super().__init__(model, store, keys)
         self.folder, self.clips, self.failed = folder, folder.clips, {}
         self.decisions = {key: folder.decisions(key) for key in filters}
-        self.onsets = folder.onsets()
+        self.onsets = folder.tensor("onsets")[:].float()
         self._texts_checked = False
 
     @cached_property

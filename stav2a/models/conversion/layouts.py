@@ -227,22 +227,16 @@ class UNetSizes:
         return meta("unet.stable_diffusion", self.parameters, **wired)
 
 
-def _sizes(
-    widths: tuple[int, ...], attention: tuple[bool, ...], heads: tuple[int, ...], *, linear: bool
-) -> dict[str, Any]:
-    return {
-        "block_out_channels": widths,
-        "attention_levels": attention,
-        "attention_head_dim": heads,
-        "layers_per_block": 2,
-        "use_linear_projection": linear,
-        "norm_num_groups": 32,
-    }
-
-
-FINE, COARSE = (True, True, True, False), (False, True, True, True)  # levels of cross attention
-_TANGO = _sizes((320, 640, 1280, 1280), FINE, (5, 10, 20, 20), linear=True)
-_PRETRAIN = _sizes((128, 256, 384, 640), COARSE, (8, 8, 8, 8), linear=False)
+_TANGO: dict[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280), "attention_levels": (True, True, True, False),
+    "attention_head_dim": (5, 10, 20, 20), "layers_per_block": 2, "use_linear_projection": True,
+    "norm_num_groups": 32,
+}  # fmt: skip
+_PRETRAIN: dict[str, Any] = {
+    "block_out_channels": (128, 256, 384, 640), "attention_levels": (False, True, True, True),
+    "attention_head_dim": (8, 8, 8, 8), "layers_per_block": 2, "use_linear_projection": False,
+    "norm_num_groups": 32,
+}  # fmt: skip
 UNETS: dict[str, UNetSizes] = {
     "tango": UNetSizes(_TANGO),  # arXiv 2304.13731, 865.9 M parameters
     "vta_ldm_pretrain": UNetSizes(_PRETRAIN),  # arXiv 2407.07464, its configuration 'pretrain'
@@ -420,11 +414,7 @@ def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
             layout_of(backbone, without="unet."),
         ),
         CheckpointPart(
-            "local_head",
-            "local_head.onset_released",
-            LOCAL_HEAD,
-            layout_of(head),
-            published_name=head_name,
+            "local_head", "local_head.onset_released", LOCAL_HEAD, layout_of(head), published_name=head_name
         ),
         CheckpointPart(
             "global_pooler",
