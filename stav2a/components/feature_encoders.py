@@ -122,12 +122,8 @@ ADVICE = "Give a folder with config.json and model.safetensors, or bind None to 
 class VisionTransformer(nn.Module):
     """Base of the encoders of the transformers library.
 
-    Args:
-        name: Registered name of the component.
-        model: Class of the model.
-        config: Configuration of the model where there is no checkpoint.
-        sizes: Fields of the configuration that a checkpoint must share, by the component's parameters.
-        checkpoint: Folder of frozen weights, with a configuration of its own; None gives random weights.
+    A checkpoint has a configuration of its own, which must share the fields in `sizes`; they are given by the
+    component's parameters. Its weights are frozen.
 
     Raises:
         CheckpointError: The folder holds no such model, a model of other sizes, or only a part of it.

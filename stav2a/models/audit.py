@@ -24,17 +24,11 @@ CAPTION_TOKENS = 77  # of a text encoder without `max_length`
 
 @dataclass(frozen=True)
 class StageAudit:
-    """Parameters that a stage trains.
-
-    Args:
-        stage: Name of the stage.
-        trained: Number of trained parameters by slot; the backbone's are without the U-Net's.
-        averaged: True where the stage keeps a running mean of the parameters.
-    """
+    """Parameters that a stage trains."""
 
     stage: str
-    trained: Mapping[str, int]
-    averaged: bool
+    trained: Mapping[str, int]  # number by slot; the backbone's are without the U-Net's
+    averaged: bool  # True where the stage keeps a running mean of the parameters
 
     @property
     def parameter_bytes(self) -> int:
@@ -44,44 +38,26 @@ class StageAudit:
 
 @dataclass(frozen=True)
 class BlockAudit:
-    """Cost of a block.
-
-    Args:
-        slot: Slot of `BLOCKS`; the backbone is without the U-Net.
-        kind: Class of the block.
-        parameters: Number of parameters; None where the size is unknown.
-        trained_in: Names of the stages that train the block.
-        weights: Bytes of weights and buffers in float32.
-        training: Bytes of `weights` and of the training state, at most over all stages.
-        inference: Bytes of `weights` and of the copy in the precision of the sampler.
-        flops: Operations of one denoising step; None where they could not be counted.
-    """
+    """Cost of a block; the backbone is without the U-Net."""
 
     slot: str
-    kind: str
-    parameters: int | None
-    trained_in: tuple[str, ...]
-    weights: int
-    training: int
-    inference: int
-    flops: int | None
+    kind: str  # class of the block
+    parameters: int | None  # None where the size is unknown
+    trained_in: tuple[str, ...]  # names of stages
+    weights: int  # bytes of weights and buffers in float32
+    training: int  # bytes of `weights` and of the training state, at most over all stages
+    inference: int  # bytes of `weights` and of the copy in the precision of the sampler
+    flops: int | None  # operations of one denoising step; None where they could not be counted
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Cost of a model.
-
-    Args:
-        blocks: One audit per slot.
-        stages: One audit per stage.
-        shapes: Shapes of the inputs of one denoising step, by the symbols of the paper.
-        precision: Precision of the sampler.
-    """
+    """Cost of a model."""
 
     blocks: Sequence[BlockAudit]
     stages: Sequence[StageAudit]
-    shapes: Mapping[str, tuple[int, ...]]
-    precision: str
+    shapes: Mapping[str, tuple[int, ...]]  # of the inputs of one denoising step, by the paper's symbols
+    precision: str  # of the sampler
 
     @property
     def flops(self) -> int | None:

@@ -44,21 +44,13 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class Decode:
-    """Decode a clip once, and compute all that needs no encoder.
-
-    Args:
-        plan: Plan with the clips' manifest entries.
-        videos: Folder of the clips' files.
-        settings: Rates and sizes of a prepared clip.
-        detector: Onset detector, the source of the pseudo-labels.
-        filters: Data filters by key; each decides on the whole clip, at its own size and rate.
-    """
+    """Decode a clip once, and compute all that needs no encoder."""
 
     plan: PreparationPlan
     videos: Path
     settings: ClipSettings
     detector: Callable[[np.ndarray, int], np.ndarray]
-    filters: Mapping[str, Callable[[Decoded], Decision]]
+    filters: Mapping[str, Callable[[Decoded], Decision]]  # see the whole clip, at its own size and rate
 
     def __call__(self, position: int) -> ClipRecord:
         """The record of a clip; of one that can't be read, a failed record with the reason."""
@@ -118,16 +110,11 @@ class Encode:
     """Replace frames and mel by features and latents, with the encoders that have weights.
 
     One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip.
-
-    Args:
-        keep: Tensors to store, as in `ClipSettings`.
-        feature_encoder: Feature encoder with its weights; None keeps frames as they are.
-        autoencoder: Autoencoder with its weights; None keeps mel as it is.
     """
 
-    keep: tuple[str, ...]
-    feature_encoder: Any
-    autoencoder: Any
+    keep: tuple[str, ...]  # as in `ClipSettings`
+    feature_encoder: Any  # None keeps frames as they are
+    autoencoder: Any  # None keeps mel as it is
 
     @torch.no_grad()
     def __call__(self, record: ClipRecord) -> ClipRecord:
@@ -160,12 +147,7 @@ class ClipWork:
 
 
 def find_video(videos: Path, file: str, clip: str) -> Path:
-    """The file of a clip, inside the folder of videos.
-
-    Args:
-        videos: Folder of videos.
-        file: Path in it; empty for a file named after the clip.
-        clip: The clip's id.
+    """The file of a clip inside the folder of videos: the given one, else the one named after the clip's id.
 
     Raises:
         MediaError: There is no such file, or it lies outside the folder.

@@ -55,13 +55,7 @@ def compiled(
     parameters: Sequence[Tensor],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
-    """Compile an objective, and compare its gradient with the eager one on some rows.
-
-    Args:
-        objective: A loss as a module.
-        rows: Rows of a batch for the comparison.
-        parameters: Parameters of the gradient.
-        autocast: Factory of the context in which both gradients are computed.
+    """Compile an objective, and compare its gradient with the eager one on some rows of a batch.
 
     Raises:
         CompiledGradientError: The gradients differ by more than rounding.

@@ -86,14 +86,7 @@ def train_once(
 ) -> tuple[dict[str, Tensor], History, bool]:
     """Train, in all processes of a run together, what the store does not have yet.
 
-    Args:
-        train: Training in a folder for unfinished checkpoints.
-        weights: The trained weights.
-        store: Store of the result.
-        kind: Kind of the entry.
-        key: Key of the entry.
-        facts: Facts to keep beside the duration.
-        name: Name of the entry among those of its kind.
+    `train` is given a folder for unfinished checkpoints; `facts` are kept beside the duration.
 
     Returns:
         Weights and losses, and whether they were trained now.

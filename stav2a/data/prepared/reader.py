@@ -169,10 +169,6 @@ class Sharded:
     """A tensor whose first axis is the clips, on disk until rows are asked for, then float32 or uint8.
 
     A row's shape, type, hash and norm are checked when it is first read.
-
-    Args:
-        folder: The prepared folder.
-        name: Name of the tensor.
     """
 
     def __init__(self, folder: PreparedFolder, name: str) -> None:
@@ -247,7 +243,6 @@ class PreparedClips:
 
     @cached_property
     def prepared(self) -> PreparedFolder:
-        """The opened folder."""
         return PreparedFolder(self.folder, self.videos)
 
     def identity(self) -> str:

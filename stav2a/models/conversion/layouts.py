@@ -73,12 +73,7 @@ class CheckpointPart:
 def check(
     parts: Sequence[CheckpointPart], tensors: Mapping[str, Tensor], left_out: Callable[[str], bool]
 ) -> None:
-    """Check that every key of the parts is in the checkpoint, in its shape, and no other key.
-
-    Args:
-        parts: Parts of the checkpoint.
-        tensors: The checkpoint.
-        left_out: True for keys of the checkpoint that no part needs.
+    """Check that a checkpoint has every key of the parts, in its shape, and no other that is not left out.
 
     Raises:
         ConvertError: Names every key that is missing, unexpected or of another shape.
@@ -397,12 +392,7 @@ def pooler_name(name: str) -> str:
 
 
 def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
-    """Blocks of STA-V2A's release that no other checkpoint has.
-
-    Args:
-        sizes: Sizes of the U-Net.
-        in_dim: Width of the video features, D_v.
-    """
+    """Blocks of STA-V2A's release that no other checkpoint has, for video features of width `in_dim`."""
     backbone = meta("backbone.unet_controlnet_released", {}, unet=sizes.build(), local_dim=LOCAL_HEAD["dim"])
     head = meta("local_head.onset_released", LOCAL_HEAD, in_dim=in_dim, length=LATENT_FRAMES)
     pooler = meta("global_pooler.factor_graph", GLOBAL_POOLER, in_dim=in_dim, cond_dim=sizes.cond_dim)
