@@ -1,5 +1,6 @@
 """Backbones: the text-to-audio U-Net by itself, or with a control network for the local features."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -220,7 +221,8 @@ class UNetControlNetReleased(UNetControlNet):
         self, unet: Any, local_dim: int, *, freeze_unet: bool = False, checkpoint: str | None = None
     ) -> None:
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
-        self.controlnet.controlnet_cond_embedding = ReleasedEmbedding(local_dim, self.width)
+        conv_out = _zeroed(nn.Conv2d(local_dim, self.width, kernel_size=3, padding=1))
+        self.controlnet.controlnet_cond_embedding = nn.Sequential(OrderedDict(conv_out=conv_out))
         self.pretrained = checkpoint is not None
         parameter = "backbone.unet_controlnet_released.checkpoint"
         load_weights(self, checkpoint, parameter=parameter, without="unet.")
@@ -234,17 +236,6 @@ class UNetControlNetReleased(UNetControlNet):
 
     def conditioning_image(self, e_lv: Tensor, bins: int) -> Tensor:
         return repeat(e_lv, "b t d -> b d t f", f=bins)
-
-
-class ReleasedEmbedding(nn.Module):
-    """Image of e_lv (B, D_l, T, F) -> (B, width, T, F); zero at first, as in diffusers' ControlNet."""
-
-    def __init__(self, local_dim: int, width: int) -> None:
-        super().__init__()
-        self.conv_out = _zeroed(nn.Conv2d(local_dim, width, kernel_size=3, padding=1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.conv_out(image)
 
 
 @register("backbone", "unet_controlnet_plain")
@@ -317,9 +308,6 @@ def _zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-HEAD_WIDTH = 64
-
-
 @register("backbone", "unet_controlnet_xs")
 class UNetControlNetXS(nn.Module):
     """The U-Net with ControlNet-XS on z_t and the local video features (Zavadski et al. 2023).
@@ -353,7 +341,7 @@ class UNetControlNetXS(nn.Module):
                 advice="Bind unet.stable_diffusion.layers_per_block = 2.",
             )
         widths = [max(1, int(width * size_ratio)) for width in unet.config.block_out_channels]
-        heads = [max(1, width // HEAD_WIDTH) for width in widths]
+        heads = [max(1, width // 64) for width in widths]
         self.unet, self.freeze_unet = unet, freeze_unet
         self.adapter = ControlNetXSAdapter.from_unet(
             unet, block_out_channels=widths, num_attention_heads=heads

@@ -1,5 +1,6 @@
 """Feature encoders: one feature of unit length for each video frame."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,25 +65,23 @@ class SlowOnly(nn.Module):
 
     def __init__(self, width: int, blocks: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(3, width, (1, 7, 7), stride=2)
+        self.conv1 = _conv_norm(3, width, (1, 7, 7), stride=2)
         self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
-        channels = width
+        self.out_dim = width
         for stage, count in enumerate(blocks):
-            planes = width * 2**stage
-            layer = nn.Sequential()
+            layer, planes = nn.Sequential(), width * 2**stage
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layer.append(Bottleneck(channels, planes, stride, temporal=stage >= 2))
-                channels = planes * Bottleneck.expansion
+                layer.append(Bottleneck(self.out_dim, planes, stride, temporal=stage >= 2))
+                self.out_dim = planes * Bottleneck.expansion
             self.add_module(f"layer{stage + 1}", layer)
-        self.stages = len(blocks)
-        self.out_dim = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, L, H, W) -> (B, D, L)."""
-        x = self.pool(functional.relu(self.conv1(x)))
-        for stage in range(self.stages):
-            x = self.get_submodule(f"layer{stage + 1}")(x)
+        conv1, pool, *stages = self.children()
+        x = pool(functional.relu(conv1(x)))
+        for stage in stages:
+            x = stage(x)
         return x.mean(dim=(3, 4))
 
 
@@ -94,11 +93,11 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, planes: int, stride: int, *, temporal: bool) -> None:
         super().__init__()
         out = planes * self.expansion
-        self.conv1 = ConvNorm(channels, planes, (3 if temporal else 1, 1, 1))
-        self.conv2 = ConvNorm(planes, planes, (1, 3, 3), stride=stride)
-        self.conv3 = ConvNorm(planes, out, (1, 1, 1))
+        self.conv1 = _conv_norm(channels, planes, (3 if temporal else 1, 1, 1))
+        self.conv2 = _conv_norm(planes, planes, (1, 3, 3), stride=stride)
+        self.conv3 = _conv_norm(planes, out, (1, 1, 1))
         changed = stride != 1 or channels != out
-        self.downsample = ConvNorm(channels, out, (1, 1, 1), stride=stride) if changed else nn.Identity()
+        self.downsample = _conv_norm(channels, out, (1, 1, 1), stride=stride) if changed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.conv1(x))
@@ -106,17 +105,11 @@ class Bottleneck(nn.Module):
         return functional.relu(self.conv3(y) + self.downsample(x))
 
 
-class ConvNorm(nn.Module):
+def _conv_norm(channels: int, out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Sequential:
     """Convolution that keeps the length in time, followed by batch normalisation."""
-
-    def __init__(self, channels: int, out: int, kernel: tuple[int, int, int], stride: int = 1) -> None:
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(channels, out, kernel, (1, stride, stride), padding, bias=False)
-        self.bn = nn.BatchNorm3d(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    conv = nn.Conv3d(channels, out, kernel, (1, stride, stride), padding, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm3d(out)))
 
 
 RGB = tuple[float, float, float]
@@ -129,12 +122,8 @@ ADVICE = "Give a folder with config.json and model.safetensors, or bind None to 
 class VisionTransformer(nn.Module):
     """Base of the encoders of the transformers library.
 
-    Args:
-        name: Registered name of the component.
-        model: Class of the model.
-        config: Configuration of the model where there is no checkpoint.
-        sizes: Fields of the configuration that a checkpoint must share, by the component's parameters.
-        checkpoint: Folder of frozen weights, with a configuration of its own; None gives random weights.
+    A checkpoint has a configuration of its own, which must share the fields in `sizes`; they are given by the
+    component's parameters. Its weights are frozen.
 
     Raises:
         CheckpointError: The folder holds no such model, a model of other sizes, or only a part of it.

@@ -67,14 +67,7 @@ class TinyMT5(nn.Module):
 
 
 class PretrainedTextEncoder(nn.Module):
-    """Base of the frozen encoders of the transformers library, each with its own tokenizer.
-
-    Args:
-        name: Registered name of the component.
-        model: Class of the encoder.
-        checkpoint: Folder or hub name of the model and its tokenizer.
-        max_length: Maximum number of tokens per caption; longer captions are truncated.
-    """
+    """Base of the frozen encoders of the transformers library, each with its own tokenizer."""
 
     def __init__(self, name: str, model: Any, checkpoint: str, max_length: int) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """Vocoders from log-mel spectrogram to waveform (sec. II-A)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,26 +27,19 @@ class GriffinLim(nn.Module):
         self.iterations = iterations
 
     def forward(self, mel: Tensor) -> Tensor:
+        import librosa
+
         basis = front_end.mel_filters().astype(np.float64)  # (bins, M)
         magnitudes = np.exp(mel[:, 0].detach().cpu().double().numpy())  # (B, Tm, M)
         linear = np.maximum(magnitudes @ np.linalg.pinv(basis), 0)  # (B, Tm, bins)
-        wave = np.stack([self._phase(each) for each in linear.transpose(0, 2, 1).astype(np.float32)])
+        sizes: Any = {"n_iter": self.iterations, "hop_length": front_end.HOP, "n_fft": front_end.N_FFT}
+        wave = [  # the initial phase is drawn from a fixed seed
+            librosa.griffinlim(each, **sizes, center=False, random_state=0)
+            for each in linear.transpose(0, 2, 1).astype(np.float32)
+        ]
         edge = (front_end.N_FFT - front_end.HOP) // 2
         samples = mel.shape[2] * front_end.HOP
-        return torch.from_numpy(wave[:, edge : edge + samples]).to(mel.device)
-
-    def _phase(self, linear: np.ndarray) -> np.ndarray:
-        """Magnitudes (bins, Tm) of one clip -> waveform; the initial phase is drawn from a fixed seed."""
-        import librosa
-
-        return librosa.griffinlim(
-            linear,
-            n_iter=self.iterations,
-            hop_length=front_end.HOP,
-            n_fft=front_end.N_FFT,
-            center=False,
-            random_state=0,
-        )
+        return torch.from_numpy(np.stack(wave)[:, edge : edge + samples]).to(mel.device)
 
 
 @register("vocoder", "hifigan")

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from stav2a import registry
 from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
-from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble
+from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble, from_hub, own_tensors
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CONFIG, CheckpointError, RequestedWeights, no_weights, skips_weights
+from stav2a.utils.errors import StaV2AError
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # per number, by precision
 GRADIENT, ADAMW, EMA = 4, 8, 4  # bytes per trained parameter beside its weight, in float32
 DENOISER = ("unet", "backbone")  # blocks that a sampler of another precision keeps a copy of
 CAPTION_TOKENS = 77  # of a text encoder without `max_length`
@@ -24,17 +24,11 @@ CAPTION_TOKENS = 77  # of a text encoder without `max_length`
 
 @dataclass(frozen=True)
 class StageAudit:
-    """Parameters that a stage trains.
-
-    Args:
-        stage: Name of the stage.
-        trained: Number of trained parameters by slot; the backbone's are without the U-Net's.
-        averaged: True where the stage keeps a running mean of the parameters.
-    """
+    """Parameters that a stage trains."""
 
     stage: str
-    trained: Mapping[str, int]
-    averaged: bool
+    trained: Mapping[str, int]  # number by slot; the backbone's are without the U-Net's
+    averaged: bool  # True where the stage keeps a running mean of the parameters
 
     @property
     def parameter_bytes(self) -> int:
@@ -44,44 +38,26 @@ class StageAudit:
 
 @dataclass(frozen=True)
 class BlockAudit:
-    """Cost of a block.
-
-    Args:
-        slot: Slot of `BLOCKS`; the backbone is without the U-Net.
-        kind: Class of the block.
-        parameters: Number of parameters; None where the size is unknown.
-        trained_in: Names of the stages that train the block.
-        weights: Bytes of weights and buffers in float32.
-        training: Bytes of `weights` and of the training state, at most over all stages.
-        inference: Bytes of `weights` and of the copy in the precision of the sampler.
-        flops: Operations of one denoising step; None where they could not be counted.
-    """
+    """Cost of a block; the backbone is without the U-Net."""
 
     slot: str
-    kind: str
-    parameters: int | None
-    trained_in: tuple[str, ...]
-    weights: int
-    training: int
-    inference: int
-    flops: int | None
+    kind: str  # class of the block
+    parameters: int | None  # None where the size is unknown
+    trained_in: tuple[str, ...]  # names of stages
+    weights: int  # bytes of weights and buffers in float32
+    training: int  # bytes of `weights` and of the training state, at most over all stages
+    inference: int  # bytes of `weights` and of the copy in the precision of the sampler
+    flops: int | None  # operations of one denoising step; None where they could not be counted
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Cost of a model.
-
-    Args:
-        blocks: One audit per slot.
-        stages: One audit per stage.
-        shapes: Shapes of the inputs of one denoising step, by the symbols of the paper.
-        precision: Precision of the sampler.
-    """
+    """Cost of a model."""
 
     blocks: Sequence[BlockAudit]
     stages: Sequence[StageAudit]
-    shapes: Mapping[str, tuple[int, ...]]
-    precision: str
+    shapes: Mapping[str, tuple[int, ...]]  # of the inputs of one denoising step, by the paper's symbols
+    precision: str  # of the sampler
 
     @property
     def flops(self) -> int | None:
@@ -101,11 +77,16 @@ def audit(model: STAV2A, stages: Sequence[tuple[str, Any]], *, precision: str = 
     Args:
         model: Assembled model, on any device; blocks with a true `size_unknown` are in no sum.
         stages: Name and instance of every stage that has steps, in order.
-        precision: Precision of the sampler, one of `BYTES`; the weights are float32 throughout.
+        precision: Name of the sampler's torch type; the weights are float32 throughout.
     """
     audited = list(_stages(model, stages))
-    z_t, t, conditions = _step_inputs(model.eval())
-    flops = _flops(model, z_t, t, conditions)
+    encoder, text = model.eval().feature_encoder, model.text_encoder
+    empty, tokens = partial(torch.empty, device="meta"), getattr(text, "max_length", CAPTION_TOKENS)
+    with torch.no_grad():  # one clip with the longest caption
+        e_v = empty(1, frame_count(model.duration_s, encoder.frame_rate_hz), encoder.dim)
+        conditions = model.condition(e_v, empty(1, tokens, text.dim), empty(1, tokens, dtype=torch.bool))
+        z_t = empty(1, *model.latent_shape)
+        flops = _flops(model, z_t, empty(1, dtype=torch.long), conditions)
     blocks = [_block(model, slot, audited, precision, flops.get(slot, 0)) for slot in BLOCKS]
     shapes = {"z_t": tuple(z_t.shape), "c": tuple(conditions.c.shape), "e_lv": tuple(conditions.e_lv.shape)}
     return Audit(blocks, audited, shapes, precision)
@@ -121,7 +102,9 @@ def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageA
                 model.block(slot).requires_grad_(True)
         if "backbone" in stage.trains:
             model.backbone.start_from_t2a()
-        trained = {slot: sum(p.numel() for p in _own(model, slot) if p.requires_grad) for slot in BLOCKS}
+        trained = {
+            slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in BLOCKS
+        }
         yield StageAudit(name, trained, bool(getattr(stage, "ema_decay", 0)))
         frozen |= set(stage.trains) - {"unet", "backbone"}
 
@@ -129,8 +112,8 @@ def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageA
 def _block(
     model: STAV2A, slot: str, stages: Sequence[StageAudit], precision: str, flops: int | None
 ) -> BlockAudit:
-    block, parameters = model.block(slot), _own(model, slot)
-    tensors = [*parameters, *_own(model, slot, buffers=True)]
+    block, parameters = model.block(slot), _parameters(model, slot)
+    tensors = [*parameters, *own_tensors(slot, block.named_buffers())]
     weights = _bytes(tensors, "float32")
     copied = slot in DENOISER and precision != "float32"
     return BlockAudit(
@@ -145,34 +128,15 @@ def _block(
     )
 
 
-def _own(model: STAV2A, slot: str, *, buffers: bool = False) -> list[Tensor]:
-    """Tensors of a block; the backbone's are without the U-Net's."""
-
-    def tensors(slot: str) -> list[Tensor]:
-        block = model.block(slot)
-        return list(block.buffers() if buffers else block.parameters())
-
-    inner = {id(t) for t in tensors("unet")} if slot == "backbone" else set()
-    return [t for t in tensors(slot) if id(t) not in inner]
+def _parameters(model: STAV2A, slot: str) -> list[Tensor]:
+    return own_tensors(slot, model.block(slot).named_parameters())
 
 
 def _bytes(tensors: Sequence[Tensor], precision: str) -> int:
-    return sum(t.numel() * (BYTES[precision] if t.is_floating_point() else t.element_size()) for t in tensors)
+    size = getattr(torch, precision).itemsize
+    return sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in tensors)
 
 
-@torch.no_grad()
-def _step_inputs(model: STAV2A) -> tuple[Tensor, Tensor, Conditions]:
-    """z_t, t and conditions of one clip with the longest caption, on the meta device."""
-    encoder, text = model.feature_encoder, model.text_encoder
-    tokens = getattr(text, "max_length", CAPTION_TOKENS)
-    e_v = torch.empty(1, frame_count(model.duration_s, encoder.frame_rate_hz), encoder.dim, device="meta")
-    e_text = torch.empty(1, tokens, text.dim, device="meta")
-    mask = torch.empty(1, tokens, dtype=torch.bool, device="meta")
-    z_t = torch.empty(1, *model.latent_shape, device="meta")
-    return z_t, torch.empty(1, dtype=torch.long, device="meta"), model.condition(e_v, e_text, mask)
-
-
-@torch.no_grad()
 def _flops(model: STAV2A, z_t: Tensor, t: Tensor, conditions: Conditions) -> dict[str, int | None]:
     """Operations of one denoising step: those of the U-Net, and those that the backbone adds."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -207,8 +171,7 @@ def skeleton(
     """
     factory = factories["text_encoder"]
     entry = registry.entry_of(factory)
-    checkpoint = entry.settable.get("checkpoint") if entry else None
-    if entry is not None and checkpoint is not None and checkpoint.default is not None:
+    if entry is not None and from_hub(entry):
         given = describing.describe(factory)["parameters"]
         factory = partial(
             TextStandIn,
@@ -235,15 +198,13 @@ class TextStandIn(nn.Module):
         super().__init__()
         self.stands_for, self.max_length = stands_for, max_length
         self.dim, self.size_unknown = ASSUMED_WIDTH, True
-        skips_weights(
-            parameter, checkpoint, partial(self._build, f"{parameter} = {checkpoint!r}", checkpoint)
-        )
+        skips_weights(parameter, checkpoint, partial(self._build, parameter, checkpoint))
 
-    def _build(self, where: str, checkpoint: str) -> None:
+    def _build(self, parameter: str, checkpoint: str) -> None:
         from huggingface_hub import try_to_load_from_cache
         from transformers import AutoConfig, AutoModelForTextEncoding
 
-        folder = Path(checkpoint)
+        where, folder = f"{parameter} = {checkpoint!r}", Path(checkpoint)
         try:
             # transformers would ask the network for a name
             config_file = folder / CONFIG if folder.is_dir() else try_to_load_from_cache(checkpoint, CONFIG)
@@ -259,8 +220,8 @@ class TextStandIn(nn.Module):
             ) from None
         self.dim, self.size_unknown = config.hidden_size, False
         if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
-            message = f"{where}: no tokenizer there."
-            raise CheckpointError(message, advice="Put the tokenizer's files into that folder.")
+            advice = "Put the tokenizer's files into that folder."
+            raise CheckpointError(f"{where}: no tokenizer there.", advice=advice)
 
 
 DATA = ("file", "folder", "videos")  # parameters of datasets that are paths
@@ -274,36 +235,23 @@ ON_THE_HUB = {  # as transformers saves them
 }
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that a run needs and this machine lacks.
-
-    Args:
-        message: The missing thing, as the recipe names it.
-        advice: A command that makes it, or other advice.
-    """
-
-    message: str
-    advice: str
-
-
-def missing_weights(requested: Iterable[RequestedWeights]) -> list[Missing]:
+def missing_weights(requested: Iterable[RequestedWeights]) -> list[StaV2AError]:
     """Weights that could not be loaded, each with the command that makes them where it is known."""
-    found = []
+    found: list[StaV2AError] = []
     for each in requested:
         if each.fault:
             command = None if Path(each.folder).exists() else _command(each.parameter, each.folder)
-            found.append(Missing(each.fault.message, command or each.fault.advice))
+            found.append(StaV2AError(each.fault.message, advice=command or each.fault.advice))
     return found
 
 
-def missing_data(described: Mapping[str, Any]) -> list[Missing]:
+def missing_data(described: Mapping[str, Any]) -> list[StaV2AError]:
     """Files and folders that a dataset's description names and that do not exist."""
-    named = {name: value for name, value in described["parameters"].items() if name in DATA and value}
+    prefix, given = described["component"], described["parameters"]
     return [
-        Missing(f"{described['component']}.{name} = {value!r}: there is no such file or folder", CLIPS)
-        for name, value in named.items()
-        if not Path(value).exists()
+        StaV2AError(f"{prefix}.{name} = {given[name]!r}: there is no such file or folder", advice=CLIPS)
+        for name in given
+        if name in DATA and given[name] and not Path(given[name]).exists()
     ]
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,13 @@ class STAV2A(nn.Module):
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
-            _load_block(model.block(slot), slot, described, folder / slot)
+            block, inside = model.block(slot), INSIDE.get(slot, "")
+            if not from_hub(_entry(described)):
+                part = block if inside else holder(block)
+                load_weights(part, str(folder / slot), parameter=slot, without=inside)
+            if not described.get("trainable", True):
+                for parameter in own_tensors(slot, block.named_parameters()):
+                    parameter.requires_grad_(False)
         return model.eval()
 
 
@@ -272,7 +278,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir()
-    own = _parameters(block, slot)
+    own = own_tensors(slot, block.named_parameters())
     config = {
         "component": described["component"],
         "parameters": {
@@ -280,7 +286,7 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
         },
         "trainable": not own or any(p.requires_grad for p in own),
     }
-    if not _from_hub(_entry(described)):
+    if not from_hub(_entry(described)):
         inside = INSIDE.get(slot, "")
         save_weights(folder / WEIGHTS, state(block if inside else holder(block), without=inside))
         write_json(folder / CONFIG, {OURS: config})
@@ -291,19 +297,10 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
     write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text()), OURS: config})
 
 
-def _load_block(block: nn.Module, slot: str, described: Mapping[str, Any], folder: Path) -> None:
-    if not _from_hub(_entry(described)):
-        inside = INSIDE.get(slot, "")
-        load_weights(block if inside else holder(block), str(folder), parameter=slot, without=inside)
-    if not described.get("trainable", True):
-        for parameter in _parameters(block, slot):
-            parameter.requires_grad_(False)
-
-
-def _parameters(block: nn.Module, slot: str) -> list[nn.Parameter]:
-    """Parameters of a block, without those of a block inside it."""
+def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
+    """Parameters or buffers of a slot's block, without those of a block inside it."""
     inside = INSIDE.get(slot)
-    return [p for name, p in block.named_parameters() if not (inside and name.startswith(inside))]
+    return [tensor for name, tensor in named if not (inside and name.startswith(inside))]
 
 
 def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
@@ -318,7 +315,7 @@ def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
             advice=f"{known} Save the model again with this version.",
         )
     factory = _value(described)
-    return functools.partial(factory, checkpoint=str(folder)) if _from_hub(entry) else factory
+    return functools.partial(factory, checkpoint=str(folder)) if from_hub(entry) else factory
 
 
 def _value(saved: Any) -> Any:
@@ -336,7 +333,7 @@ def _entry(described: Mapping[str, Any]) -> Entry:
     return registry.get(slot, name)
 
 
-def _from_hub(entry: Entry) -> bool:
+def from_hub(entry: Entry) -> bool:
     """True for a component that needs a checkpoint, in the layout of its model in transformers."""
     checkpoint = entry.settable.get("checkpoint")
     return checkpoint is not None and checkpoint.default is not None

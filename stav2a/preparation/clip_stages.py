@@ -44,21 +44,13 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class Decode:
-    """Decode a clip once, and compute all that needs no encoder.
-
-    Args:
-        plan: Plan with the clips' manifest entries.
-        videos: Folder of the clips' files.
-        settings: Rates and sizes of a prepared clip.
-        detector: Onset detector, the source of the pseudo-labels.
-        filters: Data filters by key; each decides on the whole clip, at its own size and rate.
-    """
+    """Decode a clip once, and compute all that needs no encoder."""
 
     plan: PreparationPlan
     videos: Path
     settings: ClipSettings
     detector: Callable[[np.ndarray, int], np.ndarray]
-    filters: Mapping[str, Callable[[Decoded], Decision]]
+    filters: Mapping[str, Callable[[Decoded], Decision]]  # see the whole clip, at its own size and rate
 
     def __call__(self, position: int) -> ClipRecord:
         """The record of a clip; of one that can't be read, a failed record with the reason."""
@@ -82,6 +74,10 @@ class Decode:
         audio = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
         audio = fit_audio(audio, round(settings.duration_s * SAMPLE_RATE))
         onsets_s = self.detector(audio, SAMPLE_RATE)
+        notes, wanted_s = [*decoded.notes], settings.duration_s
+        if not wanted_s - 1e-3 <= decoded.duration_s <= wanted_s + 1e-3:
+            kind = "cut to duration" if decoded.duration_s > wanted_s else "extended to duration"
+            notes.append(ClipNote(kind, (decoded.duration_s, wanted_s)))
         facts = {
             **entry,
             "status": DROPPED if dropping else KEPT,
@@ -89,7 +85,7 @@ class Decode:
             "reason": dropping.reason if dropping else "",
             "decisions": {key: {**asdict(d), "score": _finite(d.score)} for key, d in decisions.items()},
             "onsets_s": [round(float(time), 6) for time in onsets_s],
-            "notes": [asdict(note) for note in (*decoded.notes, *_fitting(decoded, settings.duration_s))],
+            "notes": [asdict(note) for note in notes],
             "width": decoded.frames.shape[2],
             "height": decoded.frames.shape[1],
             "frame_rate_hz": round(float(decoded.frame_rate_hz), 6),
@@ -114,16 +110,11 @@ class Encode:
     """Replace frames and mel by features and latents, with the encoders that have weights.
 
     One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip.
-
-    Args:
-        keep: Tensors to store, as in `ClipSettings`.
-        feature_encoder: Feature encoder with its weights; None keeps frames as they are.
-        autoencoder: Autoencoder with its weights; None keeps mel as it is.
     """
 
-    keep: tuple[str, ...]
-    feature_encoder: Any
-    autoencoder: Any
+    keep: tuple[str, ...]  # as in `ClipSettings`
+    feature_encoder: Any  # None keeps frames as they are
+    autoencoder: Any  # None keeps mel as it is
 
     @torch.no_grad()
     def __call__(self, record: ClipRecord) -> ClipRecord:
@@ -156,12 +147,7 @@ class ClipWork:
 
 
 def find_video(videos: Path, file: str, clip: str) -> Path:
-    """The file of a clip, inside the folder of videos.
-
-    Args:
-        videos: Folder of videos.
-        file: Path in it; empty for a file named after the clip.
-        clip: The clip's id.
+    """The file of a clip inside the folder of videos: the given one, else the one named after the clip's id.
 
     Raises:
         MediaError: There is no such file, or it lies outside the folder.
@@ -194,15 +180,6 @@ def to_half(name: str, tensor: torch.Tensor) -> np.ndarray:
     if not np.isfinite(half).all() or not half.any():
         raise MediaError(f"its {name} is not finite, or all zero: the encoder does not fit this clip.")
     return half
-
-
-def _fitting(decoded: Decoded, duration_s: float) -> list[ClipNote]:
-    """Notes on the change of a clip's duration."""
-    if decoded.duration_s > duration_s + 1e-3:
-        return [ClipNote("cut to duration", (decoded.duration_s, duration_s))]
-    if decoded.duration_s < duration_s - 1e-3:
-        return [ClipNote("extended to duration", (decoded.duration_s, duration_s))]
-    return []
 
 
 def _finite(score: float | None) -> float | None:

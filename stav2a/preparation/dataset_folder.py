@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,11 +35,7 @@ from stav2a.utils.files import new_folder
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A folder that `stav2a prepare` fills. Its files appear whole; all else lies in `unfinished`.
-
-    Args:
-        path: Path of the folder.
-    """
+    """A folder that `stav2a prepare` fills. Its files appear whole; all else lies in `unfinished`."""
 
     path: Path
 
@@ -63,7 +59,6 @@ class DatasetFolder:
         return self.path / SHARDS / f"{number:05d}.safetensors"
 
     def shards(self) -> list[Path]:
-        """All finished shards, in order."""
         return sorted((self.path / SHARDS).glob("*.safetensors"))
 
     def text(self, number: int) -> Path:
@@ -82,22 +77,6 @@ class DatasetFolder:
                 "Choose another --output."
             )
         return found
-
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to continue with other settings than the folder was begun with.
-
-        Raises:
-            UsageError: They differ; names what differs.
-        """
-        found = self.settings()
-        differing = sorted(
-            name for name in found.keys() | settings.keys() if found.get(name) != settings.get(name)
-        )
-        if differing:
-            raise UsageError(
-                f"{self.path} holds clips prepared with another {' and another '.join(differing)}. "
-                "Choose another --output, or give the same command again."
-            )
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file, whole or not at all; what a killed process leaves lies in `unfinished`."""
@@ -203,13 +182,9 @@ def _tensor_kinds(folder: DatasetFolder) -> dict[str, dict[str, Any]]:
 
 
 def export_webdataset(prepared: DatasetFolder, target: Path) -> None:
-    """Write the kept clips as tar files of the webdataset library, one per shard.
+    """Write the kept clips as tar files of the webdataset library, one per shard, into a new folder.
 
     Clip 12 becomes `00000012.json` and a `00000012.NAME.npy` for each of its tensors.
-
-    Args:
-        prepared: Finished folder.
-        target: New folder.
 
     Raises:
         UsageError: The target exists already.
@@ -225,7 +200,7 @@ def export_webdataset(prepared: DatasetFolder, target: Path) -> None:
                         content = io.BytesIO()
                         np.save(content, tensor)
                         files[f"{name}.npy"] = content.getvalue()
-                    for name, content_bytes in files.items():
+                    for name, packed in files.items():
                         entry = tarfile.TarInfo(f"{row.position:08d}.{name}")
-                        entry.size = len(content_bytes)
-                        tar.addfile(entry, io.BytesIO(content_bytes))
+                        entry.size = len(packed)
+                        tar.addfile(entry, io.BytesIO(packed))

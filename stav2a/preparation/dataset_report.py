@@ -73,12 +73,7 @@ def scores_by_rule(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> DatasetSummary:
-    """Write all three files. They hold neither time nor speed, so that equal clips give equal bytes.
-
-    Args:
-        folder: Folder to write to.
-        rows: Index rows of all clips, in order.
-    """
+    """Write all three files of the rows of the index, without time or speed: equal clips give equal bytes."""
     summary, temporary = DatasetSummary(), folder.unfinished / "clips.csv"
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -91,7 +86,12 @@ def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> Da
     temporary.replace(folder.path / "clips.csv")
     folder.write_json(folder.path / "report.json", summary.as_json())
 
-    settings = folder.settings()
+    settings, histograms = folder.settings(), []
+    if any(summary.bins):
+        title, label = f"AV-Align of {sum(summary.bins)} clips", f"score of the rule {AV_ALIGN}"
+        threshold = _threshold(settings["filters"])
+        picture = histogram_png(summary.bins, title=title, label=label, threshold=threshold)
+        histograms.append(Media(f"Scores of the rule {AV_ALIGN}", picture, "image/png"))
     page = render(
         "prepared.html",
         title="Prepared clips",
@@ -100,27 +100,17 @@ def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> Da
         splits=dict(sorted(summary.splits.items())),
         kept=settings["kept"],
         rules=dict(sorted(summary.dropped_by.items())),
-        histograms=[_histogram(summary.bins, settings["filters"])] if any(summary.bins) else [],
+        histograms=histograms,
         notes=dict(sorted(summary.notes.items())),
         lists=[
-            (heading, summary.shown[status], summary.statuses[status])
-            for heading, status in (("Left out by a rule", DROPPED), ("In quarantine", FAILED))
+            ("Left out by a rule", summary.shown[DROPPED], summary.statuses[DROPPED]),
+            ("In quarantine", summary.shown[FAILED], summary.statuses[FAILED]),
         ],
         curves=None,
         details={"What they were prepared with": json.dumps(settings, indent=1, sort_keys=True)},
     )
     folder.write(folder.path / "report.html", page.encode())
     return summary
-
-
-def _histogram(bins: list[int], filters: Mapping[str, Any]) -> Media:
-    picture = histogram_png(
-        bins,
-        title=f"AV-Align of {sum(bins)} clips",
-        label=f"score of the rule {AV_ALIGN}",
-        threshold=_threshold(filters),
-    )
-    return Media(f"Scores of the rule {AV_ALIGN}", picture, "image/png")
 
 
 def _threshold(described: Any) -> float | None:

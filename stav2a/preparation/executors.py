@@ -23,12 +23,8 @@ logger = logging.getLogger(__name__)
 def run_local(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[ClipRecord]:
     """Prepare every clip in processes of this machine; records come as they are finished.
 
-    A clip whose process dies is tried again alone, and fails if that process dies as well.
-
-    Args:
-        work: Both stages.
-        positions: Positions of the clips, taken one by one and never far ahead.
-        workers: Number of processes; 1 stays in this one.
+    Positions are taken one by one and never far ahead; one worker is this process. A clip whose process dies
+    is tried again alone, and fails if that process dies as well.
     """
     if workers == 1:
         with one_thread():
@@ -95,10 +91,8 @@ BLOCK = 16  # clips that an actor takes together, at most
 def run_ray(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[ClipRecord]:
     """Prepare every clip by Ray's actors; records come as they are finished.
 
-    Args:
-        work: Both stages.
-        positions: Positions of the clips, all read at the beginning, at 8 bytes each.
-        workers: Number of processors to use on this machine; a cluster named by RAY_ADDRESS has its own.
+    All positions are read at the beginning, at 8 bytes each. The workers are processors of this machine; a
+    cluster named by RAY_ADDRESS has its own.
 
     Raises:
         UsageError: Ray is not installed.
@@ -130,11 +124,7 @@ def run_ray(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[
 
 
 class RayActor:
-    """A stage in the form that Ray's actors call, with records as bytes.
-
-    Args:
-        stage: Function of a position or a record that returns a record.
-    """
+    """A stage in the form that Ray's actors call, with records as bytes."""
 
     def __init__(self, stage: Callable[[Any], ClipRecord]) -> None:
         use_one_thread()

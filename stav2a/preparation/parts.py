@@ -22,23 +22,14 @@ KEEPS = {
 
 @dataclass(frozen=True)
 class RecipeParts:
-    """The built parts.
-
-    Args:
-        settings: Rates and sizes of a prepared clip.
-        encoders: Encoders that have their weights, by slot.
-        detector: Onset detector, the source of the pseudo-labels.
-        filters: Data filters by key, in the order of the stages that ask for them.
-        described: Description of all of it for `prepared.json`.
-        kept: A sentence per encoder on what is kept.
-    """
+    """The built parts."""
 
     settings: ClipSettings
-    encoders: Mapping[str, Any]
-    detector: Callable[..., Any]
-    filters: Mapping[str, Callable[..., Any]]
-    described: Mapping[str, Any]
-    kept: tuple[str, ...]
+    encoders: Mapping[str, Any]  # those that have their weights, by slot
+    detector: Callable[..., Any]  # the source of the pseudo-labels
+    filters: Mapping[str, Callable[..., Any]]  # by key, in the order of the stages that ask for them
+    described: Mapping[str, Any]  # all of it, for `prepared.json`
+    kept: tuple[str, ...]  # a sentence per encoder
 
 
 def build_parts(

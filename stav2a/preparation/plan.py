@@ -102,11 +102,7 @@ def _hash(text: str) -> int:
 
 
 class PreparationPlan:
-    """A written plan.
-
-    Args:
-        path: File of the plan.
-    """
+    """A written plan, by the path of its file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -133,11 +129,9 @@ class PreparationPlan:
         return self._file.metadata.row_group(0).num_rows
 
     def positions(self, shard: int) -> range:
-        """Positions of a shard's clips."""
         return range(shard * self.shard_clips, min((shard + 1) * self.shard_clips, self.clips))
 
     def entry(self, position: int) -> dict[str, Any]:
-        """Manifest entry of a clip."""
         shard = position // self.shard_clips
         if getattr(self, "_shard", None) != shard:
             self._shard, self._rows = shard, self._file.read_row_group(shard).to_pylist()

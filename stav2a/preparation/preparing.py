@@ -100,7 +100,13 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
     lines = (f"{request.manifest}: read as {manifest.form}", *parts.kept)
     print("\n".join(lines), file=sys.stderr, flush=True)
     if (folder.path / SETTINGS).is_file():
-        folder.check(settings)
+        found = folder.settings()
+        names = sorted(found.keys() | settings.keys())
+        if differing := [name for name in names if found.get(name) != settings.get(name)]:
+            raise UsageError(
+                f"{folder.path} holds clips prepared with another {' and another '.join(differing)}. "
+                "Choose another --output, or give the same command again."
+            )
         return
     others = [each for each in folder.path.iterdir() if each.name != folder.lock.name]
     if others and not folder.unfinished.is_dir():
@@ -113,12 +119,7 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
 
 
 def make_texts(folder: DatasetFolder, encoder: Any) -> None:
-    """Encode all captions of the plan; files that exist already are left.
-
-    Args:
-        folder: Folder to write to.
-        encoder: Text encoder with its weights.
-    """
+    """Encode all captions of the plan; files that exist already are left."""
     captions, number = folder.plan.captions(), 0
     with one_thread(), torch.no_grad(), tqdm(desc="encoding captions", unit="caption", disable=None) as bar:
         while group := list(islice(captions, TEXTS_IN_A_FILE)):

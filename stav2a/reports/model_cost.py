@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from stav2a.models.audit import Audit, BlockAudit, Missing
+from stav2a.models.audit import Audit, BlockAudit
 from stav2a.reports.tables import grid
+from stav2a.utils.errors import StaV2AError
 
 HEAD = ("block", "class", "parameters", "trained in", "training", "inference", "FLOPs a step")
 WORDS = {0, 1, 3}  # columns aligned to the left
@@ -33,7 +34,7 @@ def audit_lines(found: Audit) -> list[str]:
     ]
 
 
-def missing_lines(missing: Sequence[Missing]) -> list[str]:
+def missing_lines(missing: Sequence[StaV2AError]) -> list[str]:
     """Missing weights and data, with each advice once."""
     if not missing:
         return ["nothing that the recipe names is missing on this machine"]

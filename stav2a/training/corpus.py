@@ -44,59 +44,24 @@ class Rows(Protocol):
     def split(self, size: int, /) -> Iterable[Tensor]: ...
 
 
-class Corpus(Protocol):
+def class_names(clips: Sequence[Clip]) -> list[str]:
+    """The classes of the clips, in alphabetical order; empty where none are known."""
+    return sorted({clip.label for clip in clips if clip.label})
+
+
+class Corpus:
     """Clips for training and evaluation; row i of everything belongs to clip i.
+
+    Features, latents and texts are the model's: they are to be asked for once its encoders are trained.
 
     Attributes:
         clips: Clips that could be read.
         failed: Reasons why other clips could not be read, by clip id.
         decisions: Decisions of every filter on the clips, by the filter's key.
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
+        frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
+        mel: Log-mels (N, 1, Tm, M).
     """
-
-    clips: Sequence[Clip]
-    failed: Mapping[str, str]
-    decisions: Mapping[str, Sequence[Decision]]
-    onsets: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        """Class of each clip (N,), -1 where unknown."""
-
-    @property
-    def frames(self) -> Rows:
-        """uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W)."""
-
-    @property
-    def mel(self) -> Rows:
-        """Log-mels (N, 1, Tm, M)."""
-
-    def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
-        """Row numbers of a split's clips that a filter, given by its factory, keeps."""
-
-    def features(self) -> Rows:
-        """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
-
-    def latents(self) -> tuple[Rows, Rows]:
-        """Mean and deviation of all latents, each (N, C, T, F); computed once."""
-
-    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
-
-        Where `drop` (B,) is true, it is the null text's.
-        """
-
-    def audio(self, rows: Sequence[int]) -> np.ndarray:
-        """The sound of some rows (B, S), float32 at the front end's rate."""
-
-
-def class_names(clips: Sequence[Clip]) -> list[str]:
-    """The classes of the clips, in alphabetical order; empty where none are known."""
-    return sorted({clip.label for clip in clips if clip.label})
-
-
-class _EncodedCorpus:
-    """A corpus whose features, latents and texts the model makes, once its encoders are trained."""
 
     clips: Sequence[Clip]
     failed: Mapping[str, str]
@@ -111,10 +76,12 @@ class _EncodedCorpus:
 
     @cached_property
     def labels(self) -> Tensor:
+        """Class of each clip (N,), -1 where unknown."""
         classes = class_names(self.clips)
         return torch.tensor([classes.index(clip.label) if clip.label else -1 for clip in self.clips])
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
+        """Row numbers of a split's clips that a filter, given by its factory, keeps."""
         decisions = self.decisions[filter_key(data_filter)]
         kept = [
             row
@@ -131,9 +98,11 @@ class _EncodedCorpus:
         return torch.tensor(kept)
 
     def features(self) -> Rows:
+        """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
         return self._encoded("features", lambda: {"e_v": encode_frames(self.model, self.frames)})["e_v"]
 
     def latents(self) -> tuple[Rows, Rows]:
+        """Mean and deviation of all latents, each (N, C, T, F); computed once."""
         found = self._encoded("latents", lambda: encode_mels(self.model, self.mel))
         return found["mean"], found["std"]
 
@@ -148,28 +117,34 @@ class _EncodedCorpus:
         return self._encodings[kind]
 
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
+
+        Where `drop` (B,) is true, it is the null text's.
+        """
         chosen = zip(rows.tolist(), drop.tolist(), strict=True)
         return encode_captions(self.model, ["" if null else self.clips[row].caption for row, null in chosen])
+
+    def audio(self, rows: Sequence[int]) -> np.ndarray:
+        """The sound of some rows (B, S), float32 at the front end's rate."""
+        raise NotImplementedError
 
 
 @torch.no_grad()
 def encode_frames(model: STAV2A, frames: Rows) -> Tensor:
     """uint8 frames (N, L, 3, H, W) -> e_v (N, L, D_v)."""
-    model.feature_encoder.eval()
-    parts = frames.split(AT_ONCE)
-    return torch.cat([model.feature_encoder(as_video(part.to(device()))).cpu() for part in parts])
+    encoder = model.feature_encoder.eval()
+    return torch.cat([encoder(as_video(part.to(device()))).cpu() for part in frames.split(AT_ONCE)])
 
 
 @torch.no_grad()
 def encode_mels(model: STAV2A, mel: Rows) -> dict[str, Tensor]:
     """Log-mels (N, 1, Tm, M) -> mean and std of their latents, each (N, C, T, F)."""
-    model.autoencoder.eval()
-    pairs = [model.autoencoder.encode(part.to(device())) for part in mel.split(AT_ONCE)]
-    means, stds = zip(*pairs, strict=True)
+    autoencoder = model.autoencoder.eval()
+    means, stds = zip(*(autoencoder.encode(part.to(device())) for part in mel.split(AT_ONCE)), strict=True)
     return {"mean": torch.cat(means).cpu(), "std": torch.cat(stds).cpu()}
 
 
-class DecodedCorpus(_EncodedCorpus):
+class DecodedCorpus(Corpus):
     """Clips decoded in one pass over their files, or taken from the store where that is done.
 
     Args:
@@ -300,7 +275,7 @@ def _extract(
     return np.ascontiguousarray(frames), audio, detector(audio, SAMPLE_RATE), decisions, moved
 
 
-class PreparedCorpus(_EncodedCorpus):
+class PreparedCorpus(Corpus):
     """Clips of a folder that `stav2a prepare` made, whose tensors stay on disk until rows are asked for.
 
     Args:
@@ -343,7 +318,7 @@ class PreparedCorpus(_EncodedCorpus):
         super().__init__(model, store, keys)
         self.folder, self.clips, self.failed = folder, folder.clips, {}
         self.decisions = {key: folder.decisions(key) for key in filters}
-        self.onsets = folder.onsets()
+        self.onsets = folder.tensor("onsets")[:].float()
         self._texts_checked = False
 
     @cached_property

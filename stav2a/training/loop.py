@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from stav2a.training.objective import Batch, History, TrainingContext, TrainingSpec, generator, pieces
 from stav2a.training.train import log_losses
@@ -56,13 +55,7 @@ def compiled(
     parameters: Sequence[Tensor],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
-    """Compile an objective, and compare its gradient with the eager one on some rows.
-
-    Args:
-        objective: A loss as a module.
-        rows: Rows of a batch for the comparison.
-        parameters: Parameters of the gradient.
-        autocast: Factory of the context in which both gradients are computed.
+    """Compile an objective, and compare its gradient with the eager one on some rows of a batch.
 
     Raises:
         CompiledGradientError: The gradients differ by more than rounding.
@@ -111,29 +104,7 @@ class TrainingState:
     history: History = field(default_factory=dict)
 
 
-def fit(plan: TrainingSpec, work: TrainingContext, settings: "AccelerateTrainer") -> History:
-    """Train with the settings of a trainer; see `AccelerateTrainer.fit`."""
-    run = _Run(plan, work, settings)
-    run.resume()
-    bar = tqdm(
-        total=plan.steps,
-        initial=run.progress.step,
-        desc=plan.name,
-        unit="step",
-        leave=False,
-        disable=not run.accelerator.is_main_process,
-    )
-    with bar:
-        while run.progress.step < plan.steps:
-            loss = run.step()
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update()
-            run.save_when_due()
-    run.finish()
-    return run.progress.history
-
-
-class _Run:
+class TrainingRun:
     """State of one training run: parameters, optimizer, averaged and best weights, progress."""
 
     def __init__(self, plan: TrainingSpec, work: TrainingContext, settings: "AccelerateTrainer") -> None:
@@ -144,7 +115,11 @@ class _Run:
         self.saved, self.pause = time.monotonic(), CHECKPOINT_S
         self.trained = nn.ModuleList(module for group in plan.groups for module in group.modules)
         if settings.gradient_checkpointing:
-            _checkpoint_gradients(work.model)
+            from diffusers import ModelMixin
+
+            for part in work.model.modules():
+                if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
+                    part.enable_gradient_checkpointing()
         self._set_memory_format(settings.memory_format)
         groups: list[dict[str, Any]] = [
             {"params": group.parameters(), "lr": group.learning_rate} for group in plan.groups
@@ -170,7 +145,7 @@ class _Run:
         self.validate_every = max(1, plan.steps // (plan.validations or settings.validations))
 
     def step(self) -> float:
-        """Take one optimizer step, and return the loss of its batch."""
+        """Take one optimizer step, log and validate when it is time, and return the loss of the batch."""
         rng = generator(self.work.seed, self.plan.name, self.progress.step)
         # dropout draws from the global generator, and differently in each process
         torch.manual_seed(rng.initial_seed() + self.accelerator.process_index)
@@ -188,7 +163,15 @@ class _Run:
             with torch.no_grad():
                 torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
         self.progress.step += 1
-        self._report(loss)
+        step = self.progress.step
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"{self.plan.name}: the loss became {loss} at step {step}. Lower its learning rate."
+            )
+        if step % LOG_EVERY == 0:
+            self._log("loss", loss)
+        if self.plan.held_out and (step % self.validate_every == 0 or step == self.plan.steps):
+            self._validate(self.plan.held_out())
         return loss
 
     def _rate(self) -> float:
@@ -223,18 +206,6 @@ class _Run:
         most = self.settings.per_device_batch_size
         return list(pieces(batch, most, process=process, processes=processes))
 
-    def _report(self, loss: float) -> None:
-        """Log the loss and validate, when it is time."""
-        step = self.progress.step
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"{self.plan.name}: the loss became {loss} at step {step}. Lower its learning rate."
-            )
-        if step % LOG_EVERY == 0:
-            self._log("loss", loss)
-        if self.plan.held_out and (step % self.validate_every == 0 or step == self.plan.steps):
-            self._validate(self.plan.held_out())
-
     def _log(self, name: str, value: float) -> None:
         self.progress.history.setdefault(name, []).append((self.progress.step, value))
         self.work.log(f"{self.plan.name}/{name}", value, self.progress.step)
@@ -261,21 +232,17 @@ class _Run:
 
     @torch.no_grad()
     def _use(self, weights: Sequence[Tensor]) -> None:
-        for p, weight in zip(self.parameters, weights, strict=True):
-            p.copy_(weight)
+        """Put weights in place: those of the parameters, or of the parameters and buffers."""
+        for tensor, weight in zip((*self.parameters, *self.trained.buffers()), weights, strict=False):
+            tensor.copy_(weight)
 
     def _weights(self) -> list[Tensor]:
         """Copies of the present parameters and buffers, outside a GPU's memory."""
         return [t.detach().to("cpu", copy=True) for t in (*self.parameters, *self.trained.buffers())]
 
-    @torch.no_grad()
     def finish(self) -> None:
         """Leave the best weights, or without validation the averaged ones, in the modules."""
-        if self.plan.held_out is None:
-            self._use(self.ema)
-        else:
-            for tensor, best in zip((*self.parameters, *self.trained.buffers()), self.best, strict=True):
-                tensor.copy_(best)
+        self._use(self.ema if self.plan.held_out is None else self.best)
         self.trained.eval()
         self._set_memory_format("contiguous_format")
 
@@ -347,12 +314,3 @@ def _accelerator(settings: "AccelerateTrainer") -> Any:
     return Accelerator(
         mixed_precision=settings.mixed_precision, cpu=distributed.on_cpu(), kwargs_handlers=[ddp]
     )
-
-
-def _checkpoint_gradients(model: nn.Module) -> None:
-    """Let all diffusers models in it compute activations again in the backward pass."""
-    from diffusers import ModelMixin
-
-    for part in model.modules():
-        if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
-            part.enable_gradient_checkpointing()

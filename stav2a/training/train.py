@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stav2a.models.stav2a import BLOCKS, STAV2A
 from stav2a.slots import Trainer
@@ -51,7 +51,8 @@ def train_stages(
         work = TrainingContext(model, corpus, folder, seed, prediction_type, frozen, log, trainer)
         return stage.run(work)
 
-    frozen = frozenset(slot for slot in BLOCKS if _came_with_weights(model.block(slot)))
+    own = {slot: list(model.block(slot).parameters()) for slot in BLOCKS}
+    frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
     histories = {}
     for number, each in enumerate(planned, start=1):
         found = distributed.broadcast_from_main(store.has("stage", each.key, each.name))
@@ -85,14 +86,7 @@ def train_once(
 ) -> tuple[dict[str, Tensor], History, bool]:
     """Train, in all processes of a run together, what the store does not have yet.
 
-    Args:
-        train: Training in a folder for unfinished checkpoints.
-        weights: The trained weights.
-        store: Store of the result.
-        kind: Kind of the entry.
-        key: Key of the entry.
-        facts: Facts to keep beside the duration.
-        name: Name of the entry among those of its kind.
+    `train` is given a folder for unfinished checkpoints; `facts` are kept beside the duration.
 
     Returns:
         Weights and losses, and whether they were trained now.
@@ -123,11 +117,6 @@ def log_losses(histories: Mapping[str, History], log: Log) -> None:
         for name, points in history.items():
             for step, value in points:
                 log(f"{stage}/{name}", value, step)
-
-
-def _came_with_weights(block: nn.Module) -> bool:
-    parameters = list(block.parameters())
-    return bool(parameters) and not any(p.requires_grad for p in parameters)
 
 
 def _weights(model: STAV2A, slots: Sequence[str]) -> dict[str, Tensor]:

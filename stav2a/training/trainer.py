@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from tqdm import tqdm
 
 from stav2a.registry import expect, register
-from stav2a.training.loop import fit
+from stav2a.training.loop import TrainingRun
 from stav2a.training.objective import History, TrainingContext, TrainingSpec
 from stav2a.utils.errors import UsageError
 
@@ -82,14 +83,7 @@ class AccelerateTrainer:
         expect("optimizer", self.optimizer)
 
     def fit(self, plan: TrainingSpec, work: TrainingContext) -> History:
-        """Train, and leave the best weights in the plan's modules.
-
-        Args:
-            plan: The stage's plan.
-            work: The stage's surroundings.
-
-        Returns:
-            The losses logged, as (step, value) pairs under each name.
+        """Train, leave the best weights in the plan's modules, and return the losses.
 
         Raises:
             NothingToTrainError: All of it is frozen.
@@ -97,4 +91,21 @@ class AccelerateTrainer:
             DivergedError: The loss became NaN or infinite.
             CompiledGradientError: A compiled step has another gradient than an eager one.
         """
-        return fit(plan, work, self)
+        run = TrainingRun(plan, work, self)
+        run.resume()
+        bar = tqdm(
+            total=plan.steps,
+            initial=run.progress.step,
+            desc=plan.name,
+            unit="step",
+            leave=False,
+            disable=not run.accelerator.is_main_process,
+        )
+        with bar:
+            while run.progress.step < plan.steps:
+                loss = run.step()
+                bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                bar.update()
+                run.save_when_due()
+        run.finish()
+        return run.progress.history

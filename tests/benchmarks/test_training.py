@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stav2a.data.filters import KeepAll
 from stav2a.models.stav2a import encode_captions
-from stav2a.training.loop import _Run
+from stav2a.training.loop import TrainingRun
 from stav2a.training.objective import TrainingContext, generator
 from stav2a.training.stages import JointStage
 from stav2a.training.trainer import AccelerateTrainer
@@ -88,7 +88,7 @@ def test_training_ladder(benchmark, tmp_path, scale, batch, rounds, warmups):
     write_json(RESULTS / f"training-{DEVICE.type}-{scale}-{batch}.json", record)
 
 
-def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> _Run:
+def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> TrainingRun:
     """The joint stage of a new model, ready for its first step."""
     AcceleratorState._reset_state()  # it keeps one way a process
     folder.mkdir()
@@ -96,7 +96,7 @@ def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> _Run:
     stage = JointStage(data_filter=KeepAll, batch_size=batch, steps=10_000)
     asked = SimpleNamespace(fit=lambda plan, work: plan)
     work = partial(TrainingContext, model, corpus(model), folder, 0, "epsilon", frozenset(), lambda *_: None)
-    return _Run(
+    return TrainingRun(
         stage.run(work(asked)), work(None), SimpleNamespace(**{**vars(AccelerateTrainer()), **settings})
     )
 
@@ -122,7 +122,7 @@ def corpus(model: Any) -> Any:
     )
 
 
-def drawing(run: _Run) -> Any:
+def drawing(run: TrainingRun) -> Any:
     """What a step waits for its data."""
     return torch.no_grad()(lambda: run.plan.draw(generator(0, "joint", run.progress.step)))
 

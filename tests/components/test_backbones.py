@@ -9,7 +9,6 @@ from stav2a.components.backbones import (
     FDN,
     LocalEmbedding,
     PlainEmbedding,
-    ReleasedEmbedding,
     UNetBackbone,
     UNetControlNet,
     UNetControlNetFDN,
@@ -207,10 +206,10 @@ def test_without_padding_the_mask_of_the_controlnet_changes_nothing(wide):
 
 @torch.no_grad()
 def test_the_released_embedding_sees_the_edges_of_the_frequencies():
-    embed = ReleasedEmbedding(LOCAL, 3)
-    tiny.shake(embed)
-    found = embed(torch.ones(1, LOCAL, 6, 5))
-    assert found.shape == (1, 3, 6, 5)
+    backbone = controlled("released", local_dim=LOCAL)
+    tiny.shake(backbone)
+    found = backbone.controlnet.controlnet_cond_embedding(torch.ones(1, LOCAL, 6, 5))
+    assert found.shape == (1, backbone.width, 6, 5)
     torch.testing.assert_close(found[..., 1], found[..., 3])
     assert (found[..., 0] - found[..., 1]).abs().max() > 1e-3
 

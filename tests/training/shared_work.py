@@ -44,14 +44,14 @@ def main(folder: Path, steps: int | None) -> None:
 def leave_after(steps: int) -> None:
     """A checkpoint at every step, and no step after these."""
     loop.CHECKPOINT_S, loop.SAVING = 0.0, 1e9
-    taken = loop._Run.step
+    taken = loop.TrainingRun.step
 
-    def step(run: loop._Run) -> float:
+    def step(run: loop.TrainingRun) -> float:
         if run.progress.step == steps:
             raise Left
         return taken(run)
 
-    loop._Run.step = step  # type: ignore[method-assign]
+    loop.TrainingRun.step = step  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

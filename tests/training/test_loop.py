@@ -369,6 +369,7 @@ def test_a_compiled_step_is_one_graph_and_learns_the_same(tmp_path, monkeypatch)
 
     def ends(compiled: bool) -> float:
         model, folder = net(), tmp_path / str(compiled)
+        folder.mkdir()  # for a checkpoint, which a slow compiler leaves time for
         history = fit(plan(model, held_out=None), work(model, folder), compiled=compiled)
         return history["loss"][-1][1]
 

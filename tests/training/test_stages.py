@@ -95,8 +95,8 @@ def _stop_when_done(monkeypatch, steps) -> None:
             raise KeyboardInterrupt
         return taken(run)
 
-    taken = loop._Run.step
-    monkeypatch.setattr(loop._Run, "step", step)
+    taken = loop.TrainingRun.step
+    monkeypatch.setattr(loop.TrainingRun, "step", step)
 
 
 def test_activations_computed_again_change_nothing(tmp_path):

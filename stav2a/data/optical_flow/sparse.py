@@ -15,10 +15,6 @@ LEVELS, SMALLEST = 3, 32  # halvings, and the shortest side that one may lead to
 class Pyramid:
     """Pictures blurred and reduced as by OpenCV's Farneback, with a quadratic around every pixel.
 
-    Args:
-        height: Height of the pictures.
-        width: Width of the pictures.
-
     Shapes:
         (H, W) uint8 -> a (h, 5, w) float32 a level, the finest first; the planes are explained in `kernels`.
         They are overwritten with the picture after the next one, as allocation is slow.
@@ -40,9 +36,8 @@ class Pyramid:
         sharp = picture.astype(np.float32)
         reduced = [cv2.transpose(across @ cv2.transpose(down @ sharp)) for down, across in self._reductions]
         made = next(self._turns)
-        for small, planes in zip(
-            (cv2.sepFilter2D(sharp, cv2.CV_32F, blur, blur), *reduced), made, strict=True
-        ):
+        smoothed = [cv2.sepFilter2D(sharp, cv2.CV_32F, blur, blur), *reduced]
+        for small, planes in zip(smoothed, made, strict=True):
             wide = cv2.copyMakeBorder(small, REACH, REACH, REACH, REACH, cv2.BORDER_REPLICATE)
             expand(wide, planes)
         return made
@@ -121,13 +116,7 @@ class SparseFarneback:
 
 
 class _Grid:
-    """The points of one level for which the flow is solved.
-
-    Args:
-        height: Height of the level's picture.
-        width: Width of the level's picture.
-        step: Pixels from one point to the next.
-    """
+    """The points of one level for which the flow is solved, a step of pixels apart."""
 
     def __init__(self, height: int, width: int, step: int) -> None:
         self.step, self.taps = step, window(WINDOW / step)

@@ -22,7 +22,6 @@ from stav2a.data.prepared.shards import (
     SHARDS,
     TEXT,
     TEXTS_IN_A_FILE,
-    PackedTexts,
     PreparedFolderError,
     digest,
     norm,
@@ -68,15 +67,6 @@ class PreparedFolder:
             Clip(name, self.videos / file, caption, split, label=label or None)
             for name, file, caption, split, label in zip(*columns, strict=True)
         ]
-
-    @cached_property
-    def onsets_s(self) -> list[np.ndarray]:
-        """Onsets of the onset detector in seconds, an array a clip."""
-        return [np.array(times, np.float64) for times in self.table["onsets_s"].to_pylist()]
-
-    def onsets(self) -> Tensor:
-        """Pseudo-labels of onsets in latent frames, 0 or 1: (N, T) float32."""
-        return self.tensor("onsets")[:].float()
 
     def decisions(self, key: str) -> list[Decision]:
         """A filter's decisions on all clips.
@@ -141,7 +131,8 @@ class PreparedFolder:
                 raise PreparedFolderError(
                     f"{self.folder} holds no text embeddings: {'; '.join(self.settings['kept'])}."
                 )
-            found.append(torch.from_numpy(_packed_texts(path)[place].astype(np.float32)))
+            ends, tokens = _open_texts(path)
+            found.append(torch.from_numpy(tokens[ends[place] : ends[place + 1]].astype(np.float32)))
         e_text = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
         lengths = torch.tensor([len(each) for each in found])
         return e_text, torch.arange(e_text.shape[1])[None] < lengths[:, None]
@@ -168,18 +159,16 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 @functools.lru_cache(OPEN_FILES)
-def _packed_texts(path: Path) -> PackedTexts:
-    return PackedTexts(path)
+def _open_texts(path: Path) -> tuple[list[int], Any]:
+    """Ends of the captions' tokens in a file that `pack_texts` made, and the tokens, which stay on disk."""
+    file = safe_open(path, framework="np")
+    return [0, *np.cumsum(file.get_tensor("lengths")).tolist()], file.get_slice("e_text")
 
 
 class Sharded:
     """A tensor whose first axis is the clips, on disk until rows are asked for, then float32 or uint8.
 
     A row's shape, type, hash and norm are checked when it is first read.
-
-    Args:
-        folder: The prepared folder.
-        name: Name of the tensor.
     """
 
     def __init__(self, folder: PreparedFolder, name: str) -> None:
@@ -254,7 +243,6 @@ class PreparedClips:
 
     @cached_property
     def prepared(self) -> PreparedFolder:
-        """The opened folder."""
         return PreparedFolder(self.folder, self.videos)
 
     def identity(self) -> str:

@@ -59,7 +59,14 @@ def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
         PreparedFolderError: Tensors of one name differ in shape or type.
     """
     whole = [row for row in rows if row.tensors]
-    tensors = {name: _stacked(name, whole) for name in (whole[0].tensors if whole else ())}
+    tensors = {}
+    for name in whole[0].tensors if whole else ():
+        kinds = {(row.tensors[name].shape, str(row.tensors[name].dtype)) for row in whole}
+        if len(kinds) > 1:
+            raise PreparedFolderError(
+                f"{name} comes in different shapes: {sorted(kinds)}. Every clip must have the same."
+            )
+        tensors[name] = np.stack([row.tensors[name] for row in whole])
     places = {row.position: place for place, row in enumerate(whole)}
     facts = [
         {
@@ -71,15 +78,6 @@ def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
         for row in rows
     ]
     return save(tensors, {FACTS: _json(facts)})
-
-
-def _stacked(name: str, rows: Sequence[ClipRecord]) -> np.ndarray:
-    kinds = {(row.tensors[name].shape, str(row.tensors[name].dtype)) for row in rows}
-    if len(kinds) > 1:
-        raise PreparedFolderError(
-            f"{name} comes in different shapes: {sorted(kinds)}. Every clip must have the same."
-        )
-    return np.stack([row.tensors[name] for row in rows])
 
 
 def _json(value: Any) -> str:
@@ -131,22 +129,3 @@ def pack_texts(captions: Sequence[str], embeddings: Sequence[np.ndarray]) -> byt
     lengths = np.array([len(each) for each in embeddings], np.int64)
     tensors = {"e_text": np.concatenate(embeddings), "lengths": lengths}
     return save(tensors, {"captions": json.dumps(list(captions))})
-
-
-class PackedTexts:
-    """Text embeddings of a file, which stay on disk until one is asked for by its number.
-
-    Args:
-        path: The file, written by `pack_texts`.
-
-    Shapes:
-        a number -> (K_i, D) float16
-    """
-
-    def __init__(self, path: Path) -> None:
-        file = safe_open(path, framework="np")
-        self._ends = np.cumsum(file.get_tensor("lengths")).tolist()
-        self._tokens = file.get_slice("e_text")
-
-    def __getitem__(self, place: int) -> np.ndarray:
-        return self._tokens[self._ends[place - 1] if place else 0 : self._ends[place]]

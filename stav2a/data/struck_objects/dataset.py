@@ -62,12 +62,8 @@ class StruckObjects:
 
     def performances(self) -> list[Performance]:
         """The scripts of all clips, by split and number."""
-        fractions = (self.flawed_fraction, self.vague_fraction)
-        return [
-            plan(self.seed, split, index, *fractions)
-            for split in SPLITS
-            for index in range(self.counts[split])
-        ]
+        keys = [(split, index) for split in SPLITS for index in range(self.counts[split])]
+        return [plan(self.seed, *key, self.flawed_fraction, self.vague_fraction) for key in keys]
 
     def clips(self, folder: Path) -> list[Clip]:
         """All clips; renders those that are missing under `folder`, and writes the manifest.
@@ -110,18 +106,21 @@ def _render(performance: Performance, root: Path) -> None:
 
 def _write_manifest(root: Path, performances: list[Performance], clips: list[Clip]) -> None:
     """VGGSound's columns (id, start, caption, split), then the truth; times are separated by blanks."""
-    with (
-        atomic(root / "manifest.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
+    path = root / "manifest.csv"
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow((*COLUMNS, "version"))
         for performance, clip in zip(performances, clips, strict=True):
-            onsets, strikes = (
-                " ".join(f"{time:.4f}" for time in times)
-                for times in (performance.onsets_s, performance.strikes_s)
+            both = (performance.onsets_s, performance.strikes_s)
+            times = (" ".join(f"{time:.4f}" for time in each) for each in both)
+            file_name = clip.video.relative_to(root).as_posix()
+            facts = (
+                clip.id,
+                0,
+                clip.caption,
+                clip.split,
+                clip.label,
+                int(performance.vague),
+                clip.flaw or "",
             )
-            table.writerow(
-                (clip.id, 0, clip.caption, clip.split, clip.label, int(performance.vague), clip.flaw or "")
-                + (onsets, strikes, clip.video.relative_to(root).as_posix(), VERSION)
-            )
+            table.writerow((*facts, *times, file_name, VERSION))

@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """A pen for a uint8 RGB or RGBA canvas; on an empty RGBA one, colours come out premultiplied.
+    """A pen of filled shapes for a uint8 canvas; on an empty RGBA one, colours come out premultiplied.
 
     Args:
         canvas: (H, W, 3 or 4), drawn on in place.
@@ -40,12 +40,10 @@ class Pen:
         cv2.ellipse(self.canvas, at, axes, 0, 0, 360, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
-        """A filled polygon."""
         corners = np.array([self._at(point) for point in points], np.int32)
         cv2.fillPoly(self.canvas, [corners], colour, cv2.LINE_AA, FRACTION_BITS)
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
-        """A filled rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
 
     def line(self, start: Point, end: Point, colour: Colour, width: float) -> None:
@@ -223,16 +221,10 @@ def _strike_water(rng: np.random.Generator) -> Struck:
 
 @dataclass(frozen=True)
 class StruckObject:
-    """One class of objects; each object differs in size, colour, pitch and decay.
+    """One class of objects; each object differs in size, colour, pitch and decay."""
 
-    Args:
-        name: Name in captions.
-        draw: Function that draws an object standing at (0, 0), and returns the height of its top.
-        strike: Function that returns the sound of a strike.
-    """
-
-    name: str
-    draw: Callable[[Pen, np.random.Generator], float]
+    name: str  # in captions
+    draw: Callable[[Pen, np.random.Generator], float]  # at (0, 0); returns the height of the top
     strike: Callable[[np.random.Generator], Struck]
 
 

@@ -31,31 +31,18 @@ CLASSES = tuple(OBJECTS)
 
 @dataclass(frozen=True)
 class Performance:
-    """The script of one clip; picture and sound follow from it alone.
+    """The script of one clip; picture and sound follow from it alone."""
 
-    Args:
-        key: Seed, split and index, from which the details of picture and sound are drawn.
-        label: Class of the object.
-        strikes_s: Times of the mallet's strikes in the picture.
-        onsets_s: Times of the strikes in the sound; other ones only if the clip is flawed.
-        strengths: Strengths of the strikes in the picture, 0..1.
-        onset_strengths: Strengths of the strikes in the sound, 0..1.
-        misses_s: Times at which the mallet comes down but stops short.
-        flaw: None, "static" (a still picture) or "shifted" (the sound has other strikes).
-        caption: Input of the text encoder.
-        vague: Whether the caption hides the label.
-    """
-
-    key: tuple[int, int, int]
+    key: tuple[int, int, int]  # seed, split and index, from which the details are drawn
     label: str
-    strikes_s: tuple[float, ...]
-    onsets_s: tuple[float, ...]
-    strengths: tuple[float, ...]
-    onset_strengths: tuple[float, ...]
-    misses_s: tuple[float, ...]
-    flaw: str | None
+    strikes_s: tuple[float, ...]  # times of the mallet's strikes in the picture
+    onsets_s: tuple[float, ...]  # times of the strikes in the sound; other ones only if the clip is flawed
+    strengths: tuple[float, ...]  # of the strikes in the picture, 0..1
+    onset_strengths: tuple[float, ...]  # of the strikes in the sound, 0..1
+    misses_s: tuple[float, ...]  # times at which the mallet comes down but stops short
+    flaw: str | None  # "static" (a still picture) or "shifted" (the sound has other strikes)
     caption: str
-    vague: bool
+    vague: bool  # True where the caption hides the label
 
     def details(self, stream: int) -> np.random.Generator:
         """Random generator of one part, so that parts can change independently of each other."""

@@ -87,10 +87,8 @@ class Converter:
 
     def leaves_out(self, key: str) -> str | None:
         """The entry of `left_out` for a key."""
-        prefixes = (
-            each for each in self.left_out if key == each or each.endswith(".") and key.startswith(each)
-        )
-        return next(prefixes, None)
+        fits = (each for each in self.left_out if key == each or each[-1:] == "." and key.startswith(each))
+        return next(fits, None)
 
     def knows(self, keys: Iterable[str]) -> bool:
         """True for keys of a file of this kind."""
@@ -125,10 +123,6 @@ def _tango(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]
     if any(name.startswith(("encoder.", "decoder.", "vocoder.")) for name in tensors):
         parts += _first_stage("", tensors, options, 'the "scale_factor" of vae_config.json')
     return parts
-
-
-def _audioldm(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
-    return _first_stage("first_stage_model.", tensors, options, 'the file\'s "scale_factor", which it lacks')
 
 
 def _first_stage(
@@ -176,7 +170,9 @@ CONVERTERS: dict[str, Converter] = {
         components={"unet": "unet.stable_diffusion", "text_encoder": "text_encoder.t5"},
     ),
     "audioldm": Converter(
-        _audioldm,
+        lambda tensors, options: _first_stage(
+            "first_stage_model.", tensors, options, 'the file\'s "scale_factor", which it lacks'
+        ),
         known_by=("first_stage_model.",),
         file="audioldm-s-full.ckpt",
         components={"vae": "autoencoder.kl", "vocoder": "vocoder.hifigan"},
@@ -218,24 +214,21 @@ def convert(kind: str, files: Sequence[Path], output: Path, options: ConversionO
     converter = replace(CONVERTERS[kind], left_out=(*CONVERTERS[kind].left_out, *options.left_out))
     with new_folder(output) as folder:
         sources = [read(path, converter.wrappers) for path in files]
-        tensors = converter.prepared(_joined(sources))
+        joined: dict[str, Tensor] = {}
+        for source in sources:
+            if twice := sorted(set(source.tensors) & set(joined)):
+                raise ConvertError(
+                    f"{source.path} holds {twice[0]}, as a file before it does.",
+                    advice="Give each file once.",
+                )
+            joined |= source.tensors
+        tensors = converter.prepared(joined)
         parts = _checked_parts(kind, converter, tensors, options, files)
         for part in parts:
             _write(folder / part.folder, part, tensors, kind, sources)
         if converter.model is not None:
             write_model(folder, **converter.model)
     return "\n".join(_report(converter, sources, tensors, parts, output))
-
-
-def _joined(sources: Sequence[CheckpointFile]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for source in sources:
-        if twice := sorted(set(source.tensors) & set(tensors)):
-            raise ConvertError(
-                f"{source.path} holds {twice[0]}, as a file before it does.", advice="Give each file once."
-            )
-        tensors |= source.tensors
-    return tensors
 
 
 def _checked_parts(
@@ -301,8 +294,6 @@ def _report(
         for name, value in {**checkpoint, **part.parameters}.items():
             lines.append(f"  {part.component}.{name} = {describing.format_value(value)}")
     if converter.model is not None:
-        lines += [
-            "In Python:",
-            f"  STAV2A.from_pretrained({str(output)!r}, SLOT=FACTORY of blocks not there)",
-        ]
+        call = f"STAV2A.from_pretrained({str(output)!r}, SLOT=FACTORY of blocks not there)"
+        lines += ["In Python:", f"  {call}"]
     return lines

@@ -73,12 +73,7 @@ class CheckpointPart:
 def check(
     parts: Sequence[CheckpointPart], tensors: Mapping[str, Tensor], left_out: Callable[[str], bool]
 ) -> None:
-    """Check that every key of the parts is in the checkpoint, in its shape, and no other key.
-
-    Args:
-        parts: Parts of the checkpoint.
-        tensors: The checkpoint.
-        left_out: True for keys of the checkpoint that no part needs.
+    """Check that a checkpoint has every key of the parts, in its shape, and no other that is not left out.
 
     Raises:
         ConvertError: Names every key that is missing, unexpected or of another shape.
@@ -227,22 +222,16 @@ class UNetSizes:
         return meta("unet.stable_diffusion", self.parameters, **wired)
 
 
-def _sizes(
-    widths: tuple[int, ...], attention: tuple[bool, ...], heads: tuple[int, ...], *, linear: bool
-) -> dict[str, Any]:
-    return {
-        "block_out_channels": widths,
-        "attention_levels": attention,
-        "attention_head_dim": heads,
-        "layers_per_block": 2,
-        "use_linear_projection": linear,
-        "norm_num_groups": 32,
-    }
-
-
-FINE, COARSE = (True, True, True, False), (False, True, True, True)  # levels of cross attention
-_TANGO = _sizes((320, 640, 1280, 1280), FINE, (5, 10, 20, 20), linear=True)
-_PRETRAIN = _sizes((128, 256, 384, 640), COARSE, (8, 8, 8, 8), linear=False)
+_TANGO: dict[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280), "attention_levels": (True, True, True, False),
+    "attention_head_dim": (5, 10, 20, 20), "layers_per_block": 2, "use_linear_projection": True,
+    "norm_num_groups": 32,
+}  # fmt: skip
+_PRETRAIN: dict[str, Any] = {
+    "block_out_channels": (128, 256, 384, 640), "attention_levels": (False, True, True, True),
+    "attention_head_dim": (8, 8, 8, 8), "layers_per_block": 2, "use_linear_projection": False,
+    "norm_num_groups": 32,
+}  # fmt: skip
 UNETS: dict[str, UNetSizes] = {
     "tango": UNetSizes(_TANGO),  # arXiv 2304.13731, 865.9 M parameters
     "vta_ldm_pretrain": UNetSizes(_PRETRAIN),  # arXiv 2407.07464, its configuration 'pretrain'
@@ -403,12 +392,7 @@ def pooler_name(name: str) -> str:
 
 
 def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
-    """Blocks of STA-V2A's release that no other checkpoint has.
-
-    Args:
-        sizes: Sizes of the U-Net.
-        in_dim: Width of the video features, D_v.
-    """
+    """Blocks of STA-V2A's release that no other checkpoint has, for video features of width `in_dim`."""
     backbone = meta("backbone.unet_controlnet_released", {}, unet=sizes.build(), local_dim=LOCAL_HEAD["dim"])
     head = meta("local_head.onset_released", LOCAL_HEAD, in_dim=in_dim, length=LATENT_FRAMES)
     pooler = meta("global_pooler.factor_graph", GLOBAL_POOLER, in_dim=in_dim, cond_dim=sizes.cond_dim)
@@ -420,11 +404,7 @@ def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
             layout_of(backbone, without="unet."),
         ),
         CheckpointPart(
-            "local_head",
-            "local_head.onset_released",
-            LOCAL_HEAD,
-            layout_of(head),
-            published_name=head_name,
+            "local_head", "local_head.onset_released", LOCAL_HEAD, layout_of(head), published_name=head_name
         ),
         CheckpointPart(
             "global_pooler",
