@@ -109,13 +109,11 @@ def tables_of(analysis: RatingAnalysis) -> list[Table]:
         best = max(row.mean.value for row in rows.values())
         means[name, title] = []
         for row in rows.values():
-            cell = NUMBERS.cell(row.mean.value, row.mean.low, row.mean.high, best=row.mean.value == best)
+            cell = NUMBERS.estimate(row.mean, best=row.mean.value == best)
             half = f" ± {row.t_half_width:.2f}" if math.isfinite(row.t_half_width) else ""
             means[name, title].append(cell._replace(figure=cell.figure + half))
         changes = [change for system in others if (change := rows[system].difference)]
-        differences[name, title] = [
-            NUMBERS.cell(each.value, each.low, each.high, signed=True) for each in changes
-        ]
+        differences[name, title] = [NUMBERS.estimate(each, signed=True) for each in changes]
         if paper:
             given = [paper.get(system) for system in rows]
             means[name, PAPER] = [

@@ -266,9 +266,9 @@ def _chance_table(rows: Mapping[str, Sequence[Score]]) -> Table:
 
 def _few(comparison: Comparison) -> Iterator[Note]:
     few = [
-        f"{metric.label} has {metric.clips} of {needed}"
+        f"{metric.score.label} has {metric.clips} of {needed}"
         for metric in comparison.metrics
-        if metric.clips < (needed := FEW.get(metric.name, FEW_CLIPS))
+        if metric.clips < (needed := FEW.get(metric.score.name, FEW_CLIPS))
     ]
     if few:
         yield Note("few_clips", {"metrics": few})

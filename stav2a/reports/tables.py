@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from stav2a.evaluation.comparison import NO, NOISE, YES
+from stav2a.evaluation.comparison import NO, NOISE, YES, Estimate
 
 MINUS, NOTHING = "−", "–"
 PAPER = "paper"  # title of published figures
@@ -84,6 +84,10 @@ class NumberFormat:
         if low is not None and high is not None:
             interval = f"[{self.figure(low, signed=signed)}, {self.figure(high, signed=signed)}]"
         return Cell(self.figure(value, signed=signed), interval, best)
+
+    def estimate(self, found: Estimate | None, *, signed: bool = False, best: bool = False) -> Cell:
+        """An estimate with its interval; an empty cell where there is none."""
+        return self.cell(found.value, found.low, found.high, signed=signed, best=best) if found else Cell()
 
 
 @dataclass(frozen=True)

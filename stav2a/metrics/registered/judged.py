@@ -86,11 +86,16 @@ class ClassifierMetric(JudgedMetric):
 
     Args:
         judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
-        facts: Further arguments of `JudgedMetric`.
+        name: Name of the score.
+        label: Label of the score.
+        definition: Definition of the score; the judge aside.
+        draws: Arguments of the reporter: resamples and seed.
     """
 
-    def __init__(self, judge: JudgeFactory | None, *facts: str, **draws: int) -> None:
-        super().__init__(judge or Cnn14, *facts, **draws)
+    def __init__(
+        self, judge: JudgeFactory | None, name: str, label: str, definition: str, **draws: int
+    ) -> None:
+        super().__init__(judge or Cnn14, name, label, definition, **draws)
         self.prefers_own = judge is None
 
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
@@ -316,9 +321,10 @@ class ClassAccuracy:
             return absent("no classifier was given for this evaluation")
         if samples.labels is None:
             return absent("the clips' true classes are not known")
-        if self.vague and samples.vague is None:
+        asked = samples.vague if self.vague else np.ones(len(samples))
+        if asked is None:
             return absent("it is not known which captions are vague")
-        clips = np.flatnonzero(samples.vague if self.vague else np.ones(len(samples))).tolist()
+        clips = np.flatnonzero(asked).tolist()
         if not clips:
             return absent("no clip has a vague caption")
         labels = np.asarray(samples.labels)[clips]
