@@ -69,11 +69,7 @@ def count_hits(
 
 
 def aa_align(
-    generated_s: ArrayLike,
-    reference_s: ArrayLike,
-    *,
-    tolerance_s: float = 0.1,
-    matching: str = "one_to_one",
+    generated_s: ArrayLike, reference_s: ArrayLike, *, tolerance_s: float = 0.1, matching: str = "one_to_one"
 ) -> float:
     """AA-Align of one clip (eq. 8): hits / (|generated| + |reference| - hits).
 

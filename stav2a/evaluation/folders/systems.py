@@ -71,9 +71,9 @@ def choose(
         if plain != name and not two_forms:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
         papers = two_forms and (released or plain != name)
-        settings = {name: part for name, part in parts.items() if name in entries[plain].parameters}
         factory: Any = entries[plain].factory
-        metric = (factory.released if papers else factory)(**settings)
+        make = factory.released if papers else factory
+        metric = make(**{each: part for each, part in parts.items() if each in entries[plain].parameters})
         chosen[plain, papers] = ChosenMetric(plain, metric, as_published=papers or not two_forms)
     return list(chosen.values())
 
@@ -145,21 +145,21 @@ def score(
 
 
 def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> EvaluationSet:
-    captions = {clip.id: clip.caption or "" for clip in features.clips}
+    captions = [clip.caption or "" for clip in features.clips if clip.id in ids]
     known = [features.by_clip[clip] for clip in ids]
     seen = any(each.flow is not None for each in known)
+    flows = [
+        each.flow if each.flow is None or crop is None else each.flow[: round(crop * each.frame_rate_hz)]
+        for each in known
+    ]
     return EvaluationSet(
         ids=ids,
         sounds=FileSounds(features, ids, side, crop),
-        flows=[_cropped(each.flow, each.frame_rate_hz, crop) for each in known] if seen else None,
+        flows=flows if seen else None,
         frame_rate_hz=[each.frame_rate_hz for each in known] if seen else None,
         flow_definition=define_flow(features.flow) if seen else "none",
-        captions=[captions[clip] for clip in ids] if any(captions[clip] for clip in ids) else None,
+        captions=captions if any(captions) else None,
     )
-
-
-def _cropped(flow: Any, rate_hz: float, crop: Crop) -> Any:
-    return flow if flow is None or crop is None else flow[: round(crop * rate_hz)]
 
 
 def _skipped(features: FeatureCache) -> list[SkippedClip]:
@@ -186,10 +186,10 @@ def _warnings(features: FeatureCache) -> list[SkippedClip]:
         known = features.by_clip[clip.id]
         if known.faults:
             continue
-        for side, facts in known.facts.items():
-            if facts.peak < SILENCE:
+        for side, duration_s in known.durations_s.items():
+            if known.peaks[side] < SILENCE:
                 found.append(SkippedClip(clip.id, side, "silent: no sample above -80 dB"))
-            if None in features.crops and facts.duration_s > 1.02 * known.common_s + 0.05:
-                reason = f"lasts {facts.duration_s:.2f} s, another {known.common_s:.2f} s: cut to that"
+            if None in features.crops and duration_s > 1.02 * known.common_s + 0.05:
+                reason = f"lasts {duration_s:.2f} s, another {known.common_s:.2f} s: cut to that"
                 found.append(SkippedClip(clip.id, side, reason))
     return found
