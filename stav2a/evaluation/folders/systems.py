@@ -145,7 +145,8 @@ def score(
 
 
 def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> EvaluationSet:
-    captions = [clip.caption or "" for clip in features.clips if clip.id in ids]
+    texts = {clip.id: clip.caption or "" for clip in features.clips}
+    captions = [texts[clip] for clip in ids]
     known = [features.by_clip[clip] for clip in ids]
     seen = any(each.flow is not None for each in known)
     flows = [
