@@ -36,17 +36,21 @@ class JudgedMetric(ABC):
     """Base of the metrics that need a judge.
 
     Args:
-        judge: The judge's factory.
+        judge: The judge's factory; None is the class's `default_judge`.
         name: Name of the score.
         label: Label of the score.
         definition: Definition of the score; the judge aside.
         draws: Arguments of the reporter: resamples, shuffles and seed.
     """
 
+    default_judge: JudgeFactory
     higher_is_better = False
 
-    def __init__(self, judge: JudgeFactory, name: str, label: str, definition: str, **draws: int) -> None:
-        self.judge = expect("judge", judge)()
+    def __init__(
+        self, judge: JudgeFactory | None, name: str, label: str, definition: str, **draws: int
+    ) -> None:
+        self.judge = expect("judge", judge or self.default_judge)()
+        self.prefers_own = judge is None
         self.definition = definition
         better = self.higher_is_better
         self.reporter = MetricReporter(name=name, label=label, higher_is_better=better, **draws)
@@ -82,21 +86,9 @@ class JudgedMetric(ABC):
 
 
 class ClassifierMetric(JudgedMetric):
-    """Base of the metrics of a classifier's outputs.
+    """Base of the metrics of a classifier's outputs: of the set's own classifier, if no other is given."""
 
-    Args:
-        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
-        name: Name of the score.
-        label: Label of the score.
-        definition: Definition of the score; the judge aside.
-        draws: Arguments of the reporter: resamples and seed.
-    """
-
-    def __init__(
-        self, judge: JudgeFactory | None, name: str, label: str, definition: str, **draws: int
-    ) -> None:
-        super().__init__(judge or Cnn14, name, label, definition, **draws)
-        self.prefers_own = judge is None
+    default_judge = Cnn14
 
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
         """The classifier's outputs for both sides."""
@@ -256,13 +248,14 @@ class FrechetAudioDistance(JudgedMetric):
         N times (W_i, D) on both sides -> a distance
     """
 
+    default_judge = VGGish
     compares = True
 
     def __init__(
         self, *, judge: JudgeFactory | None = None, resamples: int = 300, draws: int = 20, seed: int = 0
     ):
         definition = f"{FRECHET} of the windows of all clips"
-        super().__init__(judge or VGGish, "fad", "FAD", definition, resamples=resamples, seed=seed)
+        super().__init__(judge, "fad", "FAD", definition, resamples=resamples, seed=seed)
         self.draws = draws
 
     def score(self, samples: EvaluationSet) -> Score:
@@ -354,13 +347,14 @@ class ClapScore(JudgedMetric):
         embeddings (N, D) of sounds and captions -> a mean over clips
     """
 
+    default_judge = Clap
     higher_is_better = True
 
     def __init__(
         self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
     ):
         definition, draws = "cosine of generated sound and caption", {"resamples": resamples, "seed": seed}
-        super().__init__(judge or Clap, "clap", "CLAP", definition, shuffles=shuffles, **draws)
+        super().__init__(judge, "clap", "CLAP", definition, shuffles=shuffles, **draws)
         if judge is not None and self.judge.name != Clap.name:
             label = f"CLAP ({self.judge.name})"
             self.reporter = replace(self.reporter, name="clap_released", label=label)
@@ -400,11 +394,12 @@ class PAM(JudgedMetric):
         N times (segments, D) -> a mean over clips
     """
 
+    default_judge = MSClap
     higher_is_better = True
 
     def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
         definition = f"softmax of two prompts, {PROMPTS[0]!r} against {PROMPTS[1]!r}, mean over segments"
-        super().__init__(judge or MSClap, "pam", "PAM", definition, resamples=resamples, seed=seed)
+        super().__init__(judge, "pam", "PAM", definition, resamples=resamples, seed=seed)
         if getattr(self.judge, "segment_s", None) == RELEASED_SEGMENT_S:
             self.reporter = replace(self.reporter, name="pam_released", label="PAM (released)")
 
