@@ -105,7 +105,7 @@ def files_in(
     """Files of these kinds by their names, each of which may occur once.
 
     Raises:
-        StaV2AError: Of the type `error`, beginning with `what`: no such folder, or two files of one name.
+        StaV2AError: No such folder, or two files of one name; `error` is its type, `what` its beginning.
     """
     if not folder.is_dir():
         fault = "a file, where a folder was expected" if folder.exists() else "no such folder"
