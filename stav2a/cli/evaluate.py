@@ -89,7 +89,7 @@ def evaluate(
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.systems import PAPERS, choose, score
     from stav2a.metrics.judges.judge import weights_in
-    from stav2a.reports.folder_report import report_folders
+    from stav2a.reports.folder_report import FolderReport
     from stav2a.utils.files import check_writable
 
     registry.load()
@@ -106,7 +106,7 @@ def evaluate(
         cache=output / "heard",
         workers=workers,
     )
-    report = report_folders(found, chosen, baseline=baseline or next(iter(systems)))
+    report = FolderReport(found, chosen, baseline=baseline or next(iter(systems)))
     files = report.write(output, clips)
     _track(tracking_uri, output, found, files)
     print(report.document().text())

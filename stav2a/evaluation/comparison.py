@@ -5,7 +5,7 @@ A row is one recipe, or one system. The scores of all rows and seeds are of the 
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,7 @@ class ComparedMetric:
     """A metric of all rows that have it.
 
     Args:
-        name: Name of the score.
-        label: Name in a table.
-        definition: Exact definition of the figure; the judge aside.
-        judge: Classifier with its front end and weights, or onset detector.
-        higher_is_better: Direction of the metric.
+        score: The first row's score: its name, definition, judge and direction are those of all.
         clips: Number of clips that all rows were measured on.
         skipped: Clip -> reason why it is not among them.
         chance: The least and the greatest level by chance of all rows, or None.
@@ -83,21 +79,12 @@ class ComparedMetric:
         drawn: True if the draws over clips are known, so that there are intervals.
     """
 
-    name: str
-    label: str
-    definition: str
-    judge: str
-    higher_is_better: bool
+    score: Score
     clips: int
     skipped: Mapping[str, str]
     chance: tuple[float, float] | None
     beside: Mapping[str, float]
     drawn: bool
-
-    @property
-    def arrow(self) -> str:
-        """Arrow towards the better values."""
-        return "↑" if self.higher_is_better else "↓"
 
 
 @dataclass(frozen=True)
@@ -106,33 +93,33 @@ class Comparison:
 
     Args:
         rows: Names of the rows, in the table's order.
+        seeds: Row -> the seeds that have scores.
+        missing: Row -> seed -> reason why it has no scores.
+        baseline: The row that all are compared with.
+        builds_on: Row -> the row that it changes by a step.
+        published: Row -> metric name -> published figure.
+        resamples: Number of bootstrap draws.
         metrics: Metrics, in the table's order.
         estimates: Row and metric name -> its figure.
         to_baseline: Row and metric name -> its difference to the baseline.
         to_step: Row and metric name -> its difference to the row that it builds on.
-        baseline: The row that all are compared with.
-        builds_on: Row -> the row that it changes by a step.
-        seeds: Row -> the seeds that have scores.
-        missing: Row -> seed -> reason why it has no scores.
         absent: Metric name -> reason why no row has it.
         lacking: Row and metric name -> reason why this row has no figure, though others have.
-        published: Row -> metric name -> published figure.
-        resamples: Number of bootstrap draws.
     """
 
     rows: Sequence[str]
-    metrics: Sequence[ComparedMetric]
-    estimates: Mapping[Key, Estimate]
-    to_baseline: Mapping[Key, Estimate]
-    to_step: Mapping[Key, Estimate]
-    baseline: str
-    builds_on: Mapping[str, str]
     seeds: Mapping[str, Sequence[int]]
     missing: Mapping[str, Mapping[int, str]]
-    absent: Mapping[str, str]
-    lacking: Mapping[Key, str]
+    baseline: str
+    builds_on: Mapping[str, str]
     published: Published
     resamples: int
+    metrics: list[ComparedMetric] = field(default_factory=list)
+    estimates: dict[Key, Estimate] = field(default_factory=dict)
+    to_baseline: dict[Key, Estimate] = field(default_factory=dict)
+    to_step: dict[Key, Estimate] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    lacking: dict[Key, str] = field(default_factory=dict)
 
     @property
     def several_seeds(self) -> bool:
@@ -150,10 +137,10 @@ class Comparison:
             row: self.estimates[row, metric].value for row in self.rows if (row, metric) in self.estimates
         }
 
-    def best(self, metric: ComparedMetric, rows: Sequence[str] | None = None) -> str | None:
+    def best(self, score: Score, rows: Sequence[str] | None = None) -> str | None:
         """The row with the best figure, of all rows or of these; None where there is no figure."""
-        values = {row: v for row, v in self.values(metric.name).items() if rows is None or row in rows}
-        choose = max if metric.higher_is_better else min
+        values = {row: v for row, v in self.values(score.name).items() if rows is None or row in rows}
+        choose = max if score.higher_is_better else min
         return choose(values, key=lambda row: values[row]) if values else None
 
 
@@ -193,81 +180,52 @@ def compare(
         ...     return {0: [score]}
         >>> both = compare({"CN": row(0.0, 0.5), "CN+Onset": row(0.25, 0.75)}, metrics={"aa": "higher"},
         ...                baseline="CN")
-        >>> found = both.to_baseline["CN+Onset", "aa"]
-        >>> found.value, found.low, found.high
+        >>> difference = both.to_baseline["CN+Onset", "aa"]
+        >>> difference.value, difference.low, difference.high
         (0.25, 0.25, 0.25)
     """
     builds_on, missing, published = builds_on or {}, missing or {}, published or {}
     _check(rows, metrics, baseline, builds_on)
-    compared: list[ComparedMetric] = []
-    estimates: dict[Key, Estimate] = {}
-    to_baseline: dict[Key, Estimate] = {}
-    to_step: dict[Key, Estimate] = {}
-    absent: dict[str, str] = {}
-    lacking: dict[Key, str] = {}
+    seeds = {row: sorted(known) for row, known in rows.items()}
+    found = Comparison(list(rows), seeds, missing, baseline, builds_on, published, resamples)
     for name, direction in metrics.items():
         named = {
             (row, at): score
-            for row, seeds in rows.items()
-            for at, scores in sorted(seeds.items())
-            for score in scores
+            for row in rows
+            for at in seeds[row]
+            for score in rows[row][at]
             if score.name == name
         }
         measured = {place: score for place, score in named.items() if score.unavailable is None}
         if reason := _why_absent(rows, named.values(), measured.values()):
-            absent[name] = reason
+            found.absent[name] = reason
             continue
         _check_alike(name, direction, measured)
         metric, values, draws = _figures(measured, resamples, seed)
-        compared.append(metric)
+        found.metrics.append(metric)
         for row in rows:
             if row in values:
-                estimates[row, name] = estimate(values[row], draws.get(row), seed)
+                found.estimates[row, name] = estimate(values[row], draws.get(row), seed)
             elif rows[row]:
                 reasons = [score.unavailable for (each, _), score in named.items() if each == row]
-                lacking[row, name] = next(filter(None, reasons), "not measured")
+                found.lacking[row, name] = next(filter(None, reasons), "not measured")
         theirs = {row: figures[name] for row, figures in published.items() if name in figures}
-        for differences, against in ((to_baseline, dict.fromkeys(rows, baseline)), (to_step, builds_on)):
-            found = _differences(against, values, draws, theirs, seed)
-            differences.update({(row, name): difference for row, difference in found.items()})
-    return Comparison(
-        rows=list(rows),
-        metrics=compared,
-        estimates=estimates,
-        to_baseline=to_baseline,
-        to_step=to_step,
-        baseline=baseline,
-        builds_on=builds_on,
-        seeds={row: sorted(seeds) for row, seeds in rows.items()},
-        missing=missing,
-        absent=absent,
-        lacking=lacking,
-        published=published,
-        resamples=resamples,
-    )
-
-
-def _differences(
-    against: Mapping[str, str],
-    values: Mapping[str, Mapping[int, float]],
-    draws: Mapping[str, Mapping[int, Array]],
-    published: Mapping[str, float],
-    seed: int,
-) -> dict[str, Estimate]:
-    """Rows less other rows, on the seeds that both have and the same draws of clips."""
-    found = {}
-    for row, other in against.items():
-        both = [at for at in values.get(row, ()) if at in values.get(other, ())]
-        if row == other or not both:
-            continue
-        known = row in published and other in published
-        found[row] = estimate(
-            {at: values[row][at] - values[other][at] for at in both},
-            {at: draws[row][at] - draws[other][at] for at in both} if draws else None,
-            seed,
-            # Rounded, so that 0.692 - 0.669 is 0.023.
-            published=round(published[row] - published[other], 9) if known else None,
-        )
+        for differences, against in (
+            (found.to_baseline, dict.fromkeys(rows, baseline)),
+            (found.to_step, builds_on),
+        ):
+            for row, other in against.items():  # on the seeds that both have and the same draws of clips
+                both = [at for at in values.get(row, ()) if at in values.get(other, ())]
+                if row == other or not both:
+                    continue
+                known = row in theirs and other in theirs
+                differences[row, name] = estimate(
+                    {at: values[row][at] - values[other][at] for at in both},
+                    {at: draws[row][at] - draws[other][at] for at in both} if draws else None,
+                    seed,
+                    # Rounded, so that 0.692 - 0.669 is 0.023.
+                    published=round(theirs[row] - theirs[other], 9) if known else None,
+                )
     return found
 
 
@@ -362,11 +320,7 @@ def _figures(
         if all(math.isclose(s.beside.get(key, math.nan), value, rel_tol=1e-6) for s in scores.values())
     }
     metric = ComparedMetric(
-        name=first.name,
-        label=first.label,
-        definition=first.definition,
-        judge=first.judge,
-        higher_is_better=first.higher_is_better,
+        first,
         clips=n,
         skipped=skipped,
         chance=(min(chances), max(chances)) if chances else None,

@@ -75,7 +75,9 @@ def from_json(text: str) -> list[Score]:
                 f"scores of format {content['format']}; this version reads {FORMAT} and 1.",
                 advice="Evaluate again, or read them with a newer version.",
             )
-        return [Score(**{**item, "value": _from_null(item["value"])}) for item in content["scores"]]
+        for item in content["scores"]:
+            item["value"] = math.nan if item["value"] is None else item["value"]
+        return [Score(**item) for item in content["scores"]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise MetricError(f"no scores as `to_json` writes them: {error}. Evaluate again.") from error
 
@@ -90,7 +92,3 @@ def _to_null(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _to_null(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_null(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -121,24 +121,22 @@ class RatingAnalysis:
     """Results of a test.
 
     Args:
-        systems: Names of the systems, in the table's order.
+        test: The test.
         means: Mean by system and scale.
         agreement: Krippendorff's alpha by scale; NaN where it is not known.
         n: Number of ratings behind each mean: pairs of annotator and clip that are rated through all systems.
         annotators: Number of annotators behind them.
         clips: Number of clips behind them.
         progress: Number of clips that each annotator has rated through all systems.
-        total: Number of clips of the test.
     """
 
-    systems: Sequence[str]
+    test: ListeningTest
     means: Mapping[tuple[str, str], ScaleMean]
     agreement: Mapping[str, float]
     n: int
     annotators: int
     clips: int
     progress: Mapping[str, int]
-    total: int
 
 
 def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> RatingAnalysis:
@@ -180,7 +178,7 @@ def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> RatingAnalysis:
             change = estimate(own - first, draws[:, s, k] - draws[:, 0, k]) if s else None
             means[system, scale] = ScaleMean(estimate(own, draws[:, s, k]), t_half_width(own), change)
     return RatingAnalysis(
-        systems=test.systems,
+        test=test,
         means=means,
         agreement={
             scale: krippendorff_alpha(values[..., k].reshape(len(values), -1))
@@ -190,5 +188,4 @@ def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> RatingAnalysis:
         annotators=values.shape[0],
         clips=values.shape[1],
         progress={name: int(row.sum()) for name, row in zip(annotators, complete, strict=True)},
-        total=len(test.clips),
     )

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from stav2a.evaluation.published import plain, read_published
@@ -53,14 +53,14 @@ def means_csv(analysis: RatingAnalysis) -> str:
                 "system": system,
                 "scale": scale,
                 "mean": figure.mean.value,
-                "t_half_width": _or_empty(figure.t_half_width),
+                "t_half_width": figure.t_half_width,
                 "low": figure.mean.low,
                 "high": figure.mean.high,
                 "ratings": analysis.n,
                 "annotators": analysis.annotators,
                 "clips": analysis.clips,
-                "alpha": _or_empty(analysis.agreement[scale]),
-                "against": change and analysis.systems[0],
+                "alpha": analysis.agreement[scale],
+                "against": change and analysis.test.systems[0],
                 "difference": change and change.value,
                 "difference_low": change and change.low,
                 "difference_high": change and change.high,
@@ -68,13 +68,13 @@ def means_csv(analysis: RatingAnalysis) -> str:
                 "paper_half_width": paper and paper.half,
             }
         )
-    return _csv(lines)
+    return csv_of(lines)
 
 
 def ratings_csv(ratings: Sequence[Rating]) -> str:
     """All ratings with their systems; annotators are numbered, so that the file can be passed on."""
     numbers = {name: i for i, name in enumerate(sorted({each.annotator for each in ratings}), start=1)}
-    return _csv(
+    return csv_of(
         {
             "annotator": numbers[each.annotator],
             "clip": each.clip,
@@ -88,34 +88,23 @@ def ratings_csv(ratings: Sequence[Rating]) -> str:
     )
 
 
-def _or_empty(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _csv(lines: Iterable[Mapping[str, object]]) -> str:
-    lines = list(lines)
-    return csv_of(lines, list(lines[0]))
-
-
 def tables_of(analysis: RatingAnalysis) -> list[Table]:
     """Means, differences to the first system if there are others, and agreement."""
-    first, *others = analysis.systems
+    first, *others = analysis.test.systems
     means: dict[tuple[str, str], list[Cell]] = {}
     differences, agreement = {}, {}
     for scale in SCALES:
         name, title = scale.name, f"{scale.label} ↑"
-        rows = {system: analysis.means[system, name] for system in analysis.systems}
+        rows = {system: analysis.means[system, name] for system in analysis.test.systems}
         paper = {system: figures[name] for system in rows if (figures := published(system))}
         best = max(row.mean.value for row in rows.values())
         means[name, title] = []
         for row in rows.values():
-            cell = NUMBERS.cell(row.mean.value, row.mean.low, row.mean.high, best=row.mean.value == best)
+            cell = NUMBERS.estimate(row.mean, best=row.mean.value == best)
             half = f" ± {row.t_half_width:.2f}" if math.isfinite(row.t_half_width) else ""
             means[name, title].append(cell._replace(figure=cell.figure + half))
         changes = [change for system in others if (change := rows[system].difference)]
-        differences[name, title] = [
-            NUMBERS.cell(each.value, each.low, each.high, signed=True) for each in changes
-        ]
+        differences[name, title] = [NUMBERS.estimate(each, signed=True) for each in changes]
         if paper:
             given = [paper.get(system) for system in rows]
             means[name, PAPER] = [
@@ -127,14 +116,14 @@ def tables_of(analysis: RatingAnalysis) -> list[Table]:
         agreement[name, scale.label] = [NUMBERS.cell(analysis.agreement[name])]
 
     counts = f"{_counted(analysis.annotators, 'annotator')}, {_counted(analysis.clips, 'clip')}"
-    beside = " Beside them the paper's figures." if any(map(published, analysis.systems)) else ""
+    beside = " Beside them the paper's figures." if any(map(published, analysis.test.systems)) else ""
     tables = [
         Table.of(
             "Ratings",
             f"Means on scales from {LOWEST} to {HIGHEST} ± t intervals, and in brackets cluster "
             f"bootstrap intervals, both 95 %. n = {analysis.n} ratings a figure: {counts}. The best of each "
             f"column is marked.{beside}",
-            list(analysis.systems),
+            analysis.test.systems,
             means,
         ),
         Table.of(
@@ -170,13 +159,13 @@ def notes_of(analysis: RatingAnalysis) -> list[str]:
             lines.append(f"One {word}: the intervals do not cover how much another one would differ.")
         elif count < ENOUGH[word]:
             lines.append(f"{count} {word}s are few: intervals contain the truth less often than their 95 %.")
-    pairs = len(analysis.progress) * analysis.total
+    pairs = len(analysis.progress) * len(analysis.test.clips)
     if analysis.n < pairs:
         lines.append(
             f"Left out: {pairs - analysis.n} of {pairs} pairs of annotator and clip, which are not rated "
             "through all systems."
         )
-    if any(map(published, analysis.systems)):
+    if any(map(published, analysis.test.systems)):
         lines.append(f"The paper's figures: {SOURCE}. Other clips and other annotators than here.")
     return lines
 
@@ -217,7 +206,7 @@ def write_report(test: ListeningTest, tracker: Tracker, width: int) -> str:
     tracker.log_metrics({k: value for k, value in metrics.items() if math.isfinite(value)}, step=analysis.n)
 
     progress = [
-        f"{name}: {done} of {analysis.total} clips rated through all systems"
+        f"{name}: {done} of {len(analysis.test.clips)} clips rated through all systems"
         for name, done in analysis.progress.items()
     ]
     places = [str(test.folder / name) for name in files]

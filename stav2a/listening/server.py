@@ -208,10 +208,9 @@ def pages(test: ListeningTest) -> Starlette:
         return JSONResponse({"saved": True})
 
     def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            return JSONResponse({"error": error.detail}, error.status_code)
         return JSONResponse({"error": str(error)}, 500 if isinstance(error, StorageError) else 400)
-
-    def unknown(request: Request, error: Any) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code)
 
     return Starlette(
         routes=[
@@ -222,7 +221,7 @@ def pages(test: ListeningTest) -> Starlette:
             Route("/rating", save, methods=["POST"]),
             Route("/played", save, methods=["POST"]),
         ],
-        exception_handlers={ListenError: refused, ClientDisconnect: refused, HTTPException: unknown},
+        exception_handlers={ListenError: refused, ClientDisconnect: refused, HTTPException: refused},
     )
 
 

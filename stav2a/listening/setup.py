@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stav2a.data.media import mux, probe, read_audio
+from stav2a.evaluation.folders.pairing import files_in
 from stav2a.listening.database import Database, ListenError, Video
 from stav2a.utils.files import exclusive
 
@@ -197,9 +198,9 @@ def pair_folders(
         ListenError: A folder is missing or empty, has a clip twice, or no clip is in all of them.
     """
     kinds = (VIDEO,) if videos is None else (SOUND, VIDEO)
-    folders = {name: _files(f"--systems {name}={folder}", folder, kinds) for name, folder in systems.items()}
+    folders = {name: _files(f"--systems {name}", folder, kinds) for name, folder in systems.items()}
     if videos is not None:
-        folders["--videos"] = _files(f"--videos {videos}", videos, (VIDEO,))
+        folders["--videos"] = _files("--videos", videos, (VIDEO,))
     clips = sorted(set().union(*folders.values()))
     lacking = {clip: [name for name, files in folders.items() if clip not in files] for clip in clips}
     if all(lacking.values()):
@@ -219,24 +220,17 @@ def pair_folders(
 
 def _files(option: str, folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
     """Files by clip, each of the first kind that there is."""
-    if not folder.is_dir():
-        what = "a file, where a folder was expected" if folder.exists() else "no such folder"
-        raise ListenError(f"{option}: {what}. Give the folder of a system's clips.")
-    listed = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     found: dict[str, Path] = {}
     for kind in reversed(kinds):
-        for path in (each for each in listed if each.suffix.lower() == kind):
-            other = found.get(path.stem)
-            if other and other.suffix.lower() == kind:
-                raise ListenError(f"{option}: {other.name} and {path.name} are one clip. Remove one.")
-            found[path.stem] = path
-    if not found and any(path.suffix.lower() == SOUND for path in listed):
+        found |= files_in(folder, (kind,), option, ListenError)
+    if not found and files_in(folder, (SOUND,), option, ListenError):
         raise ListenError(
-            f"{option}: only sounds (wav) in it. Add --videos DIR with the videos (mp4) that they belong to."
+            f"{option}: only sounds (wav) in {folder}. Add --videos DIR with the videos (mp4) that they "
+            "belong to."
         )
     if not found:
         wanted = " or ".join(kind.removeprefix(".") for kind in kinds)
-        raise ListenError(f"{option}: no {wanted} in it. Give the folder of a system's clips.")
+        raise ListenError(f"{option}: no {wanted} in {folder}. Give the folder of a system's clips.")
     return found
 
 

@@ -69,11 +69,7 @@ def count_hits(
 
 
 def aa_align(
-    generated_s: ArrayLike,
-    reference_s: ArrayLike,
-    *,
-    tolerance_s: float = 0.1,
-    matching: str = "one_to_one",
+    generated_s: ArrayLike, reference_s: ArrayLike, *, tolerance_s: float = 0.1, matching: str = "one_to_one"
 ) -> float:
     """AA-Align of one clip (eq. 8): hits / (|generated| + |reference| - hits).
 
@@ -163,39 +159,6 @@ def video_peaks_s(
     if frame_rate_hz is None or not (np.isfinite(frame_rate_hz) and frame_rate_hz > 0):
         raise MetricError(f"the video's frame rate was {frame_rate_hz}. AV-Align needs one above 0 Hz.")
     return video_peaks(trajectory, threshold) / frame_rate_hz
-
-
-def av_align(
-    onsets_s: ArrayLike,
-    trajectory: ArrayLike,
-    frame_rate_hz: float,
-    *,
-    threshold: float | None = 0.1,
-    matching: str = "one_to_one",
-) -> float:
-    """AV-Align of one clip: hits / (|onsets| + |peaks| - hits), within ± 1 frame, strict.
-
-    No onset and no peak is NaN; one side empty is 0.
-
-    Args:
-        onsets_s: Onsets of the sound, in seconds.
-        trajectory: Mean flow magnitude per frame; see `video_peaks`.
-        frame_rate_hz: The video's own frame rate.
-        threshold: See `video_peaks`.
-        matching: `one_to_one` or `released`.
-
-    Shapes:
-        (N,), (L,) -> a score
-
-    Raises:
-        MetricError: No frame rate, or a video too short to have a peak.
-
-    Example:
-        >>> av_align([0.21], [0, 0, 3, 0, 0], 10.0)
-        1.0
-    """
-    peaks_s = video_peaks_s(trajectory, frame_rate_hz, threshold)
-    return aa_align(onsets_s, peaks_s, tolerance_s=1.0 / frame_rate_hz, matching=matching)
 
 
 def _row(values: ArrayLike, what: str, advice: str) -> NDArray[np.float64]:

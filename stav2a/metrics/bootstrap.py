@@ -34,15 +34,12 @@ class Corrected(NamedTuple):
 NO_INTERVAL = Interval(float("nan"), float("nan"))
 
 
-def mean_interval(
-    values: ArrayLike, *, resamples: int = 2000, confidence: float = CONFIDENCE, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap interval of a mean over clips.
+def mean_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """95 % percentile bootstrap interval of a mean over clips.
 
     Args:
         values: One value a clip, or NaN.
         resamples: Number of draws of the clips, with replacement.
-        confidence: Mass between the ends.
         seed: Seed of the draws.
 
     Shapes:
@@ -55,7 +52,7 @@ def mean_interval(
     row = _row(values)
     if np.isfinite(row).sum() < 2:
         return NO_INTERVAL
-    return ends(resampled_means([row], resamples, seed)[0], confidence)
+    return ends(resampled_means([row], resamples, seed)[0])
 
 
 def replicates(
@@ -150,14 +147,9 @@ def chance_levels(score: Callable[[int, int], float], n: int, *, shuffles: int =
 
 
 def corrected_for_chance(
-    values: ArrayLike,
-    chances: ArrayLike,
-    *,
-    resamples: int = 2000,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    values: ArrayLike, chances: ArrayLike, *, resamples: int = 2000, seed: int = 0
 ) -> Corrected:
-    """Score corrected for chance, (mean - chance) / (1 - chance), with an interval over clips.
+    """Score corrected for chance, (mean - chance) / (1 - chance), with a 95 % interval over clips.
 
     Each clip is drawn together with its own level by chance.
 
@@ -165,7 +157,6 @@ def corrected_for_chance(
         values: One score a clip, or NaN; 1 is perfect.
         chances: Each clip's level by chance, as `chance_levels` gives it.
         resamples: Number of draws of the clips.
-        confidence: Mass between the ends.
         seed: Seed of the draws.
 
     Shapes:
@@ -182,7 +173,7 @@ def corrected_for_chance(
     if np.isfinite(row).sum() < 2:
         return Corrected(float(value), *NO_INTERVAL)
     means = resampled_means([row, chance], resamples, seed)
-    return Corrected(float(value), *ends(_correct(means[0], means[1]), confidence))
+    return Corrected(float(value), *ends(_correct(means[0], means[1])))
 
 
 def nan_mean(values: Array, axis: int | None = None) -> Array:
@@ -220,12 +211,12 @@ def resampled_means(rows: Sequence[Array], resamples: int, seed: int) -> Array:
     return np.concatenate(chunks, axis=1)
 
 
-def ends(drawn: Array, confidence: float = CONFIDENCE) -> Interval:
-    """Ends that leave out the same share of the draws on either side."""
+def ends(drawn: Array) -> Interval:
+    """Ends of the 95 % interval, which leaves out the same share of the draws on either side."""
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return NO_INTERVAL
-    tail = (1.0 - confidence) / 2
+    tail = (1.0 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
 

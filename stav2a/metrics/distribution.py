@@ -10,8 +10,6 @@ from scipy.special import log_softmax
 from stav2a.metrics.score import MetricError
 
 Array = NDArray[np.float64]
-
-
 FEWEST_FOR_FLOOR = 8  # real clips, so that quarters hold two
 
 
@@ -42,7 +40,7 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike) -> float:
         >>> round(frechet_distance([[0.0], [2.0]], [[1.0], [5.0]]), 9)  # (1 - 3)^2 + (sqrt(2) - sqrt(8))^2
         6.0
     """
-    x, y = _matrix(generated, "generated embeddings"), _matrix(reference, "reference embeddings")
+    x, y = matrix(generated, "generated embeddings"), matrix(reference, "reference embeddings")
     if min(len(x), len(y)) < 2:
         raise MetricError(f"the Fréchet distance needs 2 clips or more a side; got {len(x)} and {len(y)}.")
     if x.shape[1] != y.shape[1]:
@@ -77,7 +75,7 @@ def frechet_floor(reference: Array | Sequence[Array], n: int, *, draws: int = 20
     Raises:
         MetricError: Fewer than eight references.
     """
-    clips = [_matrix(np.atleast_2d(np.asarray(rows)), "reference embeddings") for rows in reference]
+    clips = [matrix(np.atleast_2d(np.asarray(rows)), "reference embeddings") for rows in reference]
     m = len(clips)
     if m < FEWEST_FOR_FLOOR:
         raise MetricError(
@@ -111,7 +109,7 @@ def kl_divergences(generated_logits: ArrayLike, reference_logits: ArrayLike, *, 
         >>> kl_divergences([[0.0, 0.0]], [[np.log(3.0), 0.0]]).round(4)  # 3/4 log(3/2) + 1/4 log(1/2)
         array([0.1308])
     """
-    q, p = _matrix(generated_logits, "generated logits"), _matrix(reference_logits, "reference logits")
+    q, p = matrix(generated_logits, "generated logits"), matrix(reference_logits, "reference logits")
     if p.shape != q.shape:
         raise MetricError(
             f"logits of shapes {q.shape} and {p.shape} don't pair up. Give one row a clip, on both sides."
@@ -142,7 +140,7 @@ def inception_score(logits: ArrayLike, *, splits: int = 10, seed: int = 2020) ->
         >>> inception_score(np.zeros((20, 5)))
         MeanStd(mean=1.0, std=0.0)
     """
-    rows = _matrix(logits, "logits")
+    rows = matrix(logits, "logits")
     n = len(rows)
     if n < 2 * splits:
         raise MetricError(
@@ -177,8 +175,12 @@ def _factor(samples: Array) -> Array:
     return np.asarray(np.linalg.qr(centred, mode="r")) if centred.shape[0] > centred.shape[1] else centred
 
 
-def _matrix(values: ArrayLike, name: str) -> Array:
-    """Finite rows in float64."""
+def matrix(values: ArrayLike, name: str) -> Array:
+    """Finite rows in float64, one a clip.
+
+    Raises:
+        MetricError: Another shape, no row, numbers that are not finite; `name` says of what.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size:
         raise MetricError(f"the {name} were of shape {array.shape}. Give one row a clip, and at least one.")
@@ -213,8 +215,8 @@ class KernelDistance:
     """
 
     def __init__(self, generated: ArrayLike, reference: ArrayLike) -> None:
-        x = _matrix(generated, "generated embeddings")
-        y = _matrix(reference, "reference embeddings")
+        x = matrix(generated, "generated embeddings")
+        y = matrix(reference, "reference embeddings")
         if x.shape != y.shape:
             raise MetricError(
                 f"embeddings of shapes {x.shape} and {y.shape}. Give one row a clip, both sides."

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stav2a.metrics.distribution import matrix
 from stav2a.metrics.score import MetricError
 
 
@@ -12,12 +13,7 @@ def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
     Shapes:
         (N, C) -> (N,)
     """
-    rows = np.asarray(logits, dtype=np.float64)
-    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
-        raise MetricError(
-            f"the logits were of shape {rows.shape}, or not all finite. Give one finite row a clip."
-        )
-    return rows.argmax(axis=1)
+    return matrix(logits, "logits").argmax(axis=1)
 
 
 def class_hits(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
@@ -61,11 +57,9 @@ def cosines(sounds: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:
         >>> cosines([[1.0, 0.0], [3.0, 4.0]], [[2.0, 0.0], [1.0, 0.0]])
         array([1. , 0.6])
     """
-    x, y = (np.asarray(rows, dtype=np.float64) for rows in (sounds, texts))
-    if x.ndim != 2 or x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise MetricError(
-            f"embeddings of shapes {x.shape} and {y.shape}, or not all finite. Give one finite row a clip."
-        )
+    x, y = matrix(sounds, "sounds' embeddings"), matrix(texts, "texts' embeddings")
+    if x.shape != y.shape:
+        raise MetricError(f"embeddings of shapes {x.shape} and {y.shape}. Give one of each a clip.")
     return (x * y).sum(axis=1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
 
 

@@ -1,18 +1,10 @@
 """Tables and notes of scores: of one run, and of rows compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple, TypeVar
 
-from stav2a.evaluation.comparison import (
-    DIRECTIONS,
-    NO,
-    NOISE,
-    YES,
-    ComparedMetric,
-    Comparison,
-    Estimate,
-    Key,
-)
+from stav2a.evaluation.comparison import DIRECTIONS, NO, NOISE, YES, Comparison, Estimate, Key
 from stav2a.metrics.score import Score
 from stav2a.reports.tables import MINUS, PAPER, Cell, Document, NumberFormat, Table, csv_of
 
@@ -132,16 +124,14 @@ def _written(value: Any) -> str:
 def scores_document(scores: Sequence[Score]) -> Document:
     """One run's scores, with notes on what they are and what could not be measured."""
     measured = [score for score in scores if score.unavailable is None]
-    columns: dict[tuple[str, str], list[Cell]] = {
-        ("value", "value"): [], ("chance", "chance"): [], ("chance", "corrected"): [], ("n", "clips"): [],
-    }  # fmt: skip
-    for score in measured:
-        value, chance, corrected, n = columns.values()
-        numbers = NumberFormat.of([score.value])
-        value.append(numbers.cell(score.value, score.low, score.high))
-        chance.append(numbers.cell(score.chance))
-        corrected.append(NumberFormat().cell(score.corrected, score.corrected_low, score.corrected_high))
-        n.append(Cell(str(score.n)))
+    columns = {
+        ("value", "value"): [NumberFormat.of([s.value]).cell(s.value, s.low, s.high) for s in measured],
+        ("chance", "chance"): [NumberFormat.of([s.value]).cell(s.chance) for s in measured],
+        ("chance", "corrected"): [
+            NumberFormat().cell(s.corrected, s.corrected_low, s.corrected_high) for s in measured
+        ],
+        ("n", "clips"): [Cell(str(s.n)) for s in measured],
+    }
     rows = [titled(score) for score in measured]
     notes = [
         *_conditions(measured),
@@ -171,13 +161,13 @@ def _by_label(numbers: Mapping[str, int]) -> str:
     return "; ".join([str(most), *(f"{number} for {', '.join(labels)}" for number, labels in others)])
 
 
-def _measured(metric: Score | ComparedMetric, beside: Mapping[str, Any]) -> Note:
+def _measured(score: Score, beside: Mapping[str, Any]) -> Note:
     figures = "".join(f"; {name} {_written(value)}" for name, value in beside.items())
-    return Note("measured", {"metric": metric.label, "definition": metric.definition, "beside": figures})
+    return Note("measured", {"metric": score.label, "definition": score.definition, "beside": figures})
 
 
-def _judges(metrics: Sequence[Score | ComparedMetric]) -> Iterator[Note]:
-    for judge, labels in grouped({metric.label: metric.judge for metric in metrics}).items():
+def _judges(scores: Sequence[Score]) -> Iterator[Note]:
+    for judge, labels in grouped({score.label: score.judge for score in scores}).items():
         if judge:
             yield Note("judge", {"metrics": labels, "judge": judge})
 
@@ -224,18 +214,17 @@ def figures_table(comparison: Comparison, contenders: Sequence[str] | None = Non
         comparison: The rows.
         contenders: Rows of which one can be the best; all by default.
     """
-    columns = {}
-    for metric in comparison.metrics:
-        ours, theirs = number_formats(comparison, metric.name)
-        best = comparison.best(metric, contenders)
-        found = {row: comparison.estimates.get((row, metric.name)) for row in comparison.rows}
-        columns[metric.name, titled(metric)] = [
-            ours.cell(each.value, each.low, each.high, best=row == best) if each else Cell()
-            for row, each in found.items()
+    columns: dict[tuple[str, str], list[Cell]] = {}
+    for score in (metric.score for metric in comparison.metrics):
+        ours, theirs = number_formats(comparison, score.name)
+        best = comparison.best(score, contenders)
+        columns[score.name, titled(score)] = [
+            ours.estimate(comparison.estimates.get((row, score.name)), best=row == best)
+            for row in comparison.rows
         ]
-        published = [comparison.published.get(row, {}).get(metric.name) for row in comparison.rows]
+        published = [comparison.published.get(row, {}).get(score.name) for row in comparison.rows]
         if any(value is not None for value in published):
-            columns[metric.name, PAPER] = [theirs.cell(value) for value in published]
+            columns[score.name, PAPER] = [theirs.cell(value) for value in published]
     means = "Means over seeds, with" if comparison.several_seeds else "Figures with their"
     beside = " Beside them the paper's figures." if any(title == PAPER for _, title in columns) else ""
     caption = (
@@ -272,15 +261,13 @@ def _difference_table(
 ) -> Table:
     """Differences of rows, which stand under other names."""
     columns = {}
-    for metric in comparison.metrics:
-        ours, theirs = number_formats(comparison, metric.name)
-        found = [differences.get((row, metric.name)) for row in rows]
+    for score in (metric.score for metric in comparison.metrics):
+        ours, theirs = number_formats(comparison, score.name)
+        found = [differences.get((row, score.name)) for row in rows]
         if any(found):
-            columns[metric.name, titled(metric)] = [
-                ours.cell(each.value, each.low, each.high, signed=True) if each else Cell() for each in found
-            ]
+            columns[score.name, titled(score)] = [ours.estimate(each, signed=True) for each in found]
         if any(each and each.published is not None for each in found):
-            columns[metric.name, PAPER_SIGN] = [
+            columns[score.name, PAPER_SIGN] = [
                 Cell(theirs.figure(each.published, signed=True), verdict=each.verdict) if each else Cell()
                 for each in found
             ]
@@ -290,9 +277,9 @@ def _difference_table(
     return Table.of(title, caption, list(rows.values()), columns)
 
 
-def titled(metric: Score | ComparedMetric) -> str:
+def titled(score: Score) -> str:
     """The label with its arrow."""
-    return f"{metric.label} {metric.arrow}"
+    return f"{score.label} {score.arrow}"
 
 
 def counted(comparison: Comparison) -> list[str]:
@@ -335,11 +322,11 @@ def comparison_notes(comparison: Comparison) -> Iterator[Note]:
         beside: dict[str, Any] = {"n =": metric.clips}
         if metric.chance:
             beside["by chance"] = metric.chance
-        yield _measured(metric, {**beside, **metric.beside})
-        yield from _skipped(metric.label, metric.clips, metric.skipped)
+        yield _measured(metric.score, {**beside, **metric.beside})
+        yield from _skipped(metric.score.label, metric.clips, metric.skipped)
         if not metric.drawn:
-            yield Note("no_interval", {"metric": metric.label})
-    yield from _judges(comparison.metrics)
+            yield Note("no_interval", {"metric": metric.score.label})
+    yield from _judges([metric.score for metric in comparison.metrics])
     for row in comparison.rows:
         for reason, seeds in grouped(dict(sorted(comparison.missing.get(row, {}).items()))).items():
             yield Note("missing", {"row": row, "seeds": seeds, "reason": reason})
@@ -361,30 +348,27 @@ COLUMNS = (
 
 def comparison_csv(comparison: Comparison) -> str:
     """One line for a row and a metric; missing figures are empty. Seeds are separated by spaces."""
-    return csv_of(
-        (_record(comparison, row, metric) for row in comparison.rows for metric in comparison.metrics),
-        COLUMNS,
-    )
-
-
-def _record(comparison: Comparison, row: str, metric: ComparedMetric) -> dict[str, object]:
-    record: dict[str, object] = {
-        "row": row,
-        "metric": metric.name,
-        "direction": DIRECTIONS[metric.higher_is_better],
-        "baseline": comparison.baseline,
-        "builds_on": comparison.builds_on.get(row),
-        "published": comparison.published.get(row, {}).get(metric.name),
-    }
-    if own := comparison.estimates.get((row, metric.name)):
-        seeds = " ".join(map(str, own.by_seed))
-        record |= {"value": own.value, "low": own.low, "high": own.high}
-        record |= {"seeds": seeds, "clips": metric.clips}
-    for name, sign, differences in (
-        ("difference", "sign_as_published", comparison.to_baseline),
-        ("step", "step_sign_as_published", comparison.to_step),
-    ):
-        if own := differences.get((row, metric.name)):
-            record |= {name: own.value, f"{name}_low": own.low, f"{name}_high": own.high}
-            record |= {f"published_{name}": own.published, sign: own.verdict}
-    return record
+    records = []
+    for row, metric in product(comparison.rows, comparison.metrics):
+        name = metric.score.name
+        record: dict[str, object] = {
+            "row": row,
+            "metric": name,
+            "direction": DIRECTIONS[metric.score.higher_is_better],
+            "baseline": comparison.baseline,
+            "builds_on": comparison.builds_on.get(row),
+            "published": comparison.published.get(row, {}).get(name),
+        }
+        if own := comparison.estimates.get((row, name)):
+            seeds = " ".join(map(str, own.by_seed))
+            record |= {"value": own.value, "low": own.low, "high": own.high}
+            record |= {"seeds": seeds, "clips": metric.clips}
+        for kind, sign, differences in (
+            ("difference", "sign_as_published", comparison.to_baseline),
+            ("step", "step_sign_as_published", comparison.to_step),
+        ):
+            if own := differences.get((row, name)):
+                record |= {kind: own.value, f"{kind}_low": own.low, f"{kind}_high": own.high}
+                record |= {f"published_{kind}": own.published, sign: own.verdict}
+        records.append(record)
+    return csv_of(records, COLUMNS)

@@ -3,9 +3,8 @@
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,17 +42,26 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class FolderReport:
-    """An evaluation, ready to be written.
+    """An evaluation, ready to be written: the systems of each crop compared, on the same draws of its clips.
 
     Args:
         evaluated: The figures.
-        comparisons: Crop -> its systems compared.
+        metrics: The metrics that were chosen.
+        baseline: The system that others are compared with.
     """
 
-    evaluated: FolderScores
-    comparisons: Mapping[Crop, Comparison]
+    def __init__(self, evaluated: FolderScores, metrics: Sequence[ChosenMetric], *, baseline: str) -> None:
+        self.evaluated = evaluated
+        self.comparisons: dict[Crop, Comparison] = {
+            crop: compare(
+                {row: {0: scores} for row, scores in rows.items()},
+                metrics={s.name: DIRECTIONS[s.higher_is_better] for scores in rows.values() for s in scores},
+                baseline=baseline,
+                published=published(list(rows), metrics, crop or evaluated.common_s),
+            )
+            for crop, rows in evaluated.scores.items()
+        }
 
     def document(self) -> Document:
         """Table I's layout if there are several crops, each crop's own tables, and the paper's figures."""
@@ -70,19 +78,21 @@ class FolderReport:
                 *_few(comparison),
                 *_named("skipped", self.evaluated.skipped),
                 *_named("noticed", self.evaluated.warnings),
-                *(each for each in comparison_notes(comparison) if not _lacks_real(each)),
+                *(  # metrics that compare with the real sound have no figure of it
+                    each
+                    for each in comparison_notes(comparison)
+                    if not (each.kind == "lacking" and each.values["row"] == REAL)
+                ),
             ]
         return Document([*(each for each in tables if not each.cells.empty), papers_table()], listed(notes))
 
     def csv(self) -> str:
         """One line for a crop, a row and a metric; missing figures are empty."""
-        return csv_of(self._records(), COLUMNS)
-
-    def _records(self) -> Iterator[dict[str, Any]]:
+        records = []
         for crop, comparison in self.comparisons.items():
             for row, scores in self.evaluated.scores[crop].items():
                 for score in scores:
-                    record = {
+                    record: dict[str, object] = {
                         "crop_s": crop_in_figures(crop),
                         "row": row,
                         "metric": score.name,
@@ -94,9 +104,10 @@ class FolderReport:
                         record |= {name: getattr(score, name) for name in FIGURES}
                         record["definition"] = score.described
                     if change := comparison.to_baseline.get((row, score.name)):
-                        record |= {"difference": change.value}
-                        record |= {"difference_low": change.low, "difference_high": change.high}
-                    yield record
+                        names = "difference", "difference_low", "difference_high"
+                        record |= zip(names, (change.value, change.low, change.high), strict=True)
+                    records.append(record)
+        return csv_of(records, COLUMNS)
 
     def write(self, folder: Path, clips: Sequence[PairedClip]) -> list[Path]:
         """Write all files, each whole or not at all.
@@ -154,30 +165,6 @@ class FolderReport:
         )
 
 
-def report_folders(
-    evaluated: FolderScores, metrics: Sequence[ChosenMetric], *, baseline: str
-) -> FolderReport:
-    """Compare the systems of each crop, on the same clips and the same draws of them.
-
-    Args:
-        evaluated: The figures.
-        metrics: The metrics that were chosen.
-        baseline: The system that others are compared with.
-    """
-    return FolderReport(
-        evaluated,
-        {
-            crop: compare(
-                {row: {0: scores} for row, scores in rows.items()},
-                metrics={s.name: DIRECTIONS[s.higher_is_better] for scores in rows.values() for s in scores},
-                baseline=baseline,
-                published=published(list(rows), metrics, crop or evaluated.common_s),
-            )
-            for crop, rows in evaluated.scores.items()
-        },
-    )
-
-
 def published(
     rows: Sequence[str], metrics: Sequence[ChosenMetric], duration_s: float
 ) -> dict[str, dict[str, float]]:
@@ -193,13 +180,13 @@ def published(
     columns = {
         each.metric.reporter.name: each.name for each in metrics if each.as_published and each.name in PAPERS
     }
-    found = {}
-    for row in rows:
-        wanted = plain("GT" if row == REAL else row)
-        for name, figures in _papers_rows():
-            if plain(name) == wanted and abs(figures["duration_s"] - duration_s) <= ROUNDED_S:
-                shown = {score: figures[column] for score, column in columns.items() if column in figures}
-                found[row] = shown
+    found = {
+        row: {score: figures[column] for score, column in columns.items() if column in figures}
+        for row in rows
+        for name, figures in _papers_rows()
+        if plain(name) == plain("GT" if row == REAL else row)
+        and abs(figures["duration_s"] - duration_s) <= ROUNDED_S
+    }
     return {row: figures for row, figures in found.items() if figures}
 
 
@@ -240,35 +227,24 @@ def _figures_table(comparisons: Mapping[Crop, Comparison]) -> Table:
 
 def _chance_table(rows: Mapping[str, Sequence[Score]]) -> Table:
     """Levels by chance, and the figures corrected for them."""
-    known = {
-        row: {score.name: score for score in scores if score.chance is not None}
-        for row, scores in rows.items()
-    }
+    known = {row: {s.name: s for s in scores if s.chance is not None} for row, scores in rows.items()}
     known = {row: scores for row, scores in known.items() if scores}
     columns = {}
     for name, label in {s.name: s.label for scores in known.values() for s in scores.values()}.items():
-        found = [scores.get(name) for scores in known.values()]
-        numbers = NumberFormat()
-        columns[name, f"{label}, by chance"] = [
-            numbers.cell(each.chance) if each else Cell() for each in found
-        ]
+        found, numbers = [scores.get(name) for scores in known.values()], NumberFormat()
+        columns[name, f"{label}, by chance"] = [numbers.cell(s.chance) if s else Cell() for s in found]
         columns[name, "corrected ↑"] = [
-            numbers.cell(each.corrected, each.corrected_low, each.corrected_high) if each else Cell()
-            for each in found
+            numbers.cell(s.corrected, s.corrected_low, s.corrected_high) if s else Cell() for s in found
         ]
-    return Table.of(
-        "Against chance",
-        "By chance: each sound with what other clips have. Corrected: 0 is chance, 1 perfect.",
-        list(known),
-        columns,
-    )
+    caption = "By chance: each sound with what other clips have. Corrected: 0 is chance, 1 perfect."
+    return Table.of("Against chance", caption, list(known), columns)
 
 
 def _few(comparison: Comparison) -> Iterator[Note]:
     few = [
-        f"{metric.label} has {metric.clips} of {needed}"
+        f"{metric.score.label} has {metric.clips} of {needed}"
         for metric in comparison.metrics
-        if metric.clips < (needed := FEW.get(metric.name, FEW_CLIPS))
+        if metric.clips < (needed := FEW.get(metric.score.name, FEW_CLIPS))
     ]
     if few:
         yield Note("few_clips", {"metrics": few})
@@ -279,11 +255,6 @@ def _named(kind: str, clips: Sequence[SkippedClip]) -> Iterator[Note]:
         yield Note(f"{kind}_clip", vars(clip))
     if len(clips) > MOST:
         yield Note(f"{kind}_more", {"count": len(clips) - MOST})
-
-
-def _lacks_real(note: Note) -> bool:
-    """True if a note says that the real sound has no figure, as of metrics that compare with it."""
-    return note.kind == "lacking" and note.values["row"] == REAL
 
 
 def crop_in_figures(crop: Crop) -> str:

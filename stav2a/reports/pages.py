@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stav2a.data import mel as front_end
 from stav2a.data.media import mux, read_audio, write_wav
-from stav2a.evaluation.comparison import ComparedMetric, Comparison, ComparisonError
+from stav2a.evaluation.comparison import Comparison, ComparisonError
 from stav2a.evaluation.samples import Generated, log_mels
 from stav2a.metrics.score import Score
 from stav2a.reports.comparison_tables import number_formats, titled
@@ -165,7 +165,7 @@ def write_page(
         marks=MARKS,
         bars={titled(score): bar for score in scores if (bar := _bar(score))},
         comparison=comparison,
-        pictures=[_forest(comparison, metric) for metric in comparison.metrics] if comparison else [],
+        pictures=[_forest(comparison, each.score) for each in comparison.metrics] if comparison else [],
         clips=[(clip, list(_cards(clip, comparison))) for clip in clips],
         curves=Media("Training curves", curves_png(curves), "image/png") if curves else None,
         details=details or {},
@@ -212,22 +212,17 @@ def _bar(score: Score) -> dict[str, float] | None:
     return {name: round(BAR_WIDTH * (place - start) / (end - start), 1) for name, place in known.items()}
 
 
-def _forest(comparison: Comparison, metric: ComparedMetric) -> Media:
+def _forest(comparison: Comparison, score: Score) -> Media:
     """Forest plot of one metric, with its figures as its description."""
-    ours, theirs = number_formats(comparison, metric.name)
-    published = {
-        row: comparison.published[row][metric.name]
-        for row in comparison.rows
-        if metric.name in comparison.published.get(row, {})
-    }
-    best_first = sorted(published.values(), reverse=metric.higher_is_better)
+    name = score.name
+    ours, theirs = number_formats(comparison, name)
+    by_row = comparison.published
+    published = {row: by_row[row][name] for row in comparison.rows if name in by_row.get(row, {})}
+    best_first = sorted(published.values(), reverse=score.higher_is_better)
     marks: dict[str, Mark | None] = dict.fromkeys(comparison.rows)
     for row in comparison.rows:
-        own, difference = (
-            known.get((row, metric.name)) for known in (comparison.estimates, comparison.to_baseline)
-        )
-        if own is not None:
-            beside = ""
+        if own := comparison.estimates.get((row, name)):
+            difference, beside = comparison.to_baseline.get((row, name)), ""
             if row in published:
                 beside = f"{theirs.figure(published[row])}  ({best_first.index(published[row]) + 1})"
             marks[row] = Mark(
@@ -238,11 +233,7 @@ def _forest(comparison: Comparison, metric: ComparedMetric) -> Media:
                 sure=difference is not None and difference.excludes_zero,
                 beside=beside,
             )
-    picture = forest_png(
-        marks,
-        title=titled(metric),
-        baseline=comparison.baseline,
-        beside="paper (rank)" if published else "",
-    )
-    values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(metric.name).items()]
-    return Media(f"{metric.label} by row: {', '.join(values)}", picture, "image/png")
+    heading = "paper (rank)" if published else ""
+    picture = forest_png(marks, title=titled(score), baseline=comparison.baseline, beside=heading)
+    values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(name).items()]
+    return Media(f"{score.label} by row: {', '.join(values)}", picture, "image/png")

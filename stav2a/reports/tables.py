@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from stav2a.evaluation.comparison import NO, NOISE, YES
+from stav2a.evaluation.comparison import NO, NOISE, YES, Estimate
 
 MINUS, NOTHING = "−", "–"
 PAPER = "paper"  # title of published figures
@@ -85,6 +85,10 @@ class NumberFormat:
             interval = f"[{self.figure(low, signed=signed)}, {self.figure(high, signed=signed)}]"
         return Cell(self.figure(value, signed=signed), interval, best)
 
+    def estimate(self, found: Estimate | None, *, signed: bool = False, best: bool = False) -> Cell:
+        """An estimate with its interval; an empty cell where there is none."""
+        return self.cell(found.value, found.low, found.high, signed=signed, best=best) if found else Cell()
+
 
 @dataclass(frozen=True)
 class Table:
@@ -142,10 +146,10 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, intervals below their figures."""
-        lines = [_line(["", *map(_escaped, self.titles)])]
-        lines.append("|:---|" + "---:|" * len(self.titles))
-        lines += [_line([f"**{_escaped(name)}**", *map(_markdown, cells)]) for name, cells in self.rows()]
-        return "\n".join(lines)
+        lines = [["", *map(_escaped, self.titles)]]
+        lines += [[f"**{_escaped(name)}**", *map(_markdown, cells)] for name, cells in self.rows()]
+        head, *rows = [f"| {' | '.join(line)} |" for line in lines]
+        return "\n".join([head, "|:---|" + "---:|" * len(self.titles), *rows])
 
     def latex(self) -> str:
         """The table as a `table*` float, intervals in lines of their own."""
@@ -217,10 +221,6 @@ def _markdown(cell: Cell) -> str:
     return f"{figure}<br><sub>{below}</sub>" if below else figure
 
 
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|<>])", r"\\\1", " ".join(text.split()))
 
@@ -286,9 +286,7 @@ class Document:
         return "\n".join(["% \\usepackage{booktabs}", *(table.latex() for table in self.tables)])
 
 
-def csv_of(records: Iterable[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """A CSV of records with all digits; None and missing columns are empty."""
+def csv_of(records: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """A CSV of records with all digits, in these columns or in their own; None, NaN and gaps are empty."""
     # As objects: integers in columns with gaps stay integers.
-    return pd.DataFrame(list(records), columns=list(columns), dtype=object).to_csv(
-        index=False, lineterminator="\n"
-    )
+    return pd.DataFrame(list(records), columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")

@@ -151,7 +151,7 @@ def test_verdicts(value, low, high, published, expected):
 
 def test_the_best_row_follows_the_direction():
     found = compared()
-    assert [found.best(metric) for metric in found.metrics] == ["CN+Onset", "CN"]
+    assert [found.best(metric.score) for metric in found.metrics] == ["CN+Onset", "CN"]
 
 
 def test_what_is_missing_stays_with_its_reason():
@@ -162,7 +162,7 @@ def test_what_is_missing_stays_with_its_reason():
         "clap": "no checkpoint",
         "pam": "no row has such a score; there are: aa, fd, clap",
     }
-    assert [metric.name for metric in found.metrics] == ["aa", "fd"]
+    assert [metric.score.name for metric in found.metrics] == ["aa", "fd"]
 
 
 def test_a_row_may_lack_a_metric_that_others_have():
@@ -189,7 +189,7 @@ def test_chance_and_what_stands_beside_are_of_all_rows():
     metric = compared().metrics[0]
     assert metric.chance == (0.15, pytest.approx(0.17))
     assert metric.beside == {"onsets a real clip": 3.2}
-    assert (metric.definition, metric.clips) == ("hits", 40)
+    assert (metric.score.definition, metric.clips) == ("hits", 40)
 
 
 def test_equal_input_gives_equal_intervals():

@@ -183,7 +183,7 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
         (["--detector", "extractors"], 2, "No onset_detector named 'extractors'"),
         (["--flow", "river"], 2, "No optical_flow named 'river'"),
         (["--duration", "60"], 2, "no clip can be scored: lasts 2.00 s, less than 95% of it"),
-        (["--videos", "nowhere"], 2, "--videos: there is no folder nowhere"),
+        (["--videos", "nowhere"], 2, "--videos: no such folder: nowhere"),
     ],
 )
 def test_mistakes_are_told_in_a_line(made, tmp_path, capsys, more, code, told):

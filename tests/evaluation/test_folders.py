@@ -45,7 +45,7 @@ def test_captions_are_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("real", "ours", "told"),
     [
-        (None, ["a.wav"], "reference: there is no folder .*real"),
+        (None, ["a.wav"], "reference: no such folder: .*real"),
         ([], ["a.wav"], "reference: .*real holds no file of the kinds .wav"),
         (["a.wav"], ["notes.txt"], "ours: .*ours holds no file of the kinds .wav"),
         (["a.wav"], ["a.wav", "a.flac"], "ours: a.flac and a.wav are one clip by their names. Remove one."),

@@ -47,28 +47,30 @@ def test_a_clip_without_its_picture_is_left_out(tmp_path):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with refused(f"--systems a={tmp_path}/a: no such folder. Give the folder of a system's clips."):
+    with refused(f"--systems a: no such folder: {tmp_path}/a. Give a folder of sounds or films."):
         pair_folders({"a": tmp_path / "a"}, None)
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "a.mp4").touch()
-    with refused(f"--systems a={tmp_path}/a.mp4: a file, where a folder was expected."):
+    with refused(f"--systems a: a file, where a folder was expected: {tmp_path}/a.mp4."):
         pair_folders({"a": tmp_path / "a.mp4"}, None)
 
 
 def test_an_empty_folder_is_told(tmp_path):
-    with refused(f"--systems a={tmp_path}/a: no mp4 in it."):
+    with refused(f"--systems a: no mp4 in {tmp_path}/a."):
         pair_folders(touched(tmp_path, a=["readme.txt"]), None)
 
 
 def test_sounds_need_videos(tmp_path):
-    with refused("only sounds (wav) in it. Add --videos DIR with the videos (mp4) that they belong to."):
+    with refused(
+        f"only sounds (wav) in {tmp_path}/a. Add --videos DIR with the videos (mp4) that they belong to."
+    ):
         pair_folders(touched(tmp_path, a=["x.wav"]), None)
 
 
 def test_one_clip_in_two_files_is_told(tmp_path):
-    with refused("x.MP4 and x.mp4 are one clip. Remove one."):
+    with refused("x.MP4 and x.mp4 are one clip by their names. Remove one."):
         pair_folders(touched(tmp_path, a=["x.mp4", "x.MP4"]), None)
 
 

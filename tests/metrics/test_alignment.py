@@ -4,7 +4,7 @@ import mir_eval
 import numpy as np
 import pytest
 
-from stav2a.metrics.alignment import aa_align, av_align, count_hits, onset_scores, video_peaks
+from stav2a.metrics.alignment import aa_align, count_hits, onset_scores, video_peaks, video_peaks_s
 from stav2a.metrics.score import MetricError
 
 MATCHINGS = ("one_to_one", "released")
@@ -12,6 +12,10 @@ MATCHINGS = ("one_to_one", "released")
 
 def hits(estimated, reference, matching="one_to_one", tolerance_s=0.1):
     return count_hits(estimated, reference, tolerance_s=tolerance_s, matching=matching)
+
+
+def av_align(onsets, flow, rate, matching="one_to_one"):
+    return aa_align(onsets, video_peaks_s(flow, rate), tolerance_s=1 / rate, matching=matching)
 
 
 def test_a_burst_hits_one_onset_once_or_each_time():

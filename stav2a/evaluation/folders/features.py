@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -80,25 +80,14 @@ def content_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-class SoundFacts(NamedTuple):
-    """Properties of a sound that need no extractor.
-
-    Args:
-        duration_s: Duration of the sound.
-        peak: The largest magnitude.
-    """
-
-    duration_s: float
-    peak: float
-
-
 @dataclass
 class ClipFeatures:
     """Features of one clip.
 
     Args:
         contents: Side -> hash of its file; a side is `reference` or a system.
-        facts: Side -> its sound's facts.
+        durations_s: Side -> duration of its sound.
+        peaks: Side -> the largest magnitude of its sound.
         faults: Side -> reason why it can't be used.
         features: Features of every crop, extractor and side.
         pending: Sounds for the extractors of the main process.
@@ -108,7 +97,8 @@ class ClipFeatures:
     """
 
     contents: dict[str, str]
-    facts: dict[str, SoundFacts] = field(default_factory=dict)
+    durations_s: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     features: dict[Key, np.ndarray] = field(default_factory=dict)
     pending: dict[Key, Waveform] = field(default_factory=dict)
@@ -119,7 +109,7 @@ class ClipFeatures:
     @property
     def common_s(self) -> float:
         """The shortest duration of all sides."""
-        return min(facts.duration_s for facts in self.facts.values())
+        return min(self.durations_s.values())
 
     def duration_s(self, crop: Crop) -> float:
         """Duration of the clip in a crop."""
@@ -163,7 +153,10 @@ def extract(
 
     @functools.cache
     def sound(side: str) -> Waveform:
-        rate = _native_hz(clip.files[side])  # each extractor brings it to its own rate, once
+        with opened(clip.files[side]) as container:
+            if not container.streams.audio:
+                raise MediaError("no sound stream in it. Give a file with sound.", clip.files[side])
+            rate = int(container.streams.audio[0].rate)  # each extractor brings it to its own, once
         return read_audio(clip.files[side], rate), rate
 
     def facts(side: str) -> np.ndarray:
@@ -183,7 +176,7 @@ def extract(
     for side, content in found.contents.items():
         try:
             known = cache.obtain(content, "facts", functools.partial(facts, side))
-            found.facts[side] = SoundFacts(float(known[0]), float(known[1]))
+            found.durations_s[side], found.peaks[side] = map(float, known)
         except MediaError as error:
             found.faults[side] = str(error)
     if found.faults:
@@ -209,13 +202,6 @@ def extract(
         except MediaError as error:
             found.video_fault = str(error)
     return found
-
-
-def _native_hz(file: Path) -> int:
-    with opened(file) as container:
-        if not container.streams.audio:
-            raise MediaError("no sound stream in it. Give a file with sound.", file)
-        return int(container.streams.audio[0].rate)
 
 
 class FeatureCache:
@@ -244,8 +230,7 @@ class FeatureCache:
 
     def need(self, extractors: Iterable[FeatureExtractor]) -> None:
         """Extract the features of all clips in one pass; known extractors are left out."""
-        new = {describe(extractor): extractor for extractor in extractors}
-        new = {name: extractor for name, extractor in new.items() if name not in self._known}
+        new = {name: each for each in extractors if (name := describe(each)) not in self._known}
         if not new and self.by_clip:
             return
         models = {name: each for name, each in new.items() if getattr(each, "uses_torch", False)}
@@ -269,10 +254,7 @@ class FeatureCache:
                 self.cache.put(found.contents[side], cached_as(name, found.duration_s(crop)), array)
                 found.features[crop, name, side] = array
             found.pending.clear()
-            if clip.id in self.by_clip:
-                self.by_clip[clip.id].features |= found.features
-            else:
-                self.by_clip[clip.id] = found
+            self.by_clip.setdefault(clip.id, found).features |= found.features
         self._known |= set(new)
 
     def usable(self, crop: Crop) -> list[str]:
@@ -308,9 +290,6 @@ class FileSounds:
 
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
         self.cache.need([extractor])
-        name, known = describe(extractor), self.cache.by_clip
-        ours, theirs = (
-            [known[clip].features[self.crop, name, side] for clip in self.ids]
-            for side in (self.side, REFERENCE)
-        )
+        found, name = [self.cache.by_clip[clip].features for clip in self.ids], describe(extractor)
+        ours, theirs = ([each[self.crop, name, side] for each in found] for side in (self.side, REFERENCE))
         return PairedFeatures(ours, theirs)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import StaV2AError, UsageError
 
 REFERENCE = "reference"
 SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
@@ -66,7 +66,7 @@ def pair(
     """
     folders = {REFERENCE: references, **generated}
     found = {name: _sounds_in(folder, name) for name, folder in folders.items()}
-    films = _files_in(videos or references, FILMS, "--videos" if videos else REFERENCE)
+    films = files_in(videos or references, FILMS, "--videos" if videos else REFERENCE)
     texts = _captions(captions) if captions else {}
     everywhere = set.intersection(*(set(files) for files in found.values()))
     known = sorted(set().union(*found.values()))
@@ -93,24 +93,29 @@ def pair(
 
 def _sounds_in(folder: Path, what: str) -> dict[str, Path]:
     """Sounds and films by their names; of a sound and a film of one name, the sound."""
-    found = {**_files_in(folder, FILMS, what), **_files_in(folder, SOUNDS, what)}
+    found = files_in(folder, FILMS, what) | files_in(folder, SOUNDS, what)
     if not found:
         raise UsageError(f"{what}: {folder} holds no file of the kinds {', '.join(SOUNDS + FILMS)}.")
     return found
 
 
-def _files_in(folder: Path, kinds: Sequence[str], what: str) -> dict[str, Path]:
-    """Files of these kinds by their names, each of which may occur once."""
+def files_in(
+    folder: Path, kinds: Sequence[str], what: str, error: type[StaV2AError] = UsageError
+) -> dict[str, Path]:
+    """Files of these kinds by their names, each of which may occur once.
+
+    Raises:
+        StaV2AError: No such folder, or two files of one name; `error` is its type, `what` its beginning.
+    """
     if not folder.is_dir():
-        raise UsageError(f"{what}: there is no folder {folder}. Give a folder of sounds or films.")
+        fault = "a file, where a folder was expected" if folder.exists() else "no such folder"
+        raise error(f"{what}: {fault}: {folder}.", advice="Give a folder of sounds or films.")
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in kinds or file.name.startswith("."):
+        if file.suffix.lower() not in kinds or file.name.startswith(".") or not file.is_file():
             continue
-        if file.stem in found:
-            raise UsageError(
-                f"{what}: {found[file.stem].name} and {file.name} are one clip by their names. Remove one."
-            )
+        if other := found.get(file.stem):
+            raise error(f"{what}: {other.name} and {file.name} are one clip by their names. Remove one.")
         found[file.stem] = file
     return found
 

@@ -71,9 +71,9 @@ def choose(
         if plain != name and not two_forms:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
         papers = two_forms and (released or plain != name)
-        settings = {name: part for name, part in parts.items() if name in entries[plain].parameters}
         factory: Any = entries[plain].factory
-        metric = (factory.released if papers else factory)(**settings)
+        make = factory.released if papers else factory
+        metric = make(**{each: part for each, part in parts.items() if each in entries[plain].parameters})
         chosen[plain, papers] = ChosenMetric(plain, metric, as_published=papers or not two_forms)
     return list(chosen.values())
 
@@ -122,7 +122,8 @@ def score(
     flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
     features = FeatureCache(clips, crops=crops, flow=flow, cache=ArrayCache(cache), workers=workers)
     features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
-    skipped = [*unpaired, *_skipped(features)]
+    skipped, warnings = _remarks(features)
+    skipped = [*unpaired, *skipped]
     ids = {crop: chosen for crop in crops if (chosen := features.usable(crop))}
     if not ids:
         reasons = "; ".join(dict.fromkeys(each.reason for each in skipped))
@@ -139,57 +140,48 @@ def score(
         },
         ids=ids,
         skipped=skipped,
-        warnings=_warnings(features),
+        warnings=warnings,
         common_s=statistics.median(features.by_clip[clip].common_s for clip in features.usable(None)),
     )
 
 
 def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> EvaluationSet:
-    captions = {clip.id: clip.caption or "" for clip in features.clips}
+    texts = {clip.id: clip.caption or "" for clip in features.clips}
+    captions = [texts[clip] for clip in ids]
     known = [features.by_clip[clip] for clip in ids]
     seen = any(each.flow is not None for each in known)
+    flows = [
+        each.flow if each.flow is None or crop is None else each.flow[: round(crop * each.frame_rate_hz)]
+        for each in known
+    ]
     return EvaluationSet(
         ids=ids,
         sounds=FileSounds(features, ids, side, crop),
-        flows=[_cropped(each.flow, each.frame_rate_hz, crop) for each in known] if seen else None,
+        flows=flows if seen else None,
         frame_rate_hz=[each.frame_rate_hz for each in known] if seen else None,
         flow_definition=define_flow(features.flow) if seen else "none",
-        captions=[captions[clip] for clip in ids] if any(captions[clip] for clip in ids) else None,
+        captions=captions if any(captions) else None,
     )
 
 
-def _cropped(flow: Any, rate_hz: float, crop: Crop) -> Any:
-    return flow if flow is None or crop is None else flow[: round(crop * rate_hz)]
-
-
-def _skipped(features: FeatureCache) -> list[SkippedClip]:
-    """Clips that can't be used at all, are too short for a crop, or have no flow."""
-    found = []
+def _remarks(features: FeatureCache) -> tuple[list[SkippedClip], list[SkippedClip]]:
+    """Clips that are left out of all figures or of some, and silent or shortened sounds, which are not."""
+    skipped, warnings = [], []
     for clip in features.clips:
         known = features.by_clip[clip.id]
-        found += [SkippedClip(clip.id, side, reason) for side, reason in known.faults.items()]
+        skipped += [SkippedClip(clip.id, side, reason) for side, reason in known.faults.items()]
         if known.faults:
             continue
         for crop in features.crops:
             if crop is not None and not known.lasts(crop):
                 reason = f"lasts {known.common_s:.2f} s, less than {SHORTEST:.0%} of it"
-                found.append(SkippedClip(clip.id, f"first {crop:g} s", reason))
+                skipped.append(SkippedClip(clip.id, f"first {crop:g} s", reason))
         if features.flow is not None and known.flow is None:
-            found.append(SkippedClip(clip.id, "AV-Align", known.video_fault))
-    return found
-
-
-def _warnings(features: FeatureCache) -> list[SkippedClip]:
-    """Silent sounds, and sounds that are cut because another of the clip is shorter."""
-    found = []
-    for clip in features.clips:
-        known = features.by_clip[clip.id]
-        if known.faults:
-            continue
-        for side, facts in known.facts.items():
-            if facts.peak < SILENCE:
-                found.append(SkippedClip(clip.id, side, "silent: no sample above -80 dB"))
-            if None in features.crops and facts.duration_s > 1.02 * known.common_s + 0.05:
-                reason = f"lasts {facts.duration_s:.2f} s, another {known.common_s:.2f} s: cut to that"
-                found.append(SkippedClip(clip.id, side, reason))
-    return found
+            skipped.append(SkippedClip(clip.id, "AV-Align", known.video_fault))
+        for side, duration_s in known.durations_s.items():
+            if known.peaks[side] < SILENCE:
+                warnings.append(SkippedClip(clip.id, side, "silent: no sample above -80 dB"))
+            if None in features.crops and duration_s > 1.02 * known.common_s + 0.05:
+                reason = f"lasts {duration_s:.2f} s, another {known.common_s:.2f} s: cut to that"
+                warnings.append(SkippedClip(clip.id, side, reason))
+    return skipped, warnings

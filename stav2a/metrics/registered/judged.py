@@ -1,7 +1,8 @@
 """Metrics by a judge: a classifier of sounds, or a model of sounds and texts in one space."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,14 +36,24 @@ class JudgedMetric(ABC):
     """Base of the metrics that need a judge.
 
     Args:
-        judge: The judge's factory.
+        judge: The judge's factory; None is the class's `default_judge`.
+        name: Name of the score.
+        label: Label of the score.
+        definition: Definition of the score; the judge aside.
+        draws: Arguments of the reporter: resamples, shuffles and seed.
     """
 
-    definition: str
-    reporter: MetricReporter
+    default_judge: JudgeFactory
+    higher_is_better = False
 
-    def __init__(self, judge: JudgeFactory) -> None:
-        self.judge = expect("judge", judge)()
+    def __init__(
+        self, judge: JudgeFactory | None, name: str, label: str, definition: str, **draws: int
+    ) -> None:
+        self.judge = expect("judge", judge or self.default_judge)()
+        self.prefers_own = judge is None
+        self.definition = definition
+        better = self.higher_is_better
+        self.reporter = MetricReporter(name=name, label=label, higher_is_better=better, **draws)
 
     @property
     def extractors(self) -> tuple[FeatureExtractor, ...]:
@@ -75,15 +86,9 @@ class JudgedMetric(ABC):
 
 
 class ClassifierMetric(JudgedMetric):
-    """Base of the metrics of a classifier's outputs.
+    """Base of the metrics of a classifier's outputs: of the set's own classifier, if no other is given."""
 
-    Args:
-        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
-    """
-
-    def __init__(self, judge: JudgeFactory | None) -> None:
-        super().__init__(judge or Cnn14)
-        self.prefers_own = judge is None
+    default_judge = Cnn14
 
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
         """The classifier's outputs for both sides."""
@@ -119,13 +124,10 @@ class KLDivergence(ClassifierMetric):
     def __init__(
         self, *, judge: JudgeFactory | None = None, eps: float = 0.0, resamples: int = 2000, seed: int = 0
     ):
-        self.eps = eps
         name = f"kl_eps_{eps:g}" if eps else "kl"
-        super().__init__(judge)
-        self.definition = f"KL(real || generated) of softmax distributions, nats, eps {eps:g}"
-        self.reporter = MetricReporter(
-            name=name, label="KL", higher_is_better=False, resamples=resamples, seed=seed
-        )
+        definition = f"KL(real || generated) of softmax distributions, nats, eps {eps:g}"
+        super().__init__(judge, name, "KL", definition, resamples=resamples, seed=seed)
+        self.eps = eps
 
     @classmethod
     def released(cls) -> "KLDivergence":
@@ -152,27 +154,25 @@ class InceptionScore(ClassifierMetric):
         logits (N, C) -> a number within 1 and C
     """
 
+    higher_is_better = True
+
     def __init__(
         self, *, judge: JudgeFactory | None = None, splits: int = 10, resamples: int = 300, seed: int = 0
     ):
+        definition = f"inception score, mean of {splits} splits of RandomState(2020)'s permutation"
+        super().__init__(judge, "is", "IS", definition, resamples=resamples, seed=seed)
         self.splits = splits
-        super().__init__(judge)
-        self.definition = f"inception score, mean of {splits} splits of RandomState(2020)'s permutation"
-        self.reporter = MetricReporter(
-            name="is", label="IS", higher_is_better=True, resamples=resamples, seed=seed
-        )
 
     def score(self, samples: EvaluationSet) -> Score:
         outputs = self.outputs(samples)
+        scored = partial(distribution.inception_score, splits=self.splits)
         ours, theirs = outputs.generated_logits, outputs.reference_logits
-        deviation = distribution.inception_score(ours, splits=self.splits).std
-        real = distribution.inception_score(theirs, splits=self.splits).mean
         return self.reporter.statistic(
-            lambda clips: distribution.inception_score(ours[clips], splits=self.splits).mean,
+            lambda clips: scored(ours[clips]).mean,
             len(samples),
             self.definition,
             judge=outputs.described,
-            extras={"deviation over splits": deviation, "real sounds": real},
+            extras={"deviation over splits": scored(ours).std, "real sounds": scored(theirs).mean},
         )
 
 
@@ -195,19 +195,15 @@ class FrechetDistance(ClassifierMetric):
     def __init__(
         self, *, judge: JudgeFactory | None = None, resamples: int = 300, draws: int = 20, seed: int = 0
     ):
+        super().__init__(judge, "fd", "FD", FRECHET, resamples=resamples, seed=seed)
         self.draws = draws
-        super().__init__(judge)
-        self.definition = FRECHET
-        self.reporter = MetricReporter(
-            name="fd", label="FD", higher_is_better=False, resamples=resamples, seed=seed
-        )
 
     def score(self, samples: EvaluationSet) -> Score:
         outputs = self.outputs(samples)
         ours, theirs = outputs.generated_embeddings, outputs.reference_embeddings
         definition = f"{FRECHET} of embeddings of width {ours.shape[1]}"
-        sides = list(ours[:, None]), list(theirs[:, None])
-        return _frechet(self.reporter, definition, outputs.described, *sides, self.draws)
+        sides = PairedFeatures(list(ours[:, None]), list(theirs[:, None]))
+        return _frechet(self.reporter, definition, outputs.described, sides, self.draws)
 
 
 @register("metric", "kad")
@@ -226,14 +222,11 @@ class KernelAudioDistance(ClassifierMetric):
     compares = True
 
     def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
-        super().__init__(judge)
-        self.definition = (
+        definition = (
             "100 times the unbiased squared MMD of embeddings, Gaussian kernel as wide as the real sounds' "
             "median distance"
         )
-        self.reporter = MetricReporter(
-            name="kad", label="KAD", higher_is_better=False, resamples=resamples, seed=seed
-        )
+        super().__init__(judge, "kad", "KAD", definition, resamples=resamples, seed=seed)
 
     def score(self, samples: EvaluationSet) -> Score:
         outputs = self.outputs(samples)
@@ -255,45 +248,32 @@ class FrechetAudioDistance(JudgedMetric):
         N times (W_i, D) on both sides -> a distance
     """
 
+    default_judge = VGGish
     compares = True
 
     def __init__(
         self, *, judge: JudgeFactory | None = None, resamples: int = 300, draws: int = 20, seed: int = 0
     ):
+        definition = f"{FRECHET} of the windows of all clips"
+        super().__init__(judge, "fad", "FAD", definition, resamples=resamples, seed=seed)
         self.draws = draws
-        super().__init__(judge or VGGish)
-        self.definition = f"{FRECHET} of the windows of all clips"
-        self.reporter = MetricReporter(
-            name="fad", label="FAD", higher_is_better=False, resamples=resamples, seed=seed
-        )
 
     def score(self, samples: EvaluationSet) -> Score:
         sides = self.features(samples)
-        return _frechet(self.reporter, self.definition, self.judge.definition, *sides, self.draws)
+        return _frechet(self.reporter, self.definition, self.judge.definition, sides, self.draws)
 
 
 def _frechet(
-    reporter: MetricReporter,
-    definition: str,
-    judge: str,
-    ours: Sequence[np.ndarray],
-    theirs: Sequence[np.ndarray],
-    draws: int,
+    reporter: MetricReporter, definition: str, judge: str, sides: PairedFeatures, draws: int
 ) -> Score:
-    """Distance between the rows of all clips, and its bias floor.
-
-    Shapes:
-        N times (W_i, D) on both sides
-    """
+    """Distance between the rows (W_i, D) of all clips, and its bias floor."""
 
     def distance(clips: np.ndarray) -> float:
-        return distribution.frechet_distance(
-            *(np.concatenate([side[i] for i in clips]) for side in (ours, theirs))
-        )
+        return distribution.frechet_distance(*(np.concatenate([side[i] for i in clips]) for side in sides))
 
-    n, floor = len(theirs), None
+    n, floor = len(sides.references), None
     if n >= distribution.FEWEST_FOR_FLOOR:
-        floor = distribution.frechet_floor(theirs, n, draws=draws, seed=reporter.seed)
+        floor = distribution.frechet_floor(sides.references, n, draws=draws, seed=reporter.seed)
     return reporter.statistic(distance, n, definition, judge=judge, floor=floor)
 
 
@@ -328,17 +308,18 @@ class ClassAccuracy:
     def __call__(self, samples: EvaluationSet) -> Score:
         which = "clips with vague captions" if self.vague else "all clips"
         definition = f"likeliest class = true class, {which}"
+        absent = partial(self.reporter.absent, definition=definition)
         classifier = samples.classifier
         if classifier is None:
-            return self.reporter.absent("no classifier was given for this evaluation", definition)
+            return absent("no classifier was given for this evaluation")
         if samples.labels is None:
-            return self.reporter.absent("the clips' true classes are not known", definition)
-        if self.vague and samples.vague is None:
-            return self.reporter.absent("it is not known which captions are vague", definition)
-        asked = np.asarray(samples.vague, dtype=bool) if self.vague else np.ones(len(samples), dtype=bool)
-        if not asked.any():
-            return self.reporter.absent("no clip has a vague caption", definition)
+            return absent("the clips' true classes are not known")
+        asked = samples.vague if self.vague else np.ones(len(samples))
+        if asked is None:
+            return absent("it is not known which captions are vague")
         clips = np.flatnonzero(asked).tolist()
+        if not clips:
+            return absent("no clip has a vague caption")
         labels = np.asarray(samples.labels)[clips]
         ours, theirs = classifier.generated_logits[clips], classifier.reference_logits[clips]
         predicted = semantic.predicted_classes(ours)
@@ -366,20 +347,17 @@ class ClapScore(JudgedMetric):
         embeddings (N, D) of sounds and captions -> a mean over clips
     """
 
+    default_judge = Clap
+    higher_is_better = True
+
     def __init__(
         self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
     ):
-        super().__init__(judge or Clap)
-        usual = judge is None or self.judge.name == Clap.name
-        self.definition = "cosine of generated sound and caption"
-        self.reporter = MetricReporter(
-            name="clap" if usual else "clap_released",
-            label="CLAP" if usual else f"CLAP ({self.judge.name})",
-            higher_is_better=True,
-            resamples=resamples,
-            shuffles=shuffles,
-            seed=seed,
-        )
+        definition, draws = "cosine of generated sound and caption", {"resamples": resamples, "seed": seed}
+        super().__init__(judge, "clap", "CLAP", definition, shuffles=shuffles, **draws)
+        if judge is not None and self.judge.name != Clap.name:
+            label = f"CLAP ({self.judge.name})"
+            self.reporter = replace(self.reporter, name="clap_released", label=label)
 
     @classmethod
     def released(cls) -> "ClapScore":
@@ -416,17 +394,14 @@ class PAM(JudgedMetric):
         N times (segments, D) -> a mean over clips
     """
 
+    default_judge = MSClap
+    higher_is_better = True
+
     def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
-        super().__init__(judge or MSClap)
-        released = getattr(self.judge, "segment_s", None) == RELEASED_SEGMENT_S
-        self.definition = f"softmax of two prompts, {PROMPTS[0]!r} against {PROMPTS[1]!r}, mean over segments"
-        self.reporter = MetricReporter(
-            name="pam_released" if released else "pam",
-            label="PAM (released)" if released else "PAM",
-            higher_is_better=True,
-            resamples=resamples,
-            seed=seed,
-        )
+        definition = f"softmax of two prompts, {PROMPTS[0]!r} against {PROMPTS[1]!r}, mean over segments"
+        super().__init__(judge, "pam", "PAM", definition, resamples=resamples, seed=seed)
+        if getattr(self.judge, "segment_s", None) == RELEASED_SEGMENT_S:
+            self.reporter = replace(self.reporter, name="pam_released", label="PAM (released)")
 
     @classmethod
     def released(cls) -> "PAM":

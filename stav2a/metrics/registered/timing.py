@@ -1,6 +1,7 @@
 """Metrics of the times of sounds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,18 @@ class OnsetMetric:
         name: Name of the score.
         label: Label of the score.
         matching: `one_to_one` or `released`, which has a name and a label of its own.
-        chance: Arguments of the reporter: resamples, shuffles and seed.
+        draws: Arguments of the reporter: resamples, shuffles and seed.
     """
 
     def __init__(
-        self, detector: DetectorFactory | None, name: str, label: str, matching: str, chance: dict[str, int]
+        self, detector: DetectorFactory | None, name: str, label: str, matching: str, **draws: int
     ) -> None:
         self.matching = alignment.checked_matching(matching)
         self.detector = _default(detector, "onset_detector", "librosa")
         self.extractors = (self.detector,)
         if matching == "released":
             name, label = f"{name}_released", f"{label} (released)"
-        self.reporter = MetricReporter(name=name, label=label, higher_is_better=True, **chance)
+        self.reporter = MetricReporter(name=name, label=label, higher_is_better=True, **draws)
 
     def defined(self, onsets: str, window: str) -> str:
         """Definition of a score: the onsets compared, the matching, and the window."""
@@ -73,8 +74,8 @@ class AAAlign(OnsetMetric):
         seed: int = 0,
     ):
         self.tolerance_s = tolerance_s
-        chance = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
-        super().__init__(detector, "aa_align", "AA-Align", matching, chance)
+        draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+        super().__init__(detector, "aa_align", "AA-Align", matching, **draws)
 
     @classmethod
     def released(cls, *, detector: DetectorFactory | None = None) -> "AAAlign":
@@ -83,11 +84,10 @@ class AAAlign(OnsetMetric):
 
     def __call__(self, samples: EvaluationSet) -> Score:
         generated, references = samples.sounds.features(self.detector)
+        align = partial(alignment.aa_align, tolerance_s=self.tolerance_s, matching=self.matching)
 
         def pair(i: int, j: int) -> float:
-            return alignment.aa_align(
-                generated[i], references[j], tolerance_s=self.tolerance_s, matching=self.matching
-            )
+            return align(generated[i], references[j])
 
         return self.reporter.mean(
             samples.ids,
@@ -95,10 +95,7 @@ class AAAlign(OnsetMetric):
             self.defined("onsets of generated against real sound", f"|difference| < {self.tolerance_s:g} s"),
             judge=self.judge(samples),
             empty="no onset in either sound",
-            extras={
-                "onsets a generated clip": _mean_size(generated),
-                "onsets a real clip": _mean_size(references),
-            },
+            extras=_sizes({"onsets a generated clip": generated, "onsets a real clip": references}),
             pair=pair,
         )
 
@@ -133,8 +130,8 @@ class AVAlign(OnsetMetric):
     ):
         self.threshold = threshold
         self.flow = _default(flow, "optical_flow", "farneback")
-        chance = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
-        super().__init__(detector, "av_align", "AV-Align", matching, chance)
+        draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+        super().__init__(detector, "av_align", "AV-Align", matching, **draws)
 
     @classmethod
     def released(
@@ -176,7 +173,7 @@ class AVAlign(OnsetMetric):
             skipped=skipped,
             extras={
                 **_means({"real sound": np.array([score(references[i], i) for i in clips])}),
-                "peaks a video": _mean_size(list(peaks_s.values())),
+                **_sizes({"peaks a video": list(peaks_s.values())}),
             },
             pair=lambda i, j: score(generated[clips[i]], clips[j]),
         )
@@ -207,8 +204,8 @@ class OnsetF1(OnsetMetric):
         seed: int = 0,
     ):
         self.tolerance_s = tolerance_s
-        chance = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
-        super().__init__(detector, "onset_f1", "Onset F1", "one_to_one", chance)
+        draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+        super().__init__(detector, "onset_f1", "Onset F1", "one_to_one", **draws)
 
     def __call__(self, samples: EvaluationSet) -> Score:
         definition = self.defined(
@@ -241,8 +238,8 @@ def _default(factory: Callable[[], Any] | None, slot: str, name: str) -> Any:
     return expect(slot, factory or get(slot, name).factory)()
 
 
-def _mean_size(rows: list[np.ndarray]) -> float:
-    return float(np.mean([len(row) for row in rows]))
+def _sizes(rows: dict[str, list[np.ndarray]]) -> dict[str, float]:
+    return {name: float(np.mean([len(row) for row in each])) for name, each in rows.items()}
 
 
 def _means(rows: dict[str, np.ndarray]) -> dict[str, float]:
