@@ -16,10 +16,10 @@ METRICS = ("aa_align", "onset_f1", "fd", "class_accuracy_vague")
 
 
 def page(text: str, results: Mapping[str, Any]) -> str:
-    """What was written by hand, with the tables of the results in their places: `{{ladders}}` and others."""
+    """What was written by hand, with the tables of the results in their places: `{{loops}}` and others."""
     tables = {
-        "ladders": _all(ladder, loops(results)),
-        "training": _all(training_ladder, of_kind("training-", results)),
+        "loops": _all(loop_table, loops(results)),
+        "training": _all(training_table, of_kind("training-", results)),
         "sound": _all(sound, of_kind("sound-", results)),
         "quality": quality_table(results.get("quality", {})),
     }
@@ -41,8 +41,8 @@ def loops(results: Mapping[str, Any]) -> dict[str, Any]:
     return of_kind("cpu-", results) | of_kind("gpu-", results)
 
 
-def ladder(name: str, record: Mapping[str, Any]) -> str:
-    """One scale's rungs, with the machine that they were measured on."""
+def loop_table(name: str, record: Mapping[str, Any]) -> str:
+    """The variants of the loop at one scale, with the machine that they were measured on."""
     best = record["ceilings"]
     lines = [
         f"### {record['scale']}, batch {record['batch']} ({name})",
@@ -54,7 +54,7 @@ def ladder(name: str, record: Mapping[str, Any]) -> str:
         f"peak memory of the whole process {record['peak_memory_gb']:.1f} GB.",
         "",
         *table(
-            ["rung", "ms a step", "quartiles", "share of ceiling", "of plain", "quartiles", "expected",
+            ["variant", "ms a step", "quartiles", "share of ceiling", "of plain", "quartiles", "expected",
              "exact", "error", "first run, s"],
             rows(record),
         ),
@@ -78,8 +78,8 @@ def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
         ]  # fmt: skip
 
 
-def training_ladder(name: str, record: Mapping[str, Any]) -> str:
-    """One scale's ways to compute a training step, and what it does and does not wait for."""
+def training_table(name: str, record: Mapping[str, Any]) -> str:
+    """The variants of a training step at one scale, and the time of its data."""
     waits, saved = (record["pieces"][each]["median"] for each in ("drawing a batch", "encoding its clips"))
     plain = record["arms"]["plain AdamW"]["seconds"]["median"]
     found = sorted(record["arms"].items(), key=lambda each: -each[1]["ratio"]["median"])
@@ -163,9 +163,9 @@ def table(head: Sequence[str], lines: Iterator[Sequence[str]] | Any) -> list[str
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
 
 
-def track(ladders: Mapping[str, Any], uri: str | None, root: Path) -> None:
-    """Every ladder as a run of the MLflow experiment `benchmarks`."""
-    for name, record in ladders.items():
+def track(records: Mapping[str, Any], uri: str | None, root: Path) -> None:
+    """Every record as a run of the MLflow experiment `benchmarks`."""
+    for name, record in records.items():
         with connect(uri, root, experiment="benchmarks", run_name=name) as tracker:
             tracker.log_params({**record["machine"], **{k: record[k] for k in ("scale", "batch", "steps")}})
             for arm, found in record["arms"].items():
