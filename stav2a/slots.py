@@ -12,13 +12,12 @@ Letters used in all shapes:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 
-@runtime_checkable
 class FeatureEncoder(Protocol):
     """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size."""
 
@@ -29,7 +28,6 @@ class FeatureEncoder(Protocol):
     def forward(self, video: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class TextEncoder(Protocol):
     """B captions -> e_text (B, K0, D_c) and its mask (B, K0), True where a token counts."""
 
@@ -38,7 +36,6 @@ class TextEncoder(Protocol):
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
 
 
-@runtime_checkable
 class LocalHead(Protocol):
     """e_v (B, L, D_v) -> e_lv (B, T, D_l): video features on the latent's time axis (sec. II-B1)."""
 
@@ -47,21 +44,18 @@ class LocalHead(Protocol):
     def forward(self, e_v: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class GlobalPooler(Protocol):
     """e_v (B, L, D_v) -> e_gv (B, K, D_c): semantics of a clip in a few tokens (sec. II-B2)."""
 
     def forward(self, e_v: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class ConditionFuser(Protocol):
     """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, K0+K, D_c) and its mask (eq. 5)."""
 
     def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-@runtime_checkable
 class UNet(Protocol):
     """The text-to-audio denoiser that a backbone builds on: a diffusers `UNet2DConditionModel`."""
 
@@ -70,7 +64,6 @@ class UNet(Protocol):
     ) -> Any: ...
 
 
-@runtime_checkable
 class Backbone(Protocol):
     """z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> prediction (B, C, T, F)."""
 
@@ -80,7 +73,6 @@ class Backbone(Protocol):
     def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class Autoencoder(Protocol):
     """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation."""
 
@@ -91,35 +83,30 @@ class Autoencoder(Protocol):
     def decode(self, z: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class Vocoder(Protocol):
     """log-mel (B, 1, Tm, M) -> waveform (B, S)."""
 
     def forward(self, mel: Tensor) -> Tensor: ...
 
 
-@runtime_checkable
 class Dataset(Protocol):
     """List of clips: files with sound, captions and splits."""
 
     def clips(self, folder: Path) -> Sequence[Any]: ...
 
 
-@runtime_checkable
 class DataFilter(Protocol):
     """Decoded clip -> whether to keep it, and the reason."""
 
     def __call__(self, clip: Any) -> Any: ...
 
 
-@runtime_checkable
 class OnsetDetector(Protocol):
     """audio (S,) at `sample_rate` Hz -> onset times in seconds, ascending."""
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray: ...
 
 
-@runtime_checkable
 class OpticalFlow(Protocol):
     """Grey pictures (N, H, W) uint8 -> the mean magnitude of the flow to the next one (N - 1,), in pixels."""
 
@@ -128,14 +115,12 @@ class OpticalFlow(Protocol):
     def __call__(self, grey: np.ndarray) -> np.ndarray: ...
 
 
-@runtime_checkable
 class Metric(Protocol):
     """Evaluation set -> one score, with its definition, its interval and its values per clip."""
 
     def __call__(self, samples: Any) -> Any: ...
 
 
-@runtime_checkable
 class Scheduler(Protocol):
     """Scheduler of diffusers: noise levels, and the step from z_t to z_{t-1}."""
 
@@ -143,7 +128,6 @@ class Scheduler(Protocol):
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any: ...
 
 
-@runtime_checkable
 class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
@@ -166,14 +150,12 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-@runtime_checkable
 class Engine(Protocol):
     """Step of a sampler on static tensors -> the same step, executed in another way."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
 
 
-@runtime_checkable
 class Shortcut(Protocol):
     """Parts of the model that a sampler computes: prediction functions by name, and the one of each step."""
 
@@ -181,14 +163,12 @@ class Shortcut(Protocol):
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
 
 
-@runtime_checkable
 class Stage(Protocol):
     """Training stage: its blocks, its clips and its loss."""
 
     def run(self, work: Any) -> Any: ...
 
 
-@runtime_checkable
 class Optimizer(Protocol):
     """Optimizer of torch over parameter groups."""
 
@@ -196,14 +176,12 @@ class Optimizer(Protocol):
     def zero_grad(self) -> None: ...
 
 
-@runtime_checkable
 class Trainer(Protocol):
     """Training loop of every stage: hardware, precision, size of the pieces of a batch."""
 
     def fit(self, plan: Any, work: Any) -> Any: ...
 
 
-@runtime_checkable
 class Classifier(Protocol):
     """log-mel (B, 1, Tm, M) -> logits (B, classes), embeddings (B, D); trained on the dataset's classes."""
 
@@ -211,7 +189,6 @@ class Classifier(Protocol):
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-@runtime_checkable
 class Judge(Protocol):
     """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model; `fault` says why it can't run."""
 

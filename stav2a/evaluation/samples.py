@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.data import mel as front_end
@@ -19,7 +20,7 @@ from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet
 from stav2a.slots import OpticalFlow
 from stav2a.utils.distributed import device
 from stav2a.utils.parallel import parallel
-from stav2a.utils.store import Store, load_tensors
+from stav2a.utils.store import Store
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def mean_flows(
         save_flows(folder, list(parallel(work, clips, description="optical flow of the test clips")))
 
     folder = store.obtain("flows", key, make)
-    flows = load_tensors(folder / "flows.safetensors")
+    flows = load_file(folder / "flows.safetensors")
     return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
 
 

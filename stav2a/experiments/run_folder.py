@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
-from stav2a.utils.store import load_tensors
 
 FORMAT = 1
 
@@ -130,7 +130,7 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     experiment = loaded.build()
     model = experiment.model()
     try:
-        model.load_state_dict(load_tensors(folder.weights))
+        model.load_state_dict(load_file(folder.weights))
     except (SafetensorError, RuntimeError):
         beside = f"{folder.snapshot.name} beside it: it is damaged, or from another run or version."
         advice = f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.data import mel as front_end
@@ -29,7 +30,7 @@ from stav2a.utils.errors import UsageError
 from stav2a.utils.files import write_json, write_text
 from stav2a.utils.parallel import parallel
 from stav2a.utils.resampling import fit_audio, resample_audio
-from stav2a.utils.store import Store, load_tensors, save_tensors
+from stav2a.utils.store import Store, save_tensors
 
 AT_ONCE = 64  # clips encoded together
 ARRAYS, TABLE, DECISIONS = "arrays.safetensors", "clips.json", "decisions.json"
@@ -113,7 +114,7 @@ class Corpus:
                 folder = self.store.obtain(
                     kind, self.keys[kind], lambda made: save_tensors(made / "tensors.safetensors", encode())
                 )
-            self._encodings[kind] = load_tensors(folder / "tensors.safetensors")
+            self._encodings[kind] = load_file(folder / "tensors.safetensors")
         return self._encodings[kind]
 
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +182,7 @@ class DecodedCorpus(Corpus):
                 flow = None if store.has("flows", keys["flows"]) else flow
                 self._decode(clips, detector, missing, flow, workers)
         folder = store.path("clips", key)
-        table, arrays = json.loads((folder / TABLE).read_text()), load_tensors(folder / ARRAYS)
+        table, arrays = json.loads((folder / TABLE).read_text()), load_file(folder / ARRAYS)
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         decisions = {

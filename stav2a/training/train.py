@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.models.stav2a import BLOCKS, STAV2A
@@ -17,7 +18,7 @@ from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.files import write_json
-from stav2a.utils.store import Store, load_tensors, save_tensors
+from stav2a.utils.store import Store, save_tensors
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def train_once(
 
     folder = store.obtain_together(kind, key, make, name)
     history = json.loads((folder / "history.json").read_text())
-    return load_tensors(folder / "model.safetensors"), history, trained_here
+    return load_file(folder / "model.safetensors"), history, trained_here
 
 
 def log_losses(histories: Mapping[str, History], log: Log) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,9 +75,7 @@ def check_writable(output: Path) -> None:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         message = f"--output {output} can't be written ({error.strerror})."
         raise UsageError(message, advice="Choose a folder of your own.") from None

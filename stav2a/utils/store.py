@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.utils import distributed
@@ -130,8 +129,3 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     with atomic(path) as temporary:
         save_weights(temporary, tensors)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file."""
-    return load_file(path)

@@ -1,8 +1,7 @@
 """Tracking of runs in an MLflow store, or nowhere.
 
-`connect` finds a wrong address at once; the store opens in the background while the data is prepared, and
-`wait` raises the error if it could not. mlflow is imported where a store is used, since that takes a second
-or two.
+`connect` finds a wrong address at once; the store opens in the background, and `wait` raises the error if it
+could not. mlflow is imported where a store is used, since that takes a second or two.
 """
 
 from collections.abc import Mapping
