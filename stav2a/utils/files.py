@@ -1,13 +1,16 @@
 """Files and folders that are there whole or not at all, and locks between processes."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,55 @@ from stav2a.utils.errors import UsageError
 logger = logging.getLogger(__name__)
 
 
+TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}(\.[\w-]+)?")
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def temporary_beside(path: Path) -> Path:
+    """Temporary name in a path's folder, with the path's ending; `sweep` knows whose it is."""
+    return path.with_name(f".tmp-{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove those of some paths that are temporary and whose process, on this machine, is gone."""
+    for path in list(paths):
+        found = TEMPORARY.fullmatch(path.name)
+        if found and found["host"] == HOST and not _runs(int(found["process"])):
+            with contextlib.suppress(FileNotFoundError):  # it lay in a folder that was removed
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Temporary name beside `path`, which takes its name when the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
+        flush_to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that can't
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,7 +97,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} is there already. Choose another folder, or move it away first.")
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    temporary = temporary_beside(path)
     try:
         temporary.mkdir(parents=True)
     except OSError as error:

@@ -100,6 +100,7 @@ class MlflowTracker(Tracker):
         self._failure: TrackingError | None = None
         self._opened, self._finished = threading.Event(), False
         self._metrics: deque[Any] = deque()
+        self._kept: set[tuple[str, int, str]] = set()  # points of a continued run
         self._jobs: queue.SimpleQueue[tuple[str, Callable[[], object]] | None] = queue.SimpleQueue()
         begin = (experiment, run_name, tags, run_id)
         self._thread = threading.Thread(target=self._work, args=begin, name="tracking", daemon=True)
@@ -197,6 +198,7 @@ class MlflowTracker(Tracker):
                 job = "", lambda: None  # only the metrics then
             while self._metrics:
                 batch = [self._metrics.popleft() for _ in range(min(len(self._metrics), MAX_METRICS))]
+                batch = [each for each in batch if _point(each) not in self._kept]
                 self._attempt("metrics", partial(self._client.log_batch, self._id, metrics=batch))
             if job is None:
                 return
@@ -210,6 +212,8 @@ class MlflowTracker(Tracker):
             self._run = self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
         else:
             self._client.update_run(run_id, status="RUNNING")
+            for name in self._run.data.metrics:
+                self._kept |= {_point(each) for each in self._client.get_metric_history(run_id, name)}
             self.set_tags(tags)
 
     def _experiment_id(self, name: str) -> str:
@@ -263,6 +267,11 @@ class MlflowTracker(Tracker):
 def _key(name: str) -> str:
     """Name of the characters that MLflow takes: letters, digits and _-. :/ only."""
     return re.sub(r"/+", "/", re.sub(r"[^\w\-. :/]", "_", name)).strip("/")[:MAX_KEY]
+
+
+def _point(metric: Any) -> tuple[str, int, str]:
+    """Name, step and value of a metric; the value as text, as NaN equals NaN then."""
+    return metric.key, metric.step, str(metric.value)
 
 
 def _cut(text: str, limit: int) -> str:

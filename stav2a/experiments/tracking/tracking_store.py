@@ -5,6 +5,7 @@ mistake is found before anything is trained, without importing mlflow.
 """
 
 import difflib
+import hashlib
 import importlib
 import json
 import logging
@@ -23,6 +24,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from stav2a.utils.errors import USAGE, StaV2AError
+from stav2a.utils.files import exclusive, sweep, temporary_beside
 
 PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 SERVERS = {"http": 80, "https": 443}
@@ -32,6 +34,8 @@ EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysq
 CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
+COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c ORDER BY t.name, c.name"
+VERSION = "SELECT version_num FROM alembic_version"
 
 
 class TrackingError(StaV2AError):
@@ -139,6 +143,8 @@ class TrackingStore:
     @cached_property
     def client(self) -> Any:
         """MLflow's client, after one try to connect: MLflow hides the cause of a failure behind retries."""
+        if self.database is not None:
+            self._make(self.database)
         if self.scheme in ("sqlite", *DATABASES):
             import sqlalchemy
 
@@ -146,6 +152,32 @@ class TrackingStore:
             engine.connect().close()
             engine.dispose()
         return self.mlflow.MlflowClient(self.uri)
+
+    def _make(self, database: Path) -> None:
+        """Make the database where it is missing, or was left half-made, without a run, by a kill."""
+        self.mlflow  # noqa: B018  # quiet from here on
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        lock = hashlib.sha256(str(database).encode()).hexdigest()[:16]
+        with exclusive(Path(tempfile.gettempdir()) / f"stav2a-{lock}.lock", f"database {database}"):
+            if _query(database, "SELECT 1 FROM runs LIMIT 1") != []:
+                return
+            sweep(database.parent.glob(".tmp-*"))
+            temporary = temporary_beside(database)
+            try:
+                SqlAlchemyStore(f"sqlite:///{temporary}", self.artifacts).engine.dispose()
+                found = [(_query(database, query), _query(temporary, query)) for query in (COLUMNS, VERSION)]
+                if any(ours is not None and ours != expected for ours, expected in found):
+                    for ending in ("-journal", "-wal", "-shm"):
+                        Path(f"{database}{ending}").unlink(missing_ok=True)
+                    os.replace(temporary, database)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def may_hold(self, run_id: str | None) -> bool:
+        """False where a run is certainly missing: no database file, or not in it. Servers are not asked."""
+        active = f"SELECT 1 FROM runs WHERE run_uuid = '{run_id}' AND lifecycle_stage = 'active'"
+        return self.database is None or _query(self.database, active) != []
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
         """Runs with all these tags, newest first."""
@@ -280,6 +312,17 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     return store
 
 
+def _query(database: Path, query: str) -> list[Any] | None:
+    """Rows of a database; none where the file or a table is missing, None where it can't be read now."""
+    if not database.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            return connection.execute(query).fetchall()
+    except sqlite3.Error as error:
+        return [] if "no such table" in str(error) else None
+
+
 def _check_spelling(given: TrackingStore) -> None:
     uri, scheme = given.uri, given.scheme
     if scheme == "sqlite":
@@ -331,7 +374,7 @@ def _check_file(store: TrackingStore, database: Path) -> None:
                 raise store.error("the file is not an SQLite database.", "Choose another file.")
             with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
                 tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            if tables and ("alembic_version",) not in tables:
+            if tables and not {("alembic_version",), ("experiments",)} & set(tables):  # both are MLflow's
                 raise store.error("the database belongs to another program.", "Choose another file.")
     except (OSError, sqlite3.Error) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

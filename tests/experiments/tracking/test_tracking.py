@@ -327,3 +327,50 @@ def test_git_state_has_the_commit_and_uncommitted_changes(tmp_path: Path):
     (tmp_path / "new").touch()
     assert git_state(tmp_path)["dirty"] == "yes"
     assert git_state(tmp_path / ".venv") == {}  # an installed package is not the checkout around it
+
+
+def history(root: Path, run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in client(root).get_metric_history(run_id, name)]
+
+
+def test_a_continued_run_has_each_point_once(root: Path):
+    def log(steps: range, run_id: str | None) -> str:
+        with connect(None, root, experiment="spine", run_name="killed", run_id=run_id) as run:
+            for step in steps:
+                run.log_metrics({"joint/loss": 1 / step, "nothing": math.nan}, step=step)
+            return str(run.run_id)
+
+    run_id = log(range(1, 21), None)
+    assert log(range(1, 41), run_id) == run_id
+    assert history(root, run_id, "joint/loss") == [(step, 1 / step) for step in range(1, 41)]
+    assert len(history(root, run_id, "nothing")) == 40
+
+
+def half_made(database: Path) -> None:
+    """What a process left that was killed while MLflow made its tables."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER NOT NULL)")
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES ('90e64c465722')")
+
+
+@pytest.mark.parametrize("leave", [half_made, Path.touch])
+def test_a_half_made_database_is_made_anew(tmp_path: Path, leave):
+    leave(tmp_path / "mlflow.db")
+    with connect(None, tmp_path, experiment="spine", run_name="cn") as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+        run_id = str(run.run_id)
+    assert history(tmp_path, run_id, "loss") == [(1, 1.0)]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_several_runs_at_once_make_one_database(tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from stav2a.experiments.tracking import connect\n"
+        "with connect(None, Path(sys.argv[1]), experiment='spine', run_name='cn') as run: run.wait()"
+    )
+    line = [sys.executable, "-c", program, str(tmp_path)]
+    started = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(each.communicate()[1], each.returncode)[1] for each in started] == [0, 0, 0]
+    store = resolve(None, tmp_path)
+    assert store is not None and len(store.runs({})) == 3
