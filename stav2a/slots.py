@@ -90,7 +90,11 @@ class Vocoder(Protocol):
 
 
 class Dataset(Protocol):
-    """List of clips: files with sound, captions and splits."""
+    """List of clips: files with sound, captions and splits.
+
+    One whose parameters do not determine its clips, as it reads files, also has `identity(contents)`: a JSON
+    value of all that its clips depend on, with `contents.of_files(paths)` for the files.
+    """
 
     def clips(self, folder: Path) -> Sequence[Any]: ...
 

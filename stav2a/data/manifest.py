@@ -13,6 +13,7 @@ from typing import Any
 
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.registry import register
+from stav2a.utils.contents import Contents
 from stav2a.utils.errors import StaV2AError
 
 LONGEST = 1_000_000  # characters of a line
@@ -98,6 +99,15 @@ class ManifestDataset:
         if repeated:
             raise ManifestError(f"{self.file}: the id {repeated[0]!r} occurs twice. Give each clip its own.")
         return [self._clip(row, number) for number, row in enumerate(named, start=2)]
+
+    def identity(self, contents: Contents) -> list[list[str | None]]:
+        """The rows, each with the hash of its file's content instead of its name."""
+        clips = self.clips(self.file.parent)
+        hashes = contents.of_files(clip.video for clip in clips)
+        return [
+            [clip.id, clip.caption, clip.split, clip.label, found]
+            for clip, found in zip(clips, hashes, strict=True)
+        ]
 
     def _clip(self, row: Mapping[str, str], line: int) -> Clip:
         if row["split"] not in SPLITS:

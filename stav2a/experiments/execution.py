@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from stav2a.evaluation.scores import figures, from_json, per_clip, to_json
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.experiments.steps import RunOutcome, RunSteps
-from stav2a.experiments.tracking import PARENT, connect, environment, git_state, resolve
+from stav2a.experiments.tracking import PARENT, TrackingStore, connect, environment, git_state, resolve
 from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
@@ -26,7 +26,7 @@ from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import check_writable, write_json, write_text
+from stav2a.utils.files import check_writable, sweep, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
 SAMPLES = 8  # clips in the report
@@ -98,25 +98,40 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
     Returns:
         The table of scores, and the places of all results; "" in a process that is not the main one.
     """
-    folder, store = RunFolder.of(output, loaded), Store.of(output)
+    store = Store.of(output)
     if not distributed.is_main():  # it trains with the others and writes nothing
         if not distributed.broadcast_from_main():
             RunSteps(loaded.build(), store, lambda *loss: None, lambda line: None).train()
         return ""
     check_writable(output)
+    sweep(output.rglob(".tmp-*"))
+    print_line = partial(print, file=sys.stderr, flush=True)
+    steps = RunSteps(loaded.build(), store, lambda *loss: None, print_line)
+    folder = RunFolder.of(output, loaded.named[0].stem, steps.keys.run)
     place = options.place(output)
     with store.lock(folder.path.name, f"run {folder.path}"):
-        if distributed.broadcast_from_main(folder.finished) and folder.tracked(place).get("whole"):
-            scores: Sequence[Score] = from_json(folder.scores.read_text())
+        finished = distributed.broadcast_from_main(folder.whole())
+        if finished and _tracked(folder.tracked(place), resolve(options.uri, output)):
+            scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
         else:
-            scores = _run_and_track(loaded, folder, store, options, place)
+            scores = _run_and_track(loaded, folder, steps, options, place, finished)
     places = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
     places["tracking"] = folder.tracked(place)["where"]
     return "\n".join([scores_document(scores).text(), *(f"{name:9}{at}" for name, at in places.items())])
 
 
+def _tracked(facts: Mapping[str, Any], store: TrackingStore | None) -> bool:
+    """True where the store has all of a run, as far as that can be seen without waiting for a server."""
+    return bool(facts.get("whole")) and (store is None or store.may_hold(facts["run"]))
+
+
 def _run_and_track(
-    loaded: recipe.Recipe[Experiment], folder: RunFolder, store: Store, options: TrackingOptions, place: str
+    loaded: recipe.Recipe[Experiment],
+    folder: RunFolder,
+    steps: RunSteps,
+    options: TrackingOptions,
+    place: str,
+    finished: bool,
 ) -> Sequence[Score]:
     """Run the recipe unless it is finished, and track the run."""
     name = loaded.named[0].stem
@@ -132,10 +147,14 @@ def _run_and_track(
         tags=options.tags,
         run_id=folder.tracked(place).get("run"),
     ) as tracker:
-        finished = folder.finished
         if not finished:
-            known = {"recipe": name, "environment": environment(), "git": git_state(Path.cwd())}
-            folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=known)
+            known = {
+                "recipe": name,
+                "configuration": loaded.signature(),
+                "environment": environment(),
+                "git": git_state(Path.cwd()),
+            }
+            folder.begin(signature=steps.keys.run, snapshot=loaded.snapshot(), facts=known)
         facts = folder.facts()
         tracker.set_tags(
             {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
@@ -146,15 +165,14 @@ def _run_and_track(
         tracker.wait()
         folder.add_tracked(place, run=tracker.run_id)
         if finished:  # by an earlier process, which did not track it here
-            scores: Sequence[Score] = from_json(folder.scores.read_text())
-            log_losses(json.loads(folder.losses.read_text()), log)
+            scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
+            log_losses(json.loads(folder.losses.read_text(encoding="utf-8")), log)
         else:
             began = time.monotonic()
-            print_line = partial(print, file=sys.stderr, flush=True)
-            outcome = RunSteps(loaded.build(), store, log, print_line).run()
+            outcome = replace(steps, log=log).run()
             folder.add(seconds=round(time.monotonic() - began, 1))
             _write(loaded, folder, outcome)
-            folder.add(finished=True)
+            folder.finish()
             scores = outcome.scores
         tracker.log_metrics(figures(scores))
         tracker.log_table(per_clip(scores), "per_clip.json")

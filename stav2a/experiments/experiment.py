@@ -8,12 +8,12 @@ import torch
 
 from stav2a import recipe
 from stav2a.data.filters import filter_key
-from stav2a.data.prepared.reader import PreparedClips
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
 from stav2a.registry import expect
 from stav2a.training.train import PlannedStage
+from stav2a.utils.contents import Contents
 from stav2a.utils.errors import UsageError
 
 MOST_STEPS = 999
@@ -123,29 +123,37 @@ class StoreEntry:
 class Keys:
     """Store keys of a recipe's parts: signatures of all that each depends on. No model is built for them.
 
+    Files count by their content: a dataset by its clips' files, weights by their bytes.
+
     Attributes:
+        run: Key of the whole run.
         dataset: The dataset.
         filters: The data filters, by key.
         planned: The stages with steps, each with its key.
         by_kind: Keys of a run's other entries in the store, and of the clips' files under `dataset`.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, contents: Contents) -> None:
+        def signed(value: Any) -> Any:
+            return describing.describe(value, contents)
+
         self.experiment = experiment
         self.dataset = experiment.dataset()
-        blocks = {slot: experiment.described(slot) for slot in BLOCKS}
+        blocks = {slot: signed(getattr(experiment, slot)) for slot in BLOCKS}
         self.filters = experiment.data_filters()
 
-        dataset = [experiment.described("dataset")]
-        if isinstance(self.dataset, PreparedClips):
-            dataset.append(self.dataset.identity())  # its name does not determine its content
+        dataset, whole = [signed(experiment.dataset)], describing.describe_root(Experiment, contents)
+        self.run = signature(whole)
+        if hasattr(self.dataset, "identity"):  # its parameters do not determine its clips
+            dataset = [dataset[0]["component"], self.dataset.identity(contents)]
+            self.run = signature([whole, dataset])
         encoder = blocks["feature_encoder"]["parameters"]
         rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
-        wanted = [*dataset, experiment.described("onset_detector")]
+        wanted = [*dataset, signed(experiment.onset_detector)]
         clips = signature([wanted, rate_and_size, experiment.duration_s, STORE_FORMAT])
 
         self.planned: list[PlannedStage] = []
-        trainer = experiment.described("trainer")
+        trainer = signed(experiment.trainer)
         given = {
             "data": clips,
             "seed": experiment.seed,
@@ -154,7 +162,7 @@ class Keys:
             "format": STORE_FORMAT,
         }
         for factory in experiment.stages:
-            described, stage = describing.describe(factory), factory()
+            described, stage = signed(factory), factory()
             if not stage.steps:  # it has weights
                 continue
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
@@ -168,7 +176,7 @@ class Keys:
             return signature([blocks[slot], stages, [clips, experiment.seed]])
 
         files = signature([*dataset, STORE_FORMAT])
-        metrics = [describing.describe(metric)["parameters"] for metric in experiment.metrics]
+        metrics = [signed(metric)["parameters"] for metric in experiment.metrics]
         flows = [parameters["flow"] for parameters in metrics if parameters.get("flow")]
         self.by_kind = {
             "dataset": files,
@@ -178,7 +186,7 @@ class Keys:
             "flows": signature([files, *flows]) if flows else files,  # without one, Farneback's
         }
         if experiment.classifier:
-            self.by_kind["classifier"] = signature([[experiment.described("classifier"), trainer], clips])
+            self.by_kind["classifier"] = signature([[signed(experiment.classifier), trainer], clips])
 
     def parts(self) -> list[StoreEntry]:
         """All that a run takes from the store or makes, in order."""

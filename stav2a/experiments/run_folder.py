@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
+from stav2a.utils.contents import file_hash
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
 
@@ -39,19 +40,39 @@ class RunFolder:
         self.samples = path / "samples"
 
     @classmethod
-    def of(cls, output: Path, loaded: recipe.Recipe[Experiment]) -> "RunFolder":
-        """Folder of a recipe's run, there or not."""
-        return cls(output / f"{loaded.named[0].stem}-{loaded.signature()[:8]}")
+    def of(cls, output: Path, recipe_name: str, signature: str) -> "RunFolder":
+        """Folder of a recipe's run, there or not, by the run's signature."""
+        return cls(output / f"{recipe_name}-{signature[:8]}")
 
     @property
     def begun(self) -> bool:
-        """True where the folder holds a run."""
-        return self.facts_file.is_file()
+        """True where the folder holds a run, whose facts can be read."""
+        return self._read() is not None
 
     @property
     def finished(self) -> bool:
-        """True where its run is complete."""
+        """True where its run is complete. Its files are not read; `whole` does that."""
         return self.begun and bool(self.facts().get("finished"))
+
+    def whole(self) -> bool:
+        """True where its run is complete and all its files are what was written; else a warning names one."""
+        if self.facts_file.is_file() and not self.begun:
+            logger.warning("%s is damaged: the run is made again.", self.facts_file)
+        if not self.finished:
+            return False
+        for name, expected in self.facts().get("files", {}).items():  # an older version kept none
+            file = self.path / name
+            if not file.is_file() or file_hash(file) != expected:
+                fault = "not what was written" if file.is_file() else "missing"
+                logger.warning("%s is %s: it is made again.", file, fault)
+                return False
+        return True
+
+    def finish(self) -> None:
+        """Add that the run is complete, and the hashes of its files."""
+        files = [self.weights, self.scores, self.losses, self.report, self.snapshot, *self.samples.iterdir()]
+        hashes = {file.relative_to(self.path).as_posix(): file_hash(file) for file in files}
+        self.add(finished=True, files=hashes)
 
     def facts(self) -> dict[str, Any]:
         """Facts of the run: what `begin` wrote, and what was added since.
@@ -59,12 +80,11 @@ class RunFolder:
         Raises:
             RunFolderError: There is no run in the folder, or one of another version.
         """
-        try:
-            facts = json.loads(self.facts_file.read_text())
-        except (OSError, ValueError):
+        facts = self._read()
+        if facts is None:
             message = f"{self.path} is not a run folder: it has no readable run.json."
             advice = "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
-            raise RunFolderError(message, advice=advice) from None
+            raise RunFolderError(message, advice=advice)
         found = facts.get("format") if isinstance(facts, dict) else None
         if found != FORMAT:
             message = f"{self.path} was written in format {found}, this version reads {FORMAT}."
@@ -72,8 +92,19 @@ class RunFolder:
             raise RunFolderError(message, advice=advice)
         return facts
 
+    def _read(self) -> Any:
+        try:
+            return json.loads(self.facts_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
         """Make the folder, or continue in it.
+
+        Args:
+            signature: Signature of the run: its configuration, and the files that it names.
+            snapshot: The recipe in full.
+            facts: Further facts.
 
         Raises:
             RunFolderError: It holds a run of another configuration.
@@ -121,7 +152,7 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
             advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
             raise RunFolderError(f"{run} holds no finished run: {file.name} is missing.", advice=advice)
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
-    if loaded.signature() != facts.get("signature"):
+    if loaded.signature() != facts.get("configuration", facts.get("signature")):
         logger.warning(
             "warning: %s was edited, or made by another version of its components: "
             "the sound may differ from the run's own.",

@@ -106,7 +106,7 @@ class RunSteps:
     @cached_property
     def keys(self) -> Keys:
         """Keys of the run's parts in the store."""
-        return Keys(self.experiment)
+        return Keys(self.experiment, self.store.contents)
 
     def _corpus(self, model: STAV2A, flow: OpticalFlow | None = None) -> Corpus:
         keys, dataset = self.keys, self.keys.dataset

@@ -13,6 +13,9 @@ import gin
 from stav2a import registry, slots
 from stav2a.recipe.parsing import RecipeError, leaves
 from stav2a.registry import Entry
+from stav2a.utils.contents import Contents
+
+WEIGHTS = ("checkpoint", "weights")  # parameters that name files; so does every value of the type Path
 
 Described = Any  # JSON-serialisable; a component is {"component": name, "parameters": {...}}
 ROOTS: dict[type, str] = {}  # name in files, by class
@@ -66,29 +69,34 @@ def reach(root: type) -> dict[str, tuple[Entry, dict[str, Any]]]:
     return found
 
 
-def describe(value: Any) -> Described:
+def describe(value: Any, contents: Contents | None = None) -> Described:
     """A value as JSON can hold it; a component with all its parameters, and so on down.
+
+    Args:
+        value: The value.
+        contents: Hashes of files; given, files that are there are described by content, not by path.
 
     Raises:
         RecipeError: The value is nothing that a recipe can write.
     """
     entry = registry.entry_of(value)
     if entry is not None:
-        return _describe_entry(entry)
+        return _describe_entry(entry, contents)
     if isinstance(value, Mapping):
-        return {str(key): describe(inner) for key, inner in value.items()}
+        return {str(key): describe(inner, contents) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(inner) for inner in value]
+        return [describe(inner, contents) for inner in value]
     if isinstance(value, Path):
-        return str(value)
+        found = contents.of(value) if contents else None
+        return {"content": found} if found else str(value)
     if _is_scalar(value):
         return value
     raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
 
 
-def describe_root(root: type) -> Described:
+def describe_root(root: type, contents: Contents | None = None) -> Described:
     """The whole loaded configuration: the root's parameters, described."""
-    return _describe_entry(root_entry(root))
+    return _describe_entry(root_entry(root), contents)
 
 
 def signature(described: Described) -> str:
@@ -161,9 +169,12 @@ def format_value(value: Any) -> str:
     raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
 
 
-def _describe_entry(entry: Entry) -> Described:
+def _describe_entry(entry: Entry, contents: Contents | None) -> Described:
     """Name, parameters, and the version of a component that has one: it gives other results than before."""
-    parameters = {name: describe(value) for name, value in values(entry).items()}
+    found = values(entry)
+    if contents:
+        found |= {name: Path(found[name]) for name in WEIGHTS if _is_there(found.get(name))}
+    parameters = {name: describe(value, contents) for name, value in found.items()}
     version = getattr(entry.factory, "version", None)
     versioned = {} if version is None else {"version": version}
     return {"component": entry.selector, "parameters": parameters, **versioned}
@@ -182,3 +193,8 @@ def _canonical(value: Described) -> Described:
     if isinstance(value, list):
         return [_canonical(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_there(value: Any) -> bool:
+    """True for the path of a file or folder; false for a name on a hub, and for what is not made yet."""
+    return isinstance(value, str) and bool(value) and Path(value).exists()

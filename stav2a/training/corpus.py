@@ -177,8 +177,10 @@ class DecodedCorpus(Corpus):
         super().__init__(model, store, keys)
         key = keys["clips"]
         with distributed.main_first(), store.exclusive("clips", key):
-            missing = {name: each for name, each in filters.items() if not store.has("filter", key + name)}
-            if missing or not store.has("clips", key):
+            found = store.find("clips", key)
+            decided = {name: store.find("filter", key + name) for name in filters}
+            if found is None or None in decided.values():
+                missing = {name: filters[name] for name, folder in decided.items() if folder is None}
                 flow = None if store.has("flows", keys["flows"]) else flow
                 self._decode(clips, detector, missing, flow, workers)
         folder = store.path("clips", key)

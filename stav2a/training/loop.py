@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,18 +11,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stav2a.training.objective import Batch, History, TrainingContext, TrainingSpec, generator, pieces
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
-from stav2a.utils.checkpoints import save_weights
+from stav2a.utils.checkpoints import save_weights, tensors_hash
 from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import atomic
 
 if TYPE_CHECKING:
     from stav2a.training.trainer import AccelerateTrainer
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_S = 15.0  # time between checkpoints, which is what kill -9 costs at most,
 SAVING = 0.02  # where saving takes no more of the time than this
@@ -270,27 +273,32 @@ class TrainingRun:
             for name, value in known.items()
         }
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors |= self._tensors()
         facts = {
             "progress": vars(self.progress),
             "optimizer": {name: value for name, value in state.items() if name not in tensors},
             "scaler": scaler.state_dict() if scaler else {},
+            "sha256": tensors_hash(tensors),
         }
         with atomic(self.file) as temporary:
-            save_weights(temporary, {**self._tensors(), **tensors}, facts=json.dumps(facts))
+            save_weights(temporary, tensors, facts=json.dumps(facts))
         self.saved = time.monotonic()
         self.pause = max(CHECKPOINT_S, (self.saved - began) / SAVING)
 
     @torch.no_grad()
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Go on from the last checkpoint, if there is one that is whole."""
         if not self.file.exists():
             return
+        try:
+            facts, saved = self._read()
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged (%s): the stage is trained from its beginning.", self.file, error)
+            return
         scaler = self.accelerator.scaler
-        with safe_open(self.file, framework="pt") as saved:
-            facts = json.loads(saved.metadata()["facts"])
-            for name, tensor in self._tensors().items():
-                tensor.copy_(saved.get_tensor(name))
-            kept = {name: saved.get_tensor(name) for name in saved.keys() if name.startswith("optimizer.")}
+        for name, tensor in self._tensors().items():
+            tensor.copy_(saved[name])
+        kept = {name: tensor for name, tensor in saved.items() if name.startswith("optimizer.")}
         state: dict[int, dict[str, Any]] = {}
         for full, value in {**kept, **facts["optimizer"]}.items():
             _, number, name = full.split(".", 2)
@@ -301,6 +309,15 @@ class TrainingRun:
             scaler.load_state_dict(facts["scaler"])
         self.progress = TrainingState(**facts["progress"])
         log_losses({self.plan.name: self.progress.history}, self.work.log)
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Facts and tensors of the checkpoint, held against their hash."""
+        with safe_open(self.file, framework="pt") as saved:
+            facts = json.loads(saved.metadata()["facts"])
+            tensors = {name: saved.get_tensor(name) for name in saved.keys()}
+        if facts.get("sha256") not in (None, tensors_hash(tensors)):  # an older version kept none
+            raise ValueError("its tensors are not what was written")
+        return facts, tensors
 
 
 def _accelerator(settings: "AccelerateTrainer") -> Any:

@@ -56,7 +56,9 @@ def train_stages(
     frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
     histories = {}
     for number, each in enumerate(planned, start=1):
-        found = distributed.broadcast_from_main(store.has("stage", each.key, each.name))
+        found = distributed.broadcast_from_main(
+            distributed.is_main() and store.find("stage", each.key, each.name)
+        )
         print_line(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
         weights, history, trained_here = train_once(
             partial(run, each.stage, frozen),

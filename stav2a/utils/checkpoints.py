@@ -128,8 +128,13 @@ def state(module: Any, *, without: str = "") -> dict[str, Any]:
 
 def fingerprint(module: Any) -> str:
     """Hash of all tensors of a module: with its settings, all that its output depends on."""
+    return tensors_hash(module.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Any]) -> str:
+    """Hash of tensors with their names, shapes and types."""
     found = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + numbers.tobytes())
     return found.hexdigest()

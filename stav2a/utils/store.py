@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import json
+import logging
 import os
 import shutil
 import uuid
@@ -13,12 +15,17 @@ from torch import Tensor
 
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
-from stav2a.utils.files import atomic, exclusive
+from stav2a.utils.contents import Contents, file_hash, files_in
+from stav2a.utils.files import atomic, exclusive, flush_to_disk, temporary_beside, write_json
+
+CONTENT = "content.json"  # the label of an entry and the hashes of its files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Store:
-    """Folder of results. An entry is there whole or not at all.
+    """Folder of results. An entry is there whole or not at all, and checked before it is used.
 
     An entry has a kind, a key (the signature of all it depends on) and, where there are several of a kind, a
     name for the reader of the folder: `stage-joint-0c6233e3f1d2a4b5`.
@@ -34,22 +41,47 @@ class Store:
         """Store in a folder of runs."""
         return cls(output / "store")
 
+    @property
+    def contents(self) -> Contents:
+        """Hashes of the files that the entries' keys depend on."""
+        return Contents(self.root / "contents.json")
+
     def path(self, kind: str, key: str, name: str = "") -> Path:
         """Folder of the entry, finished or not."""
         return self._renamed(self.root, kind, key, name)
 
     def has(self, kind: str, key: str, name: str = "") -> bool:
-        """True where the entry is finished."""
+        """True where the entry is finished. Its files are not read; `find` does that."""
         return self.path(kind, key, name).is_dir()
+
+    def find(self, kind: str, key: str, name: str = "") -> Path | None:
+        """Folder of the finished entry, its files held against their hashes; None where it is missing.
+
+        A damaged entry is missing too: it is moved to `damaged/`, with a warning.
+        """
+        path = self.path(kind, key, name)
+        if not path.is_dir():
+            return None
+        fault = _fault(path)
+        if not fault:
+            return path
+        aside = self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}"
+        aside.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it
+            path.rename(aside)
+            logger.warning("%s is damaged: %s. It was moved to %s, and is made again.", path, fault, aside)
+        return None
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """Folder of the finished entry. Where it is missing, `make` fills it, in one process at a time."""
-        if not self.has(kind, key):
+        found = self.find(kind, key)
+        if found is None:
             with self.exclusive(kind, key):
-                if not self.has(kind, key):  # it may have been made in the meantime
+                found = self.find(kind, key)  # it may have been made in the meantime
+                if found is None:
                     with self.create(kind, key) as folder:
                         make(folder)
-        return self.path(kind, key)
+        return found or self.path(kind, key)
 
     def obtain_together(
         self, kind: str, key: str, make: Callable[[], Callable[[Path], None]], name: str = ""
@@ -59,9 +91,11 @@ class Store:
         `make` is called in every process of this run; what it returns fills a folder, in the main process.
         """
         with contextlib.ExitStack() as locked:
-            if distributed.is_main() and not self.has(kind, key, name):
+            found = self.find(kind, key, name) if distributed.is_main() else None
+            if distributed.is_main() and found is None:
                 locked.enter_context(self.exclusive(kind, key, name))
-            if not distributed.broadcast_from_main(self.has(kind, key, name)):
+                found = self.find(kind, key, name)
+            if not distributed.broadcast_from_main(found):
                 fill = make()
                 if distributed.is_main():
                     with self.create(kind, key, name) as folder:
@@ -93,12 +127,16 @@ class Store:
         """Folder to fill, renamed into place when the block ends without an error."""
         path = self.path(kind, key, name)
         self.root.mkdir(parents=True, exist_ok=True)
-        folder = self.root / f".{kind}-{uuid.uuid4().hex}"
+        folder = temporary_beside(path)
         folder.mkdir()
         try:
             yield folder
+            hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files_in(folder)}
+            write_json(folder / CONTENT, {"entry": path.name, "files": hashes})
+            flush_to_disk(folder)
             try:
                 os.rename(folder, path)
+                flush_to_disk(self.root)
             except OSError:  # another process has finished it first
                 if not path.is_dir():
                     raise
@@ -113,6 +151,23 @@ class Store:
             with contextlib.suppress(OSError):  # there is none
                 (folder / _label(kind, key)).rename(path)
         return path
+
+
+def _fault(entry: Path) -> str:
+    """The reason why an entry is not what was written; empty where it is, or an older version wrote it."""
+    try:
+        content = json.loads((entry / CONTENT).read_text(encoding="utf-8"))
+        if content["entry"] != entry.name:
+            return f"it is the content of {content['entry']}"
+        for name, expected in content["files"].items():
+            if file_hash(entry / name) != expected:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        missing = Path(error.filename)
+        return "" if missing.name == CONTENT else f"{missing.name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{CONTENT} can't be read ({error})"
+    return ""
 
 
 def _label(kind: str, key: str, name: str = "") -> str:

@@ -137,9 +137,46 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
 
 
 @pytest.mark.slow
+def test_a_run_whose_database_is_gone_is_tracked_again(first, tmp_path, capsys):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for _ in range(2):
+        assert main(["run", *arguments("cn_onset_gvf", first.output, "--tracking-uri", uri)]) == 0
+        assert "stage " not in capsys.readouterr().err
+        (run,) = open_store(uri, tmp_path).runs({"recipe": "cn_onset_gvf"})
+        assert run.status == "FINISHED" and "aa_align" in run.metrics
+        (tmp_path / "mlflow.db").unlink()
+
+
+@pytest.mark.slow
 def test_another_variant_trains_only_what_it_does_not_share(first, variant):
     assert variant.stages == {name: "from the store" for name in first.stages} | {"joint": "training"}
     assert variant.folder("cn_onset") != first.folder("cn_onset_gvf")
+
+
+RUN_DAMAGES = {
+    "scores.json": lambda path: path.unlink(),
+    "report.html": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "model.safetensors": lambda path: path.write_bytes(b""),
+    "samples/clips.json": lambda path: path.write_text("[]"),
+    "run.json": lambda path: path.write_text('{"half'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage"), RUN_DAMAGES.items(), ids=RUN_DAMAGES)
+def test_what_is_damaged_in_a_finished_run_is_made_again(first, capsys, caplog, name, damage):
+    folder = first.folder("cn_onset_gvf")
+    path = folder / name
+    written = {each: (folder / each).read_bytes() for each in ("scores.json", "model.safetensors")}
+    before = path.read_bytes()
+    damage(path)
+    assert main(["run", *arguments("cn_onset_gvf", first.output)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == first.stdout and "training" not in printed.err
+    assert str(path) in caplog.text and "made again" in caplog.text
+    assert {each: (folder / each).read_bytes() for each in written} == written
+    if name not in ("run.json", "report.html"):  # they hold times
+        assert path.read_bytes() == before
 
 
 @pytest.mark.slow

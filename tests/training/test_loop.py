@@ -151,6 +151,30 @@ def test_a_torn_checkpoint_is_never_seen(tmp_path, monkeypatch):
     assert seen[0] == set() and all(names == {"toy.safetensors"} for names in seen[1:])
 
 
+CHECKPOINT_DAMAGES = {
+    "flipped": lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("damage", CHECKPOINT_DAMAGES.values(), ids=CHECKPOINT_DAMAGES)
+def test_a_damaged_checkpoint_is_not_continued_from(tmp_path, monkeypatch, damage, caplog):
+    unbroken = net()
+    (tmp_path / "whole").mkdir()
+    fit(plan(unbroken), work(unbroken, tmp_path / "whole"))
+    save_at_every_step(monkeypatch)
+    model = net()
+    with pytest.raises(Killed):
+        fit(plan(model, draw=killed_at(7)), work(model, tmp_path))
+    file = tmp_path / "toy.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    model = net()
+    fit(plan(model), work(model, tmp_path))
+    assert same(state(model), state(unbroken))
+    assert f"{file} is damaged" in caplog.text
+
+
 def test_the_seed_decides_all_randomness(tmp_path):
     ends = []
     for number, seed in enumerate((1, 1, 2)):

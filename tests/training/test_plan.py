@@ -10,6 +10,7 @@ from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
 from stav2a.training.train import PlannedStage, load_part, train_stages
 from stav2a.training.trainer import AccelerateTrainer
+from stav2a.utils.contents import Contents
 from stav2a.utils.store import Store
 from tests import tiny
 
@@ -22,7 +23,7 @@ def planned(recipes: Path, tmp_path: Path) -> Callable[..., Keys]:
     def plan(*bindings: str, variant: str = "cn_onset_gvf") -> Keys:
         recipe.load(recipes / f"{variant}.gin", bindings, root=Experiment)
         experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
-        return Keys(experiment)
+        return Keys(experiment, Contents(tmp_path / "contents.json"))
 
     return plan
 
@@ -70,6 +71,57 @@ def test_variants_share_all_but_what_they_differ_in(planned):
         theirs = stage_keys(planned(variant=variant))
         own = {name for name, key in theirs.items() if ours[name] != key}
         assert own == {"joint"} & set(theirs), variant
+
+
+MANIFEST = "id,caption,split,file\n"
+
+
+@pytest.fixture
+def files(planned, tmp_path) -> Callable[[], Keys]:
+    """Keys of a recipe with a manifest, two videos and weights that lie in files."""
+    (tmp_path / "clips.csv").write_text(f"{MANIFEST}a,a drum,train,a.mp4\nb,a bell,test,b.mp4\n")
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "model.safetensors").write_bytes(b"weights")
+    return lambda: planned(
+        "run.dataset = @dataset.manifest",
+        f"dataset.manifest.file = '{tmp_path / 'clips.csv'}'",
+        "run.autoencoder = @autoencoder.kl",
+        f"autoencoder.kl.checkpoint = '{tmp_path / 'vae'}'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "same"),
+    [
+        ("a.mp4", "other picture and sound", set()),
+        ("clips.csv", f"{MANIFEST}a,a gong,train,a.mp4\nb,a bell,test,b.mp4\n", set()),
+        ("clips.csv", f"{MANIFEST}b,a bell,test,b.mp4\n", set()),
+        ("vae/model.safetensors", "other", {"contrastive", "onset", "clips", "features"}),
+    ],
+)
+def test_other_content_under_the_same_name_makes_other_keys(files, tmp_path, name, content, same):
+    def found(keys: Keys) -> dict[str, str]:
+        return stage_keys(keys) | keys.by_kind | {"run": keys.run}
+
+    before = found(files())
+    assert found(files()) == before
+    (tmp_path / name).write_text(content)
+    after = found(files())
+    assert {each for each in before if before[each] == after[each]} >= same
+    assert before["run"] != after["run"] and before["latents"] != after["latents"]
+
+
+def test_a_dataset_at_another_place_has_the_same_keys(files, tmp_path, planned):
+    before = files()
+    (tmp_path / "moved").mkdir()
+    for name in ("clips.csv", "a.mp4", "b.mp4"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    after = planned(
+        "run.dataset = @dataset.manifest", f"dataset.manifest.file = '{tmp_path / 'moved' / 'clips.csv'}'"
+    )
+    assert after.by_kind["clips"] == before.by_kind["clips"]
 
 
 def test_keys_do_not_depend_on_the_process(planned):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -177,3 +178,50 @@ def test_what_can_not_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "x", {"bad": object()})
     assert json.loads((tmp_path / "x").read_text()) == {"kept": True}
+
+
+DAMAGES = {
+    "flipped": lambda folder: (folder / "x.txt").write_text("mode"),
+    "cut": lambda folder: (folder / "x.txt").write_text("ma"),
+    "empty": lambda folder: (folder / "x.txt").write_text(""),
+    "missing": lambda folder: (folder / "x.txt").unlink(),
+    "hashes flipped": lambda folder: (folder / "content.json").write_text("{}"),
+    "hashes cut": lambda folder: (folder / "content.json").write_text('{"en'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("together", [False, True])
+def test_a_damaged_entry_is_set_aside_and_made_again(store, damage, together, caplog):
+    def make(folder):
+        write_text(folder / "x.txt", "made")
+
+    def obtain():
+        return (
+            store.obtain_together("stage", "a", lambda: make)
+            if together
+            else store.obtain("stage", "a", make)
+        )
+
+    damage(obtain())
+    assert (obtain() / "x.txt").read_text() == "made"
+    (message,) = caplog.messages
+    (aside,) = (store.root / "damaged").iterdir()
+    assert message.startswith(f"{store.path('stage', 'a')} is damaged: ") and str(aside) in message
+    assert store.find("stage", "a") == store.path("stage", "a") and len(caplog.messages) == 1
+
+
+def test_an_entry_in_the_place_of_another_is_damaged(store):
+    for key in ("a", "b"):
+        with store.create("stage", key) as folder:
+            write_text(folder / "x.txt", key)
+    shutil.rmtree(store.path("stage", "a"))
+    store.path("stage", "b").rename(store.path("stage", "a"))
+    assert store.find("stage", "a") is None
+
+
+def test_an_entry_of_an_older_version_is_taken_as_it_is(store):
+    with store.create("stage", "a") as folder:
+        write_text(folder / "x.txt", "made")
+    (store.path("stage", "a") / "content.json").unlink()
+    assert store.find("stage", "a") == store.path("stage", "a")

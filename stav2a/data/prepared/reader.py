@@ -1,7 +1,6 @@
 """Reader of prepared clips: the index is in memory, tensors are read from their shards row by row."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from stav2a.data.prepared.shards import (
     norm,
 )
 from stav2a.registry import register
+from stav2a.utils.contents import Contents
 
 OPEN_FILES = 64
 AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
@@ -245,11 +245,9 @@ class PreparedClips:
     def prepared(self) -> PreparedFolder:
         return PreparedFolder(self.folder, self.videos)
 
-    def identity(self) -> str:
-        """Hash of the folder's content; empty as long as it is not finished."""
-        if not (self.folder / INDEX).is_file():
-            return ""
-        return hashlib.sha256((self.folder / INDEX).read_bytes()).hexdigest()
+    def identity(self, contents: Contents) -> str | None:
+        """Hash of the folder's index, which holds the hashes of all else; None until it is finished."""
+        return contents.of(self.folder / INDEX)
 
     def clips(self, folder: Path) -> Sequence[Clip]:
         """The clips that have tensors; `folder` is not needed, as nothing is made."""

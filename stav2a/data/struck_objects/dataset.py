@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from stav2a.data.struck_objects.objects import SAMPLE_RATE
 from stav2a.data.struck_objects.rendering import FRAME_RATE_HZ, render_picture, render_sound
 from stav2a.data.struck_objects.scene import Performance, plan
 from stav2a.registry import register
+from stav2a.utils.contents import file_hash
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import atomic
+from stav2a.utils.files import atomic, write_json
 from stav2a.utils.parallel import parallel
 
 VERSION = "2"  # raise it with every change of a clip's picture or sound
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
+
+
+HASHES = "content.json"
 
 
 @register("dataset", "struck_objects")
@@ -66,7 +71,7 @@ class StruckObjects:
         return [plan(self.seed, *key, self.flawed_fraction, self.vague_fraction) for key in keys]
 
     def clips(self, folder: Path) -> list[Clip]:
-        """All clips; renders those that are missing under `folder`, and writes the manifest.
+        """All clips; renders those that are missing or damaged under `folder`, and writes the manifest.
 
         Raises:
             MediaError: If the folder can't be written to.
@@ -76,11 +81,27 @@ class StruckObjects:
         root = Path(folder) / f"struck_objects-{VERSION}-{digest}"
         performances = self.performances()
         clips = [_clip(performance, root) for performance in performances]
-        missing = [p for p, clip in zip(performances, clips, strict=True) if not clip.video.exists()]
+        hashes = _hashes(root)
+        missing = [
+            performance
+            for performance, clip in zip(performances, clips, strict=True)
+            if not clip.video.is_file() or hashes.get(clip.id) not in (None, file_hash(clip.video))
+        ]
         for _ in parallel(partial(_render, root=root), missing, description="rendering clips"):
             pass
+        if missing or len(hashes) < len(clips):
+            write_json(root / HASHES, hashes | {clip.id: file_hash(clip.video) for clip in clips})
         _write_manifest(root, performances, clips)
         return clips
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    """Hashes of the clips' files when they were written, by id."""
+    try:
+        found = json.loads((root / HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _clip(performance: Performance, root: Path) -> Clip:

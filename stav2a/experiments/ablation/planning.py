@@ -25,7 +25,7 @@ class PlannedRun:
     Args:
         recipes: Recipes for `stav2a run --gin`.
         bindings: Bindings for `stav2a run --bind`.
-        signature: Signature of the whole configuration.
+        signature: Signature of the whole configuration, and of the files that it names.
         folder: Run folder, there or not.
         entries: Entries that it takes from the store or makes, in order.
         described: The whole configuration.
@@ -90,13 +90,15 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
     """
     runs: dict[str, PlannedRun] = {}
     reporters: list[Any] = []
+    contents = Store.of(output).contents
     with _each_warning_once():
         for row in study.rows:
             for seed in study.seeds:
                 recipes = (*(parsing.shown(path) for path in row.recipes), *study.recipes)
                 bindings = (*row.bindings, *study.bindings, f"run.seed = {seed}")
                 loaded = recipe.load(recipes, bindings, trust=study.trust, root=Experiment)
-                experiment, signature = loaded.build(), loaded.signature()
+                keys = Keys(loaded.build(), contents)
+                signature, experiment = keys.run, keys.experiment
                 if signature in runs:
                     rows = f"{runs[signature].row.name!r} and {row.name!r}"
                     message = f"Rows {rows} are the same: every setting is equal."
@@ -111,8 +113,8 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                     recipes=recipes,
                     bindings=bindings,
                     signature=signature,
-                    folder=RunFolder.of(output, loaded),
-                    entries=tuple(Keys(experiment).parts()),
+                    folder=RunFolder.of(output, loaded.named[0].stem, signature),
+                    entries=tuple(keys.parts()),
                     described=loaded.described(),
                 )
     _check_metrics(study, reporters)
