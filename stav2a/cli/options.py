@@ -49,6 +49,7 @@ TrackingUri = Annotated[
         help="MLflow store, or none (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace files that are there already")]
 TrustRecipe = Annotated[bool, typer.Option("--trust-recipe", help="let recipes import any module")]
 
 
@@ -98,6 +99,8 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
+        if hasattr(sys.stdout, "reconfigure"):  # a terminal of another encoding, a name that is no text
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = function(*args, **kwargs)
         except KeyboardInterrupt:

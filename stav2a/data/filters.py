@@ -11,7 +11,7 @@ import numpy as np
 from stav2a.data.media import Decoded
 from stav2a.data.onsets import Librosa
 from stav2a.data.optical_flow import Farneback, clip_motion
-from stav2a.metrics.alignment import aa_align, video_peaks
+from stav2a.metrics.alignment import aa_align, video_peaks_s
 from stav2a.recipe import describing
 from stav2a.registry import expect, register
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
@@ -172,7 +172,8 @@ class AVAlignFilter:
             reason = f"rejected: {len(clip.frames)} frames, too few for motion"
             return Decision(False, None, reason, "av_align")
         onsets = self.detect(clip.audio, clip.sample_rate)
-        peaks = clip.times_s[video_peaks(clip_motion(clip, self.flow_size, self.flow))]
+        motion = clip_motion(clip, self.flow_size, self.flow)
+        peaks = video_peaks_s(motion, clip.frame_rate_hz, times_s=clip.times_s)
         tolerance_s = self.tolerance_frames / clip.frame_rate_hz
         score = aa_align(onsets, peaks, tolerance_s=tolerance_s, matching="released")
         if math.isnan(score):

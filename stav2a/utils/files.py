@@ -15,15 +15,24 @@ from filelock import FileLock, Timeout
 from stav2a.utils.errors import UsageError
 
 logger = logging.getLogger(__name__)
+LONGEST_NAME = 255  # bytes, in most file systems
 
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Temporary name beside `path`, which takes its name when the block ends without an error."""
+    """Temporary name beside `path`, which takes its name when the block ends without an error.
+
+    The file has the rights that the umask gives, also if it is written by a library that keeps it private.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    ending = f".{os.getpid()}{path.suffix}"
+    stem = os.fsdecode(os.fsencode(path.stem)[: LONGEST_NAME - 1 - len(os.fsencode(ending))])
+    temporary = path.with_name(f".{stem}{ending}")
     try:
+        temporary.touch()
+        rights = temporary.stat().st_mode
         yield temporary
+        os.chmod(temporary, rights)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

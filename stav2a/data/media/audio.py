@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from stav2a.data.media.clip_notes import ClipNote
-from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, opened
+from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, film_stream, opened, packets
 from stav2a.utils.resampling import resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
@@ -48,7 +48,7 @@ class AudioCollector:
                     f"read. {RE_ENCODE}",
                     self.path,
                 )
-            self.converter = av.AudioResampler(format="fltp")
+            self.converter = av.AudioResampler(format="flt")  # planes above the eighth are out of reach
             self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
             self.channels = frame.layout.nb_channels
         if self.format != _format(frame):
@@ -62,7 +62,8 @@ class AudioCollector:
             self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
             self.filled_s += gap_s
         for piece in self.converter.resample(frame):
-            self._append(piece.to_ndarray().mean(axis=0))
+            channels = piece.to_ndarray().reshape(-1, self.channels).T  # (C, S)
+            self._append(np.ascontiguousarray(channels).mean(axis=0))
 
     @property
     def _end_s(self) -> float:
@@ -124,9 +125,10 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         if not container.streams.audio:
             raise MediaError("no sound stream in it. Give a file with sound.", path)
         stream, sound = container.streams.audio[0], AudioCollector(path)
-        for frame in container.decode(stream):
-            sound.add(frame)
-        first = (container.streams.video or container.streams.audio)[0]
+        first = film_stream(container) or stream
+        for packet in packets(container, stream):
+            for frame in packet.decode():
+                sound.add(frame)
         zero_s = float((first.start_time or 0) * first.time_base)
     if not sound.pieces:
         raise MediaError("the sound stream is empty. Give a file with sound.", path)

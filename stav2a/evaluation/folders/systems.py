@@ -10,6 +10,7 @@ from stav2a.evaluation.folders.features import (
     SHORTEST,
     SILENCE,
     ArrayCache,
+    ClipFeatures,
     Crop,
     FeatureCache,
     FileSounds,
@@ -151,15 +152,18 @@ def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> E
     return EvaluationSet(
         ids=ids,
         sounds=FileSounds(features, ids, side, crop),
-        flows=[_cropped(each.flow, each.frame_rate_hz, crop) for each in known] if seen else None,
+        flows=[_cropped(each, crop) for each in known] if seen else None,
         frame_rate_hz=[each.frame_rate_hz for each in known] if seen else None,
+        frame_times_s=[each.frame_times_s for each in known] if seen else None,
         flow_definition=define_flow(features.flow) if seen else "none",
         captions=[captions[clip] for clip in ids] if any(captions[clip] for clip in ids) else None,
     )
 
 
-def _cropped(flow: Any, rate_hz: float, crop: Crop) -> Any:
-    return flow if flow is None or crop is None else flow[: round(crop * rate_hz)]
+def _cropped(clip: ClipFeatures, crop: Crop) -> Any:
+    if clip.flow is None or clip.frame_times_s is None or crop is None:
+        return clip.flow
+    return clip.flow[clip.frame_times_s < crop - 0.5 / clip.frame_rate_hz]
 
 
 def _skipped(features: FeatureCache) -> list[SkippedClip]:
