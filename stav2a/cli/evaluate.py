@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stav2a.cli.options import Pair, TrackingUri, pair
+from stav2a.cli.options import Overwrite, Pair, TrackingUri, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
 if TYPE_CHECKING:
     from stav2a.evaluation.folders.systems import FolderScores
 
+FEATURES = "heard"  # folder of features, which every evaluation leaves
 RESERVED = ("reference", "real sound")
 
 EXAMPLES = """
@@ -88,6 +89,7 @@ def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="tables, page and features")] = Path(
         "runs/evaluation"
     ),
+    overwrite: Overwrite = False,
     tracking_uri: TrackingUri = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, metavar="N", help="processes (default: one a core)")
@@ -100,10 +102,11 @@ def evaluate(
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.systems import PAPERS, choose, score
     from stav2a.metrics.judges.judge import weights_in
-    from stav2a.reports.folder_report import report_folders
-    from stav2a.utils.files import check_writable
+    from stav2a.reports.folder_report import FILES, PAGE, report_folders
+    from stav2a.utils.files import check_replaced, check_writable
 
     registry.load()
+    check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
     names = metrics or [*PAPERS, "kad"]
     with weights_in(weights_dir):
@@ -114,7 +117,7 @@ def evaluate(
         [each.metric for each in chosen],
         crops=duration or [None],
         unpaired=unpaired,
-        cache=output / "heard",
+        cache=output / FEATURES,
         workers=workers,
     )
     report = report_folders(found, chosen, baseline=baseline)

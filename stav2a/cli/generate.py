@@ -106,9 +106,7 @@ def generate(
     return FAILURE if failed else SUCCESS
 
 
-def _add_sound(
-    make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path, reencode: bool
-) -> Path:
+def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path, reencode: bool) -> Path:
     """Write the film and the wav of a video, and return the film."""
     from stav2a.data.media import check_output, mux, write_wav
     from stav2a.data.mel import SAMPLE_RATE
@@ -117,7 +115,7 @@ def _add_sound(
     check_output(alone, 0)  # before minutes of work
     check_output(film, video.stat().st_size)
     sound = make_sound(video)
-    for remark in mux(video, sound, SAMPLE_RATE, film, reencode=reencode):
+    for remark in mux(video, sound, SAMPLE_RATE, film, reencode=reencode, hidden=True):
         print(f"note: {video}: {remark}", file=sys.stderr)
     try:
         write_wav(alone, sound, SAMPLE_RATE)

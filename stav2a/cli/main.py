@@ -51,6 +51,8 @@ def program(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 asked for in a wrong way, 130 stopped."""
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal of another encoding, a name that is no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=None if argv is None else list(argv), prog_name="stav2a")
     except SystemExit as stop:

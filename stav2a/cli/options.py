@@ -99,8 +99,6 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        if hasattr(sys.stdout, "reconfigure"):  # a terminal of another encoding, a name that is no text
-            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = function(*args, **kwargs)
         except KeyboardInterrupt:

@@ -115,7 +115,7 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
     place = options.place(output)
     with store.lock(folder.path.name, f"run {folder.path}"):
         if distributed.broadcast_from_main(folder.finished) and folder.tracked(place).get("whole"):
-            scores: Sequence[Score] = from_json(folder.scores.read_text())
+            scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
         else:
             scores = _run_and_track(loaded, folder, store, options, place)
     places = {
@@ -160,8 +160,8 @@ def _run_and_track(
         tracker.wait()
         folder.add_tracked(place, run=tracker.run_id)
         if finished:  # by an earlier process, which did not track it here
-            scores: Sequence[Score] = from_json(folder.scores.read_text())
-            log_losses(json.loads(folder.losses.read_text()), log)
+            scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
+            log_losses(json.loads(folder.losses.read_text(encoding="utf-8")), log)
         else:
             began = time.monotonic()
             outcome = RunSteps(loaded.build(), store, log, _print_line).run()

@@ -64,7 +64,7 @@ class RunFolder:
             RunFolderError: There is no run in the folder, or one of another version.
         """
         try:
-            facts = json.loads(self.facts_file.read_text())
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise RunFolderError(
                 f"{self.path} is not a run folder: it has no readable run.json.",

@@ -206,11 +206,15 @@ class DecodedCorpus(_EncodedCorpus):
                 flow = None if store.has("flows", keys["flows"]) else flow
                 self._decode(clips, detector, missing, flow, workers)
         folder = store.path("clips", key)
-        table, arrays = json.loads((folder / TABLE).read_text()), load_tensors(folder / ARRAYS)
+        table, arrays = (
+            json.loads((folder / TABLE).read_text(encoding="utf-8")),
+            load_tensors(folder / ARRAYS),
+        )
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         decisions = {
-            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text()) for name in filters
+            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text(encoding="utf-8"))
+            for name in filters
         }
         self.decisions = {name: [Decision(**each) for each in made] for name, made in decisions.items()}
         self.frames, self._audio = arrays["frames"], arrays["audio"]

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,26 @@ def check_writable(output: Path) -> None:
         raise UsageError(
             f"--output {output} can't be written ({error.strerror}). Choose a folder of your own."
         ) from None
+
+
+def check_replaced(folder: Path, names: Iterable[str], mark: str, *, overwrite: bool) -> None:
+    """Refuse to replace files of the user's in a folder of results.
+
+    Args:
+        folder: The folder, there or not.
+        names: Files that will be written.
+        mark: What the command leaves in each folder that it has made: files beside it are its own.
+        overwrite: Whether the user gave --overwrite.
+
+    Raises:
+        UsageError: One of them is there, and no mark.
+    """
+    found = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    if found and not overwrite and not os.path.lexists(folder / mark):
+        raise UsageError(
+            f"{found} is there already, and this command did not make it. Choose another --output, or give "
+            "--overwrite to replace it."
+        )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from stav2a.utils.resampling import resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
 LONGEST_GAP_S = 120.0
+LOUD = 0.05  # part of the samples that may lie beyond full scale, as codecs let loud music
 PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the codec's padding
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
@@ -76,9 +77,19 @@ class AudioCollector:
         self.samples += len(samples)
 
     def since(self, zero_s: float) -> np.ndarray:
-        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins."""
+        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins.
+
+        Raises:
+            MediaError: More of it lies beyond full scale than codecs give.
+        """
         audio = np.concatenate(self.pieces) if self.pieces else np.zeros(0)
         late = round((self.start_s - zero_s) * self.sample_rate)
+        if np.count_nonzero(np.abs(audio) > 1) > LOUD * len(audio):
+            raise MediaError(
+                f"{np.mean(np.abs(audio) > 1):.0%} of its sound lies beyond full scale (up to "
+                f"{np.abs(audio).max():.3g}, where 1 is the most). Scale it to -1 to 1.",
+                self.path,
+            )
         audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
         return np.clip(audio, -1, 1).astype(np.float32)
 

@@ -243,7 +243,8 @@ def _avi_times(name: str) -> tuple[int, ...]:
     with av.open(name, options=SAFE, metadata_errors="ignore") as container:
         stream = video_stream(container, Path(name))
         stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
-        times, shown = [], []
+        times: list[int] = []
+        shown: list[int] = []
         for packet in container.demux(stream):
             if packet.size:
                 packet.opaque = len(times)
@@ -261,9 +262,7 @@ def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
             index still opens.
     """
     frame_ticks = round(1 / stream.average_rate / stream.time_base)
-    seen = (
-        p for p in packets(container, stream) if p.size and stamp(p) is not None and not p.is_discard
-    )
+    seen = (p for p in packets(container, stream) if p.size and stamp(p) is not None and not p.is_discard)
     times = [(stamp(p), stamp(p) + (p.duration or frame_ticks)) for p in seen]  # and no packet is kept
     if not times:
         raise MediaError(f"the video has no frames. {COMPLETE}", path)

@@ -68,12 +68,12 @@ def _add_aac(container: Any, sample_rate: int, coder: str = "twoloop") -> Any:
 
 def _encoded_sound(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator[Any]:
     """Packets of mono sound, from time 0 on."""
-    whole = stream.codec_context.format.name.startswith("s16")
-    if whole:
-        audio = np.round(np.clip(audio, -1, 1) * 32767)
+    sample = stream.codec_context.format.name  # "s16" of FLAC, "fltp" of AAC
+    samples: Any = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16) if sample == "s16" else audio
+    kind = np.int16 if sample == "s16" else np.float32
     for first in range(0, len(audio), 1024):
-        piece = np.ascontiguousarray(audio[None, first : first + 1024], np.int16 if whole else np.float32)
-        frame = av.AudioFrame.from_ndarray(piece, format="s16" if whole else "fltp", layout="mono")
+        piece: Any = np.ascontiguousarray(samples[None, first : first + 1024], kind)
+        frame = av.AudioFrame.from_ndarray(piece, format=sample, layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = sample_rate, first, Fraction(1, sample_rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
@@ -180,12 +180,13 @@ def mux(
     output: Path | str,
     *,
     reencode: bool = False,
+    hidden: bool = False,
 ) -> list[str]:
     """Replace the sound of a video, whose picture is copied packet by packet.
 
     The output begins at 0 with the first frame, whatever the video's own clock says; the sound is cut, or
     padded with silence, to the picture's length. Cover, subtitles, chapters and metadata are kept where the
-    container can hold them. Frames that an edit list hides are shown.
+    container can hold them.
 
     Args:
         video_path: A video file.
@@ -193,6 +194,7 @@ def mux(
         sample_rate: Its rate in Hz.
         output: File with the ending that `container_for` gives.
         reencode: Whether a picture that mp4 does not hold is encoded as H.264.
+        hidden: Whether frames that an mp4's edit list hides are shown, and the sound begins with them.
 
     Returns:
         Descriptions of what was left out or is shown anew.
@@ -206,16 +208,20 @@ def mux(
         raise MediaError(f"an {suffix[1:]} is written. Name it {output.with_suffix(suffix).name}.", output)
     with opened(video_path) as container:
         shown, _ = timeline(container, video_stream(container, video_path), video_path)
-    with opened(video_path, hidden=True) as source:
+    with opened(video_path, hidden=hidden) as source:
         stream = video_stream(source, video_path)
         stamps, end = timeline(source, stream, video_path)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
         copied = stream.codec_context.codec.canonical_name in HOLDS[suffix] or not reencode
-    with opened(video_path, hidden=True) as source:  # in an avi, whose times are made, decoding comes too late
+    with opened(
+        video_path, hidden=hidden
+    ) as source:  # in an avi, whose times are made, decoding comes too late
         found = packets(source, video_stream(source, video_path))
         late = max((p.dts - p.pts for p in found if None not in (p.dts, p.pts)), default=0)
-    remarks = [f"{n} frames that its edit list hides are shown"] if (n := len(stamps) - len(shown)) > 0 else []
-    with _replacing(output) as temporary, opened(video_path, hidden=True) as source:
+    remarks = (
+        [f"{n} frames that its edit list hides are shown"] if (n := len(stamps) - len(shown)) > 0 else []
+    )
+    with _replacing(output) as temporary, opened(video_path, hidden=hidden) as source:
         stream = video_stream(source, video_path)
         writer = _Writer(temporary, suffix, source, stream, stamps[0], max(0, late), video_path)
         with explained(output, "can't be written", ADVICE):
@@ -348,7 +354,15 @@ class _Writer:
 
 def _plain(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata of the film, without what describes its old file."""
-    old = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id", "handler_name")
+    old = (
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "encoder",
+        "duration",
+        "vendor_id",
+        "handler_name",
+    )
     return {name: text for name, text in metadata.items() if name.lower() not in old}
 
 
