@@ -66,8 +66,8 @@ def listen(
     _warn_unused("--systems", {"--tracking-uri": tracking_uri})
     if output is None:
         raise UsageError("--output is missing: name the folder that shall hold the test.")
-    from stav2a.listening.server import PageServer
     from stav2a.listening.ratings_report import FILES
+    from stav2a.listening.server import PageServer
     from stav2a.listening.setup import COPIES, begin_or_resume, unique_systems
     from stav2a.utils.files import check_replaced, check_writable
     from stav2a.utils.network import check_free
