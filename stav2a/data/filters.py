@@ -184,9 +184,9 @@ class AVAlignFilter:
 
 # Verbs of speaking, each with its endings -, -e, -s, -es, -ed, -ing.
 VERBS = """
-    announc argu ask babbl banter bicker chat chatt chatter commentat comment communicat convers debat describ dictat
-    discuss enunciat exclaim explain gossip inquir instruct interview lectur mumbl murmur mutter narrat orat
-    pray preach pronounc recit remark say shout speak talk tell whisper yell
+    announc argu ask babbl banter bicker chat chatt chatter comment commentat communicat convers debat
+    describ dictat discuss enunciat exclaim explain gossip inquir instruct interview lectur mumbl murmur
+    mutter narrat orat pray preach pronounc recit remark say shout speak talk tell whisper yell
 """.split()
 WORDS = """
     announcement announcements announcer announcers argument arguments auctioneer commentary commentaries
@@ -198,11 +198,11 @@ WORDS = """
 """.split()
 # Verbs that mean speech where a human is the subject: "a boy calls out", but no bird.
 HUMAN = """
-    adult announcer anchor astronaut auctioneer boy boys captain child children coach commentator crew dispatcher doctor driver
-    emcee father female gentleman girl girls boys guide guy guys host hostess instructor judge kid kids lady
-    ladies lawyer leader male man men manager mc mother narrator nurse officer operator people person persons
-    pilot player politician presenter priest referee reporter sergeant she he soldiers somebody someone speaker student teacher they
-    trainer vendor voice woman women
+    adult anchor announcer astronaut auctioneer boy boys captain child children coach commentator crew
+    dispatcher doctor driver emcee father female gentleman girl girls guide guy guys he host hostess
+    instructor judge kid kids ladies lady lawyer leader male man manager mc men mother narrator nurse
+    officer operator people person persons pilot player politician presenter priest referee reporter
+    sergeant she soldiers somebody someone speaker student teacher they trainer vendor voice woman women
 """.split()
 SPOKEN_BY_HUMANS = "|".join(
     (
@@ -236,7 +236,7 @@ HARMLESS = (
     rf"(no|not|nobody|none|without)( (any|anyone|audible|human|is|are|more|one|people))* ({SPOKEN})",
     r"talking (drum|clock|doll|robot|toy)s?|talk ?box(es)?",
     rf"(talking|chattering|speaking|whispering|murmuring) ({ANIMALS})s?",
-    rf"({ANIMALS}|{MACHINES})s?( \w+)? ({MADE})(e|s|es|ed|ing)?",
+    rf"({ANIMALS}|{MACHINES})s?( (is|are|\w+ly))? ({MADE})(e|s|es|ed|ing)?",
     r"(baby|babies|infants?)( \w+)? babbl(e|es|ed|ing)",
     r"teeth( \w+)? chatter(s|ed|ing)?|chattering (of )?teeth",
     rf"({WATER})( \w+)? (babbl|murmur|whisper|chatter)(e|s|es|ed|ing)?",

@@ -8,5 +8,6 @@ from stav2a.data.media.writing import check_output, container_for, mux, write_cl
 
 __all__ = [
     "ClipLimits", "ClipNote", "Decoded", "MediaError", "VideoInfo", "check_output", "container_for",
-    "decode", "frame_count", "mux", "probe", "probe_times", "read_audio", "read_video", "resample_frames", "write_clip", "write_wav",
+    "decode", "frame_count", "mux", "probe", "probe_times", "read_audio", "read_video", "resample_frames",
+    "write_clip", "write_wav",
 ]  # fmt: skip

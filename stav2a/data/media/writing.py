@@ -159,6 +159,7 @@ def check_output(path: Path, size: int) -> None:
         MediaError: Its name can't be a file's, or the disk is too full.
     """
     with explained(path, "can't be written", ADVICE):
+        path.exists()  # raises where the name is too long
         with suppress(_Checked), atomic(path) as temporary:
             temporary.touch()
             raise _Checked
@@ -212,7 +213,7 @@ def mux(
         stream = video_stream(source, video_path)
         stamps, end = timeline(source, stream, video_path)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
-        copied = stream.codec_context.codec.canonical_name in HOLDS[suffix] or not reencode
+        copied = not reencode or stream.codec_context.codec.canonical_name in HOLDS[".mp4"]
     with opened(
         video_path, hidden=hidden
     ) as source:  # in an avi, whose times are made, decoding comes too late
@@ -291,7 +292,8 @@ class _Writer:
         encoded.width, encoded.height = context.width + context.width % 2, context.height + context.height % 2
         encoded.pix_fmt, encoded.time_base = "yuv420p", stream.time_base
         encoded.codec_context.time_base = stream.time_base
-        encoded.codec_context.sample_aspect_ratio = context.sample_aspect_ratio
+        if context.sample_aspect_ratio:
+            encoded.codec_context.sample_aspect_ratio = context.sample_aspect_ratio
         with opened(self.path) as again:
             first = next(again.decode(video_stream(again, self.path)), None)
         if first is not None and first.rotation:
