@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stav2a.evaluation.folders.systems import FolderScores
 
 FEATURES = "heard"  # folder of features, which every evaluation leaves
+SHORTEST_S = 0.03  # one frame of a spectrogram
 RESERVED = ("reference", "real sound")
 
 EXAMPLES = """
@@ -33,8 +34,8 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{text!r} is no number of seconds above 0")
+    if not SHORTEST_S <= value < math.inf:
+        raise typer.BadParameter(f"{text!r} is no number of seconds of {SHORTEST_S:g} or more")
     return value
 
 

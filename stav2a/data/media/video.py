@@ -260,7 +260,8 @@ def read_video(
     Shapes:
         (L, H, W, 3) uint8 RGB, or (L, H, W) uint8 if gray
 
-    Up to a tenth of the frames may be damaged: the nearest stands in for each.
+    The nearest frame stands in for one that can't be decoded: for up to a tenth of them, and before the first
+    whole picture of a recording that begins between two.
 
     Raises:
         MediaError: If the file is not a complete video, or the stretch holds no frame.
@@ -298,10 +299,12 @@ def read_video(
             if len(pictures) == len(wanted):
                 break
     if lost := sorted(wanted - set(pictures)):
-        if len(lost) > LOST * len(wanted):
+        first = min(pictures, default=lost[-1])
+        if not pictures or sum(each > first for each in lost) > LOST * len(wanted):
             raise MediaError(f"damaged: {len(lost)} frames can't be decoded. {COMPLETE}", path)
+        whole = list(pictures)
         for each in lost:
-            pictures[each] = pictures[min(set(pictures) - set(lost), key=lambda known: abs(known - each))]
+            pictures[each] = pictures[min(whole, key=lambda known: abs(known - each))]
     return np.stack([pictures[stamps[index]] for index in chosen])
 
 
