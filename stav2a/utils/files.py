@@ -18,6 +18,13 @@ logger = logging.getLogger(__name__)
 LONGEST_NAME = 255  # bytes, in most file systems
 
 
+def temporary_name(path: Path) -> Path:
+    """Name of a process's own beside a file, no longer than a name may be."""
+    ending = f".{os.getpid()}{path.suffix}"
+    stem = os.fsdecode(os.fsencode(path.stem)[: LONGEST_NAME - 1 - len(os.fsencode(ending))])
+    return path.with_name(f".{stem}{ending}")
+
+
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Temporary name beside `path`, which takes its name when the block ends without an error.
@@ -25,9 +32,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     The file has the rights that the umask gives, also if it is written by a library that keeps it private.
     """
     path = Path(path)
-    ending = f".{os.getpid()}{path.suffix}"
-    stem = os.fsdecode(os.fsencode(path.stem)[: LONGEST_NAME - 1 - len(os.fsencode(ending))])
-    temporary = path.with_name(f".{stem}{ending}")
+    temporary = temporary_name(path)
     try:
         temporary.touch()
         rights = temporary.stat().st_mode

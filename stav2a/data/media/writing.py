@@ -5,7 +5,7 @@ import io
 import shutil
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +26,7 @@ from stav2a.data.media.opening import (
     timeline,
     video_stream,
 )
-from stav2a.utils.files import atomic
+from stav2a.utils.files import atomic, temporary_name
 from stav2a.utils.resampling import fit_audio
 
 # Codecs that a container may hold and players show; Matroska is asked for all others.
@@ -35,7 +35,8 @@ HOLDS = {
     ".mov": ("prores", "dnxhd", "mjpeg", "gif", "qtrle", "png"),
 }
 SUBTITLES = {".mkv": ("subrip", "srt", "ass", "ssa", "webvtt", "dvdsub", "dvd_subtitle", "pgssub")}
-COVERS = {"png": "image/png", "mjpeg": "image/jpeg", "bmp": "image/bmp"}
+COVERS = ("png", "mjpeg", "bmp")
+OF_THE_FILE = "major_brand minor_version compatible_brands encoder duration vendor_id handler_name".split()
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 ADVICE = "Choose an output folder that can be written to."
 CRF = "18"  # of H.264 by --reencode: no difference is seen by most
@@ -160,18 +161,14 @@ def check_output(path: Path, size: int) -> None:
     """
     with explained(path, "can't be written", ADVICE):
         path.exists()  # raises where the name is too long
-        with suppress(_Checked), atomic(path) as temporary:
-            temporary.touch()
-            raise _Checked
+        probe = temporary_name(path)
+        probe.touch()
+        probe.unlink()
         free = shutil.disk_usage(path.parent).free
     if free < size:
         raise MediaError(
             f"can't be written: {size / 1e6:.1f} MB are needed, {free / 1e6:.1f} are free. {ADVICE}", path
         )
-
-
-class _Checked(Exception):
-    """Nothing is kept of what was written."""
 
 
 def mux(
@@ -214,14 +211,11 @@ def mux(
         stamps, end = timeline(source, stream, video_path)
         samples = round((end - stamps[0]) * stream.time_base * sample_rate)
         copied = not reencode or stream.codec_context.codec.canonical_name in HOLDS[".mp4"]
-    with opened(
-        video_path, hidden=hidden
-    ) as source:  # in an avi, whose times are made, decoding comes too late
+    with opened(video_path, hidden=hidden) as source:  # in an avi, whose times are made, decoding is late
         found = packets(source, video_stream(source, video_path))
         late = max((p.dts - p.pts for p in found if None not in (p.dts, p.pts)), default=0)
-    remarks = (
-        [f"{n} frames that its edit list hides are shown"] if (n := len(stamps) - len(shown)) > 0 else []
-    )
+    more = len(stamps) - len(shown)
+    remarks = [f"{more} frames that its edit list hides are shown"] if more > 0 else []
     with _replacing(output) as temporary, opened(video_path, hidden=hidden) as source:
         stream = video_stream(source, video_path)
         writer = _Writer(temporary, suffix, source, stream, stamps[0], max(0, late), video_path)
@@ -356,16 +350,7 @@ class _Writer:
 
 def _plain(metadata: dict[str, str]) -> dict[str, str]:
     """Metadata of the film, without what describes its old file."""
-    old = (
-        "major_brand",
-        "minor_version",
-        "compatible_brands",
-        "encoder",
-        "duration",
-        "vendor_id",
-        "handler_name",
-    )
-    return {name: text for name, text in metadata.items() if name.lower() not in old}
+    return {name: text for name, text in metadata.items() if name.lower() not in OF_THE_FILE}
 
 
 def _with_decoding_times(found: Iterator[Any], stream: Any) -> Iterator[Any]:
