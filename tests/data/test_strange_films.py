@@ -142,13 +142,12 @@ def test_a_fragment_of_a_longer_film_is_whole(tmp_path):
 
 
 def test_a_recording_that_begins_between_two_whole_pictures_is_read(tmp_path):
-    video = film(tmp_path / "x.ts", g="12")
-    data = video.read_bytes()
+    video = film(tmp_path / "x.ts", g="12", sc_threshold="0")
+    whole, data = read_video(video, size=8), video.read_bytes()
     video.write_bytes(data[: 188 * 2] + data[188 * 8 :])  # the tables, and not the first picture
     frames = read_video(video, size=8)
-    whole = read_video(film(tmp_path / "whole.ts", g="12"), size=8)
-    np.testing.assert_array_equal(frames[-20:], whole[-20:])
-    np.testing.assert_array_equal(frames[0], frames[4])
+    assert len(frames) == probe(video).frames
+    np.testing.assert_array_equal(frames[-10:], whole[-10:])
 
 
 @pytest.mark.parametrize("tag", ["hvc1", "hev1"])
