@@ -215,7 +215,7 @@ def stamp(packet_or_frame: Any) -> Any:
 def packets(container: Any, *streams: Any) -> Iterator[Any]:
     """The packets of streams in the file's order, with their times put right.
 
-    Where a clock goes back, as in transport streams that were joined, it goes on after the packet before.
+    Where a clock is set back, as in transport streams that were joined, they continue from the one before.
     An avi holds no presentation times: they follow from the order in which the decoder returns its frames.
     """
     shift: dict[int, int] = defaultdict(int)
