@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from stav2a.cli.options import Pair, TrackingUri, number, pair
+from stav2a.cli.options import Overwrite, Pair, TrackingUri, number, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
 if TYPE_CHECKING:
     from stav2a.evaluation.folders.systems import FolderScores
 
+FEATURES = "heard"  # folder of features, which every evaluation leaves
+SHORTEST_S = 0.03  # one frame of a spectrogram
 RESERVED = ("reference", "real sound")
 
 EXAMPLES = """
@@ -76,6 +78,7 @@ def evaluate(
     output: Annotated[Path, Option(metavar="DIR", help="tables, page and features")] = Path(
         "runs/evaluation"
     ),
+    overwrite: Overwrite = False,
     tracking_uri: TrackingUri = None,
     workers: Annotated[
         int | None, Option(min=1, max=64, metavar="N", help="processes (default: one a core)")
@@ -89,10 +92,11 @@ def evaluate(
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.systems import PAPERS, choose, score
     from stav2a.metrics.judges.judge import weights_in
-    from stav2a.reports.folder_report import FolderReport
-    from stav2a.utils.files import check_writable
+    from stav2a.reports.folder_report import FILES, PAGE, FolderReport
+    from stav2a.utils.files import check_replaced, check_writable
 
     registry.load()
+    check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
     names = metrics or [*PAPERS, "kad"]
     with weights_in(weights_dir):
@@ -103,7 +107,7 @@ def evaluate(
         [each.metric for each in chosen],
         crops=duration or [None],
         unpaired=unpaired,
-        cache=output / "heard",
+        cache=output / FEATURES,
         workers=workers,
     )
     report = FolderReport(found, chosen, baseline=baseline or next(iter(systems)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from stav2a.cli.options import MAX_SEED, TrustRecipe, number
+from stav2a.cli.options import MAX_SEED, Overwrite, TrustRecipe, number
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError, exit_code
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ EXAMPLES = """
   stav2a generate *.mp4 --run runs/RUN --prompt "a spoon hits a glass" --seed 1 --output sounds
 
 For each VIDEO, DIR/NAME.mp4 is written, its picture copied and its old sound replaced, and the sound
-alone as DIR/NAME.wav. Their duration is the video's own. The paths of the mp4s go to the standard output,
-one a line. A file that fails gets one line and does not stop the others; the exit code is 1 then.
+alone as DIR/NAME.wav. A picture that mp4 does not hold is copied into a mov or mkv. Their duration is the
+video's own. The paths of the films go to the standard output, one a line. A file that fails gets one line and
+does not stop the others; the exit code is 1 then.
 """
 
 
@@ -51,10 +52,17 @@ def generate(
             help="weight of the prompt, 1 is plain (default: the run's)",
         ),
     ] = None,
+    reencode: Annotated[
+        bool,
+        Option(
+            "--reencode", help="encode a picture that mp4 does not hold as H.264: some quality, some time"
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
     trust_recipe: TrustRecipe = False,
 ) -> int:
     """Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run."""
-    _check_names(videos, output)
+    _check_names(videos, output, reencode, overwrite)
     from stav2a.experiments import run_folder
     from stav2a.sampling.video_to_audio import video_to_audio
     from stav2a.utils.files import check_writable
@@ -78,7 +86,7 @@ def generate(
     failed = 0
     for video in videos:
         try:
-            print(_add_sound(make_sound, video, output), flush=True)
+            print(_add_sound(make_sound, video, output, reencode), flush=True)
         except Exception as error:
             if exit_code(error) is None:
                 raise
@@ -89,33 +97,50 @@ def generate(
     return FAILURE if failed else SUCCESS
 
 
-def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path) -> Path:
-    """Write the mp4 and wav of a video, and return the mp4."""
-    from stav2a.data.media import check_copyable, mux, write_wav
+def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path, reencode: bool) -> Path:
+    """Write the film and the wav of a video, and return the film."""
+    from stav2a.data.media import check_output, mux, write_wav
     from stav2a.data.mel import SAMPLE_RATE
 
-    check_copyable(video)  # before minutes of work
+    film, alone = _targets(video, output, reencode)
+    check_output(alone, 0)  # before minutes of work
+    check_output(film, video.stat().st_size)
     sound = make_sound(video)
-    with_picture, alone = _targets(video, output)
-    mux(video, sound, SAMPLE_RATE, with_picture)
-    write_wav(alone, sound, SAMPLE_RATE)
-    return with_picture
+    for remark in mux(video, sound, SAMPLE_RATE, film, reencode=reencode, hidden=True):
+        print(f"note: {video}: {remark}", file=sys.stderr)
+    try:
+        write_wav(alone, sound, SAMPLE_RATE)
+    except ValueError:
+        film.unlink()
+        raise
+    return film
 
 
-def _targets(video: Path, output: Path) -> tuple[Path, Path]:
-    return output / f"{video.stem}.mp4", output / f"{video.stem}.wav"
+def _targets(video: Path, output: Path, reencode: bool) -> tuple[Path, Path]:
+    from stav2a.data.media import container_for
+
+    suffix = container_for(video, reencode=reencode)
+    return output / f"{video.stem}{suffix}", output / f"{video.stem}.wav"
 
 
-def _check_names(videos: Sequence[Path], output: Path) -> None:
-    """Refuse what would write over an input, or over another output."""
+def _check_names(videos: Sequence[Path], output: Path, reencode: bool, overwrite: bool) -> None:
+    """Refuse what would write over an input, over another output or over a file that is there already."""
     known: dict[str, Path] = {}
     for video in videos:
         if video.stem in known:
-            both = f"{known[video.stem]} and {video} would both become {_targets(video, output)[0]}."
+            both = f"{known[video.stem]} and {video} would both become {output / video.stem}.wav."
             raise UsageError(both, advice="Rename one, or give them in two calls with two --output folders.")
         known[video.stem] = video
     inputs = {os.path.realpath(video) for video in videos}
-    for target in (target for video in videos for target in _targets(video, output)):
-        if os.path.realpath(target) in inputs:
-            message = f"{target} is one of the videos and would be written over."
-            raise UsageError(message, advice="Choose another --output.")
+    for video in videos:
+        try:
+            targets = _targets(video, output, reencode)
+        except ValueError:  # told when its turn comes; nothing is written for it
+            continue
+        for target in targets:
+            if os.path.realpath(target) in inputs:
+                message = f"{target} is one of the videos and would be written over."
+                raise UsageError(message, advice="Choose another --output.")
+            if os.path.lexists(target) and not overwrite:
+                advice = "Choose another --output, or give --overwrite to replace it."
+                raise UsageError(f"{target} is there already.", advice=advice)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from stav2a.cli.options import MAX_SEED, Pair, pair
+from stav2a.cli.options import MAX_SEED, Overwrite, Pair, pair
 from stav2a.utils.errors import SUCCESS, UsageError
 
 CLIPS = 20  # the paper's
@@ -44,6 +44,7 @@ def listen(
         Path | None, Option(metavar="DIR", help="put all sounds on the mp4s of this folder")
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, metavar="P", help="port of the page")] = 8765,
+    overwrite: Overwrite = False,
     tracking_uri: Annotated[
         str | None,
         Option(
@@ -61,13 +62,15 @@ def listen(
     _warn_unused("--systems", {"--tracking-uri": tracking_uri})
     if output is None:
         raise UsageError("--output is missing: name the folder that shall hold the test.")
+    from stav2a.listening.ratings_report import FILES
     from stav2a.listening.server import PageServer
-    from stav2a.listening.setup import begin_or_resume, unique_systems
-    from stav2a.utils.files import check_writable
+    from stav2a.listening.setup import COPIES, begin_or_resume, unique_systems
+    from stav2a.utils.files import check_replaced, check_writable
     from stav2a.utils.network import check_free
 
     named = unique_systems([(name, Path(folder)) for name, folder in systems])
     check_free(port)
+    check_replaced(output, [COPIES, *FILES], ".lock", overwrite=overwrite)
     check_writable(output)
     test, remarks = begin_or_resume(output, named, clips=clips, seed=seed, videos=videos)
     for remark in remarks:

@@ -1,5 +1,6 @@
 """The program `stav2a`: its commands, each a function of its module's name, with EXAMPLES."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -42,6 +43,8 @@ def program(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 asked for in a wrong way, 130 stopped."""
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal of another encoding, a name that is no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=None if argv is None else list(argv), prog_name="stav2a")
     except SystemExit as stop:

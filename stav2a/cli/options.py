@@ -63,6 +63,7 @@ TrackingUri = Annotated[
         help="MLflow store, or none (default: $MLFLOW_TRACKING_URI, else OUTPUT/mlflow.db)",
     ),
 ]
+Overwrite = Annotated[bool, Option("--overwrite", help="replace files that are there already")]
 TrustRecipe = Annotated[bool, Option("--trust-recipe", help="let recipes import any module")]
 
 

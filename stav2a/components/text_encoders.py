@@ -1,5 +1,6 @@
 """Text encoders from captions to the tokens of cross attention. The null text is the caption ""."""
 
+import logging
 import re
 import zlib
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError
 
+logger = logging.getLogger(__name__)
 PAD, END, FIRST_WORD = 0, 1, 2
 
 
@@ -60,7 +62,10 @@ class TinyMT5(nn.Module):
         return _encode(self.encoder, ids, ids != PAD)
 
     def _ids(self, caption: str) -> list[int]:
-        words = re.findall(r"\w+", caption.lower())[: self.max_length - 1]
+        words = re.findall(r"\w+", caption.lower())
+        if left_out := words[self.max_length - 1 :]:
+            _warn(self.max_length - 1, "words", " ".join(left_out))
+        words = words[: self.max_length - 1]
         table = self.vocabulary - FIRST_WORD
         ids = [FIRST_WORD + zlib.crc32(word.encode()) % table for word in words] + [END]
         return ids + [PAD] * (self.max_length - len(ids))
@@ -86,6 +91,9 @@ class PretrainedTextEncoder(nn.Module):
         self.dim, self.max_length = self.encoder.config.d_model, max_length
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        for ids in self.tokenizer(list(captions), verbose=False).input_ids:
+            if left_out := ids[self.max_length - 1 : -1]:  # the last token ends the text
+                _warn(self.max_length - 1, "tokens", self.tokenizer.decode(left_out))
         batch = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.encoder.device)
@@ -132,6 +140,18 @@ class T5(PretrainedTextEncoder):
         from transformers import T5EncoderModel
 
         super().__init__("t5", T5EncoderModel, checkpoint, max_length)
+
+
+def _warn(most: int, what: str, left_out: str) -> None:
+    """Log that a caption is cut, once: a training set may hold thousands."""
+    if (most, what) not in _warned:
+        _warned.add((most, what))
+        logger.warning(
+            "the text encoder takes %d %s of a caption: %r is left out (told once).", most, what, left_out
+        )
+
+
+_warned: set[tuple[int, str]] = set()
 
 
 def _encode(encoder: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

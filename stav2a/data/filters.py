@@ -11,7 +11,7 @@ import numpy as np
 from stav2a.data.media import Decoded
 from stav2a.data.onsets import Librosa
 from stav2a.data.optical_flow import Farneback, clip_motion
-from stav2a.metrics.alignment import aa_align, video_peaks
+from stav2a.metrics.alignment import aa_align, video_peaks_s
 from stav2a.recipe import describing
 from stav2a.registry import expect, register
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
@@ -172,7 +172,8 @@ class AVAlignFilter:
             reason = f"rejected: {len(clip.frames)} frames, too few for motion"
             return Decision(False, None, reason, "av_align")
         onsets = self.detect(clip.audio, clip.sample_rate)
-        peaks = clip.times_s[video_peaks(clip_motion(clip, self.flow_size, self.flow))]
+        motion = clip_motion(clip, self.flow_size, self.flow)
+        peaks = video_peaks_s(motion, clip.frame_rate_hz, times_s=clip.times_s)
         tolerance_s = self.tolerance_frames / clip.frame_rate_hz
         score = aa_align(onsets, peaks, tolerance_s=tolerance_s, matching="released")
         if math.isnan(score):
@@ -181,38 +182,77 @@ class AVAlignFilter:
         return at_least(self.threshold, score, found, "av_align")
 
 
-# Verbs, each with its endings -, -e, -s, -es, -ed, -ing.
+# Verbs of speaking, each with its endings -, -e, -s, -es, -ed, -ing.
 VERBS = """
-    announc argu ask babbl chat chatt chatter commentat convers discuss exclaim explain gossip interview
-    lectur mumbl murmur mutter narrat pray preach recit say shout speak talk tell whisper yell
+    announc argu ask babbl banter bicker chat chatt chatter comment commentat communicat convers debat
+    describ dictat discuss enunciat exclaim explain gossip inquir instruct interview lectur mumbl murmur
+    mutter narrat orat pray preach pronounc recit remark say shout speak talk tell whisper yell
 """.split()
 WORDS = """
     announcement announcements announcer announcers argument arguments auctioneer commentary commentaries
     commentator commentators conversation conversations dialog dialogs dialogue dialogues discussion
-    discussions explanation interviewer lecturer monologue monologues narration narrations narrator narrators
-    newscaster newsreader podcast preacher replied replies reply said sermon sermons speech speeches spoke
-    spoken storyteller told vocal vocalist vocals voice voices voiceover voiceovers
+    discussions eulogy explanation instructions interviewer lecturer monologue monologues narration
+    narrations narrator narrators newscaster newsreader podcast preacher replied replies said sermon
+    sermons speech speeches spoke spoken storyteller told vocal vocalist vocals voice voices voiceover
+    voiceovers
 """.split()
-ANIMALS = "bird|crow|dolphin|magpie|mynah?|parrot|raven|chipmunk|monkey|squirrel|chimpanzee"
+# Verbs that mean speech where a human is the subject: "a boy calls out", but no bird.
+HUMAN = """
+    adult anchor announcer astronaut auctioneer boy boys captain child children coach commentator crew
+    dispatcher doctor driver emcee father female gentleman girl girls guide guy guys he host hostess
+    instructor judge kid kids ladies lady lawyer leader male man manager mc men mother narrator nurse
+    officer operator people person persons pilot player politician presenter priest referee reporter
+    sergeant she soldiers somebody someone speaker student teacher they trainer vendor voice woman women
+""".split()
+SPOKEN_BY_HUMANS = "|".join(
+    (
+        r"address(es|ed|ing)",
+        r"(present|question|report|utter)(s|ed|ing)",
+        r"(greet|respond)(s|ed|ing)?(?! with (applause|cheers|laughter))",
+        r"answer(s|ed|ing)?",
+        r"(introduc|reassur)(e|es|ed|ing)",
+        r"call(s|ed|ing)? out",
+        r"count(s|ed|ing)? (down|to|aloud|out|from)",
+        r"read(s|ing)? (aloud|out|a|an|the|from|to)",
+        r"exchang(e|es|ed|ing) (words|greetings|pleasantries)",
+        r"(bark|giv|shout)(s|es|ed|ing)? (orders|commands)",
+        r"(plead|recount|swear)(s|ed|ing)?",
+        r"tak(e|es|ing) bids",
+        r"radio(s|ed|ing)",
+    )
+)
+ANIMALS = (
+    "animal|bird|budgie|canary|cat|chicken|chimpanzee|chipmunk|cricket|crow|dog|dolphin|duck|frog|goose|geese|"
+    "gull|hen|husky|insect|jay|kitten|magpie|monkey|mynah?|owl|parrot|pigeon|puppy|raven|sparrow|squirrel|whale"
+)
+MACHINES = "bell|clock|drill|engine|fan|gear|guitar|gun|key|machine|motor|printer|rifle|synth|tool|typewriter"
 WATER = "brook|creek|fountain|river|stream|water"
-WIND = "breeze|grass|leaves|pines|sea|trees|waves|winds?"
+WIND = "breeze|rain|grass|leaves|pines|sea|trees|waves|winds?"
 SPOKEN = "speak(s|ing)?|speech|talk(s|ing)?|voices?|vocals?|narration|conversation|commentary|dialogue"
+MADE = "talk|chat|chatter|argu|babbl|communicat|convers|exclaim|gossip|murmur|mutter|mumbl|tell|whisper"
 
 # Phrases with such a word that are not about speech. Devices need none: a "loudspeaker" is another word.
 HARMLESS = (
     rf"(no|not|nobody|none|without)( (any|anyone|audible|human|is|are|more|one|people))* ({SPOKEN})",
     r"talking (drum|clock|doll|robot|toy)s?|talk ?box(es)?",
-    rf"(talking|chattering|speaking|whispering) ({ANIMALS})s?",
-    rf"({ANIMALS})s?( \w+)? (talk|chat|chatter|argu|babbl|murmur|whisper)(e|s|es|ed|ing)?",
+    rf"(talking|chattering|speaking|whispering|murmuring) ({ANIMALS})s?",
+    rf"({ANIMALS}|{MACHINES})s?( (is|are|\w+ly))? ({MADE})(e|s|es|ed|ing)?",
+    r"(baby|babies|infants?)( \w+)? babbl(e|es|ed|ing)",
     r"teeth( \w+)? chatter(s|ed|ing)?|chattering (of )?teeth",
     rf"({WATER})( \w+)? (babbl|murmur|whisper|chatter)(e|s|es|ed|ing)?",
     rf"(babbling|murmuring|chattering) ({WATER})s?",
     rf"({WIND})( \w+)? (whisper|murmur)(s|ed|ing)?|(whispering|murmuring) ({WIND})",
-    r"(voices? (sings?|singing)|singing voices?|voices? of (a|the) choir|choir voices?)",
+    r"(voices? (sings?|singing)|singing voices?|voices? of (a|the) (choir|wind|sea)|choir('s)? voices?)",
     r"vocal (sac|cord|fold|sack)s?|(so to|needless to|that is to) (speak|say)",
+    r"praying mantis(es)?|heart murmurs?|(bicycle|bike|wheel) spoke|lecture (hall|room|theater|theatre)",
+    r"comment (box|card|section)|speaking (tube|clock)|announc(e|es|ed|ing) (itself|themselves)",
 )
 _HARMLESS = re.compile(rf"\b({'|'.join(HARMLESS)})\b")
-_SPEECH = re.compile(rf"\b(({'|'.join(VERBS)})(e|s|es|ed|ing)?|{'|'.join(WORDS)}|voice-overs?)\b")
+_SPEECH = re.compile(rf"\b(({'|'.join(VERBS)})(e|s|es|ed|ing)?|{'|'.join(WORDS)}|voice-overs?|phone call)\b")
+_BY_HUMANS = re.compile(
+    rf"\b({'|'.join(HUMAN)})(?! (nobody|no one))( (?!and\b|as\b|while\b|then\b)\w+){{0,4}}? "
+    rf"(?P<verb>{SPOKEN_BY_HUMANS})\b"
+)
 
 
 def speech_in(caption: str) -> str | None:
@@ -223,8 +263,10 @@ def speech_in(caption: str) -> str | None:
         ('speaking', None)
     """
     text = _HARMLESS.sub(" ", " ".join(caption.lower().split()))
-    found = _SPEECH.search(text)
-    return found[0] if found else None
+    if found := _SPEECH.search(text):
+        return found[0]
+    by_humans = _BY_HUMANS.search(text)
+    return by_humans["verb"] if by_humans else None
 
 
 @register("data_filter", "speech_captions")

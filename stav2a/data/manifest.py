@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,19 +48,27 @@ def lines(path: Path) -> Iterator[str]:
         ) from None
 
 
-def rows(path: Path, delimiter: str) -> Iterator[list[str]]:
-    """The rows of a csv or tsv that are not empty.
+def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv or tsv that are not empty, each with the number of its first line in the file.
 
     Raises:
-        ManifestError: As `lines`, or where quotes are never closed.
+        ManifestError: As `lines`, or where a quote opens a field and does not close it.
     """
     csv.field_size_limit(LONGEST)
-    try:
-        for row in csv.reader(lines(path), delimiter=delimiter):
-            if any(field.strip() for field in row):
-                yield row
-    except csv.Error as error:
-        raise ManifestError(f"{path}: not a table ({error}). Save it as csv or tsv, in UTF-8.") from None
+    table = csv.reader(lines(path), delimiter=delimiter, strict=True)
+    while True:
+        first = table.line_num + 1
+        try:
+            row = next(table, None)
+        except csv.Error as error:
+            raise ManifestError(
+                f"{path}, line {first}: a quote opens a field that does not end with one ({error}). "
+                'Write "a ""quoted"" word" for a field with quotes, and close each.'
+            ) from None
+        if row is None:
+            return
+        if any(field.strip() for field in row):
+            yield first, row
 
 
 @register("dataset", "manifest")
@@ -85,7 +94,7 @@ class ManifestDataset:
                 f"dataset.manifest.file = {str(self.file)!r}: there is no such file. Expected a csv with the "
                 f"columns {', '.join(REQUIRED)}; docs/benchmark.md shows one."
             )
-        columns, *table = list(rows(self.file, ",")) or [[]]
+        (_, columns), *table = list(rows(self.file, ",")) or [(1, [])]
         missing = [name for name in REQUIRED if name not in columns]
         if missing:
             raise ManifestError(
@@ -94,11 +103,11 @@ class ManifestDataset:
             )
         if not table:
             raise ManifestError(f"{self.file}: lists no clip. Add a row for each.")
-        named = [dict(zip(columns, row + [""] * len(columns), strict=False)) for row in table]
+        named = [dict(zip(columns, row + [""] * len(columns), strict=False)) for _, row in table]
         repeated = [name for name, count in Counter(row["id"] for row in named).items() if count > 1]
         if repeated:
             raise ManifestError(f"{self.file}: the id {repeated[0]!r} occurs twice. Give each clip its own.")
-        return [self._clip(row, number) for number, row in enumerate(named, start=2)]
+        return [self._clip(row, line) for row, (line, _) in zip(named, table, strict=True)]
 
     def identity(self, contents: Contents) -> list[list[str | None]]:
         """The rows, each with the hash of its file's content instead of its name."""
@@ -130,6 +139,8 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "
 IDS = ("id", "youtube_id", "video_id")
 CAPTIONS = ("caption", "captions")
 FILES = ("file", "location", "video", "path")
+CLIP_OF_VIDEO = re.compile(r"(.{11})_(\d+)")  # a YouTube id and a start
+STARTS = ("start", "start_time", "start_seconds")
 KNOWN = "\n".join(
     (
         "  VGGSound:   a csv without a header: YouTube id, start in seconds, label, train or test",
@@ -205,7 +216,7 @@ def open_manifest(path: Path) -> Manifest:
     if first.lstrip().startswith("{"):
         return Manifest(path, "jsonl", lambda: _jsonl(path))
     delimiter = "\t" if "\t" in first else ","
-    header = next(rows(path, delimiter))
+    _, header = next(rows(path, delimiter))
     if _is_vggsound(header):
         return Manifest(path, "vggsound", lambda: _vggsound(path))
     if {*header} & {*IDS} and {*header} & {*CAPTIONS, *FILES, "label"}:
@@ -220,7 +231,7 @@ def _is_vggsound(row: list[str]) -> bool:
 
 
 def _vggsound(path: Path) -> Iterator[Listed]:
-    for number, row in enumerate(rows(path, ","), start=1):
+    for number, row in rows(path, ","):
         if not _is_vggsound(row):
             yield Listed(number, row[0], fault="expected YouTube id, start in seconds, label, train or test")
         else:
@@ -231,7 +242,7 @@ def _vggsound(path: Path) -> Iterator[Listed]:
 def _table(path: Path, delimiter: str, header: list[str]) -> Iterator[Listed]:
     table = rows(path, delimiter)
     next(table)
-    for number, row in enumerate(table, start=2):
+    for number, row in table:
         if len(row) != len(header):
             yield Listed(number, row[0], fault=f"{len(row)} fields where the header has {len(header)}")
         else:
@@ -268,6 +279,9 @@ def _listed(line: int, fields: Mapping[str, Any]) -> Listed:
     """A line by our names of its columns."""
     file = _text(fields, FILES)
     name = _text(fields, IDS) or Path(file).stem
+    start = _text(fields, STARTS)  # of the clip in its video, as AudioCaps and VGGSound have it
+    if name and not file and not CLIP_OF_VIDEO.fullmatch(name) and start.replace(".", "", 1).isdecimal():
+        name = f"{name}_{int(float(start)):06d}"
     split = _text(fields, ("split",))
     fault = "" if name else "neither an id nor a file"
     if split and split not in SPLIT_NAMES:
@@ -293,9 +307,6 @@ def _text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return ""
 
 
-CLIP_OF_VIDEO = re.compile(r"(.{11})_(\d+)")  # a YouTube id and a start
-
-
 class Captions:
     """Captions by id, from a file of their own (such as Auto-ACD's for VGGSound).
 
@@ -310,7 +321,7 @@ class Captions:
     """
 
     def __init__(self, path: Path) -> None:
-        self.by_id: dict[str, str] = {}
+        self.by_id: dict[str, str] = {}  # by canonical id
         for each in open_manifest(path).read():
             if each.fault or not each.caption:
                 continue
@@ -331,5 +342,6 @@ class Captions:
 
 
 def _canonical(name: str) -> str:
+    name = unicodedata.normalize("NFC", name)
     parts = CLIP_OF_VIDEO.fullmatch(name)
     return f"{parts[1]}_{int(parts[2])}" if parts else name

@@ -12,6 +12,7 @@ N_FFT = 1024  # also the length of the Hann window
 HOP = 160
 N_MELS = 64
 FMAX = 8000.0
+SHORTEST_S = ((N_FFT - HOP) // 2 + 1) / SAMPLE_RATE  # of a sound whose ends can be mirrored
 FLOOR = 1e-5  # of the magnitudes, before the logarithm
 
 

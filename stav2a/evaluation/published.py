@@ -44,7 +44,7 @@ def read_published(path: Path, *, rows: Sequence[str], metrics: Sequence[str]) -
 
 def read_rows(path: Path, metrics: Sequence[str]) -> list[tuple[str, dict[str, float]]]:
     """The lines of a CSV: each row's name, and its figures by column. A name may occur more than once."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns, lines = list(reader.fieldnames or ()), list(reader)
     name = shown(path)

@@ -1,6 +1,5 @@
 """The sounds of a trained model for the test clips, and the arrays that metrics need about them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.data.media import decode
-from stav2a.data.optical_flow import clip_motion, save_flows
+from stav2a.data.optical_flow import ClipFlow, load_flows, save_flows
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet
 from stav2a.slots import OpticalFlow
 from stav2a.utils.distributed import device
@@ -38,26 +36,21 @@ class Generated:
     references: np.ndarray
 
 
-def mean_flows(
-    clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str
-) -> tuple[list[np.ndarray], list[float]]:
-    """Mean flow of every frame of the test clips, at their own size and rate, and these rates.
+def mean_flows(clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str) -> list[ClipFlow]:
+    """Mean flow of every frame of the test clips, at their own size and rate.
 
     They are in the store if the clips were decoded for the same flow; otherwise they are computed now.
     """
 
     def make(folder: Path) -> None:
-        work = partial(_motion_and_rate, flow)
+        work = partial(_flow_of, flow)
         save_flows(folder, list(parallel(work, clips, description="optical flow of the test clips")))
 
-    folder = store.obtain("flows", key, make)
-    flows = load_file(folder / "flows.safetensors")
-    return [flows[str(i)].numpy() for i in range(len(clips))], json.loads((folder / "rates.json").read_text())
+    return load_flows(store.obtain("flows", key, make))
 
 
-def _motion_and_rate(flow: OpticalFlow, clip: Clip) -> tuple[np.ndarray, float]:
-    decoded = decode(clip.video)
-    return clip_motion(decoded, flow=flow), decoded.frame_rate_hz
+def _flow_of(flow: OpticalFlow, clip: Clip) -> ClipFlow:
+    return ClipFlow.of(decode(clip.video), flow)
 
 
 @torch.no_grad()
@@ -82,8 +75,7 @@ def log_mels(audio: np.ndarray) -> Tensor:
 
 def evaluation_set(
     made: Generated,
-    flows: Sequence[np.ndarray],
-    rates_hz: Sequence[float],
+    flows: Sequence[ClipFlow],
     classifier: ClassifierOutputs | None,
     classes: Sequence[str],
     flow: str = "Farneback",
@@ -96,8 +88,9 @@ def evaluation_set(
         sounds=ArraySounds(
             generated=list(made.audio), references=list(made.references), sample_rate=front_end.SAMPLE_RATE
         ),
-        flows=list(flows),
-        frame_rate_hz=list(rates_hz),
+        flows=[each.motion for each in flows],
+        frame_rate_hz=[each.frame_rate_hz for each in flows],
+        frame_times_s=[each.times_s for each in flows],
         flow_definition=f"{flow} at the native size and rate",
         true_onsets_s=[np.array(clip.onsets_s) for clip in clips] if known else None,
         labels=np.array([classes.index(clip.label) for clip in clips if clip.label]) if classifier else None,

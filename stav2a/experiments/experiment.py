@@ -183,7 +183,7 @@ class Keys:
             "clips": clips,
             "features": encoded_by("feature_encoder"),
             "latents": encoded_by("autoencoder"),
-            "flows": signature([files, *flows]) if flows else files,  # without one, Farneback's
+            "flows": signature([files, "frames at their times", *flows]),  # without one, Farneback's
         }
         if experiment.classifier:
             self.by_kind["classifier"] = signature([[signed(experiment.classifier), trainer], clips])

@@ -65,13 +65,13 @@ class RunSteps:
         trained = self.train(flow)
         made = self._sample(trained)
         self.print_line("measuring")
-        flows, rates_hz = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
+        flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
         outputs = None
         if trained.classifier:
             dataset = self.experiment.described("dataset")["component"].split(".")[1]
             outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
         classes = class_names(trained.corpus.clips)
-        samples = evaluation_set(made, flows, rates_hz, outputs, classes, flow.definition)
+        samples = evaluation_set(made, flows, outputs, classes, flow.definition)
         return RunOutcome(trained, made, evaluate(samples, metrics))
 
     def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:

@@ -21,6 +21,7 @@ SOURCE = (
 )
 ENOUGH = {"annotator": 6, "clip": 8}  # for intervals that contain the truth about as often as they say
 NUMBERS = NumberFormat(decimals=2)
+FILES = ("report.md", "report.csv", "report.tex", "ratings.csv")
 
 
 class PublishedMean(NamedTuple):
@@ -187,12 +188,13 @@ def write_report(test: ListeningTest, tracker: Tracker, width: int) -> str:
     ratings = test.database.ratings()
     analysis = analyse(test, ratings)
     document = Document(tables_of(analysis), {"How to read them": notes_of(analysis)})
-    files = {
-        "report.md": f"# Listening test\n\n{document.markdown()}",
-        "report.csv": means_csv(analysis),
-        "report.tex": document.latex(),
-        "ratings.csv": ratings_csv(ratings),
-    }
+    texts = (
+        f"# Listening test\n\n{document.markdown()}",
+        means_csv(analysis),
+        document.latex(),
+        ratings_csv(ratings),
+    )
+    files = dict(zip(FILES, texts, strict=True))
     for name, text in files.items():
         write_text(test.folder / name, text)
         tracker.log_text(text, name)

@@ -153,12 +153,19 @@ def video_peaks(trajectory: ArrayLike, threshold: float | None = 0.1) -> NDArray
 
 
 def video_peaks_s(
-    trajectory: ArrayLike, frame_rate_hz: float, threshold: float | None = 0.1
+    trajectory: ArrayLike,
+    frame_rate_hz: float,
+    threshold: float | None = 0.1,
+    times_s: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Times of `video_peaks` in seconds; raises `MetricError` for a frame rate that is none."""
+    """Times of `video_peaks` in seconds; raises `MetricError` for a frame rate that is none.
+
+    `times_s` (N,) are the frames' own times, where they are not i / frame_rate_hz.
+    """
     if frame_rate_hz is None or not (np.isfinite(frame_rate_hz) and frame_rate_hz > 0):
         raise MetricError(f"the video's frame rate was {frame_rate_hz}. AV-Align needs one above 0 Hz.")
-    return video_peaks(trajectory, threshold) / frame_rate_hz
+    peaks = video_peaks(trajectory, threshold)
+    return peaks / frame_rate_hz if times_s is None else times_s[peaks]
 
 
 def _row(values: ArrayLike, what: str, advice: str) -> NDArray[np.float64]:

@@ -166,6 +166,7 @@ class EvaluationSet:
         sounds: The clips' sounds, in the same order.
         flows: Mean flow magnitude a frame of each clip's video (L_i,), or None for a clip without.
         frame_rate_hz: Frame rate of each clip's video; needed with `flows`.
+        frame_times_s: Times of each video's frames (L_i,); by default i / frame_rate_hz.
         flow_definition: Definition of the flow, for that of AV-Align.
         true_onsets_s: The exactly known onsets of each clip, in seconds.
         labels: The true classes (N,), as the classifier counts them.
@@ -181,6 +182,7 @@ class EvaluationSet:
     sounds: Sounds
     flows: Sequence[np.ndarray | None] | None = None
     frame_rate_hz: Sequence[float] | None = None
+    frame_times_s: Sequence[np.ndarray | None] | None = None
     flow_definition: str = "as given"
     true_onsets_s: Sequence[np.ndarray] | None = None
     labels: np.ndarray | None = None

@@ -268,7 +268,7 @@ def write_model(folder: Path, *, duration_s: float) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / CONFIG).read_text())[OURS]
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))[OURS]
     except (OSError, ValueError, KeyError, TypeError):
         raise PretrainedError(
             f"{folder} holds no model of ours: there is no {CONFIG} in it that says so.",
@@ -294,7 +294,7 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
     for part in [*block.children(), *vars(block).values()]:
         if hasattr(part, "save_pretrained"):  # the model of transformers, and its tokenizer
             part.save_pretrained(folder)
-    write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text()), OURS: config})
+    write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), OURS: config})
 
 
 def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:

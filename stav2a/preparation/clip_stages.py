@@ -2,6 +2,7 @@
 
 import math
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def find_video(videos: Path, file: str, clip: str) -> Path:
     Raises:
         MediaError: There is no such file, or it lies outside the folder.
     """
-    names = [file] if file else [f"{clip}{suffix}" for suffix in VIDEOS]
+    asked = [file] if file else [f"{clip}{suffix}" for suffix in VIDEOS]
+    forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in asked]
+    names = [*asked, *forms]  # file systems and editors differ in the form of accents
     found = next((videos / name for name in names if os.path.lexists(videos / name)), None)
     if found is None:
         wanted = file or f"{clip}.mp4 (or {', '.join(VIDEOS[1:4])}, …)"

@@ -182,7 +182,7 @@ def _read_file(parsed: ParsedFiles, path: Path, *, trust: bool | None, place: Pl
     if path in parsed.opened:
         raise RecipeError(f'"{shown(path)}" leads back to itself.', place, "Leave this include out.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise RecipeError(f'"{shown(path)}" is no recipe: it holds no text.', place) from None
     except OSError as error:

@@ -24,6 +24,8 @@ from stav2a.reports.tables import Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
 from stav2a.utils.resampling import fit_audio
 
+FILES = ("table.txt", "table.md", "table.csv", "table.tex", "scores.json", "left_out.csv")
+PAGE = "report.html"
 PAPERS_TABLE = "table1_paper.csv"
 SOURCE = "Table I of the paper, arXiv:2409.08601v2"
 ROUNDED_S = 0.3  # largest difference of a crop from the paper's duration
@@ -125,18 +127,18 @@ class FolderReport:
             *({"kind": "left out", **vars(each)} for each in self.evaluated.skipped),
             *({"kind": "noticed", **vars(each)} for each in self.evaluated.warnings),
         ]
-        texts = {
-            "table.txt": document.text(),
-            "table.md": document.markdown(),
-            "table.csv": self.csv(),
-            "table.tex": document.latex(),
-            "scores.json": json.dumps(scores, indent=1, ensure_ascii=False) + "\n",
-            "left_out.csv": csv_of(remarks, ("kind", "clip", "where", "reason")),
-        }
-        for name, text in texts.items():
+        texts = (
+            document.text(),
+            document.markdown(),
+            self.csv(),
+            document.latex(),
+            json.dumps(scores, indent=1, ensure_ascii=False) + "\n",
+            csv_of(remarks, ("kind", "clip", "where", "reason")),
+        )
+        for name, text in zip(FILES, texts, strict=True):
             write_text(folder / name, text)
         page = self._write_page(folder, document, clips)
-        return [*(folder / name for name in texts), page]
+        return [*(folder / name for name in FILES), page]
 
     def _write_page(self, folder: Path, document: Document, clips: Sequence[PairedClip]) -> Path:
         """The page, and the sounds that it plays, all of them inside it.
@@ -148,7 +150,7 @@ class FolderReport:
         chosen = {ids[round(place)] for place in np.linspace(0, len(ids) - 1, min(SHOWN, len(ids)))}
         (folder / "clips").mkdir(exist_ok=True)
         return write_page(
-            folder / "report.html",
+            folder / PAGE,
             document,
             title="Evaluation",
             comparison=comparison,
@@ -275,7 +277,7 @@ def _shown(clip: PairedClip, scores: Mapping[str, Sequence[Score]], folder: Path
         shown = wav
         if clip.video is not None:
             with contextlib.suppress(MediaError):  # a film that players don't show
-                mux(clip.video, sound[:samples], RATE, film)
+                mux(clip.video, sound[:samples], RATE, film, reencode=True)
                 shown = film
         rows[side] = RowClip(shown, wav, clip_facts(clip.id, scores[side]))
     return ComparedClip(

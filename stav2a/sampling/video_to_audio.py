@@ -59,7 +59,7 @@ def video_to_audio(
         MediaError: The video can't be read.
         SamplerError: The model gives NaN.
     """
-    duration_s, rate_hz = probe(video).duration_s, model.feature_encoder.frame_rate_hz
+    duration_s, rate_hz = probe(video, hidden=True).duration_s, model.feature_encoder.frame_rate_hz
     starts = window_starts(duration_s, model.duration_s, rate_hz)
     frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
     batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
@@ -117,7 +117,9 @@ def read_windows(video: Path, starts: Sequence[int], window_s: float, encoder: A
     """Frames of all windows (N, L, 3, H, W) uint8, padded with the last frame of the video."""
     rate_hz, length = encoder.frame_rate_hz, max(1, round(window_s * encoder.frame_rate_hz))
     duration_s = (starts[-1] + length) / rate_hz
-    frames = read_video(video, frame_rate_hz=rate_hz, size=encoder.frame_size, duration_s=duration_s)
+    frames = read_video(
+        video, frame_rate_hz=rate_hz, size=encoder.frame_size, duration_s=duration_s, hidden=True
+    )
     windows = np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)  # (·, H, W, 3, L), a view
     return torch.from_numpy(windows[list(starts)]).permute(0, 4, 3, 1, 2)
 

@@ -18,7 +18,7 @@ from stav2a.data.filters import Decision, filter_key
 from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.onsets import onset_frames
-from stav2a.data.optical_flow import clip_motion, save_flows
+from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.models.stav2a import STAV2A, as_video, encode_captions
 from stav2a.recipe.describing import signature
@@ -27,7 +27,7 @@ from stav2a.utils import distributed
 from stav2a.utils.checkpoints import fingerprint
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import write_json, write_text
+from stav2a.utils.files import atomic, write_json, write_text
 from stav2a.utils.parallel import parallel
 from stav2a.utils.resampling import fit_audio, resample_audio
 from stav2a.utils.store import Store, save_tensors
@@ -184,11 +184,13 @@ class DecodedCorpus(Corpus):
                 flow = None if store.has("flows", keys["flows"]) else flow
                 self._decode(clips, detector, missing, flow, workers)
         folder = store.path("clips", key)
-        table, arrays = json.loads((folder / TABLE).read_text()), load_file(folder / ARRAYS)
+        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+        arrays = load_file(folder / ARRAYS)
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         decisions = {
-            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text()) for name in filters
+            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text(encoding="utf-8"))
+            for name in filters
         }
         self.decisions = {name: [Decision(**each) for each in made] for name, made in decisions.items()}
         self.frames, self._audio = arrays["frames"], arrays["audio"]
@@ -218,7 +220,7 @@ class DecodedCorpus(Corpus):
         readable: list[dict[str, Any]] = []
         onsets_s: list[list[float]] = []
         decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
-        flows: list[tuple[np.ndarray, float]] = []
+        flows: list[ClipFlow] = []
         failed: dict[str, str] = {}
         results = parallel(work, clips, workers=workers, description="decoding clips")
         for clip, result in zip(clips, results, strict=True):
@@ -242,13 +244,14 @@ class DecodedCorpus(Corpus):
             with self.store.create("flows", self.keys["flows"]) as folder:
                 save_flows(folder, flows)
         with self.store.create("clips", self.keys["clips"]) as folder:
-            save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, folder / ARRAYS)
+            with atomic(folder / ARRAYS) as file:
+                save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, file)
             table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
             write_text(folder / TABLE, json.dumps(table))
 
 
-# frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion with its frame rate
-Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], tuple[np.ndarray, float] | None]
+# frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion
+Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None]
 
 
 def _extract(
@@ -274,7 +277,7 @@ def _extract(
     decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
     moved = None
     if flow is not None and clip.split == "test":
-        moved = clip_motion(decoded, flow=flow), decoded.frame_rate_hz
+        moved = ClipFlow.of(decoded, flow)
     return np.ascontiguousarray(frames), audio, detector(audio, SAMPLE_RATE), decisions, moved
 
 

@@ -110,7 +110,7 @@ def train_once(
         return fill
 
     folder = store.obtain_together(kind, key, make, name)
-    history = json.loads((folder / "history.json").read_text())
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     return load_file(folder / "model.safetensors"), history, trained_here
 
 

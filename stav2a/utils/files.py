@@ -20,7 +20,6 @@ from stav2a.utils.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-
 TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}(\.[\w-]+)?")
 HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
@@ -51,11 +50,17 @@ def _runs(process: int) -> bool:
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Temporary name beside `path`, which takes its name when the block ends without an error."""
+    """Temporary name beside `path`, which takes its name when the block ends without an error.
+
+    The file has the rights that the umask gives, also if it is written by a library that keeps it private.
+    """
     path = Path(path)
     temporary = temporary_beside(path)
     try:
+        temporary.touch()
+        rights = temporary.stat().st_mode
         yield temporary
+        os.chmod(temporary, rights)
         flush_to_disk(temporary)
         os.replace(temporary, path)
     finally:
@@ -121,6 +126,26 @@ def check_writable(output: Path) -> None:
     except OSError as error:
         message = f"--output {output} can't be written ({error.strerror})."
         raise UsageError(message, advice="Choose a folder of your own.") from None
+
+
+def check_replaced(folder: Path, names: Iterable[str], mark: str, *, overwrite: bool) -> None:
+    """Refuse to replace files of the user's in a folder of results.
+
+    Args:
+        folder: The folder, there or not.
+        names: Files that will be written.
+        mark: What the command leaves in each folder that it has made: files beside it are its own.
+        overwrite: Whether the user gave --overwrite.
+
+    Raises:
+        UsageError: One of them is there, and no mark.
+    """
+    found = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    if found and not overwrite and not os.path.lexists(folder / mark):
+        raise UsageError(
+            f"{found} is there already, and this command did not make it. Choose another --output, or give "
+            "--overwrite to replace it."
+        )
 
 
 @contextlib.contextmanager

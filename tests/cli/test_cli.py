@@ -1,7 +1,9 @@
 """The command line: its commands, options and exit codes, help that teaches, nothing heavy on the way."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,10 +26,11 @@ INTERFACE = {
     "--cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
-    "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --trust-recipe",
+    "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --reencode "
+    "--overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --weights-dir --released "
-    "--duration* --detector --flow --baseline --output --tracking-uri --workers",
-    "listen": "--systems+ --report --output --clips --seed --videos --port --tracking-uri",
+    "--duration* --detector --flow --baseline --output --overwrite --tracking-uri --workers",
+    "listen": "--systems+ --report --output --clips --seed --videos --port --overwrite --tracking-uri",
     "prepare": "--manifest! --videos! --output! --captions --split --validation --engine --workers --gin* "
     "--bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
     "convert": "kind --checkpoint!+ --output! --unet --leave-out* --scale-factor",
@@ -187,3 +190,18 @@ def test_a_closed_pipe_is_quiet():
         timeout=120,
     )
     assert result.stderr == "" and result.stdout.strip() == "{"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_tables_are_printed_in_any_locale(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    code = "from stav2a.cli.main import main; main(['--version']); print('KAD \\u2193')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**environment, "PYTHONCOERCECLOCALE": "0"}
+    )
+    assert done.returncode == 0 and b"KAD \\u2193" in done.stdout
+
+
+def test_texts_are_read_in_utf_8_whatever_the_locale():
+    for path in sorted(Path(stav2a.__file__).parent.rglob("*.py")):
+        assert ".read_text()" not in path.read_text(encoding="utf-8"), path

@@ -17,6 +17,7 @@ from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.utils.store import save_tensors
+from tests.data.strange_films import film
 
 RECIPES = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
 DURATION_S = 2.56  # of the model
@@ -182,7 +183,7 @@ def test_two_videos_of_one_name_are_refused(run, tmp_path, capsys):
     assert call(run, tmp_path / "out", tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mov") == 2
     error = capsys.readouterr().err
     assert (
-        f"error: {tmp_path}/a/x.mp4 and {tmp_path}/b/x.mov would both become {tmp_path}/out/x.mp4." in error
+        f"error: {tmp_path}/a/x.mp4 and {tmp_path}/b/x.mov would both become {tmp_path}/out/x.wav." in error
     )
     assert not (tmp_path / "out").exists()
 
@@ -196,6 +197,47 @@ def test_an_input_is_never_written_over(run, tmp_path, capsys):
         "is one of the videos and would be written over. Choose another --output." in capsys.readouterr().err
     )
     assert video.read_bytes() == before
+
+
+def test_a_recording_beside_the_video_is_never_replaced(run, videos, tmp_path, capsys):
+    (tmp_path / "clip.mp4").write_bytes((videos / "short.mp4").read_bytes())
+    recording = tmp_path / "out" / "clip.wav"
+    write_wav(recording, np.ones(99), SAMPLE_RATE)
+    before = recording.read_bytes()
+    assert call(run, tmp_path / "out", tmp_path / "clip.mp4", "--steps", 1) == 2
+    assert (
+        f"error: {recording} is there already. Choose another --output, or give --overwrite to replace it."
+        in capsys.readouterr().err
+    )
+    assert recording.read_bytes() == before
+    assert call(run, tmp_path / "out", tmp_path / "clip.mp4", "--steps", 1, "--overwrite") == 0
+    assert recording.read_bytes() != before
+
+
+def test_a_picture_that_mp4_does_not_hold_goes_into_another_container(run, tmp_path, capsys):
+    video = film(tmp_path / "x.webm", codec="libvpx")
+    assert call(run, tmp_path / "copied", video, "--steps", 1) == 0
+    assert call(run, tmp_path / "encoded", video, "--steps", 1, "--reencode") == 0
+    assert capsys.readouterr().out.split() == [
+        f"{tmp_path}/copied/x.mkv",
+        f"{tmp_path}/encoded/x.mp4",
+    ]
+    assert [data for data, _ in packets(tmp_path / "copied" / "x.mkv")] == [d for d, _ in packets(video)]
+
+
+def test_frames_that_an_edit_list_hides_get_sound_too(run, tmp_path, capsys):
+    video = film(tmp_path / "x.mp4", times_s=[0.04 * i - 0.4 for i in range(50)])
+    assert call(run, tmp_path / "out", video, "--steps", 1) == 0
+    assert f"note: {video}: 10 frames that its edit list hides are shown\n" in capsys.readouterr().err
+    assert probe(tmp_path / "out" / "x.mp4").frames == 50
+    assert len(read_audio(tmp_path / "out" / "x.wav", SAMPLE_RATE)) == 2 * SAMPLE_RATE
+
+
+def test_words_that_the_text_encoder_does_not_take_are_named(run, videos, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("stav2a.components.text_encoders._warned", set())
+    prompt = "in a yard behind a house at night we hear a barking dog"
+    assert call(run, tmp_path, videos / "short.mp4", "--steps", 1, "--prompt", prompt) == 0
+    assert "the text encoder takes 11 words of a caption: 'barking dog' is left out" in caplog.text
 
 
 def test_an_output_that_is_no_folder_is_refused(run, videos, tmp_path, capsys):

@@ -48,6 +48,19 @@ a reporter interviews a player
 A voice-over describes the scene
 a woman yells at a barking dog
 A person tells a joke and people laugh
+a politician addresses a crowd
+A man comments on a football match
+She utters a few words
+a guide describes the castle
+someone reads aloud from a book
+The host greets the guests
+A trainer instructs a class
+Two astronauts communicate over the radio
+a crew counts down before a rocket launch
+A manager dictates a letter
+A boy calls out to his friends
+A woman answers the telephone
+a person plays the guitar while talking
 """.strip().splitlines()
 OTHERS = """
 a loudspeaker plays music
@@ -78,6 +91,19 @@ a bullfrog inflates its vocal sac
 people clap and whistle
 a stalker walks through leaves
 the sailboat's counter weight creaks
+a praying mantis rustles in dry leaves
+a bicycle spoke clicks against a card
+an empty lecture hall echoes with footsteps
+machine guns chatter in the distance
+dolphins communicate with clicks
+a heart murmur through a stethoscope
+a crowd responds with cheers
+an answering machine beeps
+a clock counts down with beeps
+a parrot squawks in utter silence
+a train announces itself with its horn
+a baby babbles
+people present gifts and tear paper
 """.strip().splitlines()
 
 

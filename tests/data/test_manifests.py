@@ -1,10 +1,12 @@
 """Manifests in the forms that people have them: recognised by content, or refused with what is known."""
 
 import json
+import unicodedata
 
 import pytest
 
 from stav2a.data.manifest import Captions, ManifestError, open_manifest
+from stav2a.preparation.clip_stages import find_video
 
 VGGSOUND = '---g-f_I2yQ,1,"people marching, in step",test\n--0PQM4-hqg,30,waterfall burbling,train\n'
 
@@ -111,3 +113,41 @@ def test_captions_that_contradict_each_other(tmp_path):
     path.write_text("\n".join(json.dumps({"id": "x", "caption": c}) for c in ("a", "a", "b")))
     with pytest.raises(ManifestError, match="line 3: a second caption for 'x'"):
         Captions(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("x.csv", 'id,caption\na,a bell\nb,"an open quote\nc,a dog\n', 3),
+        ("x.tsv", 'id\tcaption\na\ta bell\nb\t"12 inch drum\nc\ta dog\n', 3),
+        ("x.csv", 'id,caption\na,"a\nbell"\nb,"open\nc,"d"\n', 4),
+        ("x.tsv", 'id\tcaption\nb\t"Stop" she says\n', 2),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_named_by_its_line(tmp_path, name, text, line):
+    with pytest.raises(ManifestError, match=f"{name}, line {line}: a quote opens a field that does not end"):
+        read(tmp_path, name, text)
+
+
+def test_lines_are_those_of_the_file(tmp_path):
+    text = 'id,caption\n\n\na,a bell\n\nb,"x\ny"\nc\n'
+    _, clips = read(tmp_path, "x.csv", text)
+    assert [(clip.line, clip.id) for clip in clips] == [(4, "a"), (6, "b"), (8, "c")]
+    assert clips[2].fault == "1 fields where the header has 2"
+
+
+def test_audiocaps_csv_names_clips_by_video_and_start(tmp_path):
+    text = "audiocap_id,youtube_id,start_time,caption\n1,abcdefghijk,30,a bell\n2,abcdefghijk,60.5,a dog\n"
+    _, clips = read(tmp_path, "audiocaps.csv", text)
+    assert [clip.id for clip in clips] == ["abcdefghijk_000030", "abcdefghijk_000060"]
+    captions = Captions(tmp_path / "audiocaps.csv")
+    assert captions.of("abcdefghijk_60") == "a dog"
+
+
+def test_ids_match_whatever_the_form_of_their_accents(tmp_path):
+    read(tmp_path, "x.csv", f"id,caption\n{unicodedata.normalize('NFD', 'Café')},a cup\n")
+    assert Captions(tmp_path / "x.csv").of(unicodedata.normalize("NFC", "Café")) == "a cup"
+    (tmp_path / unicodedata.normalize("NFD", "Café.mp4")).touch()
+    for name in ("Café", "Café.mp4"):
+        given = unicodedata.normalize("NFC", name)
+        assert find_video(tmp_path, given if "." in name else "", given).exists()

@@ -140,3 +140,11 @@ def test_killed_at_any_moment_it_goes_on_and_has_lost_nothing(tmp_path):
     assert process.wait(10) == 130
     assert [each["ratings"] for each in again] == [{"ta": value} for value in range(1, len(videos) + 1)]
     assert [each["video"] for each in again] == [each["video"] for each in videos]
+
+
+@pytest.mark.parametrize("name", ["copies", "report.csv"])
+def test_what_the_test_did_not_make_is_not_replaced(name, tmp_path, capsys):
+    (tmp_path / name).mkdir()
+    assert main(["listen", "--systems", "gt=x", "--output", str(tmp_path)]) == 2
+    assert f"{tmp_path / name} is there already, and this command did not make it." in capsys.readouterr().err
+    assert (tmp_path / name).is_dir()

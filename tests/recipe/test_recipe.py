@@ -349,3 +349,9 @@ def test_a_value_of_another_type_does_not(value, hint):
 def test_every_recipe_is_a_variant_or_a_part():
     found = {path.stem for path in (ROOT / "recipes").glob("*.gin")}
     assert found == {*VARIANTS, "base"}, "name a new recipe in VARIANTS"
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(write):
+    plain = recipe.load(["recipes/cn.gin"], root=Experiment).signature()
+    marked = write("mine.gin", "\ufeffinclude 'recipes/cn.gin'\n")
+    assert recipe.load([marked], root=Experiment).signature() == plain

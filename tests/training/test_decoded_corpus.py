@@ -101,19 +101,19 @@ def test_workers_change_nothing(clips, model, whole, root, tmp_path):
 
 def test_a_clip_is_decoded_once_also_for_its_flow(clips, whole, root, monkeypatch):
     monkeypatch.setattr("stav2a.evaluation.samples.decode", None)
-    flows, rates_hz = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
-    assert rates_hz == [25.0] * 6
+    flows = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
+    assert [flow.frame_rate_hz for flow in flows] == [25.0] * 6
     for flow, clip in zip(flows, clips[12:], strict=True):
-        np.testing.assert_array_equal(flow, clip_motion(decode(clip.video)))
+        np.testing.assert_array_equal(flow.motion, clip_motion(decode(clip.video)))
 
 
 def test_flows_that_are_missing_are_computed_alone(clips, model, whole, root, tmp_path):
     store = Store(tmp_path)
     decoded(clips, model, tmp_path)
     assert not store.has("flows", "flows")
-    found, _ = mean_flows(clips[12:], Farneback(), store=store, key="flows")
-    wanted, _ = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
-    assert all((ours == theirs).all() for ours, theirs in zip(found, wanted, strict=True))
+    found = mean_flows(clips[12:], Farneback(), store=store, key="flows")
+    wanted = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
+    assert all((ours.motion == theirs.motion).all() for ours, theirs in zip(found, wanted, strict=True))
     ours, theirs = (each.path("flows", "flows") / "flows.safetensors" for each in (store, Store(root)))
     assert ours.read_bytes() == theirs.read_bytes()
 

@@ -1,7 +1,60 @@
+"""Files that appear whole, with the rights that the umask gives, and never in place of a user's own."""
+
+import os
 import subprocess
 import sys
+from pathlib import Path
 
-from stav2a.utils.files import HOST, sweep, temporary_beside, write_text
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from stav2a.utils.errors import UsageError
+from stav2a.utils.files import HOST, atomic, check_replaced, sweep, temporary_beside, write_text
+from stav2a.utils.store import Store, save_tensors
+
+
+@pytest.fixture(params=[0o002, 0o027])
+def rights(request):
+    """The rights of a file under an umask."""
+    before = os.umask(request.param)
+    yield 0o666 & ~request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_weights_have_the_rights_that_the_umask_gives(tmp_path, rights):
+    with Store(tmp_path).create("stage", "key") as folder:
+        save_tensors(folder / "model.safetensors", {"weight": torch.zeros(3)})
+    (weights,) = tmp_path.rglob("*.safetensors")
+    assert mode(weights) == rights
+
+
+def test_files_of_libraries_that_keep_them_private_do_too(tmp_path, rights):
+    with atomic(tmp_path / "arrays.safetensors") as temporary:
+        save_file({"x": np.zeros(3)}, temporary)
+    assert mode(tmp_path / "arrays.safetensors") == rights
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    for name in ("x" * 251 + ".mp4", "é" * 125 + ".wav"):
+        with atomic(tmp_path / name) as temporary:
+            temporary.write_text("x", encoding="utf-8")
+        assert (tmp_path / name).exists()
+
+
+def test_files_are_replaced_only_beside_the_mark_of_the_command(tmp_path):
+    (tmp_path / "table.csv").touch()
+    with pytest.raises(UsageError, match="table.csv is there already, and this command did not make it"):
+        check_replaced(tmp_path, ["x", "table.csv"], "mark", overwrite=False)
+    check_replaced(tmp_path, ["x"], "mark", overwrite=False)
+    check_replaced(tmp_path, ["table.csv"], "mark", overwrite=True)
+    (tmp_path / "mark").mkdir()
+    check_replaced(tmp_path, ["table.csv"], "mark", overwrite=False)
 
 
 def test_temporary_files_of_dead_processes_are_swept(tmp_path):

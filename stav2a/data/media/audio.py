@@ -7,11 +7,12 @@ import av
 import numpy as np
 
 from stav2a.data.media.clip_notes import ClipNote
-from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, opened
+from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, film_stream, opened, packets
 from stav2a.utils.resampling import resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
 LONGEST_GAP_S = 120.0
+LOUD = 0.05  # part of the samples that may lie beyond full scale, as codecs let loud music
 PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the codec's padding
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
@@ -48,7 +49,7 @@ class AudioCollector:
                     f"read. {RE_ENCODE}",
                     self.path,
                 )
-            self.converter = av.AudioResampler(format="fltp")
+            self.converter = av.AudioResampler(format="flt")  # planes above the eighth are out of reach
             self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
             self.channels = frame.layout.nb_channels
         if self.format != _format(frame):
@@ -62,7 +63,8 @@ class AudioCollector:
             self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
             self.filled_s += gap_s
         for piece in self.converter.resample(frame):
-            self._append(piece.to_ndarray().mean(axis=0))
+            channels = piece.to_ndarray().reshape(-1, self.channels).T  # (C, S)
+            self._append(np.ascontiguousarray(channels).mean(axis=0))
 
     @property
     def _end_s(self) -> float:
@@ -75,9 +77,19 @@ class AudioCollector:
         self.samples += len(samples)
 
     def since(self, zero_s: float) -> np.ndarray:
-        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins."""
+        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins.
+
+        Raises:
+            MediaError: More of it lies beyond full scale than codecs give.
+        """
         audio = np.concatenate(self.pieces) if self.pieces else np.zeros(0)
         late = round((self.start_s - zero_s) * self.sample_rate)
+        if np.count_nonzero(np.abs(audio) > 1) > LOUD * len(audio):
+            raise MediaError(
+                f"{np.mean(np.abs(audio) > 1):.0%} of its sound lies beyond full scale (up to "
+                f"{np.abs(audio).max():.3g}, where 1 is the most). Scale it to -1 to 1.",
+                self.path,
+            )
         audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
         return np.clip(audio, -1, 1).astype(np.float32)
 
@@ -124,9 +136,10 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         if not container.streams.audio:
             raise MediaError("no sound stream in it. Give a file with sound.", path)
         stream, sound = container.streams.audio[0], AudioCollector(path)
-        for frame in container.decode(stream):
-            sound.add(frame)
-        first = (container.streams.video or container.streams.audio)[0]
+        first = film_stream(container) or stream
+        for packet in packets(container, stream):
+            for frame in packet.decode():
+                sound.add(frame)
         zero_s = float((first.start_time or 0) * first.time_base)
     if not sound.pieces:
         raise MediaError("the sound stream is empty. Give a file with sound.", path)

@@ -1,9 +1,11 @@
 """Video files opened safely, and their facts found out without decoding."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ SAFE = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,wav,flac,mp3,aac",
     "max_streams": "1000",
 }
+STILLS = ("png", "mjpeg", "bmp", "tiff", "webp", "jpeg2000", "gif")  # codecs of cover pictures
+BACK_S = 1.0  # a clock that goes back by more was set anew: streams that were joined
 COMPLETE = "Give a complete video file (mp4, mov, webm, mkv, …)."
 
 
@@ -118,15 +122,20 @@ CLIP = ClipLimits()
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path, *, hidden: bool = False) -> Iterator[Any]:
     """An open PyAV container.
+
+    Args:
+        path: The file.
+        hidden: Whether frames that an mp4's edit list hides count as frames.
 
     Raises:
         MediaError: The file can't be read, or is no video or sound file.
     """
     _check_file(path)
     with explained(path, "not a readable video, or cut off", COMPLETE):
-        with av.open(f"file:{path}", options=SAFE, metadata_errors="ignore") as container:
+        options = SAFE | ({"advanced_editlist": "0"} if hidden else {})
+        with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
             if len(container.streams) > MAX_STREAMS:
                 raise MediaError(
                     f"{len(container.streams)} streams; at most {MAX_STREAMS} are read. "
@@ -156,12 +165,11 @@ def video_stream(container: Any, path: Path) -> Any:
     Raises:
         MediaError: There is none that can be decoded, or its size or rate passes a limit.
     """
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    if not streams:
+    stream = film_stream(container)
+    if stream is None:
         kinds = {"a cover picture" if _is_cover(stream) else stream.type for stream in container.streams}
         found = " and ".join(sorted(kinds)) or "nothing"
         raise MediaError(f"no video stream with frames in it: it holds {found}. {COMPLETE}", path)
-    stream = streams[0]
     if stream.codec_context is None:
         raise MediaError("its picture has a codec that can't be decoded. Convert it to H.264.", path)
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -187,6 +195,13 @@ def video_stream(container: Any, path: Path) -> Any:
     return stream
 
 
+def film_stream(container: Any) -> Any | None:
+    """The stream of the film, before any still picture: not every file marks its cover as one."""
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    films = [s for s in streams if s.codec_context is None or s.codec_context.name not in STILLS]
+    return next(iter(films or streams), None)
+
+
 def _is_cover(stream: Any) -> bool:
     """True for a cover picture, which music files carry as a video of one frame."""
     return stream.type == "video" and bool(stream.disposition & av.stream.Disposition.attached_pic)
@@ -197,6 +212,48 @@ def stamp(packet_or_frame: Any) -> Any:
     return packet_or_frame.pts if packet_or_frame.pts is not None else packet_or_frame.dts
 
 
+def packets(container: Any, *streams: Any) -> Iterator[Any]:
+    """The packets of streams in the file's order, with their times put right.
+
+    Where a clock is set back, as in transport streams that were joined, they continue from the one before.
+    An avi holds no presentation times: they follow from the order in which the decoder returns its frames.
+    """
+    shift: dict[int, int] = defaultdict(int)
+    expected: dict[int, int] = {}
+    shown = iter(_avi_times(container.name) if container.format.name == "avi" else ())
+    for packet in container.demux(*streams):
+        index, dts = packet.stream_index, packet.dts
+        if packet.size and dts is not None:
+            if index in expected and dts + shift[index] < expected[index] - BACK_S / packet.time_base:
+                shift[index] = expected[index] - dts
+            rate = getattr(packet.stream, "average_rate", None)
+            step = packet.duration or (round(1 / rate / packet.time_base) if rate else 1)
+            expected[index] = dts + shift[index] + step
+            if shift[index]:
+                packet.dts = dts + shift[index]
+                packet.pts = None if packet.pts is None else packet.pts + shift[index]
+            if packet.stream.type == "video":
+                packet.pts = next(shown, packet.pts)
+        yield packet
+
+
+@lru_cache(maxsize=16)
+def _avi_times(name: str) -> tuple[int, ...]:
+    """Presentation times of the packets of an avi, in ticks, in the order of the file."""
+    with av.open(name, options=SAFE, metadata_errors="ignore") as container:
+        stream = video_stream(container, Path(name))
+        stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
+        times: list[int] = []
+        shown: list[int] = []
+        for packet in container.demux(stream):
+            if packet.size:
+                packet.opaque = len(times)
+                times.append(packet.dts)
+            shown += [frame.opaque for frame in packet.decode()]
+    shown = list(dict.fromkeys([*shown, *range(len(times))]))  # last those that can't be decoded
+    return tuple(time for _, time in sorted(zip(shown, times, strict=True)))
+
+
 def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
     """Presentation times of all frames, ascending, and the end of the last, in ticks; read from the packets.
 
@@ -205,8 +262,8 @@ def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
             index still opens.
     """
     frame_ticks = round(1 / stream.average_rate / stream.time_base)
-    packets = (p for p in container.demux(stream) if p.size and stamp(p) is not None and not p.is_discard)
-    times = [(stamp(p), stamp(p) + (p.duration or frame_ticks)) for p in packets]  # and no packet is kept
+    seen = (p for p in packets(container, stream) if p.size and stamp(p) is not None and not p.is_discard)
+    times = [(stamp(p), stamp(p) + (p.duration or frame_ticks)) for p in seen]  # and no packet is kept
     if not times:
         raise MediaError(f"the video has no frames. {COMPLETE}", path)
     stamps, end = sorted(start for start, _ in times), max(end for _, end in times)
@@ -219,7 +276,9 @@ def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
 def _declared_s(container: Any, stream: Any) -> float:
     """Duration of the picture by the header; 0 if there is none."""
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        whole_s = float(stream.duration * stream.time_base)
+        fragment = "mp4" in container.format.name and not stream.frames  # of a longer film, such as DASH's
+        return whole_s - float((stream.start_time or 0) * stream.time_base) if fragment else whole_s
     if "DURATION" in stream.metadata:  # Matroska and WebM: its end, as 00:00:02.560000000
         start_s = float((stream.start_time or 0) * stream.time_base)
         try:
@@ -253,14 +312,18 @@ class VideoInfo:
     codec: str
 
 
-def probe(path: Path | str) -> VideoInfo:
+def probe(path: Path | str, *, hidden: bool = False) -> VideoInfo:
     """The facts of a video file. Reads every packet, decodes one.
+
+    Args:
+        path: A video file.
+        hidden: Whether frames that an mp4's edit list hides count as frames.
 
     Raises:
         MediaError: If this is not a video file with frames and a frame rate.
     """
     path = Path(path)
-    with opened(path) as container:
+    with opened(path, hidden=hidden) as container:
         stream = video_stream(container, path)
         stamps, end = timeline(container, stream, path)
         size = (stream.codec_context.width, stream.codec_context.height)

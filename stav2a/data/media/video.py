@@ -21,6 +21,7 @@ from stav2a.data.media.opening import (
     ClipLimits,
     MediaError,
     opened,
+    packets,
     stamp,
     timeline,
     video_stream,
@@ -58,9 +59,13 @@ class Decoded:
 
     @property
     def times_s(self) -> np.ndarray:
-        """(N,) the frames' times: by their numbers, as AV-Align has it, where the rate is constant."""
-        ticks = np.arange(len(self.frames)) / self.frame_rate_hz
-        return ticks if _is_regular(self.pts_s, self.frame_rate_hz) else self.pts_s
+        """(N,) the frames' times, see `frame_times`."""
+        return frame_times(self.pts_s, self.frame_rate_hz)
+
+
+def frame_times(pts_s: np.ndarray, frame_rate_hz: float) -> np.ndarray:
+    """(N,) the frames' times: by their numbers, as AV-Align has it, where the rate is constant."""
+    return np.arange(len(pts_s)) / frame_rate_hz if _is_regular(pts_s, frame_rate_hz) else pts_s
 
 
 def decode(
@@ -163,9 +168,9 @@ def _frames(path: Path, seek_s: float | None, end_s: float) -> Iterator[Any]:
     with opened(path) as container:
         streams = video_stream(container, path), container.streams.audio[0]
         if seek_s is not None:
-            container.seek(round(seek_s / streams[0].time_base), stream=streams[0])
+            _seek(container, streams[0], round(seek_s / streams[0].time_base))
         passed = set()
-        for packet in container.demux(*streams):
+        for packet in packets(container, *streams):
             if packet.dts is not None and packet.dts * packet.time_base > end_s + INTERLEAVED_S:
                 passed.add(packet.stream.index)
             if len(passed) == len(streams):
@@ -175,6 +180,12 @@ def _frames(path: Path, seek_s: float | None, end_s: float) -> Iterator[Any]:
             return
         for stream in streams:  # frames that the decoders still hold
             yield from stream.decode(None)
+
+
+def _seek(container: Any, stream: Any, ticks: int) -> None:
+    """Go to the frame of a time, or before. Formats without an index of frames stay at their beginning."""
+    if any(name in container.format.name for name in ("mp4", "matroska")):
+        container.seek(ticks, stream=stream)
 
 
 def _times(
@@ -233,6 +244,7 @@ def read_video(
     start_s: float = 0.0,
     duration_s: float | None = None,
     gray: bool = False,
+    hidden: bool = False,
 ) -> np.ndarray:
     """Decode the frames of a stretch of a video; no others are kept in memory.
 
@@ -243,16 +255,20 @@ def read_video(
         start_s: Begin of the stretch.
         duration_s: Duration; by default to the end. With a rate, the last frame is repeated beyond it.
         gray: Whether to return luminance instead of RGB.
+        hidden: Whether frames that an mp4's edit list hides count as frames.
 
     Shapes:
         (L, H, W, 3) uint8 RGB, or (L, H, W) uint8 if gray
+
+    The nearest frame stands in for one that can't be decoded: for up to a tenth of them, and before the first
+    whole picture of a recording that begins between two.
 
     Raises:
         MediaError: If the file is not a complete video, or the stretch holds no frame.
     """
     path = Path(path)
     size = (size, size) if isinstance(size, int) else size
-    with opened(path) as container:
+    with opened(path, hidden=hidden) as container:
         stream = video_stream(container, path)
         stamps, end = timeline(container, stream, path)
         tick = float(stream.time_base)
@@ -273,15 +289,37 @@ def read_video(
     wanted = {stamps[index] for index in chosen}
     pictures: dict[int, np.ndarray] = {}
     converter = VideoReformatter()
+    with opened(path, hidden=hidden) as container:
+        stream = video_stream(container, path)
+        _seek(container, stream, min(wanted))
+        for packet in packets(container, stream):
+            for frame in packet.decode():
+                if stamp(frame) in wanted:
+                    pictures[stamp(frame)] = _fitted(_picture(frame, converter), size, gray)
+            if len(pictures) == len(wanted):
+                break
+    if lost := sorted(wanted - set(pictures)):
+        first = min(pictures, default=lost[-1])
+        if not pictures or sum(each > first for each in lost) > LOST * len(wanted):
+            raise MediaError(f"damaged: {len(lost)} frames can't be decoded. {COMPLETE}", path)
+        whole = list(pictures)
+        for each in lost:
+            pictures[each] = pictures[min(whole, key=lambda known: abs(known - each))]
+    return np.stack([pictures[stamps[index]] for index in chosen])
+
+
+def probe_times(path: Path | str) -> np.ndarray:
+    """(N,) the times of all frames of a video, see `frame_times`; no frame is decoded.
+
+    Raises:
+        MediaError: If this is not a video file with frames and a frame rate.
+    """
+    path = Path(path)
     with opened(path) as container:
         stream = video_stream(container, path)
-        container.seek(min(wanted), stream=stream)
-        for frame in container.decode(stream):
-            if stamp(frame) in wanted:
-                pictures[stamp(frame)] = _fitted(_picture(frame, converter), size, gray)
-            if len(pictures) == len(wanted):
-                return np.stack([pictures[stamps[index]] for index in chosen])
-    raise MediaError(f"damaged: {len(wanted) - len(pictures)} frames can't be decoded. {COMPLETE}", path)
+        stamps, _ = timeline(container, stream, path)
+        pts_s = (np.asarray(stamps) - stamps[0]) * float(stream.time_base)
+        return frame_times(pts_s, float(stream.average_rate))
 
 
 def _fitted(picture: np.ndarray, size: tuple[int, int] | None, gray: bool = False) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Writing of clips and sound files, and new sound for an existing picture. Files appear whole."""
 
 import heapq
+import io
+import shutil
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,32 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-from stav2a.data.media.opening import MediaError, explained, opened, timeline, video_stream
-from stav2a.utils.files import atomic
+from stav2a.data.media.opening import (
+    COMPLETE,
+    MediaError,
+    explained,
+    opened,
+    packets,
+    stamp,
+    timeline,
+    video_stream,
+)
+from stav2a.utils.files import atomic, temporary_beside
 from stav2a.utils.resampling import fit_audio
 
-# Codecs that an mp4 may hold and players show.
-MP4_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4")
+# Codecs that a container may hold and players show; Matroska is asked for all others.
+HOLDS = {
+    ".mp4": ("h264", "hevc", "vp9", "av1", "mpeg4"),
+    ".mov": ("prores", "dnxhd", "mjpeg", "gif", "qtrle", "png"),
+}
+SUBTITLES = {".mkv": ("subrip", "srt", "ass", "ssa", "webvtt", "dvdsub", "dvd_subtitle", "pgssub")}
+COVERS = ("png", "mjpeg", "bmp")
+OF_THE_FILE = "major_brand minor_version compatible_brands encoder duration vendor_id handler_name".split()
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+ADVICE = "Choose an output folder that can be written to."
+CRF = "18"  # of H.264 by --reencode: no difference is seen by most
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -29,7 +51,7 @@ def _replacing(path: Path | str) -> Iterator[Path]:
         MediaError: The file can't be written there.
     """
     path = Path(path)
-    with explained(path, "can't be written", "Choose an output folder that can be written to."):
+    with explained(path, "can't be written", ADVICE):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             yield temporary
@@ -45,12 +67,15 @@ def _add_aac(container: Any, sample_rate: int, coder: str = "twoloop") -> Any:
     return stream
 
 
-def _aac_packets(stream: Any, audio: np.ndarray, sample_rate: int, start: int = 0) -> Iterator[Any]:
-    """Encode mono sound whose first sample is presented at `start` samples."""
+def _encoded_sound(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator[Any]:
+    """Packets of mono sound, from time 0 on."""
+    sample = stream.codec_context.format.name  # "s16" of FLAC, "fltp" of AAC
+    samples: Any = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16) if sample == "s16" else audio
+    kind = np.int16 if sample == "s16" else np.float32
     for first in range(0, len(audio), 1024):
-        piece = np.ascontiguousarray(audio[None, first : first + 1024], dtype=np.float32)
-        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = sample_rate, start + first, Fraction(1, sample_rate)
+        piece: Any = np.ascontiguousarray(samples[None, first : first + 1024], kind)
+        frame = av.AudioFrame.from_ndarray(piece, format=sample, layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = sample_rate, first, Fraction(1, sample_rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
 
@@ -66,7 +91,7 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
     """
     with (
         _replacing(path) as temporary,
-        av.open(str(temporary), "w", options={"fflags": "+bitexact"}) as container,
+        av.open(f"file:{temporary}", "w", options={"fflags": "+bitexact"}) as container,
     ):
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "23"})
         stream.height, stream.width = frames.shape[1:3]
@@ -77,7 +102,7 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
             planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode(None))
-        container.mux(list(_aac_packets(sound, audio, sample_rate)))
+        container.mux(list(_encoded_sound(sound, audio, sample_rate)))
 
 
 def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
@@ -95,75 +120,259 @@ def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
         file.writeframes(samples.T.tobytes())
 
 
-def mux(video_path: Path | str, audio: np.ndarray, sample_rate: int, output: Path | str) -> None:
-    """Replace the sound of a video, whose picture is copied packet by packet.
+def container_for(video_path: Path | str, *, reencode: bool = False) -> str:
+    """Ending of the file that `mux` writes: a container that holds the picture as it is.
 
-    The sound begins with the first frame and is cut, or padded with silence, to the picture's length.
-
-    Shapes:
-        audio (S,) in [-1, 1]
-
-    Raises:
-        MediaError: If the video can't be read or has a codec that mp4 does not hold, or the output
-            can't be written.
-    """
-    video_path, output = Path(video_path), Path(output)
-    check_copyable(video_path)
-    if output.suffix.lower() != ".mp4":
-        raise MediaError(f"an mp4 is written. Name it {output.with_suffix('.mp4').name}.", output)
-    with opened(video_path) as container:
-        stream = video_stream(container, video_path)
-        stamps, end = timeline(container, stream, video_path)
-        start = round(stamps[0] * stream.time_base * sample_rate)
-        samples = round((end - stamps[0]) * stream.time_base * sample_rate)
-    with _replacing(output) as temporary, opened(video_path) as source:
-        _copy_with_sound(source, temporary, fit_audio(np.asarray(audio), samples), sample_rate, start)
-
-
-def check_copyable(video_path: Path | str) -> None:
-    """Make sure, cheaply and before the sound is made, that `mux` can copy the picture.
+    Args:
+        video_path: A video file.
+        reencode: Whether a picture that mp4 does not hold is encoded as H.264 instead.
 
     Raises:
-        MediaError: If the video can't be read, or has a codec that mp4 does not hold.
+        MediaError: If the video can't be read, or no container holds its picture.
     """
-    with opened(Path(video_path)) as container:
-        codec = video_stream(container, Path(video_path)).codec_context.codec.canonical_name
-    if codec not in MP4_CODECS:
+    path = Path(video_path)
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        codec = stream.codec_context.codec.canonical_name
+        suffix = next((suffix for suffix, codecs in HOLDS.items() if codec in codecs), ".mkv")
+        if reencode or suffix == ".mp4":
+            return ".mp4"
+        with av.open(io.BytesIO(), "w", format=FORMATS[suffix]) as trial:
+            try:
+                trial.add_stream_from_template(stream, opaque=True)
+            except ValueError:
+                raise MediaError(
+                    f"its picture is {codec}, which can't be copied into an mp4, mov or mkv. "
+                    "Encode it as H.264: --reencode.",
+                    path,
+                ) from None
+    return suffix
+
+
+def check_output(path: Path, size: int) -> None:
+    """Make sure, before the sound is made, that a file can be written.
+
+    Args:
+        path: The file.
+        size: Bytes that it will take, about.
+
+    Raises:
+        MediaError: Its name can't be a file's, or the disk is too full.
+    """
+    with explained(path, "can't be written", ADVICE):
+        path.exists()  # raises where the name is too long
+        probe = temporary_beside(path)
+        probe.touch()
+        probe.unlink()
+        free = shutil.disk_usage(path.parent).free
+    if free < size:
         raise MediaError(
-            f"its picture is {codec}, which can't be copied into an mp4 "
-            f"(only {', '.join(MP4_CODECS)}). Convert it first.",
-            video_path,
+            f"can't be written: {size / 1e6:.1f} MB are needed, {free / 1e6:.1f} are free. {ADVICE}", path
         )
 
 
-def _copy_with_sound(source: Any, output: Path, audio: np.ndarray, sample_rate: int, start: int) -> None:
-    stream = source.streams.video[0]
-    # mp4 scales up time bases below 1/10000 unless one is set: keep the picture's own.
-    options = {"video_track_timescale": str(stream.time_base.denominator), "fflags": "+bitexact"}
-    with av.open(str(output), "w", options=options) as container:
-        copy = container.add_stream_from_template(stream, opaque=True)  # copied, so it needs no encoder
-        sound = _add_aac(container, sample_rate)
-        pictures = _with_decoding_times(source, stream)
-        sounds = _aac_packets(sound, audio, sample_rate, start)
-        # in the order of decoding; at equal times the sound first
-        for packet in heapq.merge(sounds, pictures, key=lambda packet: packet.dts * packet.time_base):
-            if packet.stream is stream:
-                packet.stream = copy
-            container.mux(packet)
+def mux(
+    video_path: Path | str,
+    audio: np.ndarray,
+    sample_rate: int,
+    output: Path | str,
+    *,
+    reencode: bool = False,
+    hidden: bool = False,
+) -> list[str]:
+    """Replace the sound of a video, whose picture is copied packet by packet.
+
+    The output begins at 0 with the first frame, whatever the video's own clock says; the sound is cut, or
+    padded with silence, to the picture's length. Cover, subtitles, chapters and metadata are kept where the
+    container can hold them.
+
+    Args:
+        video_path: A video file.
+        audio: The sound (S,) in [-1, 1].
+        sample_rate: Its rate in Hz.
+        output: File with the ending that `container_for` gives.
+        reencode: Whether a picture that mp4 does not hold is encoded as H.264.
+        hidden: Whether frames that an mp4's edit list hides are shown, and the sound begins with them.
+
+    Returns:
+        Descriptions of what was left out or is shown anew.
+
+    Raises:
+        MediaError: If the video can't be read, or the output can't be written.
+    """
+    video_path, output = Path(video_path), Path(output)
+    suffix = container_for(video_path, reencode=reencode)
+    if output.suffix.lower() != suffix:
+        raise MediaError(f"an {suffix[1:]} is written. Name it {output.with_suffix(suffix).name}.", output)
+    with opened(video_path) as container:
+        shown, _ = timeline(container, video_stream(container, video_path), video_path)
+    with opened(video_path, hidden=hidden) as source:
+        stream = video_stream(source, video_path)
+        stamps, end = timeline(source, stream, video_path)
+        samples = round((end - stamps[0]) * stream.time_base * sample_rate)
+        copied = not reencode or stream.codec_context.codec.canonical_name in HOLDS[".mp4"]
+    with opened(video_path, hidden=hidden) as source:  # in an avi, whose times are made, decoding is late
+        found = packets(source, video_stream(source, video_path))
+        late = max((p.dts - p.pts for p in found if None not in (p.dts, p.pts)), default=0)
+    more = len(stamps) - len(shown)
+    remarks = [f"{more} frames that its edit list hides are shown"] if more > 0 else []
+    with _replacing(output) as temporary, opened(video_path, hidden=hidden) as source:
+        stream = video_stream(source, video_path)
+        writer = _Writer(temporary, suffix, source, stream, stamps[0], max(0, late), video_path)
+        with explained(output, "can't be written", ADVICE):
+            remarks += writer.write(fit_audio(np.asarray(audio), samples), sample_rate, copied)
+    return remarks
 
 
-def _with_decoding_times(source: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream. Matroska leaves out the first decoding times; mp4 needs them: count back."""
+@dataclass
+class _Writer:
+    """One output of `mux`: a film's packets, its new sound, and what else the container holds.
+
+    Args:
+        file: The file to write.
+        suffix: Ending of its final name.
+        source: The open video.
+        stream: Stream of its picture.
+        zero: Time of the first frame, in ticks of the stream.
+        late: Ticks by which decoding comes too late for presentation.
+        path: The video's path, for messages.
+    """
+
+    file: Path
+    suffix: str
+    source: Any
+    stream: Any
+    zero: int
+    late: int
+    path: Path
+
+    def write(self, audio: np.ndarray, sample_rate: int, copied: bool) -> list[str]:
+        stream, base = self.stream, self.stream.time_base
+        # mp4 scales up time bases below 1/10000 unless one is set: keep the picture's own.
+        options = {"fflags": "+bitexact"}
+        if self.suffix != ".mkv":
+            options["video_track_timescale"] = str(base.denominator)
+        file, kind = f"file:{self.file}", FORMATS[self.suffix]
+        with av.open(file, "w", format=kind, options=options, metadata_errors="ignore") as container:
+            copy = self._copied(container) if copied else self._encoder(container)
+            copy.metadata.update(_plain(stream.metadata))
+            if self.suffix == ".mkv":  # exact, and without the delay that an AAC decoder has to know of
+                sound = container.add_stream("flac", rate=sample_rate, layout="mono", format="s16")
+                sound.time_base = Fraction(1, sample_rate)
+            else:
+                sound = _add_aac(container, sample_rate)
+            kept, left_out = self._others(container, copied)
+            container.metadata.update(_plain(self.source.metadata))
+            container.set_chapters(list(self._chapters()))
+            pictures = self._packets(copy, kept) if copied else self._encoded(copy)
+            sounds = _encoded_sound(sound, audio, sample_rate)
+            # in the order of decoding; at equal times the sound first
+            for packet in heapq.merge(sounds, pictures, key=lambda packet: packet.dts * packet.time_base):
+                container.mux(packet)
+        return left_out
+
+    def _copied(self, container: Any) -> Any:
+        copy = container.add_stream_from_template(self.stream, opaque=True)  # copied, so it needs no encoder
+        tag = self.stream.codec_context.codec_tag
+        # QuickTime's players need hvc1, and the kind of ProRes is in its tag.
+        if "mp4" in self.source.format.name and (tag == "hvc1" or self.suffix == ".mov"):
+            copy.codec_context.codec_tag = tag
+        return copy
+
+    def _encoder(self, container: Any) -> Any:
+        stream, context = self.stream, self.stream.codec_context
+        options = {"crf": CRF, "preset": "medium"}
+        encoded = container.add_stream("libx264", rate=stream.average_rate, options=options)
+        encoded.width, encoded.height = context.width + context.width % 2, context.height + context.height % 2
+        encoded.pix_fmt, encoded.time_base = "yuv420p", stream.time_base
+        encoded.codec_context.time_base = stream.time_base
+        if context.sample_aspect_ratio:
+            encoded.codec_context.sample_aspect_ratio = context.sample_aspect_ratio
+        with opened(self.path) as again:
+            first = next(again.decode(video_stream(again, self.path)), None)
+        if first is not None and first.rotation:
+            encoded.set_display_rotation(first.rotation)
+        return encoded
+
+    def _encoded(self, encoded: Any) -> Iterator[Any]:
+        reformatter = VideoReformatter()
+        size = {"width": encoded.width, "height": encoded.height}
+        with explained(self.path, "can't be read to its end", COMPLETE):
+            for packet in packets(self.source, self.stream):
+                for frame in packet.decode():
+                    picture = reformatter.reformat(frame, format="yuv420p", **size)
+                    picture.pts, picture.time_base = stamp(frame) - self.zero, self.stream.time_base
+                    yield from encoded.encode(picture)
+            yield from encoded.encode(None)
+
+    def _packets(self, copy: Any, kept: dict[int, Any]) -> Iterator[Any]:
+        """The packets of the picture and of other streams, from time 0 on."""
+        zero_s, last = self.zero * self.stream.time_base, None
+        with explained(self.path, "can't be read to its end", COMPLETE):
+            found = packets(self.source, self.stream, *(self.source.streams[index] for index in kept))
+            for packet in _with_decoding_times(found, self.stream):
+                zero, film = round(zero_s / packet.time_base), packet.stream is self.stream
+                if packet.stream.type == "video" and not film:  # a cover
+                    packet.pts = packet.dts = 0
+                else:
+                    packet.pts = stamp(packet) - zero
+                    packet.dts = packet.dts - zero - (self.late if film else 0)
+                if film:
+                    packet.dts = last = packet.dts if last is None else max(packet.dts, last + 1)
+                elif packet.pts < 0:
+                    continue
+                packet.stream = copy if film else kept[packet.stream_index]
+                yield packet
+
+    def _others(self, container: Any, copied: bool) -> tuple[dict[int, Any], list[str]]:
+        """Copies of other streams by their index, and what the container can't hold."""
+        kept, left_out = {}, []
+        for other in self.source.streams:
+            if other is self.stream or other.type == "audio":  # the old sound is what is replaced
+                continue
+            codec = other.codec_context.name if other.codec_context else "no known codec"
+            subtitle = codec in SUBTITLES.get(self.suffix, ("mov_text",))
+            cover = other.type == "video" and codec in COVERS and self.suffix != ".mkv"
+            if copied and ((other.type == "subtitle" and subtitle) or cover):
+                kept[other.index] = copy = container.add_stream_from_template(other, opaque=True)
+                copy.metadata.update(_plain(other.metadata))
+                copy.disposition = av.stream.Disposition.attached_pic if cover else other.disposition
+            else:
+                left_out.append(f"{other.type} ({codec}), which {FORMATS[self.suffix]} can't hold")
+        return kept, left_out
+
+    def _chapters(self) -> Iterator[Any]:
+        zero_s = self.zero * self.stream.time_base
+        for chapter in self.source.chapters():
+            zero = round(zero_s / chapter["time_base"])
+            yield {**chapter, "start": max(0, chapter["start"] - zero), "end": max(1, chapter["end"] - zero)}
+
+
+def _plain(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata of the film, without what describes its old file."""
+    return {name: text for name, text in metadata.items() if name.lower() not in OF_THE_FILE}
+
+
+def _with_decoding_times(found: Iterator[Any], stream: Any) -> Iterator[Any]:
+    """The packets, each with a decoding time. Matroska leaves out the first, which mp4 needs: count back."""
     early = []
-    for packet in source.demux(stream):
-        if packet.size == 0:  # the end of the stream
+    for packet in found:
+        if packet.size == 0:  # the end of a stream
             continue
+        if packet.stream is not stream:
+            packet.dts = stamp(packet) or 0
+            yield packet
+            continue
+        step = packet.duration or round(1 / stream.average_rate / stream.time_base)
+        packet.duration = step
         if packet.dts is None:
             early.append(packet)
             continue
-        step = packet.duration or round(1 / stream.average_rate / stream.time_base)
         for back, waiting in enumerate(reversed(early), start=1):
             waiting.dts = packet.dts - back * step
         yield from early
         early = []
+        yield packet
+    for packet in early:  # a film of so few frames that none has a decoding time
+        packet.dts = packet.pts
         yield packet

@@ -1,11 +1,14 @@
 """Motion of the picture, frame by frame, in whose peaks AV-Align [17] is defined."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from stav2a.data.media import Decoded, MediaError
 from stav2a.registry import register
@@ -81,8 +84,35 @@ def clip_motion(clip: Decoded, size: int | None = None, flow: OpticalFlow | None
     return clip.reduction * motion(clip.frames, size, flow)
 
 
-def save_flows(folder: Path, flows: Sequence[tuple[np.ndarray, float]]) -> None:
-    """Write some clips' motion (L_i,), each with its frame rate."""
-    tensors = {str(i): torch.from_numpy(motion) for i, (motion, _) in enumerate(flows)}
-    save_tensors(folder / "flows.safetensors", tensors)
-    write_json(folder / "rates.json", [rate_hz for _, rate_hz in flows])
+@dataclass(frozen=True)
+class ClipFlow:
+    """Motion of a clip's picture.
+
+    Args:
+        motion: Mean flow of every frame (L,), see `motion`.
+        frame_rate_hz: Average frames a second.
+        times_s: Times of the frames (L,).
+    """
+
+    motion: np.ndarray
+    frame_rate_hz: float
+    times_s: np.ndarray
+
+    @classmethod
+    def of(cls, clip: Decoded, flow: OpticalFlow) -> "ClipFlow":
+        """The motion of a decoded clip, at its own size and rate."""
+        return cls(clip_motion(clip, flow=flow), clip.frame_rate_hz, clip.times_s)
+
+
+def save_flows(folder: Path, flows: Sequence[ClipFlow]) -> None:
+    """Write the motion of some clips."""
+    rows = {str(i): torch.from_numpy(np.stack([each.motion, each.times_s])) for i, each in enumerate(flows)}
+    save_tensors(folder / "flows.safetensors", rows)
+    write_json(folder / "rates.json", [each.frame_rate_hz for each in flows])
+
+
+def load_flows(folder: Path) -> list[ClipFlow]:
+    """Read what `save_flows` wrote."""
+    rates = json.loads((folder / "rates.json").read_text(encoding="utf-8"))
+    rows = load_file(folder / "flows.safetensors")
+    return [ClipFlow(rows[str(i)][0].numpy(), rate, rows[str(i)][1].numpy()) for i, rate in enumerate(rates)]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from stav2a.data.media import MediaError, probe, read_audio, read_video
+from stav2a.data.media import MediaError, probe, probe_times, read_audio, read_video
 from stav2a.data.media.opening import opened
+from stav2a.data.mel import SHORTEST_S
 from stav2a.data.optical_flow import motion
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip
 from stav2a.metrics.score import FeatureExtractor, PairedFeatures, describe
@@ -92,6 +93,7 @@ class ClipFeatures:
         features: Features of every crop, extractor and side.
         pending: Sounds for the extractors of the main process.
         flow: Mean motion a frame (L,), or None.
+        frame_times_s: Times of the video's frames (L,), or None.
         frame_rate_hz: Frame rate of the video.
         video_fault: Reason why there is no flow.
     """
@@ -103,6 +105,7 @@ class ClipFeatures:
     features: dict[Key, np.ndarray] = field(default_factory=dict)
     pending: dict[Key, Waveform] = field(default_factory=dict)
     flow: np.ndarray | None = None
+    frame_times_s: np.ndarray | None = None
     frame_rate_hz: float = float("nan")
     video_fault: str = "no video of this name"
 
@@ -149,7 +152,7 @@ def extract(
         flow: Optical flow for the video; None where it is not needed.
         cache: Features of earlier evaluations.
     """
-    found = ClipFeatures({side: content_of(file) for side, file in clip.files.items()})
+    found = ClipFeatures({})
 
     @functools.cache
     def sound(side: str) -> Waveform:
@@ -171,13 +174,18 @@ def extract(
         return np.asarray(extractor(*cropped(side, duration_s)))
 
     def motion_of(video: Path) -> np.ndarray:
-        return np.array([probe(video).frame_rate_hz, *motion(read_video(video, gray=True), flow=flow)])
+        moved, rate_hz = motion(read_video(video, gray=True), flow=flow), probe(video).frame_rate_hz
+        return np.stack([np.full_like(moved, rate_hz), probe_times(video), moved])
 
-    for side, content in found.contents.items():
+    for side, file in clip.files.items():
         try:
+            found.contents[side] = content = content_of(file)
             known = cache.obtain(content, "facts", functools.partial(facts, side))
             found.durations_s[side], found.peaks[side] = map(float, known)
-        except MediaError as error:
+            if found.durations_s[side] < SHORTEST_S:
+                shortest = f"a spectrogram needs {1e3 * SHORTEST_S:.0f} ms"
+                raise MediaError(f"lasts {1e3 * found.durations_s[side]:.0f} ms; {shortest}", file)
+        except (MediaError, OSError) as error:
             found.faults[side] = str(error)
     if found.faults:
         return found
@@ -197,9 +205,9 @@ def extract(
     if flow is not None and clip.video is not None:
         try:
             make = functools.partial(motion_of, clip.video)
-            known = cache.obtain(content_of(clip.video), define_flow(flow), make)
-            found.frame_rate_hz, found.flow = float(known[0]), known[1:]
-        except MediaError as error:
+            known = cache.obtain(content_of(clip.video), f"{define_flow(flow)}, frames at their times", make)
+            found.frame_rate_hz, found.frame_times_s, found.flow = float(known[0, 0]), known[1], known[2]
+        except (MediaError, OSError) as error:
             found.video_fault = str(error)
     return found
 

@@ -1,10 +1,11 @@
 """Clips of folders: files paired by name, with a reason for each file that has no partner."""
 
-import csv
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stav2a.data.manifest import ManifestError, rows
 from stav2a.utils.errors import StaV2AError, UsageError
 
 REFERENCE = "reference"
@@ -114,19 +115,29 @@ def files_in(
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() not in kinds or file.name.startswith(".") or not file.is_file():
             continue
-        if other := found.get(file.stem):
+        clip = unicodedata.normalize("NFC", file.stem)  # one name, whichever form its accents have
+        if other := found.get(clip):
             raise error(f"{what}: {other.name} and {file.name} are one clip by their names. Remove one.")
-        found[file.stem] = file
+        found[clip] = file
     return found
 
 
 def _captions(file: Path) -> dict[str, str]:
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--captions {file}: can't be read ({error}). Give a csv in UTF-8.") from None
-    if not rows or not {"id", "caption"} <= set(rows[0]):
-        columns = ", ".join(map(str, rows[0])) if rows else "nothing"
-        raise UsageError(f"--captions {file}: holds {columns}; expected the columns id and caption.")
-    return {row["id"]: row["caption"] for row in rows if row["caption"]}
+        table = list(rows(file, ","))
+    except ManifestError as error:
+        raise UsageError(f"--captions {error.message}", error.place, error.advice) from None
+    columns = table[0][1] if table else []
+    if len(table) < 2 or not {"id", "caption"} <= set(columns):
+        held = ", ".join(columns) if len(table) > 1 else "nothing"
+        raise UsageError(f"--captions {file}: holds {held}; expected the columns id and caption.")
+    captions = {}
+    for line, row in table[1:]:
+        if len(row) != len(columns):
+            raise UsageError(
+                f"--captions {file}, line {line}: {len(row)} fields where the header has {len(columns)}. "
+                "Put a caption with commas into quotes."
+            )
+        fields = dict(zip(columns, row, strict=True))
+        captions[unicodedata.normalize("NFC", fields["id"])] = fields["caption"]
+    return {clip: caption for clip, caption in captions.items() if caption}

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stav2a.evaluation.folders.features import (
     SHORTEST,
     SILENCE,
     ArrayCache,
+    ClipFeatures,
     Crop,
     FeatureCache,
     FileSounds,
@@ -150,18 +153,22 @@ def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> E
     captions = [texts[clip] for clip in ids]
     known = [features.by_clip[clip] for clip in ids]
     seen = any(each.flow is not None for each in known)
-    flows = [
-        each.flow if each.flow is None or crop is None else each.flow[: round(crop * each.frame_rate_hz)]
-        for each in known
-    ]
     return EvaluationSet(
         ids=ids,
         sounds=FileSounds(features, ids, side, crop),
-        flows=flows if seen else None,
+        flows=[_cropped(each, crop) for each in known] if seen else None,
         frame_rate_hz=[each.frame_rate_hz for each in known] if seen else None,
+        frame_times_s=[each.frame_times_s for each in known] if seen else None,
         flow_definition=define_flow(features.flow) if seen else "none",
         captions=captions if any(captions) else None,
     )
+
+
+def _cropped(clip: ClipFeatures, crop: Crop) -> np.ndarray | None:
+    """Flow of the frames that a crop keeps, by their times."""
+    if clip.flow is None or clip.frame_times_s is None or crop is None:
+        return clip.flow
+    return clip.flow[clip.frame_times_s < crop - 0.5 / clip.frame_rate_hz]
 
 
 def _remarks(features: FeatureCache) -> tuple[list[SkippedClip], list[SkippedClip]]:

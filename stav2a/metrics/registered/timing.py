@@ -151,7 +151,8 @@ class AVAlign(OnsetMetric):
             try:
                 if trajectory is None:
                     raise MetricError("no video")
-                peaks_s[i] = alignment.video_peaks_s(trajectory, rates[i], self.threshold)
+                times_s = samples.frame_times_s[i] if samples.frame_times_s else None
+                peaks_s[i] = alignment.video_peaks_s(trajectory, rates[i], self.threshold, times_s)
             except MetricError as error:
                 skipped[clip] = str(error)
         clips = list(peaks_s)

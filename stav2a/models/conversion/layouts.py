@@ -255,7 +255,7 @@ def find_unet(name: str) -> UNetSizes:
             f"--unet {name}: no such file, and no U-Net of that name.", advice=f"Known: {', '.join(UNETS)}."
         )
     try:
-        return _from_diffusers(json.loads(path.read_text()), name)
+        return _from_diffusers(json.loads(path.read_text(encoding="utf-8")), name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConvertError):
             raise

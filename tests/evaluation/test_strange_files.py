@@ -1,0 +1,121 @@
+"""Strangers' files in an evaluation: frames at their own times, files that are none, names in two forms."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stav2a import registry
+from stav2a.cli.main import main
+from stav2a.data.clip import Clip
+from stav2a.data.filters import AVAlignFilter
+from stav2a.data.media import decode, write_wav
+from stav2a.data.optical_flow import Farneback
+from stav2a.evaluation.folders import pairing
+from stav2a.evaluation.folders.systems import choose, score
+from stav2a.evaluation.samples import Generated, evaluation_set, mean_flows
+from stav2a.metrics.score import EvaluationSet
+from stav2a.utils.errors import UsageError
+from stav2a.utils.store import Store
+from tests.data.jumps import JUMPS_S, clicks, jumping
+
+RATE_HZ = 16_000
+
+
+registry.load()
+
+
+@pytest.fixture(params=["constant", "variable"])
+def clip(request, tmp_path) -> Path:
+    (tmp_path / "real").mkdir()
+    return jumping(tmp_path / "real" / "a.mp4", variable=request.param == "variable")
+
+
+def sound(folder: Path, name: str = "a.wav", samples: np.ndarray | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_wav(folder / name, clicks() if samples is None else samples, RATE_HZ)
+    return folder / name
+
+
+def scored(folder: Path, metrics: tuple[str, ...] = ("av_align",), **options):
+    clips, unpaired = pairing.pair(folder / "real", {"ours": folder / "ours"}, **options)
+    chosen = [each.metric for each in choose(metrics)]
+    return score(clips, chosen, crops=[None], cache=folder / "cache", unpaired=unpaired, workers=1)
+
+
+def test_frames_have_their_own_times_in_evaluate(clip, tmp_path):
+    sound(tmp_path / "ours")
+    (found,) = scored(tmp_path).scores[None]["ours"]
+    assert found.value == 1.0
+
+
+def test_frames_have_their_own_times_in_a_run(clip, tmp_path):
+    flows = mean_flows([Clip("a", clip, "", "test")], Farneback(), store=Store(tmp_path / "store"), key="x")
+    made = Generated([Clip("a", clip, "", "test")], clicks()[None], clicks()[None])
+    samples: EvaluationSet = evaluation_set(made, flows, None, [])
+    (metric,) = choose(["av_align"])
+    assert metric.metric(samples).value == 1.0
+
+
+def test_frames_have_their_own_times_in_the_filter(clip):
+    decision = AVAlignFilter()(decode(clip))
+    assert decision.score == 1.0 and decision.reason.startswith(f"kept: 1.00 ≥ 0.2 ({len(JUMPS_S)} onsets")
+
+
+def test_what_is_no_sound_is_left_out_with_its_reason(tmp_path):
+    for side in ("real", "ours"):
+        for name in ("a.wav", "b.wav", "c.wav", "d.wav"):
+            sound(tmp_path / side, name)
+    for name in ("b.wav", "c.wav", "d.wav"):
+        (tmp_path / "ours" / name).unlink()
+    sound(tmp_path / "ours", "b.wav", np.ones(32))  # 2 ms
+    (tmp_path / "ours" / "c.wav").symlink_to(tmp_path / "nowhere.wav")
+    (tmp_path / "ours" / "d.wav").mkdir()
+    found = scored(tmp_path, ("aa_align",))
+    assert found.ids[None] == ["a"]
+    reasons = {each.clip: each.reason for each in found.skipped}
+    assert "lasts 2 ms; a spectrogram needs 27 ms" in reasons["b"]
+    assert reasons["c"] == reasons["d"] == f"no such file in {tmp_path / 'ours'}"
+
+
+def test_names_that_differ_by_the_form_of_their_accents_are_one_clip(tmp_path):
+    name = "Café"
+    sound(tmp_path / "real", unicodedata.normalize("NFC", f"{name}.wav"))
+    sound(tmp_path / "ours", unicodedata.normalize("NFD", f"{name}.wav"))
+    (tmp_path / "captions.csv").write_text(
+        f"id,caption\n{unicodedata.normalize('NFD', name)},a cup\n", encoding="utf-8"
+    )
+    (clip,), skipped = pairing.pair(
+        tmp_path / "real", {"ours": tmp_path / "ours"}, captions=tmp_path / "captions.csv"
+    )
+    assert skipped == [] and clip.caption == "a cup"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('id,caption\na,a bell\nb,"12 inch drum\nc,x\n', "line 3: a quote opens a field"),
+        ('id,caption\n\n\na,a bell\n\nb,"x\ny"\nc\n', "line 8: 1 fields where the header has 2"),
+    ],
+)
+def test_a_fault_in_captions_is_named_by_its_line(text, message, tmp_path):
+    sound(tmp_path / "real"), sound(tmp_path / "ours")
+    (tmp_path / "captions.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        pairing.pair(tmp_path / "real", {"ours": tmp_path / "ours"}, captions=tmp_path / "captions.csv")
+
+
+def test_files_that_the_evaluation_did_not_make_are_not_replaced(tmp_path, capsys):
+    sound(tmp_path / "real"), sound(tmp_path / "ours")
+    own = tmp_path / "table.csv"
+    own.write_text("mine", encoding="utf-8")
+    command = ["evaluate", "--references", str(tmp_path / "real"), "--generated", f"x={tmp_path / 'ours'}"]
+    command += ["--metrics", "aa_align", "--output", str(tmp_path), "--tracking-uri", "none"]
+    assert main(command) == 2
+    assert f"{own} is there already, and this command did not make it." in capsys.readouterr().err
+    assert own.read_text(encoding="utf-8") == "mine"
+    assert main([*command, "--overwrite"]) == 0
+    assert main(command) == 0  # its own, by now
+    assert os.path.getsize(own) > 4
