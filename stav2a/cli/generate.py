@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from stav2a.cli.options import MAX_SEED, Overwrite, TrustRecipe, number
-from stav2a.utils.errors import FAILURE, SUCCESS, UsageError, exit_code
+from stav2a.cli.options import Overwrite, TrustRecipe, number
+from stav2a.utils.errors import FAILURE, MAX_SEED, SUCCESS, UsageError, exit_code
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from typer import Option
 
-from stav2a.cli.options import MAX_SEED, Overwrite, Pair, pair
-from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.cli.options import Overwrite, Pair, pair
+from stav2a.utils.errors import MAX_SEED, SUCCESS, UsageError
 
 CLIPS = 20  # the paper's
 

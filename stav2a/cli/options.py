@@ -19,7 +19,6 @@ from typer.core import TyperCommand
 from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, text_of
 
 SEVERAL = {"--checkpoint", "--generated", "--metrics", "--seeds", "--systems"}  # `--seeds 0 1 2`
-MAX_SEED = 2**32 - 1
 
 
 class Pair(NamedTuple):

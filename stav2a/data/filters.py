@@ -276,6 +276,8 @@ class SpeechCaptions:
     English captions, by word lists. Singing is no speech, but "vocals" and "voices" are.
     """
 
+    version = "2"  # raise it with every change of the lists
+
     def __call__(self, clip: Decoded) -> Decision:
         word = speech_in(clip.caption)
         if word is None:

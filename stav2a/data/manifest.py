@@ -52,7 +52,8 @@ def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a csv or tsv that are not empty, each with the number of its first line in the file.
 
     Raises:
-        ManifestError: As `lines`, or where a quote opens a field and does not close it.
+        ManifestError: As `lines`, or where a quote opens a field and does not close it, or closes it after
+            lines that look like rows.
     """
     csv.field_size_limit(LONGEST)
     table = csv.reader(lines(path), delimiter=delimiter, strict=True)
@@ -67,6 +68,12 @@ def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             ) from None
         if row is None:
             return
+        inner = [line for field in row for line in field.splitlines()[1:]]
+        if any(line.count(delimiter) == len(row) - 1 > 0 for line in inner):
+            raise ManifestError(
+                f"{path}, line {first}: a quote opens a field and closes after lines that look like rows, in "
+                f'line {table.line_num}. Write "" for a quote inside a quoted field.'
+            )
         if any(field.strip() for field in row):
             yield first, row
 
@@ -103,7 +110,11 @@ class ManifestDataset:
             )
         if not table:
             raise ManifestError(f"{self.file}: lists no clip. Add a row for each.")
-        named = [dict(zip(columns, row + [""] * len(columns), strict=False)) for _, row in table]
+        for line, row in table:
+            if len(row) != len(columns):
+                fault = f"{len(row)} fields where the header has {len(columns)}"
+                raise ManifestError(f"{self.file}, line {line}: {fault}. Quote a field that holds a comma.")
+        named = [dict(zip(columns, row, strict=True)) for _, row in table]
         repeated = [name for name, count in Counter(row["id"] for row in named).items() if count > 1]
         if repeated:
             raise ManifestError(f"{self.file}: the id {repeated[0]!r} occurs twice. Give each clip its own.")

@@ -40,6 +40,7 @@ def explain(loaded: recipe.Recipe[Experiment]) -> str:
         ValueError: A value of the recipe is wrong, or its parts don't fit together.
     """
     experiment = loaded.build()
+    experiment.check()
     lineage = " -> ".join(recipe.shown(path) for path in loaded.files)
     audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment))
     return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}\n{audited}"

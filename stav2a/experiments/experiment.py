@@ -14,7 +14,7 @@ from stav2a.recipe.describing import signature
 from stav2a.registry import expect
 from stav2a.training.train import PlannedStage
 from stav2a.utils.contents import Contents
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import MAX_SEED, UsageError, check_bounds
 
 MOST_STEPS = 999
 STORE_FORMAT = "1"  # raise it when the same settings give another result; one component's: its own `version`
@@ -79,6 +79,8 @@ class Experiment:
         if not 1 <= self.num_inference_steps <= MOST_STEPS:
             expected = f"1 to {MOST_STEPS}, one fewer than the noise levels that the model is trained on"
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
+        check_bounds("run.seed", self.seed, 0, MAX_SEED)
+        check_bounds("run.guidance_scale", self.guidance_scale, 0)
         if self.duration_s <= 0:
             raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
         for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):
@@ -99,6 +101,15 @@ class Experiment:
         if self.classifier is not None:
             learners.append(self.classifier(classes=1))
         return {filter_key(each.data_filter): each.data_filter for each in learners}
+
+    def check(self) -> None:
+        """Build all components but the model's blocks, which refuse values that can't be."""
+        for factory in (self.dataset, self.onset_detector, self.sampler, self.trainer):
+            factory()
+        for factory in (*self.stages, *self.metrics):
+            factory()
+        self.scheduler(prediction_type=self.prediction_type)
+        self.data_filters()
 
     def described(self, slot: str) -> Any:
         """A slot's component with all its parameters."""

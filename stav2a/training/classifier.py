@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import register
-from stav2a.training.objective import Batch, Group, History, TrainingContext, TrainingSpec, draw_rows
+from stav2a.training.objective import (
+    Batch,
+    Group,
+    History,
+    TrainingContext,
+    TrainingSpec,
+    check_training,
+    draw_rows,
+)
 
 WIDTHS = (1, 16, 32, 64, 64)
 
@@ -40,6 +48,7 @@ class MelCNN(nn.Module):
         super().__init__()
         self.data_filter, self.steps = data_filter, steps
         self.batch_size, self.learning_rate = batch_size, learning_rate
+        check_training(self)
         self.layers = nn.Sequential(*(_halving(a, b) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)))
         self.head = nn.Linear(WIDTHS[-1], classes)
 

