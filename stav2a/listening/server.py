@@ -157,6 +157,7 @@ class PageServer(uvicorn.Server):
                 access_log=False,  # names are private, and ratings are in the database
                 log_config=None,
                 log_level="error",
+                limit_concurrency=64,
                 timeout_graceful_shutdown=1,  # a video that is paused is never sent to its end
             )
         )

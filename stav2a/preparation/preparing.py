@@ -28,7 +28,7 @@ from stav2a.preparation.parts import RecipeParts
 from stav2a.preparation.plan import PreparationRequest, write_plan
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import check_writable, exclusive
+from stav2a.utils.files import check_writable, exclusive, sweep
 
 Engine = Callable[[ClipWork, Iterable[int], int], Iterator[ClipRecord]]
 ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
@@ -63,6 +63,7 @@ def prepare(
     check_writable(request.output)
     folder = DatasetFolder(request.output)
     with exclusive(folder.lock, f"clips in {folder.path}"):
+        sweep(folder.path.rglob(".tmp-*"))
         _begin(folder, request, parts)
         if retry_failed:
             print(f"trying {folder.reopen_failed()} failed clips again", file=sys.stderr, flush=True)

@@ -115,7 +115,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_writable(output: Path) -> None:
-    """Make a folder for results.
+    """Make a folder for results, and sweep it.
 
     Raises:
         UsageError: It can't be made, or can't be written to.
@@ -123,6 +123,7 @@ def check_writable(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
+        sweep(output.glob(".tmp-*"))
     except OSError as error:
         message = f"--output {output} can't be written ({error.strerror})."
         raise UsageError(message, advice="Choose a folder of your own.") from None
