@@ -186,6 +186,12 @@ def entry_of(factory: Any) -> Entry | None:
         return None
 
 
+def name_of(factory: Any) -> str:
+    """Name of a registered factory in its slot; its own name for anything else."""
+    entry = entry_of(factory)
+    return entry.name if entry else factory.__name__
+
+
 @functools.cache
 def load() -> None:
     """Import all components once: those of this package and of installed plugins.

@@ -19,6 +19,7 @@ from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing
+from stav2a.registry import name_of
 from stav2a.reports import model_cost
 from stav2a.reports.comparison_tables import scores_document
 from stav2a.reports.pages import sample_clips, write_page, write_samples
@@ -51,9 +52,7 @@ def _audited(experiment: Experiment) -> list[str]:
     try:
         blocks = {slot: getattr(experiment, slot) for slot in BLOCKS}
         model, requested = audit.skeleton(blocks, duration_s=experiment.duration_s)
-        stages = [
-            (describing.describe(each)["component"].split(".")[1], each()) for each in experiment.stages
-        ]
+        stages = [(name_of(each), each()) for each in experiment.stages]
         trained = [(name, stage) for name, stage in stages if stage.steps]
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))

@@ -11,7 +11,7 @@ from stav2a.data.filters import filter_key
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import expect
+from stav2a.registry import expect, name_of
 from stav2a.training.train import PlannedStage
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_SEED, UsageError, check_bounds
@@ -179,7 +179,7 @@ class Keys:
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
             used = {slot: blocks[slot] for slot in stage.uses}
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
-            self.planned.append(PlannedStage(described["component"].split(".")[1], stage, key))
+            self.planned.append(PlannedStage(name_of(factory), stage, key))
 
         def encoded_by(slot: str) -> str:
             """Key of a block's output for all clips; the seed draws the weights that no stage trains."""

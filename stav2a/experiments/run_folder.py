@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
-from stav2a.utils.contents import file_hash
+from stav2a.utils.contents import damage, hashes_of
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
 
@@ -60,19 +60,15 @@ class RunFolder:
             logger.warning("%s is damaged: the run is made again.", self.facts_file)
         if not self.finished:
             return False
-        for name, expected in self.facts().get("files", {}).items():  # an older version kept none
-            file = self.path / name
-            if not file.is_file() or file_hash(file) != expected:
-                fault = "not what was written" if file.is_file() else "missing"
-                logger.warning("%s is %s: it is made again.", file, fault)
-                return False
-        return True
+        fault = damage(self.path, self.facts().get("files", {}))  # an older version kept none
+        if fault:
+            logger.warning("%s: %s: the run is made again.", self.path, fault)
+        return not fault
 
     def finish(self) -> None:
         """Add that the run is complete, and the hashes of its files."""
         files = [self.weights, self.scores, self.losses, self.report, self.snapshot, *self.samples.iterdir()]
-        hashes = {file.relative_to(self.path).as_posix(): file_hash(file) for file in files}
-        self.add(finished=True, files=hashes)
+        self.add(finished=True, files=hashes_of(self.path, files))
 
     def facts(self) -> dict[str, Any]:
         """Facts of the run: what `begin` wrote, and what was added since.
@@ -85,18 +81,19 @@ class RunFolder:
             message = f"{self.path} is not a run folder: it has no readable run.json."
             advice = "Give the folder that `stav2a run` printed, such as runs/cn_onset_gvf-1a2b3c4d."
             raise RunFolderError(message, advice=advice)
-        found = facts.get("format") if isinstance(facts, dict) else None
+        found = facts["format"]
         if found != FORMAT:
             message = f"{self.path} was written in format {found}, this version reads {FORMAT}."
             advice = f"Run its recipe again: python -m stav2a.run --gin {self.snapshot}"
             raise RunFolderError(message, advice=advice)
         return facts
 
-    def _read(self) -> Any:
+    def _read(self) -> dict[str, Any] | None:
         try:
-            return json.loads(self.facts_file.read_text(encoding="utf-8"))
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return facts if isinstance(facts, dict) and "format" in facts else None
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
         """Make the folder, or continue in it.
@@ -118,7 +115,8 @@ class RunFolder:
                 raise RunFolderError(
                     f"{self.path} holds a run of {other}.", advice="Choose another --output."
                 )
-            facts = {**found, **facts}
+            kept = {name: value for name, value in found.items() if name not in ("finished", "files")}
+            facts = {**kept, **facts}
         write_text(self.snapshot, snapshot)
         write_json(self.facts_file, {**facts, "signature": signature, "format": FORMAT})
 
@@ -160,8 +158,11 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
         )
     experiment = loaded.build()
     model = experiment.model()
+    written = {name: found for name, found in facts.get("files", {}).items() if name == folder.weights.name}
     try:
         model.load_state_dict(load_file(folder.weights))
+        if damage(run, written):
+            raise RuntimeError
     except (SafetensorError, RuntimeError):
         beside = f"{folder.snapshot.name} beside it: it is damaged, or from another run or version."
         advice = f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}"

@@ -16,6 +16,7 @@ from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.metrics.score import Score
 from stav2a.models.stav2a import STAV2A
 from stav2a.recipe import describing
+from stav2a.registry import name_of
 from stav2a.sampling import waveforms
 from stav2a.slots import Classifier, OpticalFlow
 from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_names
@@ -68,7 +69,7 @@ class RunSteps:
         flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
         outputs = None
         if trained.classifier:
-            dataset = self.experiment.described("dataset")["component"].split(".")[1]
+            dataset = name_of(self.experiment.dataset)
             outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
         classes = class_names(trained.corpus.clips)
         samples = evaluation_set(made, flows, outputs, classes, flow.definition)

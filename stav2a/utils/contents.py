@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,6 +31,26 @@ def files_in(folder: Path) -> list[Path]:
     )
 
 
+def hashes_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Hashes of files by their path in a folder, for `damage`."""
+    return {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+
+
+def damage(folder: Path, hashes: Mapping[str, str]) -> str:
+    """What is wrong with the files of a folder, by their hashes when they were written; empty if nothing is.
+
+    Raises:
+        OSError: One can't be read, for another reason than that it is missing.
+    """
+    for name, expected in hashes.items():
+        try:
+            if file_hash(folder / name) != expected:
+                return f"{name} is not what was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+    return ""
+
+
 class Contents:
     """Hashes of files that results depend on, kept in a file between runs.
 
@@ -46,7 +66,8 @@ class Contents:
             found = json.loads(cache.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # there is none yet, or it is damaged: everything is read again
             found = {}
-        self._known: dict[str, list[object]] = found if isinstance(found, dict) else {}
+        known = found.items() if isinstance(found, dict) else ()
+        self._known = {name: kept for name, kept in known if isinstance(kept, list) and len(kept) == 2}
 
     def of(self, path: Path) -> str | None:
         """Hash of a file's content, or of a folder's files with their names; None where there is nothing."""

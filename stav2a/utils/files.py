@@ -21,7 +21,9 @@ from stav2a.utils.errors import UsageError
 logger = logging.getLogger(__name__)
 
 TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}(\.[\w-]+)?")
-HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+# Of the machine, and of the container, whose processes have numbers of their own.
+PROCESSES = f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}"
+HOST = hashlib.sha256(PROCESSES.encode()).hexdigest()[:6]
 
 
 def temporary_beside(path: Path) -> Path:
@@ -34,7 +36,7 @@ def sweep(paths: Iterable[Path]) -> None:
     for path in list(paths):
         found = TEMPORARY.fullmatch(path.name)
         if found and found["host"] == HOST and not _runs(int(found["process"])):
-            with contextlib.suppress(FileNotFoundError):  # it lay in a folder that was removed
+            with contextlib.suppress(OSError):  # another user's, or in a folder that was removed
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

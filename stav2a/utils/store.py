@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
-from stav2a.utils.contents import Contents, file_hash, files_in
+from stav2a.utils.contents import Contents, damage, files_in, hashes_of
 from stav2a.utils.files import atomic, exclusive, flush_to_disk, temporary_beside, write_json
 
 CONTENT = "content.json"  # the label of an entry and the hashes of its files
@@ -57,31 +57,28 @@ class Store:
     def find(self, kind: str, key: str, name: str = "") -> Path | None:
         """Folder of the finished entry, its files held against their hashes; None where it is missing.
 
-        A damaged entry is missing too: it is moved to `damaged/`, with a warning.
+        A damaged entry is missing too, with a warning; it is moved to `damaged/` when a new one is there.
+
+        Raises:
+            OSError: A file can't be read, for another reason than that it is missing.
         """
         path = self.path(kind, key, name)
         if not path.is_dir():
             return None
-        fault = _fault(path)
-        if not fault:
-            return path
-        aside = self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}"
-        aside.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another process has moved it
-            path.rename(aside)
-            logger.warning("%s is damaged: %s. It was moved to %s, and is made again.", path, fault, aside)
-        return None
+        if fault := _fault(path):
+            logger.warning("%s is damaged: %s. It is made again.", path, fault)
+            return None
+        return path
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """Folder of the finished entry. Where it is missing, `make` fills it, in one process at a time."""
-        found = self.find(kind, key)
-        if found is None:
+        path = self.path(kind, key)
+        if self.find(kind, key) is None:
             with self.exclusive(kind, key):
-                found = self.find(kind, key)  # it may have been made in the meantime
-                if found is None:
+                if not path.is_dir() or _fault(path):  # it may have been made in the meantime
                     with self.create(kind, key) as folder:
                         make(folder)
-        return found or self.path(kind, key)
+        return path
 
     def obtain_together(
         self, kind: str, key: str, make: Callable[[], Callable[[Path], None]], name: str = ""
@@ -91,10 +88,11 @@ class Store:
         `make` is called in every process of this run; what it returns fills a folder, in the main process.
         """
         with contextlib.ExitStack() as locked:
-            found = self.find(kind, key, name) if distributed.is_main() else None
-            if distributed.is_main() and found is None:
+            found = distributed.is_main() and self.find(kind, key, name) is not None
+            if distributed.is_main() and not found:
                 locked.enter_context(self.exclusive(kind, key, name))
-                found = self.find(kind, key, name)
+                path = self.path(kind, key, name)
+                found = path.is_dir() and not _fault(path)  # it may have been made in the meantime
             if not distributed.broadcast_from_main(found):
                 fill = make()
                 if distributed.is_main():
@@ -131,9 +129,12 @@ class Store:
         folder.mkdir()
         try:
             yield folder
-            hashes = {file.relative_to(folder).as_posix(): file_hash(file) for file in files_in(folder)}
-            write_json(folder / CONTENT, {"entry": path.name, "files": hashes})
+            content = {"entry": path.name, "files": hashes_of(folder, files_in(folder))}
+            write_json(folder / CONTENT, content)
             flush_to_disk(folder)
+            if path.is_dir() and _fault(path):
+                (self.root / "damaged").mkdir(exist_ok=True)
+                path.rename(self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}")
             try:
                 os.rename(folder, path)
                 flush_to_disk(self.root)
@@ -154,20 +155,15 @@ class Store:
 
 
 def _fault(entry: Path) -> str:
-    """The reason why an entry is not what was written; empty where it is, or an older version wrote it."""
+    """What is wrong with an entry; empty where nothing is, or where an older version wrote it."""
     try:
         content = json.loads((entry / CONTENT).read_text(encoding="utf-8"))
-        if content["entry"] != entry.name:
-            return f"it is the content of {content['entry']}"
-        for name, expected in content["files"].items():
-            if file_hash(entry / name) != expected:
-                return f"{name} is not what was written"
-    except FileNotFoundError as error:
-        missing = Path(error.filename)
-        return "" if missing.name == CONTENT else f"{missing.name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{CONTENT} can't be read ({error})"
-    return ""
+        written, hashes = content["entry"], content["files"]
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        return f"{CONTENT} can't be read"
+    return f"it is the content of {written}" if written != entry.name else damage(entry, hashes)
 
 
 def _label(kind: str, key: str, name: str = "") -> str:

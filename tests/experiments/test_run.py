@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from stav2a.cli.main import main
 from stav2a.evaluation.scores import from_json
+from stav2a.experiments.run_folder import RunFolderError, load
 from stav2a.experiments.tracking import PARENT, open_store
 from stav2a.reports.comparison_tables import scores_document
 
@@ -177,10 +178,21 @@ def test_what_is_damaged_in_a_finished_run_is_made_again(first, capsys, caplog, 
     assert main(["run", *arguments("cn_onset_gvf", first.output)]) == 0
     printed = capsys.readouterr()
     assert printed.out == first.stdout and "training" not in printed.err
-    assert str(path) in caplog.text and "made again" in caplog.text
+    assert str(folder) in caplog.text and name in caplog.text and "made again" in caplog.text
     assert {each: (folder / each).read_bytes() for each in written} == written
     if name not in ("run.json", "report.html"):  # they hold times
         assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_what_was_written_make_no_sound(first, tmp_path):
+    folder = shutil.copytree(first.folder("cn_onset_gvf"), tmp_path / "run")
+    load(folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(RunFolderError, match="it is damaged"):
+        load(folder)
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_a_run_of_another_configuration_is_refused_and_left_as_it_is(folder):
     assert exit_code(error.value) == 2
 
 
-@pytest.mark.parametrize("content", [None, "", "{", b"\xff\x00".decode("latin-1")])
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[1]", b"\xff\x00".decode("latin-1")])
 def test_what_is_no_run_folder_is_told(tmp_path, content):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
@@ -66,7 +66,7 @@ def test_what_is_no_run_folder_is_told(tmp_path, content):
     )
 
 
-@pytest.mark.parametrize(("content", "found"), [({"format": 0}, "0"), ({}, "None"), ([1], "None")])
+@pytest.mark.parametrize(("content", "found"), [({"format": 0}, "0"), ({"format": None}, "None")])
 def test_a_folder_of_another_version_is_told_with_the_way_out(tmp_path, content, found):
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(RunFolderError) as error:

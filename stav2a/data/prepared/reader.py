@@ -245,9 +245,16 @@ class PreparedClips:
     def prepared(self) -> PreparedFolder:
         return PreparedFolder(self.folder, self.videos)
 
-    def identity(self, contents: Contents) -> str | None:
-        """Hash of the folder's index, which holds the hashes of all else; None until it is finished."""
-        return contents.of(self.folder / INDEX)
+    def identity(self, contents: Contents) -> list[Any] | None:
+        """Hashes of the index, which has those of all tensors, of the texts, and of the videos to score on.
+
+        None until the folder is finished.
+        """
+        if not (self.folder / INDEX).is_file():
+            return None
+        videos = [clip.video for clip in self.prepared.clips if clip.split == "test"]
+        scored = contents.of_files(path for path in videos if path.is_file())
+        return [contents.of(self.folder / INDEX), contents.of(self.folder / TEXT), scored]
 
     def clips(self, folder: Path) -> Sequence[Clip]:
         """The clips that have tensors; `folder` is not needed, as nothing is made."""
