@@ -1,4 +1,4 @@
-"""The front door, `python -m stav2a.run`: train, sample, evaluate and track one recipe."""
+"""The command `run`, also `python -m stav2a.run`: train, sample, evaluate and track one recipe."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One clip of a dataset: a video file with sound, its caption and, where known, the truth about it."""
+"""One clip of a dataset: a video file with sound, its caption and, where known, its onsets and class."""
 
 from dataclasses import dataclass
 from pathlib import Path

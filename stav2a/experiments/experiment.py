@@ -174,7 +174,7 @@ class Keys:
         }
         for factory in experiment.stages:
             described, stage = signed(factory), factory()
-            if not stage.steps:  # it has weights
+            if not stage.steps:  # its blocks came with weights, or stay as they are drawn
                 continue
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
             used = {slot: blocks[slot] for slot in stage.uses}

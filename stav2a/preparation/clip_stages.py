@@ -167,7 +167,7 @@ def find_video(videos: Path, file: str, clip: str) -> Path:
 
 
 def failed(entry: Mapping[str, Any], reason: str) -> ClipRecord:
-    """The record of a clip in quarantine, the reason on one line."""
+    """The record of a clip that failed, the reason on one line."""
     known = ("position", "line", "id", "file", "caption", "caption_row", "split", "label")
     facts = {name: entry[name] for name in known}
     return ClipRecord(facts | {"status": FAILED, "rule": "", "reason": " ".join(reason.split())}, {})

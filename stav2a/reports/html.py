@@ -1,7 +1,6 @@
 """HTML pages with everything inside one file.
 
-They open from a disk, in a mail, and in ten years. They ask nothing of the network, and their content policy
-forbids them to.
+They need no network, and their content policy forbids its use.
 """
 
 import base64

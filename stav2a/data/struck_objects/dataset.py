@@ -19,8 +19,6 @@ from stav2a.utils.parallel import parallel
 
 VERSION = "2"  # raise it with every change of a clip's picture or sound
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
-
-
 HASHES = "content.json"
 
 
