@@ -66,7 +66,7 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
     for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
         write_wav(folder / f"{clip.id}.wav", audio, front_end.SAMPLE_RATE)
         write_wav(folder / f"{clip.id}.reference.wav", reference, front_end.SAMPLE_RATE)
-        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4")
+        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4", reencode=True)
         ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
         seconds = len(audio) / front_end.SAMPLE_RATE
         picture = compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)

@@ -1,0 +1,34 @@
+"""A run's samples as files: sounds, films that a page plays, and what is told of each clip."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stav2a.data.clip import Clip
+from stav2a.data.mel import SAMPLE_RATE
+from stav2a.evaluation.samples import Generated
+from stav2a.reports.pages import write_samples
+from tests.data.strange_films import film
+
+
+def made(video: Path, *ids: str) -> Generated:
+    """Two seconds of noise for each id, all of them with one picture."""
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (len(ids), 2 * SAMPLE_RATE)).astype(np.float32)
+    return Generated([Clip(each, video, "a bell", "test") for each in ids], noise, noise)
+
+
+FILMS = {
+    "VP8": ("x.webm", "libvpx", "yuv420p"),
+    "ProRes": ("x.mov", "prores_ks", "yuv422p10le"),
+    "MJPEG": ("x.avi", "mjpeg", "yuvj420p"),
+}
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), FILMS.values(), ids=FILMS)
+def test_a_picture_that_mp4_does_not_hold_is_encoded_for_the_page(name, codec, pix_fmt, tmp_path):
+    video = film(tmp_path / name, codec=codec, pix_fmt=pix_fmt)
+    write_samples(made(video, "a"), tmp_path / "samples", count=1)
+    with av.open(str(tmp_path / "samples" / "a.mp4")) as written:
+        assert written.streams.video[0].codec_context.name == "h264"
