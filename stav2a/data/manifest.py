@@ -130,6 +130,8 @@ class ManifestDataset:
         ]
 
     def _clip(self, row: Mapping[str, str], line: int) -> Clip:
+        if not row["id"].strip():
+            raise ManifestError(f"{self.file}, line {line}: the id is empty. Give each clip its own.")
         if row["split"] not in SPLITS:
             raise ManifestError(
                 f"{self.file}, line {line}: the split is {row['split']!r}; "

@@ -1,7 +1,10 @@
 """Pages of results: tables, plots, and clips to play; and the samples of a run as files."""
 
+import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,7 @@ from stav2a.reports.tables import MARKS, Document
 from stav2a.utils.files import write_bytes, write_json, write_text
 
 KINDS = {".mp4": "video/mp4", ".wav": "audio/wav"}
+LONGEST_NAME = 240  # bytes: a file's name may have 255, endings included
 BAR_WIDTH = 150  # of a score's picture, in its own units
 
 
@@ -64,13 +68,14 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
     for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
-        write_wav(folder / f"{clip.id}.wav", audio, front_end.SAMPLE_RATE)
-        write_wav(folder / f"{clip.id}.reference.wav", reference, front_end.SAMPLE_RATE)
-        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{clip.id}.mp4", reencode=True)
+        name = sample_name(clip.id)
+        write_wav(folder / f"{name}.wav", audio, front_end.SAMPLE_RATE)
+        write_wav(folder / f"{name}.reference.wav", reference, front_end.SAMPLE_RATE)
+        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{name}.mp4", reencode=True)
         ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
         seconds = len(audio) / front_end.SAMPLE_RATE
         picture = compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)
-        write_bytes(folder / f"{clip.id}.png", picture)
+        write_bytes(folder / f"{name}.png", picture)
         clips.append(
             {
                 "id": clip.id,
@@ -82,6 +87,20 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
             }
         )
     write_json(folder / "clips.json", clips)
+
+
+def sample_name(clip_id: str) -> str:
+    """Name of a clip's files, without endings: its id, or a name made from one that can't be a file's.
+
+    Example:
+        >>> sample_name("dog 1"), sample_name("../dog")
+        ('dog 1', '.._dog-4a79e6c2')
+    """
+    encoded = os.fsencode(clip_id)
+    # a.reference.wav is the real sound of a.
+    if len(encoded) <= LONGEST_NAME and not re.search(r"[/\\\0]|\.reference$", clip_id):
+        return clip_id
+    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', clip_id[:80])}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def sample_clips(
@@ -100,7 +119,7 @@ def sample_clips(
     }
     return [
         ComparedClip(
-            id=name,
+            id=clip_id,
             caption=clip["caption"],
             tags=[tag for tag in (clip["label"], "vague caption" if clip["vague"] else None) if tag],
             onsets_s=clip["onsets_s"] or (),
@@ -110,14 +129,15 @@ def sample_clips(
                 row: RowClip(
                     folder / f"{name}.mp4",
                     folder / f"{name}.wav",
-                    clip_facts(name, [score for score in scores[row] if score.name in metrics]),
+                    clip_facts(clip_id, [score for score in scores[row] if score.name in metrics]),
                 )
                 for row, folder in folders.items()
-                if name in described[row]
+                if clip_id in described[row]
             },
         )
         for first in list(folders)[:1]
-        for name, clip in described[first].items()
+        for clip_id, clip in described[first].items()
+        for name in [sample_name(clip_id)]
     ]
 
 

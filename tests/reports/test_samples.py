@@ -9,7 +9,8 @@ import pytest
 from stav2a.data.clip import Clip
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.evaluation.samples import Generated
-from stav2a.reports.pages import write_samples
+from stav2a.experiments.run_folder import RunFolder
+from stav2a.reports.pages import sample_clips, write_samples
 from tests.data.strange_films import film
 
 
@@ -32,3 +33,16 @@ def test_a_picture_that_mp4_does_not_hold_is_encoded_for_the_page(name, codec, p
     write_samples(made(video, "a"), tmp_path / "samples", count=1)
     with av.open(str(tmp_path / "samples" / "a.mp4")) as written:
         assert written.streams.video[0].codec_context.name == "h264"
+
+
+def test_ids_that_are_paths_name_files_of_the_folder_and_are_kept(tmp_path):
+    ids = ["a", "sub/b", "../../esc", "sub_b", "a.reference", "x" * 300, "ü 1"]
+    video, run = film(tmp_path / "x.mp4"), RunFolder(tmp_path / "runs" / "cn")
+    write_samples(made(video, *ids), run.samples, count=len(ids))
+    files = {path.name for path in run.samples.iterdir() if path.is_file()}
+    assert len(files) == 4 * len(ids) + 1 == len([*(tmp_path / "runs").rglob("*.*")])
+    assert {"a.mp4", "a.reference.wav", "sub_b.wav", "ü 1.png"} <= files
+    clips = sample_clips({"ours": run.samples}, {"ours": []}, [])
+    assert [clip.id for clip in clips] == ids
+    shown = [path for clip in clips for path in (clip.reference, clip.rows["ours"].video)]
+    assert len({*shown}) == 2 * len(ids) and {path.name for path in shown} <= files
