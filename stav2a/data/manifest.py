@@ -57,6 +57,7 @@ def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """
     csv.field_size_limit(LONGEST)
     table = csv.reader(lines(path), delimiter=delimiter, strict=True)
+    width, begins_row = 0, re.compile(rf"[^\s{delimiter}]+{delimiter}[^ ]")
     while True:
         first = table.line_num + 1
         try:
@@ -68,14 +69,23 @@ def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             ) from None
         if row is None:
             return
-        inner = [line for field in row for line in field.splitlines()[1:]]
-        if any(line.count(delimiter) == len(row) - 1 > 0 for line in inner):
+        width = width or len(row)
+        inner = [line for field in row for line in field.split("\n")[1:]]
+        # As wide as the header, and an id first; a comma of a sentence has a space behind it.
+        if any(line.count(delimiter) == width - 1 and begins_row.match(line) for line in inner):
             raise ManifestError(
                 f"{path}, line {first}: a quote opens a field and closes after lines that look like rows, in "
-                f'line {table.line_num}. Write "" for a quote inside a quoted field.'
+                f'line {table.line_num}. Write "" for a quote inside a quoted field. If the lines are of the '
+                "field, join them."
             )
         if any(field.strip() for field in row):
             yield first, row
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    repeated = [name for name, count in Counter(columns).items() if name.strip() and count > 1]
+    if repeated:
+        raise ManifestError(f"{path}: the column {repeated[0]!r} occurs twice. Keep one.")
 
 
 @register("dataset", "manifest")
@@ -102,6 +112,7 @@ class ManifestDataset:
                 f"columns {', '.join(REQUIRED)}; docs/benchmark.md shows one."
             )
         (_, columns), *table = list(rows(self.file, ",")) or [(1, [])]
+        _check_columns(self.file, columns)
         missing = [name for name in REQUIRED if name not in columns]
         if missing:
             raise ManifestError(
@@ -223,16 +234,17 @@ def open_manifest(path: Path) -> Manifest:
     """
     if path.is_dir():
         return Manifest(path, "folder", lambda: _folder(path))
-    first = next((line for line in lines(path) if line.strip()), None)
-    if first is None:
-        raise ManifestError(f"{path}: empty. Expected one of\n{KNOWN}")
+    first = next((line for line in lines(path) if line.strip()), "")
     if first.lstrip().startswith("{"):
         return Manifest(path, "jsonl", lambda: _jsonl(path))
     delimiter = "\t" if "\t" in first else ","
-    _, header = next(rows(path, delimiter))
+    _, header = next(rows(path, delimiter), (0, []))
+    if not header:
+        raise ManifestError(f"{path}: empty. Expected one of\n{KNOWN}")
     if _is_vggsound(header):
         return Manifest(path, "vggsound", lambda: _vggsound(path))
     if {*header} & {*IDS} and {*header} & {*CAPTIONS, *FILES, "label"}:
+        _check_columns(path, header)
         form = "tsv" if delimiter == "\t" else "csv"
         return Manifest(path, form, lambda: _table(path, delimiter, header))
     found = ", ".join(field.strip()[:40] for field in header[:8])
@@ -268,13 +280,12 @@ def _jsonl(path: Path) -> Iterator[Listed]:
             continue
         try:
             fields = json.loads(line)
+            listed = _listed(number, fields) if isinstance(fields, dict) else None
+        except ManifestError as error:
+            listed = Listed(number, f"line {number}", fault=str(error))
         except ValueError as error:
-            yield Listed(number, f"line {number}", fault=f"no JSON ({error})")
-            continue
-        if isinstance(fields, dict):
-            yield _listed(number, fields)
-        else:
-            yield Listed(number, f"line {number}", fault="JSON, but no object {…}")
+            listed = Listed(number, f"line {number}", fault=f"no JSON ({error})")
+        yield listed or Listed(number, f"line {number}", fault="JSON, but no object {…}")
 
 
 def _folder(path: Path) -> Iterator[Listed]:
@@ -311,10 +322,17 @@ def _listed(line: int, fields: Mapping[str, Any]) -> Listed:
 
 
 def _text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The first of these columns that is not empty; a list of captions gives its first."""
+    """The first of these columns that is not empty; a list of captions gives its first.
+
+    Raises:
+        ManifestError: Its value is neither text nor a number.
+    """
     for name in names:
         value = fields.get(name)
-        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            raise ManifestError(f"{name} is {str(value)[:40]}; expected text or a number")
         if value is not None and str(value).strip():
             return str(value).strip()
     return ""

@@ -33,6 +33,7 @@ def test_clips_come_in_the_order_of_the_csv(folder):
     [
         ("id,caption\nx,y\n", "expected id, caption, split, file. Add split, file."),
         (HEADER, "lists no clip"),
+        ("id,caption,split,file,caption\na,x,train,a.mp4,y\n", "the column 'caption' occurs twice. Keep one"),
         (HEADER + "a,x,train,a.mp4,\na,y,train,a.mp4,\n", "the id 'a' occurs twice"),
         (HEADER + "a,x,train,a.mp4,\n ,y,train,a.mp4,\n", "line 3: the id is empty. Give each clip its own"),
         (HEADER + "a,x,training,a.mp4,\n", "line 2: the split is 'training'; expected one of train"),

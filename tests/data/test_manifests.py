@@ -71,6 +71,9 @@ def test_a_folder_of_videos(tmp_path):
         ('{"id": "x", "caption": "y"}\n{"id": \n', "no JSON"),
         ('{"id": "x", "caption": "y"}\n[1]\n', "JSON, but no object"),
         ('{"id": "x"}\n{"caption": "y"}\n', "neither an id nor a file"),
+        ('{"id": "x"}\n{"id": "y", "label": {"a": 1}}\n', "label is {'a': 1}; expected text or a number"),
+        ('{"id": "x"}\n{"id": "y", "captions": [["z"]]}\n', "captions is ['z']; expected text or a number"),
+        ('{"id": "x"}\n{"id": true}\n', "id is True; expected text or a number"),
     ],
 )
 def test_a_line_that_cannot_be_a_clip_says_why(tmp_path, text, fault):
@@ -82,6 +85,7 @@ def test_a_line_that_cannot_be_a_clip_says_why(tmp_path, text, fault):
     ("text", "message"),
     [
         ("", "empty. Expected one of"),
+        (",,\n,,\n", "empty. Expected one of"),
         ("a,b\n1,2\n", "begins with the columns a, b. Expected one of\n  VGGSound: "),
         ("id,capt\xfcon\n".encode("latin-1"), "not in UTF-8"),
         ("x" * 3_000_000, "a line of more than 1000000 characters: this is no manifest"),
@@ -158,3 +162,30 @@ def test_ids_match_whatever_the_form_of_their_accents(tmp_path):
     for name in ("Café", "Café.mp4"):
         given = unicodedata.normalize("NFC", name)
         assert find_video(tmp_path, given if "." in name else "", given).exists()
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a bell rings\nthen, a dog barks", "a bell\n, a dog", "x\u2028b,x", "x\fb,x", "big\ndog, cat,fox"],
+)
+def test_a_quoted_caption_may_have_line_breaks_and_commas(tmp_path, caption):
+    _, (only, _) = read(tmp_path, "x.csv", f'id,caption\na,"{caption}"\nb,x\n')
+    assert (only.caption, only.fault) == (caption, "")
+
+
+def test_an_empty_list_is_missing_and_lists_give_their_first(tmp_path):
+    text = '{"id": "x", "captions": []}\n{"id": 7, "caption": null, "captions": [2.5, {}]}\n'
+    _, (first, second) = read(tmp_path, "m", text)
+    assert (first.caption, first.fault) == ("", "")
+    assert (second.id, second.caption, second.fault) == ("7", "2.5", "")
+
+
+@pytest.mark.parametrize("name", ["id,caption,caption", "id,id,caption"])
+def test_a_column_that_occurs_twice_is_refused(tmp_path, name):
+    with pytest.raises(ManifestError, match="x.csv: the column '(id|caption)' occurs twice. Keep one"):
+        read(tmp_path, "x.csv", f"{name}\na,b,c\n")
+
+
+def test_columns_without_a_name_are_no_repetition(tmp_path):
+    _, (only,) = read(tmp_path, "x.csv", "id,caption,,\na,a bell,,\n")
+    assert (only.caption, only.fault) == ("a bell", "")
