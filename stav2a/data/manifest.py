@@ -90,7 +90,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 @register("dataset", "manifest")
 class ManifestDataset:
-    """Clips listed in a csv with the columns id, caption, split and file; label is optional.
+    """Clips listed in a csv with the columns id, caption, split and file; label is for a classifier.
 
     Args:
         file: The csv, in UTF-8.

@@ -83,6 +83,8 @@ def evaluation_set(
     """The arrays about the test clips that metrics may need; `flow` is the name of the optical flow."""
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
+    labels = [clip.label for clip in clips if clip.label]
+    labelled = classifier is not None and len(labels) == len(clips)
     return EvaluationSet(
         ids=[clip.id for clip in clips],
         sounds=ArraySounds(
@@ -93,7 +95,7 @@ def evaluation_set(
         frame_times_s=[each.times_s for each in flows],
         flow_definition=f"{flow} at the native size and rate",
         true_onsets_s=[np.array(clip.onsets_s) for clip in clips] if known else None,
-        labels=np.array([classes.index(clip.label) for clip in clips if clip.label]) if classifier else None,
+        labels=np.array([classes.index(label) for label in labels]) if labelled else None,
         vague=np.array([bool(clip.vague) for clip in clips]),
         captions=[clip.caption for clip in clips],
         classifier=classifier,

@@ -23,6 +23,7 @@ from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
+from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
 
 
@@ -80,6 +81,9 @@ class RunSteps:
 
         Args:
             flow: Optical flow of the test clips, computed when they are decoded; None leaves it for later.
+
+        Raises:
+            UsageError: There is a classifier, and a clip has no label.
         """
         model = self.experiment.model().to(distributed.device())
         self.print_line("data")
@@ -90,6 +94,7 @@ class RunSteps:
             self.print_line(f"  {name} keeps {kept} of {len(decisions)} clips")
         for clip, reason in corpus.failed.items():
             self.print_line(f"  left out: {clip}: {reason}")
+        self._check_labels(corpus)
         histories = train_stages(
             self.keys.planned,
             model,
@@ -131,6 +136,16 @@ class RunSteps:
             store=self.store,
             keys=keys.by_kind,
         )
+
+    def _check_labels(self, corpus: Corpus) -> None:
+        unknown = [clip.id for clip in corpus.clips if not clip.label]
+        if unknown and self.experiment.classifier is not None:
+            raise UsageError(
+                f"{len(unknown)} of {len(corpus.clips)} clips have no label, which run.classifier learns; "
+                f"the first is {unknown[0]!r}.",
+                advice="Give each a label, or bind run.classifier = None and leave metrics that need it out "
+                "of run.metrics, such as class_accuracy.",
+            )
 
     def _classifier(self, model: STAV2A, corpus: Corpus) -> Any | None:
         if self.experiment.classifier is None:

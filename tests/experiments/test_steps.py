@@ -1,0 +1,52 @@
+"""The steps of a run, on clips of a user's own."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stav2a import recipe
+from stav2a.data.clip import Clip
+from stav2a.data.optical_flow import ClipFlow
+from stav2a.data.struck_objects import StruckObjects
+from stav2a.evaluation.samples import Generated, evaluation_set
+from stav2a.experiments.experiment import Experiment
+from stav2a.experiments.steps import RunSteps
+from stav2a.metrics.registered.judged import ClassAccuracy
+from stav2a.metrics.score import ClassifierOutputs
+from stav2a.utils.errors import UsageError
+from stav2a.utils.store import Store
+
+
+def test_clips_without_a_label_are_refused_before_any_stage_is_trained(tmp_path: Path):
+    clips = StruckObjects(train_clips=4, validation_clips=2, test_clips=2).clips(tmp_path / "world")
+    with open(tmp_path / "mine.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "caption", "split", "file", "label"])
+        for i, clip in enumerate(clips):
+            table.writerow([clip.id, clip.caption, clip.split, clip.video, "" if i % 4 == 3 else clip.label])
+    bindings = ["run.dataset = @dataset.manifest", f"dataset.manifest.file = '{tmp_path / 'mine.csv'}'"]
+    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    said: list[str] = []
+    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    with pytest.raises(UsageError) as error:
+        steps.train()
+    assert str(error.value) == (
+        f"2 of 8 clips have no label, which run.classifier learns; the first is {clips[3].id!r}. Give each a "
+        "label, or bind run.classifier = None and leave metrics that need it out of run.metrics, such as "
+        "class_accuracy."
+    )
+    assert said[0] == "data" and not any(line.startswith("stage ") for line in said)
+
+
+def test_classes_are_not_known_where_a_test_clip_has_no_label():
+    sounds = np.zeros((2, 160), np.float32)
+    clips = [Clip("a", Path("a.mp4"), "", "test", label="bell"), Clip("b", Path("b.mp4"), "", "test")]
+    flows = [ClipFlow(np.zeros(2), 25.0, np.zeros(2))] * 2
+    outputs = ClassifierOutputs(
+        name="toy", generated_logits=np.eye(2), reference_logits=np.eye(2),
+        generated_embeddings=np.eye(2), reference_embeddings=np.eye(2),
+    )  # fmt: skip
+    samples = evaluation_set(Generated(clips, sounds, sounds), flows, outputs, ["bell", "dog"])
+    assert ClassAccuracy()(samples).unavailable == "the clips' true classes are not known"
