@@ -83,14 +83,11 @@ class Corpus:
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
         """Row numbers of a split's clips that a filter, given by its factory, keeps."""
-        decisions = self.decisions[filter_key(data_filter)]
-        kept = [
-            row
-            for row, (clip, decision) in enumerate(zip(self.clips, decisions, strict=True))
-            if clip.split == split and decision.keep
-        ]
+        pairs = zip(self.clips, self.decisions[filter_key(data_filter)], strict=True)
+        decisions = {row: decision for row, (clip, decision) in enumerate(pairs) if clip.split == split}
+        kept = [row for row, decision in decisions.items() if decision.keep]
         if not kept:
-            reasons = [decision.reason for decision in decisions if not decision.keep]
+            reasons = [decision.reason for decision in decisions.values()]
             common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
             raise UsageError(
                 f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "

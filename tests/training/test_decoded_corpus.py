@@ -1,6 +1,8 @@
 """Clips decoded once, into the arrays that encoders, stages, filters and metrics need."""
 
 import json
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 
 from stav2a.components.feature_encoders import CAVP
 from stav2a.data.clip import Clip
-from stav2a.data.filters import AVAlignFilter, KeepAll, filter_key
+from stav2a.data.filters import AVAlignFilter, Decision, KeepAll, filter_key
 from stav2a.data.media import MediaError, audio, decode, video
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.optical_flow import Farneback, clip_motion
@@ -90,6 +92,19 @@ def test_a_split_without_clips_is_an_error(clips, model, tmp_path):
     few = decoded(clips[:2], model, tmp_path)
     with pytest.raises(UsageError, match="No clip of the split 'test' is left .* there was none to begin"):
         few.rows("test", KeepAll)
+
+
+def test_the_reason_of_an_empty_split_is_of_its_own_clips(clips, model, whole):
+    few = copy(whole)
+    reasons = {"train": "too dark", "validation": "too quiet", "test": "too short"}
+    few.decisions = {filter_key(KeepAll): [Decision(False, None, reasons[clip.split]) for clip in clips]}
+    with pytest.raises(UsageError, match="split 'validation' is left .* reason: too quiet. Give more"):
+        few.rows("validation", KeepAll)
+    few.clips = [replace(clip, split="train") for clip in clips]
+    with pytest.raises(
+        UsageError, match="split 'validation' is left .* reason: there was none to begin with"
+    ):
+        few.rows("validation", KeepAll)
 
 
 def test_workers_change_nothing(clips, model, whole, root, tmp_path):
