@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stav2a.models.stav2a import STAV2A
+from stav2a.sampling.reference import SamplerError
 from stav2a.utils.distributed import device
 
 BATCH = 32
@@ -17,9 +18,23 @@ LOUDEST = 0.99
 
 @torch.no_grad()
 def to_audio(model: STAV2A, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents (B, C, T, F) -> log-mels (B, 1, Tm, M) and waveforms (B, S)."""
-    mel = model.autoencoder.decode(z)
-    return mel, model.vocoder(mel)
+    """Latents (B, C, T, F) -> log-mels (B, 1, Tm, M) and waveforms (B, S).
+
+    Raises:
+        SamplerError: They are not finite.
+    """
+    mel = _finite(model.autoencoder.decode(_finite(z)))
+    return mel, _finite(model.vocoder(mel))
+
+
+def _finite(x: Tensor) -> Tensor:
+    if not x.isfinite().all():
+        raise SamplerError(
+            "The model gives NaN: its training diverged.",
+            advice="Train it again with a smaller learning rate of the stage whose loss is NaN, or take "
+            "another model.",
+        )
+    return x
 
 
 def noise_seed(seed: int, number: int) -> int:
@@ -42,6 +57,9 @@ def generate(
 
     Shapes:
         e_v (N, L, D_v) -> audio (N, S)
+
+    Raises:
+        SamplerError: The model gives NaN.
     """
     model.eval()
     parts = []

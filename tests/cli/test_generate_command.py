@@ -303,7 +303,7 @@ def test_a_model_that_gives_nan(copy, videos, tmp_path, capsys):
     next(value for name, value in state.items() if name.startswith("backbone.")).fill_(torch.nan)
     save_tensors(copy.weights, state)
     assert call(copy.path, tmp_path / "out", videos / "short.mp4") == 1
-    assert "short.mp4: The model gives NaN for this video" in capsys.readouterr().err
+    assert "short.mp4: The model gives NaN: its training diverged. Train it again" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 

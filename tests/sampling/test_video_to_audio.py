@@ -11,7 +11,7 @@ import torch
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.sampling import FastSampler, SamplerError, ddim
 from stav2a.sampling.video_to_audio import cross_fade, read_windows, video_to_audio, window_starts
-from stav2a.sampling.waveforms import noise_seed
+from stav2a.sampling.waveforms import generate, noise_seed
 from tests import tiny
 from tests.cli.test_generate_command import DURATION_S, FPS, write_video
 
@@ -40,11 +40,17 @@ def test_a_model_a_sampler_and_a_scheduler_make_the_sound_of_a_video(videos):
     assert not np.array_equal(other, made)
 
 
-def test_a_model_that_gives_nan_is_refused(videos):
+@pytest.mark.parametrize("block", ["backbone", "autoencoder"])
+def test_a_model_that_gives_nan_is_refused_for_a_video_and_in_a_run(videos, block):
     model = tiny.model()
-    tiny.shake(model.backbone, float("nan"))
-    with pytest.raises(SamplerError, match="The model gives NaN for this video: its training diverged. Take"):
+    tiny.shake(getattr(model, block), float("nan"))
+    settings: dict[str, Any] = {"sampler": FastSampler(), "scheduler": ddim("v_prediction")}
+    message = "The model gives NaN: its training diverged. Train it again with a smaller learning rate"
+    with pytest.raises(SamplerError, match=message):
         sound(model, videos / "short.mp4")
+    with pytest.raises(SamplerError, match=message):
+        e_v = torch.zeros(1, 8, 16)
+        generate(model, e_v, ["a bell"], num_inference_steps=2, guidance_scale=1.0, seed=0, **settings)
 
 
 @pytest.mark.parametrize("rate_hz", [4.0, 12.5, 25.0])
