@@ -84,7 +84,7 @@ def ablation(
     from stav2a.experiments.ablation import planning, study  # not above: help comes at once
     from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
     from stav2a.experiments.ablation.runner import StudyRunner
-    from stav2a.experiments.tracking.environment import usable_cpus
+    from stav2a.utils.parallel import usable_cpus
 
     loaded = study.load(gin[0], gin[1:], bind, seeds=seeds, trust=trust_recipe)
     planned = planning.plan(loaded, output)

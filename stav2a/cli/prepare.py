@@ -1,6 +1,5 @@
 """`stav2a prepare`: videos into a filtered, labelled, encoded, cached dataset."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,6 +92,7 @@ def prepare(
     from stav2a.preparation import preparing
     from stav2a.preparation.parts import build_parts
     from stav2a.preparation.plan import PreparationRequest
+    from stav2a.utils.parallel import usable_cpus
 
     if run:
         experiment, model = run_folder.load(run, trust=trust_recipe)
@@ -103,7 +103,7 @@ def prepare(
         PreparationRequest(manifest, videos, output, captions, split, validation, shard_clips),
         build_parts(experiment, without, model),
         engine=engine,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers or usable_cpus(),
         retry_failed=retry_failed,
     )
     if export:

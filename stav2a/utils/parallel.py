@@ -18,6 +18,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def usable_cpus() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parallel(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -32,11 +37,11 @@ def parallel(
 
     Args:
         function: Picklable function of one picklable item.
-        workers: Number of processes; by default one a core. 1 stays in this process.
+        workers: Number of processes; by default one a usable core. 1 stays in this process.
         description: Text beside the progress bar.
         fewest: Number of items from which processes are worth their start; fewer stay in this process.
     """
-    workers = min(workers or os.cpu_count() or 1, len(items))
+    workers = min(workers or usable_cpus(), len(items))
     with tqdm(total=len(items), desc=description, unit="clip", disable=None) as bar:
         if workers <= 1 or len(items) < fewest:
             for item in items:

@@ -1,10 +1,11 @@
 """Environment of a run: versions, machine, and the state of the source."""
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from stav2a.utils.parallel import usable_cpus
 
 PACKAGES = (
     "stav2a", "torch", "diffusers", "transformers", "gin-config", "av", "numpy", "scipy", "librosa",
@@ -26,11 +27,6 @@ def environment() -> dict[str, str]:
     if torch.cuda.is_available():
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     return found
-
-
-def usable_cpus() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_state(folder: Path) -> dict[str, str]:
