@@ -32,12 +32,16 @@ def environment() -> dict[str, str]:
 def git_state(folder: Path) -> dict[str, str]:
     """Commit, branch and whether there are uncommitted changes; {} where `folder` is not under git.
 
+    `folder` is added where the checkout does not hold this package's source.
+
     A package installed into an ignored folder of a checkout (its `.venv`) is not of that checkout: {}.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "check-ignore", "-q", ".") is not None:
         return {}
     state = {"commit": commit, "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD") or ""}
+    if _git(folder, "ls-files", "--error-unmatch", str(Path(__file__).resolve())) is None:
+        state["folder"] = _git(folder, "rev-parse", "--show-toplevel") or ""
     changes = _git(folder, "status", "--porcelain")
     return state | ({} if changes is None else {"dirty": "yes" if changes else "no"})
 

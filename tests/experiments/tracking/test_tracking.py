@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import stav2a
 from stav2a.experiments.tracking import (
     AddressError,
     Tracker,
@@ -321,7 +322,9 @@ def test_git_state_has_the_commit_and_uncommitted_changes(tmp_path: Path):
     (tmp_path / ".venv").mkdir()
     git("add", ".")
     git("commit", "-m", "first")
+    assert "folder" not in git_state(Path(stav2a.__file__).parent)
     state = git_state(tmp_path)
+    assert state.pop("folder") == str(tmp_path.resolve())
     assert len(state["commit"]) == 40
     assert (state["branch"], state["dirty"]) == ("main", "no")
     (tmp_path / "new").touch()
