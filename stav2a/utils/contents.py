@@ -37,7 +37,7 @@ def hashes_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
 
 
 def damage(folder: Path, hashes: Mapping[str, str]) -> str:
-    """What is wrong with the files of a folder, by their hashes when they were written; empty if nothing is.
+    """Fault of a folder's files, by their hashes when they were written; empty if there is none.
 
     Raises:
         OSError: One can't be read, for another reason than that it is missing.

@@ -32,7 +32,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove those of some paths that are temporary and whose process, on this machine, is gone."""
+    """Remove those of some paths that are temporary and whose process, on this machine, has ended."""
     for path in list(paths):
         found = TEMPORARY.fullmatch(path.name)
         if found and found["host"] == HOST and not _runs(int(found["process"])):

@@ -155,7 +155,7 @@ class Store:
 
 
 def _fault(entry: Path) -> str:
-    """What is wrong with an entry; empty where nothing is, or where an older version wrote it."""
+    """Fault of an entry; empty where there is none, or where an older version wrote it."""
     try:
         content = json.loads((entry / CONTENT).read_text(encoding="utf-8"))
         written, hashes = content["entry"], content["files"]
