@@ -184,6 +184,9 @@ class MlflowTracker(Tracker):
     def _work(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
         try:
             self._open(experiment, run_name, tags, run_id)
+        except TrackingError as error:
+            self._failure = error
+            return
         except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self._failure = self.store.error(f"MLflow can't use it: {first}", "Repair it, or choose another.")
@@ -226,7 +229,8 @@ class MlflowTracker(Tracker):
                 if known is None:
                     raise
         if known.lifecycle_stage == "deleted":
-            raise TrackingError(f"its experiment {name!r} is deleted; see mlflow experiments restore")
+            problem = f"its experiment {name!r} is deleted."
+            raise self.store.error(problem, "See mlflow experiments restore.")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:

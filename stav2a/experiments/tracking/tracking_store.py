@@ -4,6 +4,7 @@ MLflow itself retries an unreachable store for minutes and makes a database of a
 mistake is found before anything is trained, without importing mlflow.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -11,9 +12,11 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import sqlite3
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,8 +37,11 @@ EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysq
 CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
-COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c ORDER BY t.name, c.name"
+COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
 VERSION = "SELECT version_num FROM alembic_version"
+
+logger = logging.getLogger(__name__)
 
 
 class TrackingError(StaV2AError):
@@ -154,7 +160,7 @@ class TrackingStore:
         return self.mlflow.MlflowClient(self.uri)
 
     def _make(self, database: Path) -> None:
-        """Make the database where it is missing, or was left half-made, without a run, by a kill."""
+        """Make the database where it is missing, or was left half-made, without content, by a kill."""
         self.mlflow  # noqa: B018  # quiet from here on
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -166,11 +172,17 @@ class TrackingStore:
             temporary = temporary_beside(database)
             try:
                 SqlAlchemyStore(f"sqlite:///{temporary}", self.artifacts).engine.dispose()
-                found = [(_query(database, query), _query(temporary, query)) for query in (COLUMNS, VERSION)]
-                if any(ours is not None and ours != expected for ours, expected in found):
-                    for ending in ("-journal", "-wal", "-shm"):
-                        Path(f"{database}{ending}").unlink(missing_ok=True)
-                    os.replace(temporary, database)
+                if database.exists():
+                    if _complete(database, temporary):
+                        return
+                    if _holds_more(database, temporary):
+                        command = f"mlflow db upgrade {shlex.quote(str(self))}"
+                        advice = f"Upgrade it, after a copy ({command}), or choose another."
+                        raise self.error("it was written by another MLflow version.", advice)
+                    _rename_aside(database)
+                os.replace(temporary, database)
+            except sqlite3.Error as error:
+                raise self.error(f"it can't be read ({error}).", "Repair it, or choose another.") from error
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -321,6 +333,38 @@ def _query(database: Path, query: str) -> list[Any] | None:
             return connection.execute(query).fetchall()
     except sqlite3.Error as error:
         return [] if "no such table" in str(error) else None
+
+
+def _complete(database: Path, new: Path) -> bool:
+    """True where a database has the version and all columns of a new one."""
+    with closing(sqlite3.connect(database)) as ours, closing(sqlite3.connect(new)) as theirs:
+        missing = set(theirs.execute(COLUMNS)) - set(ours.execute(COLUMNS))
+        return not missing and set(theirs.execute(VERSION)) == set(ours.execute(VERSION))
+
+
+def _holds_more(database: Path, new: Path) -> bool:
+    """True where a database has a row that MLflow did not write itself, as into a new one."""
+    default = {"experiment_id": 0, "name": "Default"}.items()
+    with closing(sqlite3.connect(database)) as ours, closing(sqlite3.connect(new)) as theirs:
+        ours.row_factory = theirs.row_factory = sqlite3.Row
+        known = {name for (name,) in theirs.execute(TABLES)}
+        for table in {name for (name,) in ours.execute(TABLES)} - {"alembic_version"}:
+            rows = f'SELECT * FROM "{table}"'
+            usual = [dict(row) for row in theirs.execute(rows)] if table in known else []
+            for row in map(dict, ours.execute(rows)):
+                if row not in usual and not (table == "experiments" and default <= row.items()):
+                    return True
+    return False
+
+
+def _rename_aside(database: Path) -> None:
+    aside = database.with_name(f"{database.name}.half-made")
+    while aside.exists():
+        aside = aside.with_name(f"{database.name}.half-made-{uuid.uuid4().hex[:8]}")
+    for ending in ("-journal", "-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{database}{ending}", f"{aside}{ending}")
+    logger.warning("%s was half-made, and empty: it was moved to %s, and is made anew.", database, aside)
 
 
 def _check_spelling(given: TrackingStore) -> None:

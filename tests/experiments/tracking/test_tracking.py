@@ -367,6 +367,55 @@ def test_a_half_made_database_is_made_anew(tmp_path: Path, leave):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.fixture
+def older(root: Path, tracked: str, tmp_path: Path) -> Path:
+    """A database of an older MLflow, as that makes it."""
+    database = tmp_path / "mlflow.db"
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        connection.execute("VACUUM INTO ?", [str(database)])
+    connection.close()
+    change(
+        database,
+        *(f"DELETE FROM {each}" for each in ("latest_metrics", "metrics", "params", "tags", "runs")),
+        "DELETE FROM experiments WHERE experiment_id != 0",
+        "UPDATE alembic_version SET version_num = '90e64c465722'",
+    )
+    return database
+
+
+def change(database: Path, *statements: str) -> None:
+    with sqlite3.connect(database) as connection:
+        for each in statements:
+            connection.execute(each)
+    connection.close()
+
+
+def test_an_empty_database_of_another_mlflow_is_moved_aside(older: Path):
+    before = older.read_bytes()
+    with connect(None, older.parent, experiment="spine", run_name="cn") as run:
+        run.wait()
+    assert older.with_name("mlflow.db.half-made").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "INSERT INTO registered_models (name, workspace) VALUES ('hers', 'default')",
+        "INSERT INTO experiments (experiment_id, name, workspace) VALUES (1, 'hers', 'default')",
+        "UPDATE experiments SET name = 'hers'",
+    ],
+)
+def test_a_database_of_another_mlflow_is_left_as_it_is(older: Path, content: str):
+    change(older, content)
+    before = older.read_bytes()
+    uri = f"sqlite:///{older}"
+    assert refused(uri, older.parent) == (
+        f"--tracking-uri is {uri}: it was written by another MLflow version.\n  Upgrade it, after a copy "
+        f"(mlflow db upgrade {uri}), or choose another. --tracking-uri none tracks nothing."
+    )
+    assert older.read_bytes() == before
+
+
 def test_several_runs_at_once_make_one_database(tmp_path: Path):
     program = (
         "import sys; from pathlib import Path; from stav2a.experiments.tracking import connect\n"
