@@ -181,7 +181,7 @@ def _run_and_track(
         for path in sorted(folder.samples.iterdir()):
             tracker.log_artifact(path, "samples")
         where = tracker.where()
-    folder.add_tracked(place, where=where, whole=True)
+    folder.add_tracked(place, where=where, whole=tracker.complete)
     return scores
 
 

@@ -31,6 +31,11 @@ class Tracker:
 
     run_id: str | None = None
 
+    @property
+    def complete(self) -> bool:
+        """True where the store took everything so far; after `finish` nothing is on its way any more."""
+        return True
+
     def wait(self) -> None:
         """Wait until the store is open.
 
@@ -112,6 +117,10 @@ class MlflowTracker(Tracker):
         self.wait()
         return self._id
 
+    @property
+    def complete(self) -> bool:
+        return not self.lost and not (self._finished and self._thread.is_alive())
+
     def wait(self) -> None:
         timeout_s = SERVER_TIMEOUT_S if self.store.is_server else OPEN_TIMEOUT_S
         if not self._opened.wait(timeout_s):
@@ -141,8 +150,10 @@ class MlflowTracker(Tracker):
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
         lists = {key: list(column) for key, column in columns.items()}
 
+        folder = name.rpartition("/")[0] or None
+
         def send() -> None:  # once: MLflow would append to the table
-            if name not in {artifact.path for artifact in self._client.list_artifacts(self._id)}:
+            if name not in {artifact.path for artifact in self._client.list_artifacts(self._id, folder)}:
                 self._client.log_table(self._id, lists, name)
 
         self._put(name, send)

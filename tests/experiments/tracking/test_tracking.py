@@ -146,15 +146,31 @@ def test_a_store_that_fails_later_does_not_stop_the_training(
     run.log_text("x", "a.txt")
     run.log_text("x", "b.txt")
     run.finish()
-    assert run.lost == ["a.txt", "b.txt"]
+    assert run.lost == ["a.txt", "b.txt"] and not run.complete
     assert "did not take a.txt (disk full). Training continues." in caplog.text
     assert "lacks: a.txt, b.txt. The run folder has all of it." in caplog.text
+
+
+def test_a_store_that_is_too_slow_at_the_end_lacks_the_rest(
+    root: Path, tracked: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(tracker, "FINISH_TIMEOUT_S", 0.1)
+    run = connect(None, root, experiment="spine", run_name="slow")
+    run.wait()
+    go_on = threading.Event()
+    monkeypatch.setattr(run.store.client, "log_text", lambda *_: go_on.wait())
+    run.log_text("x", "a.txt")
+    run.finish()
+    assert not run.complete
+    assert "lacks: the rest, being too slow." in caplog.text
+    go_on.set()
 
 
 def test_finish_can_be_called_twice(root: Path, tracked: str):
     run = connect(None, root, experiment="spine", run_name="twice")
     run.finish()
     run.finish("FAILED")
+    assert run.complete
     assert client(root).get_run(run.run_id).info.status == "FINISHED"
 
 
