@@ -86,11 +86,13 @@ class TrackingStore:
         uri: Address as MLflow takes it.
         origin: Source of the address: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
         artifacts: Folder of a new experiment's artifacts, as a URI. None leaves it to the server.
+        database: The SQLite file; None for other stores.
     """
 
     uri: str
     origin: str
     artifacts: str | None = None
+    database: Path | None = None
 
     def __str__(self) -> str:
         return re.sub(r"://[^@/]*@", "://***@", self.uri)  # never a password on the screen or in a log
@@ -103,12 +105,6 @@ class TrackingStore:
     def is_server(self) -> bool:
         """True for an MLflow server, which has pages of its own."""
         return self.scheme in SERVERS
-
-    @property
-    def database(self) -> Path | None:
-        """The SQLite file; None for other stores."""
-        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
-        return Path(path) if self.scheme == "sqlite" else None
 
     def error(self, problem: str, advice: str) -> TrackingError:
         """Error that names the store and the source of its address."""
@@ -284,12 +280,13 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
 
     Raises:
         AddressError: MLflow has no such stores.
+        TrackingError: MLflow can't keep a database there.
     """
     origin = "--tracking-uri"
     if uri is None:
         uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
     if uri is None:
-        uri, origin = f"sqlite:///{root.resolve()}/mlflow.db", "the default store"
+        return _sqlite(root.resolve() / "mlflow.db", "the default store")
     uri = uri.strip()
     if uri.lower() == "none":
         return None
@@ -297,11 +294,17 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
     _check_spelling(given)
     if given.scheme == "sqlite":
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        database = Path(path).expanduser().resolve()
-        artifacts = (database.parent / "mlartifacts").as_uri()
-        return TrackingStore(f"sqlite:///{database}{mark}{query}", origin, artifacts)
+        return _sqlite(Path(path).expanduser().resolve(), origin, mark + query)
     beside = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
     return TrackingStore(uri.rstrip("/"), origin, beside)
+
+
+def _sqlite(database: Path, origin: str, query: str = "") -> TrackingStore:
+    artifacts = (database.parent / "mlartifacts").as_uri()
+    store = TrackingStore(f"sqlite:///{database}{query}", origin, artifacts, database)
+    if re.search("[?%]", str(database)):  # MLflow would cut or decode the path
+        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
+    return store
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
@@ -400,8 +403,6 @@ def _advice(uri: str, scheme: str) -> str:
 
 def _check_file(store: TrackingStore, database: Path) -> None:
     folder = database.parent
-    if re.search("[?%]", str(database)):
-        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
     if store.origin == "the default store":
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():

@@ -249,7 +249,10 @@ def test_the_environment_names_a_store_and_is_named_in_its_errors(
     assert type(connect(None, tmp_path, experiment="spine", run_name="cn")) is Tracker
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert resolve(None, tmp_path) == TrackingStore(
-        f"sqlite:///{tmp_path}/mlflow.db", "the default store", (tmp_path / "mlartifacts").as_uri()
+        f"sqlite:///{tmp_path}/mlflow.db",
+        "the default store",
+        (tmp_path / "mlartifacts").as_uri(),
+        tmp_path / "mlflow.db",
     )
 
 
@@ -259,7 +262,7 @@ def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyP
     assert address and address.database == tmp_path / "m.db"
 
 
-def refused(uri: str, root: Path) -> str:
+def refused(uri: str | None, root: Path) -> str:
     began = time.perf_counter()
     with pytest.raises(TrackingError) as caught:
         with connect(uri, root, experiment="spine", run_name="cn") as run:
@@ -319,6 +322,18 @@ def test_places_that_cannot_hold_a_store_are_refused(tmp_path: Path):
     assert "does not exist." in refused(f"sqlite:///{tmp_path}/no/mlflow.db", tmp_path)
     assert "it can't be written" in refused("sqlite:////proc/mlflow.db", tmp_path)
     assert "a path with ? or %" in refused(f"sqlite:///{tmp_path}/100%/mlflow.db", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["what?", "100%", "a%20b"])
+def test_folders_whose_names_mlflow_would_change_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / name / "runs"
+    root.mkdir(parents=True)
+    assert "a path with ? or %" in refused(None, root)
+    monkeypatch.chdir(root)
+    assert "a path with ? or %" in refused("sqlite:///mlflow.db", tmp_path)
+    assert list(root.iterdir()) == [] and [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_environment_has_versions_and_machine():
