@@ -84,7 +84,8 @@ class TrackingOptions:
 
     def place(self, output: Path) -> str:
         """Key of the store and of the parent in it: one run folder can be tracked in several."""
-        return f"{resolve(self.uri, output) or 'none'} {self.tags.get(PARENT, '')}".strip()
+        store = resolve(self.uri, output)
+        return f"{store.key if store else 'none'} {self.tags.get(PARENT, '')}".strip()
 
 
 def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions) -> str:

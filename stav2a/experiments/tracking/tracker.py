@@ -199,7 +199,8 @@ class MlflowTracker(Tracker):
             self._failure = error
             return
         except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            text = str(error).strip().replace(self.store.uri, str(self.store))  # which hides a password
+            first = next(iter(text.splitlines()), type(error).__name__)
             self._failure = self.store.error(f"MLflow can't use it: {first}", "Repair it, or choose another.")
             self._failure.__cause__ = error
             return

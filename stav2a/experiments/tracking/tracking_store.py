@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from stav2a.utils.errors import USAGE, StaV2AError
@@ -39,6 +39,7 @@ LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
 COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
+SECRET = re.compile("pass|pwd|secret|token|key|auth|cred|odbc_connect", re.IGNORECASE)  # names in a query
 VERSION = "SELECT version_num FROM alembic_version"
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,15 @@ class TrackingStore:
     database: Path | None = None
 
     def __str__(self) -> str:
-        return re.sub(r"://[^@/]*@", "://***@", self.uri)  # never a password on the screen or in a log
+        return f"sqlite:///{self.database}" if self.database else _shown(self.uri)
+
+    @property
+    def key(self) -> str:
+        """Text that tells this store from others, without what may be secret, to be kept in files."""
+        named = [pair for pair in parse_qsl(urlsplit(self.uri).query) if not SECRET.search(pair[0])]
+        if self.database or not named:
+            return str(self)
+        return f"{self}?{hashlib.sha256(urlencode(sorted(named)).encode()).hexdigest()[:8]}"
 
     @property
     def scheme(self) -> str:
@@ -327,6 +336,24 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     return store
 
 
+def _shown(uri: str) -> str:
+    """Address without user, password and query: never a password on the screen, in a log or in a file.
+
+    A password may hold @, / and ? that should have been written as %40, %2F and %3F.
+
+    Example:
+        >>> _shown("postgresql://me:p@s/s@host/runs?password=secret"), _shown("http://host:5000/a")
+        ('postgresql://***@host/runs', 'http://host:5000/a')
+    """
+    start = re.match(r"([\w+.-]*:)?/*", uri)[0]  # type: ignore[index]  # it matches anything
+    address, _, query = uri.removeprefix(start).partition("?")
+    if "@" in query:  # what is before it may be a password
+        return f"{start}***"
+    if "@" in address and re.match("[^/]*[:@]", address):
+        return f"{start}***@{address.rpartition('@')[2]}"
+    return start + address
+
+
 def _query(database: Path, query: str) -> list[Any] | None:
     """Rows of a database; none where the file or a table is missing, None where it can't be read now."""
     if not database.exists():
@@ -380,7 +407,7 @@ def _check_spelling(given: TrackingStore) -> None:
         valid = scheme in SCHEMES and "://" in uri and bool(urlsplit(uri).hostname)
     if not valid:
         message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
-        raise AddressError(message, advice=_advice(uri, scheme))
+        raise AddressError(message, advice=_advice(str(given), scheme))
 
 
 def _advice(uri: str, scheme: str) -> str:
@@ -432,7 +459,8 @@ def _check_host(store: TrackingStore) -> None:
     try:
         port = parts.port or (SERVERS | DATABASES)[store.scheme]
     except ValueError as error:
-        raise store.error(f"{error}.", "Correct the port.") from error
+        advice = "Correct it; in a password write @ / ? # as %40 %2F %3F %23."
+        raise store.error("its port is not a number up to 65535.", advice) from error
     if store.scheme in SERVERS and store.scheme in getproxies() and not proxy_bypass(host):
         return  # only the proxy can say; `wait` asks it, within its own time
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stav2a
+from stav2a.experiments.execution import TrackingOptions
 from stav2a.experiments.tracking import (
     AddressError,
     Tracker,
@@ -254,6 +255,47 @@ def test_the_environment_names_a_store_and_is_named_in_its_errors(
         (tmp_path / "mlartifacts").as_uri(),
         tmp_path / "mlflow.db",
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:secret@h/d", "postgresql://***@h/d"),
+        ("postgresql://u:secret@secret@h", "postgresql://***@h"),
+        ("postgresql://u:secret/secret@h:5/d", "postgresql://***@h:5/d"),
+        ("postgresql://u:secret@secret/secret@h/d", "postgresql://***@h/d"),
+        ("postgresql://u:secret?secret@h/d", "postgresql://***"),
+        ("mysql+pymysql://h/d?user=u&password=secret", "mysql+pymysql://h/d"),
+        ("https://u:secret@h:5000/a/", "https://***@h:5000/a"),
+        ("https://h/me@home", "https://h/me@home"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////data/me@home/a:b/m.db?timeout=5", "sqlite:////data/me@home/a:b/m.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(uri: str, shown: str, tmp_path: Path):
+    store = resolve(uri, tmp_path)
+    assert store is not None and str(store) == shown
+    assert TrackingOptions(uri, tags={"mlflow.parentRunId": "1"}).place(tmp_path).startswith(shown)
+    assert "secret" not in TrackingOptions(uri).place(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["postgresql:/u:secret@h", "u:secret@h/d.db", "postgresql://u:secret/x@h"])
+def test_a_misspelt_address_is_shown_without_its_password_too(uri: str, tmp_path: Path):
+    with pytest.raises(TrackingError) as caught:
+        connect(uri, tmp_path, experiment="spine", run_name="cn")
+    assert "secret" not in str(caught.value) and "***@h" in str(caught.value)
+
+
+def test_stores_have_places_of_their_own(tmp_path: Path):
+    def place(uri: str) -> str:
+        return TrackingOptions(uri).place(tmp_path)
+
+    base = "postgresql://u:secret@h/d"
+    others = [base, f"{base}2", f"{base}?host=a", f"{base}?host=b", "postgresql://u:secret@h2/d"]
+    assert len({place(uri) for uri in others}) == len(others)
+    assert place(f"{base}?host=a&password=b") == place("postgresql://u:new@h/d?password=c&host=a")
+    assert place("sqlite:////m.db") == "sqlite:////m.db" and place("http://h:1/") == "http://h:1"
 
 
 def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
