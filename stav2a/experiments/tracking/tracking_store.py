@@ -169,9 +169,8 @@ class TrackingStore:
         self.mlflow  # noqa: B018  # quiet from here on
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        lock = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-        with exclusive(Path(tempfile.gettempdir()) / f"stav2a-{lock}.lock", f"database {database}"):
-            if _query(database, "SELECT 1 FROM runs LIMIT 1") != []:
+        with exclusive(database.with_name(f"{database.name}.lock"), f"database {database}"):
+            if _may_find(database, "SELECT 1 FROM runs LIMIT 1"):
                 return
             sweep(database.parent.glob(".tmp-*"))
             temporary = temporary_beside(database)
@@ -193,8 +192,8 @@ class TrackingStore:
 
     def may_hold(self, run_id: str | None) -> bool:
         """False where a run is certainly missing: no database file, or not in it. Servers are not asked."""
-        active = f"SELECT 1 FROM runs WHERE run_uuid = '{run_id}' AND lifecycle_stage = 'active'"
-        return self.database is None or _query(self.database, active) != []
+        active = "SELECT 1 FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active'"
+        return self.database is None or _may_find(self.database, active, run_id)
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
         """Runs with all these tags, newest first."""
@@ -354,15 +353,16 @@ def _shown(uri: str) -> str:
     return start + address
 
 
-def _query(database: Path, query: str) -> list[Any] | None:
-    """Rows of a database; none where the file or a table is missing, None where it can't be read now."""
+def _may_find(database: Path, query: str, *values: str | None) -> bool:
+    """False where a query certainly finds no run: no file, no table of runs, or no row."""
     if not database.exists():
-        return []
+        return False
     try:
         with closing(sqlite3.connect(database)) as connection:
-            return connection.execute(query).fetchall()
-    except sqlite3.Error as error:
-        return [] if "no such table" in str(error) else None
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+            return bool(made and connection.execute(query, values).fetchone())
+    except sqlite3.Error:  # it can't be read now
+        return True
 
 
 def _complete(database: Path, new: Path) -> bool:

@@ -499,3 +499,12 @@ def test_several_runs_at_once_make_one_database(tmp_path: Path):
     assert [(each.communicate()[1], each.returncode)[1] for each in started] == [0, 0, 0]
     store = resolve(None, tmp_path)
     assert store is not None and len(store.runs({})) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_run_is_looked_for_by_its_identifier(root: Path, tracked: str, tmp_path: Path):
+    kept, missing = resolve(None, root), resolve(None, tmp_path)
+    assert kept and missing and kept.may_hold(tracked)
+    assert not kept.may_hold("it's") and not kept.may_hold("' OR ''='") and not missing.may_hold(tracked)
+    half_made(tmp_path / "mlflow.db")
+    assert not missing.may_hold(tracked)
