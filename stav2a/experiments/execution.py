@@ -84,7 +84,8 @@ class TrackingOptions:
 
     def place(self, output: Path) -> str:
         """Key of the store and of the parent in it: one run folder can be tracked in several."""
-        return f"{resolve(self.uri, output) or 'none'} {self.tags.get(PARENT, '')}".strip()
+        store = resolve(self.uri, output)
+        return f"{store.key if store else 'none'} {self.tags.get(PARENT, '')}".strip()
 
 
 def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions) -> str:
@@ -181,7 +182,7 @@ def _run_and_track(
         for path in sorted(folder.samples.iterdir()):
             tracker.log_artifact(path, "samples")
         where = tracker.where()
-    folder.add_tracked(place, where=where, whole=True)
+    folder.add_tracked(place, where=where, whole=tracker.complete)
     return scores
 
 

@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all, and locks between processes."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -24,6 +25,7 @@ TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8
 # Of the machine, and of the container, whose processes have numbers of their own.
 PROCESSES = f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}"
 HOST = hashlib.sha256(PROCESSES.encode()).hexdigest()[:6]
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EROFS)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -158,16 +160,27 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
     Args:
         lock: File to lock, made if it is missing; it stays.
         what: What is made, for the line that says that another process is waited for.
+
+    Raises:
+        PermissionError: The file is another user's.
+        OSError: It can't be locked, but for file systems without locks: there all make it, and one is kept.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:
-        held.acquire(timeout=0)
-    except Timeout:
-        logger.warning("another process is making the %s: waiting for it", what)
-        held.acquire()
-    except (OSError, NotImplementedError):  # a file system without locks: both make the same, one is kept
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            logger.warning("another process is making the %s: waiting for it", what)
+            held.acquire()
+    except NotImplementedError:
         pass
+    except PermissionError as error:
+        advice = "It may be another user's: let its owner make it writable for you, or choose another folder."
+        raise PermissionError(f"{lock} can't be locked ({error.strerror}). {advice}") from error
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
     try:
         yield
     finally:

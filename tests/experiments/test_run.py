@@ -138,6 +138,27 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
 
 
 @pytest.mark.slow
+def test_what_a_store_did_not_take_is_tracked_by_the_same_command(first, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    line = ["run", *arguments("cn_onset_gvf", first.output, "--tracking-uri", uri)]
+    with monkeypatch.context() as patch:
+        patch.setattr("stav2a.experiments.tracking.tracker.RETRY_AFTER_S", ())
+        patch.setattr("mlflow.MlflowClient.log_artifact", fail)
+        assert main(line) == 0
+    assert main(line) == 0
+    kept = open_store(uri, tmp_path)
+    (run,) = kept.runs({"recipe": "cn_onset_gvf"})
+    assert from_json(kept.text(run, "scores.json")) and "samples/clips.json" in kept.files(run, "samples")
+    assert len(json.loads(kept.text(run, "per_clip.json"))["data"]) == 20
+    losses = json.loads((first.folder("cn_onset_gvf") / "losses.json").read_text())
+    points = kept.client.get_metric_history(run.run_id, "joint/validation_loss")
+    assert len(points) == len(losses["joint"]["validation_loss"])
+
+
+@pytest.mark.slow
 def test_a_run_whose_database_is_gone_is_tracked_again(first, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     runs = []

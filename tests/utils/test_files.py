@@ -1,8 +1,10 @@
 """Files that appear whole, with the rights that the umask gives, and never in place of a user's own."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import HOST, atomic, check_replaced, sweep, temporary_beside, write_text
+from stav2a.utils.files import HOST, atomic, check_replaced, exclusive, sweep, temporary_beside, write_text
 from stav2a.utils.store import Store, save_tensors
 
 
@@ -38,6 +40,45 @@ def test_files_of_libraries_that_keep_them_private_do_too(tmp_path, rights):
     with atomic(tmp_path / "arrays.safetensors") as temporary:
         save_file({"x": np.zeros(3)}, temporary)
     assert mode(tmp_path / "arrays.safetensors") == rights
+
+
+def test_a_lock_that_can_not_be_opened_is_an_error(tmp_path):
+    with pytest.raises(IsADirectoryError), exclusive(tmp_path, "clips"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
+def test_a_lock_of_another_user_is_an_error_that_says_so():
+    with tempfile.TemporaryDirectory() as folder:
+        lock = Path(folder) / "clips"
+        lock.touch()
+        lock.chmod(0)
+        os.chmod(folder, 0o755)
+        user = os.geteuid()
+        try:
+            if user == 0:  # whom rights do not stop
+                os.seteuid(65534)
+            with pytest.raises(PermissionError) as caught, exclusive(lock, "clips"):
+                pass
+        finally:
+            os.seteuid(user)
+    assert str(caught.value) == (
+        f"{lock} can't be locked (Permission denied). It may be another user's: let its owner make it "
+        "writable for you, or choose another folder."
+    )
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EROFS])
+def test_a_file_system_without_locks_stops_nothing(tmp_path, monkeypatch, code):
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with exclusive(tmp_path / "lock", "clips"):
+        pass
+    code = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(code)), exclusive(tmp_path / "lock", "clips"):
+        pass
 
 
 def test_the_longest_name_can_be_written(tmp_path):

@@ -31,6 +31,11 @@ class Tracker:
 
     run_id: str | None = None
 
+    @property
+    def complete(self) -> bool:
+        """True where the store took everything so far; after `finish` nothing is on its way any more."""
+        return True
+
     def wait(self) -> None:
         """Wait until the store is open.
 
@@ -112,6 +117,10 @@ class MlflowTracker(Tracker):
         self.wait()
         return self._id
 
+    @property
+    def complete(self) -> bool:
+        return not self.lost and not (self._finished and self._thread.is_alive())
+
     def wait(self) -> None:
         timeout_s = SERVER_TIMEOUT_S if self.store.is_server else OPEN_TIMEOUT_S
         if not self._opened.wait(timeout_s):
@@ -141,8 +150,10 @@ class MlflowTracker(Tracker):
     def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
         lists = {key: list(column) for key, column in columns.items()}
 
+        folder = name.rpartition("/")[0] or None
+
         def send() -> None:  # once: MLflow would append to the table
-            if name not in {artifact.path for artifact in self._client.list_artifacts(self._id)}:
+            if name not in {artifact.path for artifact in self._client.list_artifacts(self._id, folder)}:
                 self._client.log_table(self._id, lists, name)
 
         self._put(name, send)
@@ -184,8 +195,12 @@ class MlflowTracker(Tracker):
     def _work(self, experiment: str, run_name: str, tags: Mapping[str, str], run_id: str | None) -> None:
         try:
             self._open(experiment, run_name, tags, run_id)
+        except TrackingError as error:
+            self._failure = error
+            return
         except Exception as error:  # whatever MLflow and its drivers raise is shown to the user
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            text = str(error).strip().replace(self.store.uri, str(self.store))  # which hides a password
+            first = next(iter(text.splitlines()), type(error).__name__)
             self._failure = self.store.error(f"MLflow can't use it: {first}", "Repair it, or choose another.")
             self._failure.__cause__ = error
             return
@@ -226,7 +241,8 @@ class MlflowTracker(Tracker):
                 if known is None:
                     raise
         if known.lifecycle_stage == "deleted":
-            raise TrackingError(f"its experiment {name!r} is deleted; see mlflow experiments restore")
+            problem = f"its experiment {name!r} is deleted."
+            raise self.store.error(problem, "See mlflow experiments restore.")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:

@@ -4,6 +4,7 @@ MLflow itself retries an unreachable store for minutes and makes a database of a
 mistake is found before anything is trained, without importing mlflow.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -11,16 +12,18 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import sqlite3
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from stav2a.utils.errors import USAGE, StaV2AError
@@ -34,8 +37,12 @@ EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysq
 CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
 MOST_RUNS = 5000
-COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c ORDER BY t.name, c.name"
+COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
+SECRET = re.compile("pass|pwd|secret|token|key|auth|cred|odbc_connect", re.IGNORECASE)  # names in a query
 VERSION = "SELECT version_num FROM alembic_version"
+
+logger = logging.getLogger(__name__)
 
 
 class TrackingError(StaV2AError):
@@ -80,14 +87,24 @@ class TrackingStore:
         uri: Address as MLflow takes it.
         origin: Source of the address: "--tracking-uri", "MLFLOW_TRACKING_URI" or "the default store".
         artifacts: Folder of a new experiment's artifacts, as a URI. None leaves it to the server.
+        database: The SQLite file; None for other stores.
     """
 
     uri: str
     origin: str
     artifacts: str | None = None
+    database: Path | None = None
 
     def __str__(self) -> str:
-        return re.sub(r"://[^@/]*@", "://***@", self.uri)  # never a password on the screen or in a log
+        return f"sqlite:///{self.database}" if self.database else _shown(self.uri)
+
+    @property
+    def key(self) -> str:
+        """Text that tells this store from others, without what may be secret, to be kept in files."""
+        named = [pair for pair in parse_qsl(urlsplit(self.uri).query) if not SECRET.search(pair[0])]
+        if self.database or not named:
+            return str(self)
+        return f"{self}?{hashlib.sha256(urlencode(sorted(named)).encode()).hexdigest()[:8]}"
 
     @property
     def scheme(self) -> str:
@@ -97,12 +114,6 @@ class TrackingStore:
     def is_server(self) -> bool:
         """True for an MLflow server, which has pages of its own."""
         return self.scheme in SERVERS
-
-    @property
-    def database(self) -> Path | None:
-        """The SQLite file; None for other stores."""
-        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
-        return Path(path) if self.scheme == "sqlite" else None
 
     def error(self, problem: str, advice: str) -> TrackingError:
         """Error that names the store and the source of its address."""
@@ -154,30 +165,35 @@ class TrackingStore:
         return self.mlflow.MlflowClient(self.uri)
 
     def _make(self, database: Path) -> None:
-        """Make the database where it is missing, or was left half-made, without a run, by a kill."""
+        """Make the database where it is missing, or was left half-made, without content, by a kill."""
         self.mlflow  # noqa: B018  # quiet from here on
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        lock = hashlib.sha256(str(database).encode()).hexdigest()[:16]
-        with exclusive(Path(tempfile.gettempdir()) / f"stav2a-{lock}.lock", f"database {database}"):
-            if _query(database, "SELECT 1 FROM runs LIMIT 1") != []:
+        with exclusive(database.with_name(f"{database.name}.lock"), f"database {database}"):
+            if _may_find(database, "SELECT 1 FROM runs LIMIT 1"):
                 return
             sweep(database.parent.glob(".tmp-*"))
             temporary = temporary_beside(database)
             try:
                 SqlAlchemyStore(f"sqlite:///{temporary}", self.artifacts).engine.dispose()
-                found = [(_query(database, query), _query(temporary, query)) for query in (COLUMNS, VERSION)]
-                if any(ours is not None and ours != expected for ours, expected in found):
-                    for ending in ("-journal", "-wal", "-shm"):
-                        Path(f"{database}{ending}").unlink(missing_ok=True)
-                    os.replace(temporary, database)
+                if database.exists():
+                    if _complete(database, temporary):
+                        return
+                    if _holds_more(database, temporary):
+                        command = f"mlflow db upgrade {shlex.quote(str(self))}"
+                        advice = f"Upgrade it, after a copy ({command}), or choose another."
+                        raise self.error("it was written by another MLflow version.", advice)
+                    _rename_aside(database)
+                os.replace(temporary, database)
+            except sqlite3.Error as error:
+                raise self.error(f"it can't be read ({error}).", "Repair it, or choose another.") from error
             finally:
                 temporary.unlink(missing_ok=True)
 
     def may_hold(self, run_id: str | None) -> bool:
         """False where a run is certainly missing: no database file, or not in it. Servers are not asked."""
-        active = f"SELECT 1 FROM runs WHERE run_uuid = '{run_id}' AND lifecycle_stage = 'active'"
-        return self.database is None or _query(self.database, active) != []
+        active = "SELECT 1 FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active'"
+        return self.database is None or _may_find(self.database, active, run_id)
 
     def runs(self, tags: Mapping[str, str]) -> list[TrackedRun]:
         """Runs with all these tags, newest first."""
@@ -272,12 +288,13 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
 
     Raises:
         AddressError: MLflow has no such stores.
+        TrackingError: MLflow can't keep a database there.
     """
     origin = "--tracking-uri"
     if uri is None:
         uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
     if uri is None:
-        uri, origin = f"sqlite:///{root.resolve()}/mlflow.db", "the default store"
+        return _sqlite(root.resolve() / "mlflow.db", "the default store")
     uri = uri.strip()
     if uri.lower() == "none":
         return None
@@ -285,11 +302,17 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
     _check_spelling(given)
     if given.scheme == "sqlite":
         path, mark, query = uri.removeprefix("sqlite:///").partition("?")
-        database = Path(path).expanduser().resolve()
-        artifacts = (database.parent / "mlartifacts").as_uri()
-        return TrackingStore(f"sqlite:///{database}{mark}{query}", origin, artifacts)
+        return _sqlite(Path(path).expanduser().resolve(), origin, mark + query)
     beside = (root.resolve() / "mlartifacts").as_uri() if given.scheme in DATABASES else None
     return TrackingStore(uri.rstrip("/"), origin, beside)
+
+
+def _sqlite(database: Path, origin: str, query: str = "") -> TrackingStore:
+    artifacts = (database.parent / "mlartifacts").as_uri()
+    store = TrackingStore(f"sqlite:///{database}{query}", origin, artifacts, database)
+    if re.search("[?%]", str(database)):  # MLflow would cut or decode the path
+        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
+    return store
 
 
 def open_store(uri: str | None, root: Path) -> TrackingStore:
@@ -312,15 +335,66 @@ def open_store(uri: str | None, root: Path) -> TrackingStore:
     return store
 
 
-def _query(database: Path, query: str) -> list[Any] | None:
-    """Rows of a database; none where the file or a table is missing, None where it can't be read now."""
+def _shown(uri: str) -> str:
+    """Address without user, password and query: never a password on the screen, in a log or in a file.
+
+    A password may hold @, / and ? that should have been written as %40, %2F and %3F.
+
+    Example:
+        >>> _shown("postgresql://me:p@s/s@host/runs?password=secret"), _shown("http://host:5000/a")
+        ('postgresql://***@host/runs', 'http://host:5000/a')
+    """
+    start = re.match(r"([\w+.-]*:)?/*", uri)[0]  # type: ignore[index]  # it matches anything
+    address, _, query = uri.removeprefix(start).partition("?")
+    if "@" in query:  # what is before it may be a password
+        return f"{start}***"
+    if "@" in address and re.match("[^/]*[:@]", address):
+        return f"{start}***@{address.rpartition('@')[2]}"
+    return start + address
+
+
+def _may_find(database: Path, query: str, *values: str | None) -> bool:
+    """False where a query certainly finds no run: no file, no table of runs, or no row."""
     if not database.exists():
-        return []
+        return False
     try:
         with closing(sqlite3.connect(database)) as connection:
-            return connection.execute(query).fetchall()
-    except sqlite3.Error as error:
-        return [] if "no such table" in str(error) else None
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+            return bool(made and connection.execute(query, values).fetchone())
+    except sqlite3.Error:  # it can't be read now
+        return True
+
+
+def _complete(database: Path, new: Path) -> bool:
+    """True where a database has the version and all columns of a new one."""
+    with closing(sqlite3.connect(database)) as ours, closing(sqlite3.connect(new)) as theirs:
+        missing = set(theirs.execute(COLUMNS)) - set(ours.execute(COLUMNS))
+        return not missing and set(theirs.execute(VERSION)) == set(ours.execute(VERSION))
+
+
+def _holds_more(database: Path, new: Path) -> bool:
+    """True where a database has a row that MLflow did not write itself, as into a new one."""
+    default = {"experiment_id": 0, "name": "Default"}.items()
+    with closing(sqlite3.connect(database)) as ours, closing(sqlite3.connect(new)) as theirs:
+        ours.row_factory = theirs.row_factory = sqlite3.Row
+        known = {name for (name,) in theirs.execute(TABLES)}
+        for table in {name for (name,) in ours.execute(TABLES)} - {"alembic_version"}:
+            rows = f'SELECT * FROM "{table}"'
+            usual = [dict(row) for row in theirs.execute(rows)] if table in known else []
+            for row in map(dict, ours.execute(rows)):
+                if row not in usual and not (table == "experiments" and default <= row.items()):
+                    return True
+    return False
+
+
+def _rename_aside(database: Path) -> None:
+    aside = database.with_name(f"{database.name}.half-made")
+    while aside.exists():
+        aside = aside.with_name(f"{database.name}.half-made-{uuid.uuid4().hex[:8]}")
+    for ending in ("-journal", "-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{database}{ending}", f"{aside}{ending}")
+    logger.warning("%s was half-made, and empty: it was moved to %s, and is made anew.", database, aside)
 
 
 def _check_spelling(given: TrackingStore) -> None:
@@ -333,7 +407,7 @@ def _check_spelling(given: TrackingStore) -> None:
         valid = scheme in SCHEMES and "://" in uri and bool(urlsplit(uri).hostname)
     if not valid:
         message = f'{given.origin} was given "{given}"; expected {EXPECTED}.'
-        raise AddressError(message, advice=_advice(uri, scheme))
+        raise AddressError(message, advice=_advice(str(given), scheme))
 
 
 def _advice(uri: str, scheme: str) -> str:
@@ -356,8 +430,6 @@ def _advice(uri: str, scheme: str) -> str:
 
 def _check_file(store: TrackingStore, database: Path) -> None:
     folder = database.parent
-    if re.search("[?%]", str(database)):
-        raise store.error("MLflow can't keep a database in a path with ? or %.", "Choose another folder.")
     if store.origin == "the default store":
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
@@ -387,7 +459,8 @@ def _check_host(store: TrackingStore) -> None:
     try:
         port = parts.port or (SERVERS | DATABASES)[store.scheme]
     except ValueError as error:
-        raise store.error(f"{error}.", "Correct the port.") from error
+        advice = "Correct it; in a password write @ / ? # as %40 %2F %3F %23."
+        raise store.error("its port is not a number up to 65535.", advice) from error
     if store.scheme in SERVERS and store.scheme in getproxies() and not proxy_bypass(host):
         return  # only the proxy can say; `wait` asks it, within its own time
     try:

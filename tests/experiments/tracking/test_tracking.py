@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import stav2a
+from stav2a.experiments.execution import TrackingOptions
 from stav2a.experiments.tracking import (
     AddressError,
     Tracker,
@@ -146,15 +147,31 @@ def test_a_store_that_fails_later_does_not_stop_the_training(
     run.log_text("x", "a.txt")
     run.log_text("x", "b.txt")
     run.finish()
-    assert run.lost == ["a.txt", "b.txt"]
+    assert run.lost == ["a.txt", "b.txt"] and not run.complete
     assert "did not take a.txt (disk full). Training continues." in caplog.text
     assert "lacks: a.txt, b.txt. The run folder has all of it." in caplog.text
+
+
+def test_a_store_that_is_too_slow_at_the_end_lacks_the_rest(
+    root: Path, tracked: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(tracker, "FINISH_TIMEOUT_S", 0.1)
+    run = connect(None, root, experiment="spine", run_name="slow")
+    run.wait()
+    go_on = threading.Event()
+    monkeypatch.setattr(run.store.client, "log_text", lambda *_: go_on.wait())
+    run.log_text("x", "a.txt")
+    run.finish()
+    assert not run.complete
+    assert "lacks: the rest, being too slow." in caplog.text
+    go_on.set()
 
 
 def test_finish_can_be_called_twice(root: Path, tracked: str):
     run = connect(None, root, experiment="spine", run_name="twice")
     run.finish()
     run.finish("FAILED")
+    assert run.complete
     assert client(root).get_run(run.run_id).info.status == "FINISHED"
 
 
@@ -233,8 +250,52 @@ def test_the_environment_names_a_store_and_is_named_in_its_errors(
     assert type(connect(None, tmp_path, experiment="spine", run_name="cn")) is Tracker
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert resolve(None, tmp_path) == TrackingStore(
-        f"sqlite:///{tmp_path}/mlflow.db", "the default store", (tmp_path / "mlartifacts").as_uri()
+        f"sqlite:///{tmp_path}/mlflow.db",
+        "the default store",
+        (tmp_path / "mlartifacts").as_uri(),
+        tmp_path / "mlflow.db",
     )
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:secret@h/d", "postgresql://***@h/d"),
+        ("postgresql://u:secret@secret@h", "postgresql://***@h"),
+        ("postgresql://u:secret/secret@h:5/d", "postgresql://***@h:5/d"),
+        ("postgresql://u:secret@secret/secret@h/d", "postgresql://***@h/d"),
+        ("postgresql://u:secret?secret@h/d", "postgresql://***"),
+        ("mysql+pymysql://h/d?user=u&password=secret", "mysql+pymysql://h/d"),
+        ("https://u:secret@h:5000/a/", "https://***@h:5000/a"),
+        ("https://h/me@home", "https://h/me@home"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////data/me@home/a:b/m.db?timeout=5", "sqlite:////data/me@home/a:b/m.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(uri: str, shown: str, tmp_path: Path):
+    store = resolve(uri, tmp_path)
+    assert store is not None and str(store) == shown
+    assert TrackingOptions(uri, tags={"mlflow.parentRunId": "1"}).place(tmp_path).startswith(shown)
+    assert "secret" not in TrackingOptions(uri).place(tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["postgresql:/u:secret@h", "u:secret@h/d.db", "postgresql://u:secret/x@h"])
+def test_a_misspelt_address_is_shown_without_its_password_too(uri: str, tmp_path: Path):
+    with pytest.raises(TrackingError) as caught:
+        connect(uri, tmp_path, experiment="spine", run_name="cn")
+    assert "secret" not in str(caught.value) and "***@h" in str(caught.value)
+
+
+def test_stores_have_places_of_their_own(tmp_path: Path):
+    def place(uri: str) -> str:
+        return TrackingOptions(uri).place(tmp_path)
+
+    base = "postgresql://u:secret@h/d"
+    others = [base, f"{base}2", f"{base}?host=a", f"{base}?host=b", "postgresql://u:secret@h2/d"]
+    assert len({place(uri) for uri in others}) == len(others)
+    assert place(f"{base}?host=a&password=b") == place("postgresql://u:new@h/d?password=c&host=a")
+    assert place("sqlite:////m.db") == "sqlite:////m.db" and place("http://h:1/") == "http://h:1"
 
 
 def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -243,7 +304,7 @@ def test_a_relative_address_means_the_current_folder(monkeypatch: pytest.MonkeyP
     assert address and address.database == tmp_path / "m.db"
 
 
-def refused(uri: str, root: Path) -> str:
+def refused(uri: str | None, root: Path) -> str:
     began = time.perf_counter()
     with pytest.raises(TrackingError) as caught:
         with connect(uri, root, experiment="spine", run_name="cn") as run:
@@ -303,6 +364,18 @@ def test_places_that_cannot_hold_a_store_are_refused(tmp_path: Path):
     assert "does not exist." in refused(f"sqlite:///{tmp_path}/no/mlflow.db", tmp_path)
     assert "it can't be written" in refused("sqlite:////proc/mlflow.db", tmp_path)
     assert "a path with ? or %" in refused(f"sqlite:///{tmp_path}/100%/mlflow.db", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["what?", "100%", "a%20b"])
+def test_folders_whose_names_mlflow_would_change_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / name / "runs"
+    root.mkdir(parents=True)
+    assert "a path with ? or %" in refused(None, root)
+    monkeypatch.chdir(root)
+    assert "a path with ? or %" in refused("sqlite:///mlflow.db", tmp_path)
+    assert list(root.iterdir()) == [] and [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_environment_has_versions_and_machine():
@@ -367,6 +440,55 @@ def test_a_half_made_database_is_made_anew(tmp_path: Path, leave):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.fixture
+def older(root: Path, tracked: str, tmp_path: Path) -> Path:
+    """A database of an older MLflow, as that makes it."""
+    database = tmp_path / "mlflow.db"
+    with sqlite3.connect(root / "mlflow.db") as connection:
+        connection.execute("VACUUM INTO ?", [str(database)])
+    connection.close()
+    change(
+        database,
+        *(f"DELETE FROM {each}" for each in ("latest_metrics", "metrics", "params", "tags", "runs")),
+        "DELETE FROM experiments WHERE experiment_id != 0",
+        "UPDATE alembic_version SET version_num = '90e64c465722'",
+    )
+    return database
+
+
+def change(database: Path, *statements: str) -> None:
+    with sqlite3.connect(database) as connection:
+        for each in statements:
+            connection.execute(each)
+    connection.close()
+
+
+def test_an_empty_database_of_another_mlflow_is_moved_aside(older: Path):
+    before = older.read_bytes()
+    with connect(None, older.parent, experiment="spine", run_name="cn") as run:
+        run.wait()
+    assert older.with_name("mlflow.db.half-made").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "INSERT INTO registered_models (name, workspace) VALUES ('hers', 'default')",
+        "INSERT INTO experiments (experiment_id, name, workspace) VALUES (1, 'hers', 'default')",
+        "UPDATE experiments SET name = 'hers'",
+    ],
+)
+def test_a_database_of_another_mlflow_is_left_as_it_is(older: Path, content: str):
+    change(older, content)
+    before = older.read_bytes()
+    uri = f"sqlite:///{older}"
+    assert refused(uri, older.parent) == (
+        f"--tracking-uri is {uri}: it was written by another MLflow version.\n  Upgrade it, after a copy "
+        f"(mlflow db upgrade {uri}), or choose another. --tracking-uri none tracks nothing."
+    )
+    assert older.read_bytes() == before
+
+
 def test_several_runs_at_once_make_one_database(tmp_path: Path):
     program = (
         "import sys; from pathlib import Path; from stav2a.experiments.tracking import connect\n"
@@ -377,3 +499,12 @@ def test_several_runs_at_once_make_one_database(tmp_path: Path):
     assert [(each.communicate()[1], each.returncode)[1] for each in started] == [0, 0, 0]
     store = resolve(None, tmp_path)
     assert store is not None and len(store.runs({})) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_run_is_looked_for_by_its_identifier(root: Path, tracked: str, tmp_path: Path):
+    kept, missing = resolve(None, root), resolve(None, tmp_path)
+    assert kept and missing and kept.may_hold(tracked)
+    assert not kept.may_hold("it's") and not kept.may_hold("' OR ''='") and not missing.may_hold(tracked)
+    half_made(tmp_path / "mlflow.db")
+    assert not missing.may_hold(tracked)

@@ -24,8 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     run.log_metrics({"joint/loss": 2.0}, step=20)
                     run.log_metrics({"joint/loss": 1.0}, step=10)
                     run.log_text(f"{row}\n", "samples/note.txt")
-                    run.log_table({"clip": ["a", "b"], "aa_align": [0.5, None]}, "per_clip.json")
-                    run.log_table({"clip": ["a", "b"], "aa_align": [0.5, None]}, "per_clip.json")
+                    for name in ("per_clip.json", "per_clip.json", "rows/cn.json", "rows/cn.json"):
+                        run.log_table({"clip": ["a", "b"], "aa_align": [0.5, None]}, name)
     return root
 
 
@@ -49,8 +49,9 @@ def test_a_run_is_read_back(store: TrackingStore):
     assert store.history(run, "other") == []
     assert store.files(run, "samples") == ["samples/note.txt"]
     assert store.text(run, "samples/note.txt") == "CN\n"
-    table = json.loads(store.text(run, "per_clip.json"))
-    assert table == {"columns": ["clip", "aa_align"], "data": [["a", 0.5], ["b", None]]}
+    for name in ("per_clip.json", "rows/cn.json"):
+        table = json.loads(store.text(run, name))
+        assert table == {"columns": ["clip", "aa_align"], "data": [["a", 0.5], ["b", None]]}
 
 
 def test_the_compare_page_has_the_runs(store: TrackingStore):
