@@ -75,7 +75,8 @@ class StudyRunner:
         before = {} if self.again else folder.read()
         if before.get("signature") == record["signature"]:
             record |= {"attempts": before["attempts"], "tracking": before.get("tracking", {})}
-        address = str(resolve(self.uri, self.plan.output))
+        store = resolve(self.uri, self.plan.output)
+        address = store.key if store else "none"
         tags = {"study": self.plan.study.name, "kind": "study", "signature": record["signature"]}
         with self._connect(record["tracking"].get(address), **tags) as tracker:
             parent_id = record["tracking"][address] = str(tracker.run_id)
