@@ -150,6 +150,19 @@ def test_rendering_goes_on_where_it_stopped(tmp_path):
     assert contents(tmp_path) == before and os.stat(clips[0].video).st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("damage", ["video", "hashes", "name"])
+def test_a_damaged_clip_is_rendered_again(tmp_path, damage):
+    dataset = StruckObjects(train_clips=0, validation_clips=0, test_clips=2)
+    clips = dataset.clips(tmp_path)
+    written = [clip.video.read_bytes() for clip in clips]
+    (hashes,) = tmp_path.rglob("content.json")
+    if damage != "video":
+        text = hashes.read_text()
+        hashes.write_text(text[:9] if damage == "hashes" else text.replace(clips[0].id, "another"))
+    clips[0].video.write_bytes(written[1])
+    assert [clip.video.read_bytes() for clip in dataset.clips(tmp_path)] == written
+
+
 def test_another_seed_is_another_world_beside_the_first(tmp_path):
     worlds = [StruckObjects(train_clips=1, validation_clips=0, test_clips=0, seed=seed) for seed in (0, 1)]
     first, second = (world.clips(tmp_path)[0].video for world in worlds)

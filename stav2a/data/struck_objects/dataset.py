@@ -83,18 +83,21 @@ class StruckObjects:
         missing = [
             performance
             for performance, clip in zip(performances, clips, strict=True)
-            if not clip.video.is_file() or hashes.get(clip.id) not in (None, file_hash(clip.video))
+            if not clip.video.is_file()
+            or (hashes is not None and hashes.get(clip.id) != file_hash(clip.video))
         ]
         for _ in parallel(partial(_render, root=root), missing, description="rendering clips"):
             pass
-        if missing or len(hashes) < len(clips):
-            write_json(root / HASHES, hashes | {clip.id: file_hash(clip.video) for clip in clips})
+        if missing or hashes is None:
+            write_json(root / HASHES, (hashes or {}) | {clip.id: file_hash(clip.video) for clip in clips})
         _write_manifest(root, performances, clips)
         return clips
 
 
-def _hashes(root: Path) -> dict[str, str]:
-    """Hashes of the clips' files when they were written, by id."""
+def _hashes(root: Path) -> dict[str, str] | None:
+    """Hashes of the clips' files when they were written, by id; None where an older version kept none."""
+    if not (root / HASHES).exists():
+        return None
     try:
         found = json.loads((root / HASHES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
