@@ -100,7 +100,7 @@ class TrackingStore:
 
     @property
     def key(self) -> str:
-        """Text that tells this store from others, without what may be secret, to be kept in files."""
+        """Identifying text of this store, without what may be secret, to be kept in files."""
         named = [pair for pair in parse_qsl(urlsplit(self.uri).query) if not SECRET.search(pair[0])]
         if self.database or not named:
             return str(self)
