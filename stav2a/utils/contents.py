@@ -4,13 +4,35 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import write_json
 
 PROGRESS_FROM = 64  # files to read
+
+
+class FileState(NamedTuple):
+    """Size, inode and times of a file: a change of its content changes one of them."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class ChangedError(StaV2AError):
+    """A file that changed between its hash and the end of its reading: what was read is not stored."""
+
+
+def file_state(path: Path) -> FileState:
+    """The present state of a file."""
+    found = path.stat()
+    return FileState(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def file_hash(path: Path) -> str:
@@ -21,6 +43,38 @@ def file_hash(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """A file, its state before it was hashed, and the hash of its content."""
+
+    path: Path
+    state: FileState
+    content: str
+
+    @classmethod
+    def of(cls, path: Path) -> "HashedFile":
+        """Hash a file.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        return cls(path, file_state(path), file_hash(path))
+
+    def check_unchanged(self) -> None:
+        """Make sure, after the file was read, that it is still what was hashed.
+
+        Raises:
+            ChangedError: Its state is another one, or it is gone.
+        """
+        try:
+            same = file_state(self.path) == self.state
+        except OSError:
+            same = False
+        if not same:
+            advice = "Give the command again when nothing writes to it."
+            raise ChangedError(f"{self.path} changed while it was read.", advice=advice)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -57,15 +111,16 @@ class Contents:
     A file is read again when its size, its times or its inode differ from those that it was hashed with.
 
     Args:
-        cache: File of the hashes; made when there is something to keep.
+        cache: File of the hashes, made when there is something to keep; None keeps them in memory alone.
     """
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache
         try:
-            found = json.loads(cache.read_text(encoding="utf-8"))
+            found = json.loads(cache.read_text(encoding="utf-8")) if cache else {}
         except (OSError, ValueError):  # there is none yet, or it is damaged: everything is read again
             found = {}
+        self._asked: dict[str, HashedFile] = {}
         known = found.items() if isinstance(found, dict) else ()
         self._known = {name: kept for name, kept in known if isinstance(kept, list) and len(kept) == 2}
 
@@ -86,23 +141,34 @@ class Contents:
         Raises:
             OSError: One can't be read.
         """
-        states = [(path, os.path.abspath(path), _state(path)) for path in files]
-        new = [each for each in states if self._known.get(each[1], [None])[0] != each[2]]
+        states = [(path, os.path.abspath(path), file_state(path)) for path in files]
+        new = [each for each in states if self._known.get(each[1], [None])[0] != list(each[2])]
         quiet = None if len(new) >= PROGRESS_FROM else True
         for path, name, state in tqdm(
             new, desc="reading the dataset", unit="file", leave=False, disable=quiet
         ):
-            self._known[name] = [state, file_hash(path)]
+            self._known[name] = [list(state), file_hash(path)]
         if new:
             self._keep()
-        return [str(self._known[name][1]) for _, name, _ in states]
+        found = {name: HashedFile(path, state, str(self._known[name][1])) for path, name, state in states}
+        self._asked |= found
+        return [found[name].content for _, name, _ in states]
+
+    def check_unchanged(self, files: Iterable[Path] | None = None) -> None:
+        """Refuse files that are not as they were when their hash was asked for, after they were read.
+
+        Args:
+            files: The files; those whose hash nobody asked for are left out. None is all that were asked for.
+
+        Raises:
+            ChangedError: One has changed since.
+        """
+        names = list(self._asked) if files is None else map(os.path.abspath, files)
+        for name in names:
+            if asked := self._asked.get(name):
+                asked.check_unchanged()
 
     def _keep(self) -> None:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.cache, self._known)
-
-
-def _state(path: Path) -> list[int]:
-    """Size, inode and times of a file: a change of its content changes one of them."""
-    found = path.stat()
-    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+        if self.cache:
+            self.cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.cache, self._known)

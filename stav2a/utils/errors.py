@@ -9,7 +9,19 @@ import math
 from typing import ClassVar
 
 MAX_SEED = 2**32 - 1  # of NumPy
+MAX_GUIDANCE = 1000.0  # far above any use; numbers without end give NaN
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def printable(text: object) -> str:
+    r"""Text on one line that any terminal and file takes: line ends and the like are written out.
+
+    Example:
+        >>> printable("two\nlines.mp4")
+        'two\\nlines.mp4'
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return safe.encode("utf-8", "backslashreplace").decode()
 
 
 class StaV2AError(ValueError):

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -41,9 +42,9 @@ class Store:
         """Store in a folder of runs."""
         return cls(output / "store")
 
-    @property
+    @cached_property
     def contents(self) -> Contents:
-        """Hashes of the files that the entries' keys depend on."""
+        """Hashes of the files that the entries' keys depend on, as this process found them."""
         return Contents(self.root / "contents.json")
 
     def path(self, kind: str, key: str, name: str = "") -> Path:
@@ -69,6 +70,12 @@ class Store:
             logger.warning("%s is damaged: %s. It is made again.", path, fault)
             return None
         return path
+
+    def set_aside(self, kind: str, key: str, fault: str, name: str = "") -> None:
+        """Move a finished entry that is of no use to `damaged/`, with a warning, so that it is made again."""
+        path = self.path(kind, key, name)
+        logger.warning("%s is damaged: %s. It is made again.", path, fault)
+        self._move_aside(path)
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """Folder of the finished entry. Where it is missing, `make` fills it, in one process at a time."""
@@ -133,8 +140,7 @@ class Store:
             write_json(folder / CONTENT, content)
             flush_to_disk(folder)
             if path.is_dir() and _fault(path):
-                (self.root / "damaged").mkdir(exist_ok=True)
-                path.rename(self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}")
+                self._move_aside(path)
             try:
                 os.rename(folder, path)
                 flush_to_disk(self.root)
@@ -144,6 +150,10 @@ class Store:
             shutil.rmtree(self.root / "partial" / path.name, ignore_errors=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _move_aside(self, path: Path) -> None:
+        (self.root / "damaged").mkdir(exist_ok=True)
+        path.rename(self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}")
 
     def _renamed(self, folder: Path, kind: str, key: str, name: str) -> Path:
         """Path of an entry in a folder; one that an older version wrote without its name gets it now."""

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from stav2a.utils import contents
-from stav2a.utils.contents import Contents, file_hash
+from stav2a.utils.contents import ChangedError, Contents, file_hash
 
 
 @pytest.fixture
@@ -59,3 +59,21 @@ def test_nothing_has_no_hash_and_a_damaged_cache_is_made_anew(tmp_path):
     (tmp_path / "cache.json").write_text('{"half')
     (tmp_path / "x.bin").write_bytes(b"1")
     assert Contents(tmp_path / "cache.json").of(tmp_path / "x.bin") == file_hash(tmp_path / "x.bin")
+
+
+def test_a_file_that_changes_after_its_hash_is_refused_whatever_other_processes_found(tmp_path):
+    path, other, cache = tmp_path / "x.bin", tmp_path / "y.bin", tmp_path / "cache.json"
+    path.write_bytes(b"old")
+    other.write_bytes(b"old")
+    ours = Contents(cache)
+    ours.of_files([path])
+    ours.check_unchanged()
+    other.write_bytes(b"another")
+    path.write_bytes(b"new")
+    Contents(cache).of_files([path, other])  # another process
+    ours.check_unchanged([other])  # nobody asked for it here
+    with pytest.raises(ChangedError, match="x.bin changed while it was read. Give the command again when"):
+        ours.check_unchanged()
+    path.unlink()
+    with pytest.raises(ChangedError):
+        ours.check_unchanged([path])

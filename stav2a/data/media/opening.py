@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from stav2a.utils.errors import StaV2AError
+from stav2a.utils.errors import StaV2AError, printable
 
 MAX_PIXELS = 8192 * 4320  # of a picture
 MAX_STREAMS = 64  # of a file
@@ -34,17 +34,6 @@ class MediaError(StaV2AError):
 
     def text(self) -> str:
         return printable(f"{self.place}: {self.message}" if self.place else self.message)
-
-
-def printable(text: str) -> str:
-    r"""Text on one line that any terminal and file takes: line ends and the like are written out.
-
-    Example:
-        >>> printable("two\nlines.mp4")
-        'two\\nlines.mp4'
-    """
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return safe.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from stav2a.data.mel import SHORTEST_S
 from stav2a.data.optical_flow import motion
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip
 from stav2a.metrics.score import FeatureExtractor, PairedFeatures, describe
+from stav2a.utils.contents import ChangedError, HashedFile
 from stav2a.utils.files import write_bytes
 from stav2a.utils.parallel import parallel
 
@@ -46,7 +47,7 @@ class ArrayCache:
         """The array made of a file, or None where there is none yet.
 
         Args:
-            content: Hash of the file, see `content_of`.
+            content: Hash of the file.
             what: All else that the array depends on: extractor, weights, crop.
         """
         try:
@@ -62,23 +63,22 @@ class ArrayCache:
         np.save(buffer, array, allow_pickle=False)
         write_bytes(path, buffer.getvalue())
 
-    def obtain(self, content: str, what: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array made of a file; made and kept where there is none yet."""
-        array = self.get(content, what)
+    def obtain(self, file: HashedFile, what: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array made of a file; made and kept where there is none yet.
+
+        Raises:
+            ChangedError: The file changed while it was made.
+        """
+        array = self.get(file.content, what)
         if array is None:
             array = make()
-            self.put(content, what, array)
+            file.check_unchanged()
+            self.put(file.content, what, array)
         return array
 
     def _path(self, content: str, what: str) -> Path:
         key = hashlib.sha256(f"{self.made_with}\n{what}".encode()).hexdigest()[:20]
         return self.root / content[:2] / content[2:22] / f"{key}.npy"
-
-
-def content_of(file: Path) -> str:
-    """Hash of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass
@@ -177,37 +177,48 @@ def extract(
         moved, rate_hz = motion(read_video(video, gray=True), flow=flow), probe(video).frame_rate_hz
         return np.stack([np.full_like(moved, rate_hz), probe_times(video), moved])
 
-    for side, file in clip.files.items():
-        try:
-            found.contents[side] = content = content_of(file)
-            known = cache.obtain(content, "facts", functools.partial(facts, side))
-            found.durations_s[side], found.peaks[side] = map(float, known)
-            if found.durations_s[side] < SHORTEST_S:
-                shortest = f"a spectrogram needs {1e3 * SHORTEST_S:.0f} ms"
-                raise MediaError(f"lasts {1e3 * found.durations_s[side]:.0f} ms; {shortest}", file)
-        except (MediaError, OSError) as error:
-            found.faults[side] = str(error)
-    if found.faults:
-        return found
-    for crop in filter(found.lasts, crops):
-        seconds = found.duration_s(crop)
-        for side, content in found.contents.items():
+    def add_features(side: str, file: HashedFile) -> None:
+        for crop in filter(found.lasts, crops):
+            seconds = found.duration_s(crop)
             for extractor in extractors:
                 name = describe(extractor)
                 make = functools.partial(features, extractor, side, seconds)
-                found.features[crop, name, side] = cache.obtain(content, cached_as(name, seconds), make)
+                found.features[crop, name, side] = cache.obtain(file, cached_as(name, seconds), make)
             for name in models:
-                array = cache.get(content, cached_as(name, seconds))
+                array = cache.get(file.content, cached_as(name, seconds))
                 if array is None:
                     found.pending[crop, name, side] = cropped(side, seconds)
                 else:
                     found.features[crop, name, side] = array
+        file.check_unchanged()  # what is pending was read too
+
+    files: dict[str, HashedFile] = {}
+    for side, file in clip.files.items():
+        try:
+            files[side] = HashedFile.of(file)
+            found.contents[side] = files[side].content
+            known = cache.obtain(files[side], "facts", functools.partial(facts, side))
+            found.durations_s[side], found.peaks[side] = map(float, known)
+            if found.durations_s[side] < SHORTEST_S:
+                shortest = f"a spectrogram needs {1e3 * SHORTEST_S:.0f} ms"
+                raise MediaError(f"lasts {1e3 * found.durations_s[side]:.0f} ms; {shortest}", file)
+        except (MediaError, ChangedError, OSError) as error:
+            found.faults[side] = str(error)
+    if found.faults:
+        return found
+    for side, hashed in files.items():
+        try:
+            add_features(side, hashed)
+        except (MediaError, ChangedError, OSError) as error:
+            found.faults[side] = str(error)
+            found.pending.clear()
     if flow is not None and clip.video is not None:
         try:
             make = functools.partial(motion_of, clip.video)
-            known = cache.obtain(content_of(clip.video), f"{define_flow(flow)}, frames at their times", make)
+            what = f"{define_flow(flow)}, frames at their times"
+            known = cache.obtain(HashedFile.of(clip.video), what, make)
             found.frame_rate_hz, found.frame_times_s, found.flow = float(known[0, 0]), known[1], known[2]
-        except (MediaError, OSError) as error:
+        except (MediaError, ChangedError, OSError) as error:
             found.video_fault = str(error)
     return found
 
@@ -262,7 +273,9 @@ class FeatureCache:
                 self.cache.put(found.contents[side], cached_as(name, found.duration_s(crop)), array)
                 found.features[crop, name, side] = array
             found.pending.clear()
-            self.by_clip.setdefault(clip.id, found).features |= found.features
+            known = self.by_clip.setdefault(clip.id, found)
+            known.features |= found.features
+            known.faults |= found.faults
         self._known |= set(new)
 
     def usable(self, crop: Crop) -> list[str]:
