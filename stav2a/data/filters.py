@@ -15,6 +15,7 @@ from stav2a.metrics.alignment import aa_align, video_peaks_s
 from stav2a.recipe import describing
 from stav2a.registry import expect, register
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
+from stav2a.utils.contents import Contents
 from stav2a.utils.errors import UsageError
 
 FLOOR_DB = -120.0  # level of silence
@@ -44,9 +45,9 @@ def at_least(bound: float, score: float, unit: str, rule: str) -> Decision:
     return Decision(keep, float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
 
 
-def filter_key(factory: Callable[..., object]) -> str:
-    """Key of a filter's decisions in the store: the signature of its description."""
-    return describing.signature(describing.describe(factory))
+def filter_key(factory: Callable[..., object], contents: Contents | None = None) -> str:
+    """Key of a filter's decisions in the store: the signature of its description, files by their content."""
+    return describing.signature(describing.describe(factory, contents))
 
 
 @register("data_filter", "none")

@@ -14,7 +14,7 @@ from stav2a.recipe.describing import signature
 from stav2a.registry import expect, name_of
 from stav2a.training.train import PlannedStage
 from stav2a.utils.contents import Contents
-from stav2a.utils.errors import MAX_SEED, UsageError, check_bounds
+from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
 
 MOST_STEPS = 999
 STORE_FORMAT = "1"  # raise it when the same settings give another result; one component's: its own `version`
@@ -80,7 +80,7 @@ class Experiment:
             expected = f"1 to {MOST_STEPS}, one fewer than the noise levels that the model is trained on"
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         check_bounds("run.seed", self.seed, 0, MAX_SEED)
-        check_bounds("run.guidance_scale", self.guidance_scale, 0)
+        check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)
         if self.duration_s <= 0:
             raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
         for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):
@@ -95,12 +95,12 @@ class Experiment:
         torch.manual_seed(self.seed)
         return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
 
-    def data_filters(self) -> dict[str, Callable[..., Any]]:
+    def data_filters(self, contents: Contents | None = None) -> dict[str, Callable[..., Any]]:
         """Every distinct data filter of a stage with steps or of the classifier, by its key."""
         learners = [stage for factory in self.stages if (stage := factory()).steps]
         if self.classifier is not None:
             learners.append(self.classifier(classes=1))
-        return {filter_key(each.data_filter): each.data_filter for each in learners}
+        return {filter_key(each.data_filter, contents): each.data_filter for each in learners}
 
     def check(self) -> None:
         """Build all components but the model's blocks, which refuse values that can't be."""
@@ -151,7 +151,7 @@ class Keys:
         self.experiment = experiment
         self.dataset = experiment.dataset()
         blocks = {slot: signed(getattr(experiment, slot)) for slot in BLOCKS}
-        self.filters = experiment.data_filters()
+        self.filters = experiment.data_filters(contents)
 
         dataset, whole = [signed(experiment.dataset)], describing.describe_root(Experiment, contents)
         self.run = signature(whole)

@@ -23,7 +23,7 @@ from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.store import Store
 
 
@@ -66,6 +66,7 @@ class RunSteps:
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         trained = self.train(flow)
         made = self._sample(trained)
+        self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
         flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
         outputs = None
@@ -83,9 +84,10 @@ class RunSteps:
             flow: Optical flow of the test clips, computed when they are decoded; None leaves it for later.
 
         Raises:
-            UsageError: There is a classifier, and a clip has no label.
+            UsageError: No clip is of the split test; or there is a classifier, and a clip has no label.
         """
         model = self.experiment.model().to(distributed.device())
+        self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
         corpus = self._corpus(model, flow)
         for key, decisions in corpus.decisions.items():
@@ -93,8 +95,8 @@ class RunSteps:
             name = describing.describe(self.keys.filters[key])["component"]
             self.print_line(f"  {name} keeps {kept} of {len(decisions)} clips")
         for clip, reason in corpus.failed.items():
-            self.print_line(f"  left out: {clip}: {reason}")
-        self._check_labels(corpus)
+            self.print_line(printable(f"  left out: {clip}: {reason}"))
+        self._check_clips(corpus)
         histories = train_stages(
             self.keys.planned,
             model,
@@ -137,7 +139,12 @@ class RunSteps:
             keys=keys.by_kind,
         )
 
-    def _check_labels(self, corpus: Corpus) -> None:
+    def _check_clips(self, corpus: Corpus) -> None:
+        if not any(clip.split == "test" for clip in corpus.clips):
+            raise UsageError(
+                f"none of {len(corpus.clips)} clips is of the split 'test', which a run is measured on.",
+                advice="Give some clips this split.",
+            )
         unknown = [clip.id for clip in corpus.clips if not clip.label]
         if unknown and self.experiment.classifier is not None:
             raise UsageError(

@@ -11,6 +11,7 @@ from stav2a.models.stav2a import STAV2A, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CheckpointError, fingerprint, no_weights
+from stav2a.utils.contents import Contents
 
 # Tensors that are kept of a clip where the encoder has its weights, and where it is still to be trained.
 KEEPS = {
@@ -68,7 +69,7 @@ def build_parts(
             kept.append(f"{name}: has no weights, this recipe trains it; {names} are kept, and no {output}")
     if experiment.classifier is not None:
         keep.append("mel")  # it is trained on the clips' own sound
-    factories = {key[:16]: factory for key, factory in experiment.data_filters().items()}
+    factories = {key[:16]: factory for key, factory in experiment.data_filters(Contents()).items()}
     settings = ClipSettings(
         frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
         frame_size=blocks["feature_encoder"].frame_size,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,7 +84,7 @@ class Corpus:
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
         """Row numbers of a split's clips that a filter, given by its factory, keeps."""
-        pairs = zip(self.clips, self.decisions[filter_key(data_filter)], strict=True)
+        pairs = zip(self.clips, self.decisions[filter_key(data_filter, self.store.contents)], strict=True)
         decisions = {row: decision for row, (clip, decision) in enumerate(pairs) if clip.split == split}
         kept = [row for row, decision in decisions.items() if decision.keep]
         if not kept:
@@ -108,11 +109,21 @@ class Corpus:
         """Encodings from memory, from the store, or made now."""
         if kind not in self._encodings:
             with distributed.main_first():
-                folder = self.store.obtain(
-                    kind, self.keys[kind], lambda made: save_tensors(made / "tensors.safetensors", encode())
-                )
-            self._encodings[kind] = load_file(folder / "tensors.safetensors")
+                found = self._obtain(kind, encode)
+                if any(len(tensor) != len(self.clips) for tensor in found.values()):
+                    counts = ", ".join(f"{name} of {len(tensor)}" for name, tensor in found.items())
+                    self.store.set_aside(
+                        kind, self.keys[kind], f"{counts} clips, where {len(self.clips)} are"
+                    )
+                    found = self._obtain(kind, encode)
+            self._encodings[kind] = found
         return self._encodings[kind]
+
+    def _obtain(self, kind: str, encode: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        def make(folder: Path) -> None:
+            save_tensors(folder / "tensors.safetensors", encode())
+
+        return load_file(self.store.obtain(kind, self.keys[kind], make) / "tensors.safetensors")
 
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
         """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
@@ -176,20 +187,23 @@ class DecodedCorpus(Corpus):
         with distributed.main_first(), store.exclusive("clips", key):
             found = store.find("clips", key)
             decided = {name: store.find("filter", key + name) for name in filters}
+            made = {name: len(_decisions(folder)) for name, folder in decided.items() if folder}
+            count = len(_table(found)["clips"]) if found else 0
+            if found and set(made.values()) - {count}:  # made when other clips could be read
+                fault = f"of {count} clips, {' and '.join(map(str, made.values()))} were decided on"
+                for kind, of in (("clips", key), *(("filter", key + name) for name in made)):
+                    store.set_aside(kind, of, fault)
+                found, decided = None, dict.fromkeys(filters)
             if found is None or None in decided.values():
                 missing = {name: filters[name] for name, folder in decided.items() if folder is None}
                 flow = None if store.has("flows", keys["flows"]) else flow
                 self._decode(clips, detector, missing, flow, workers)
         folder = store.path("clips", key)
-        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+        table = _table(folder)
         arrays = load_file(folder / ARRAYS)
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
-        decisions = {
-            name: json.loads((store.path("filter", key + name) / DECISIONS).read_text(encoding="utf-8"))
-            for name in filters
-        }
-        self.decisions = {name: [Decision(**each) for each in made] for name, made in decisions.items()}
+        self.decisions = {name: _decisions(store.path("filter", key + name)) for name in filters}
         self.frames, self._audio = arrays["frames"], arrays["audio"]
         self.mel = torch.cat([front_end.log_mel(part) for part in self._audio.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
@@ -231,6 +245,7 @@ class DecodedCorpus(Corpus):
                 decisions[name].append(asdict(decision))
             if moved is not None:
                 flows.append(moved)
+        self.store.contents.check_unchanged(clip.video for clip in clips)
         if clips and not readable:
             first = next(iter(failed.values()))
             raise MediaError(f"None of {len(clips)} clips can be read. The first: {first}")
@@ -243,8 +258,16 @@ class DecodedCorpus(Corpus):
         with self.store.create("clips", self.keys["clips"]) as folder:
             with atomic(folder / ARRAYS) as file:
                 save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, file)
-            table = {"clips": readable, "pseudo_onsets": onsets_s, "decisions": {}, "failed": failed}
+            table = {"clips": readable, "pseudo_onsets": onsets_s, "failed": failed}
             write_text(folder / TABLE, json.dumps(table))
+
+
+def _table(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / TABLE).read_text(encoding="utf-8"))
+
+
+def _decisions(folder: Path) -> list[Decision]:
+    return [Decision(**each) for each in json.loads((folder / DECISIONS).read_text(encoding="utf-8"))]
 
 
 # frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion

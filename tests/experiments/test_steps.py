@@ -40,6 +40,17 @@ def test_clips_without_a_label_are_refused_before_any_stage_is_trained(tmp_path:
     assert said[0] == "data" and not any(line.startswith("stage ") for line in said)
 
 
+def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):
+    counts = {"train_clips": 4, "validation_clips": 2, "test_clips": 0}
+    bindings = [f"dataset.struck_objects.{name} = {count}" for name, count in counts.items()]
+    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    said: list[str] = []
+    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    with pytest.raises(UsageError, match="none of 6 clips is of the split 'test', which a run is measured"):
+        steps.train()
+    assert not any(line.startswith("stage ") for line in said)
+
+
 def test_classes_are_not_known_where_a_test_clip_has_no_label():
     sounds = np.zeros((2, 160), np.float32)
     clips = [Clip("a", Path("a.mp4"), "", "test", label="bell"), Clip("b", Path("b.mp4"), "", "test")]

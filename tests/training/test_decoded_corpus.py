@@ -21,8 +21,9 @@ from stav2a.evaluation.samples import mean_flows
 from stav2a.models.stav2a import STAV2A, assemble
 from stav2a.training import corpus
 from stav2a.training.corpus import DecodedCorpus
+from stav2a.utils.contents import ChangedError
 from stav2a.utils.errors import UsageError
-from stav2a.utils.store import Store
+from stav2a.utils.store import Store, save_tensors
 from tests import tiny
 
 FILTERS = {filter_key(KeepAll): KeepAll(), filter_key(AVAlignFilter): AVAlignFilter(detector=SuperFlux)}
@@ -153,6 +154,66 @@ def test_another_filter_is_asked_later(clips, model, whole, root):
     again = decoded(clips, model, root, filters={"more": KeepAll(), **FILTERS})
     assert [decision.keep for decision in again.decisions["more"]] == [True] * 18
     assert torch.equal(again.frames, whole.frames) and again.decisions.items() >= whole.decisions.items()
+
+
+class Rewriting(KeepAll):
+    """A filter that lasts so long that a video is written anew meanwhile."""
+
+    video: Path
+
+    def __call__(self, clip):
+        self.video.write_bytes(self.video.read_bytes() + b"more")
+        return super().__call__(clip)
+
+
+def test_a_video_that_changes_while_it_is_decoded_leaves_nothing_in_the_store(model, tmp_path):
+    own = StruckObjects(train_clips=2, validation_clips=0, test_clips=1).clips(tmp_path / "world")
+    store, rewriting = Store(tmp_path / "store"), Rewriting()
+    rewriting.video = own[0].video
+    store.contents.of_files(clip.video for clip in own)
+    with pytest.raises(ChangedError, match="changed while it was read"):
+        decoded(own, model, store.root, store=store, filters={"r": rewriting}, flow=Farneback())
+    assert not any(store.has(kind, key) for kind, key in (("clips", "clips"), ("flows", "flows")))
+    assert not store.has("filter", "clipsr")
+
+
+def test_a_video_that_changes_while_its_flow_is_computed_leaves_nothing_in_the_store(clips, tmp_path):
+    class Slow(Farneback):
+        def __call__(self, frames):
+            video_file.touch()
+            return super().__call__(frames)
+
+    video_file = tmp_path / "x.mp4"
+    video_file.write_bytes(clips[12].video.read_bytes())
+    store = Store(tmp_path / "store")
+    store.contents.of_files([video_file])
+    with pytest.raises(ChangedError, match="changed while it was read"):
+        mean_flows([replace(clips[12], video=video_file)], Slow(), store=store, key="flows")
+    assert not store.has("flows", "flows")
+
+
+@pytest.mark.parametrize("kind", ["filter", "features", "flows"])
+def test_an_entry_of_another_number_of_clips_is_set_aside_and_made_again(kind, model, tmp_path, caplog):
+    own = StruckObjects(train_clips=3, validation_clips=0, test_clips=1).clips(tmp_path / "world")
+    store = Store(tmp_path / "store")
+    keep = {"filters": {filter_key(KeepAll): KeepAll()}, "flow": Farneback()}
+    whole = decoded(own, model, store.root, **keep)
+    features = whole.features()
+    entry = store.path(kind, {"filter": "clips" + filter_key(KeepAll)}.get(kind, kind))
+    (entry / "content.json").unlink()  # as an older version wrote it
+    if kind == "filter":
+        rows = json.loads((entry / "decisions.json").read_text())
+        (entry / "decisions.json").write_text(json.dumps(rows[:-1]))
+    elif kind == "features":
+        save_tensors(entry / "tensors.safetensors", {"e_v": features[:-1].contiguous()})
+    else:
+        (entry / "rates.json").write_text("[]")
+    again = decoded(own, model, store.root, **keep)
+    assert again.rows("train", KeepAll).tolist() == [0, 1, 2]
+    assert torch.equal(again.features(), features)
+    assert len(mean_flows(own[3:], Farneback(), store=store, key="flows")) == 1
+    assert "is damaged: " in caplog.text and "It is made again." in caplog.text
+    assert any(path.name.startswith(entry.name) for path in (store.root / "damaged").iterdir())
 
 
 def test_a_moved_folder_of_clips_is_decoded_once(model, tmp_path, monkeypatch):

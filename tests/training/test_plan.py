@@ -113,6 +113,31 @@ def test_other_content_under_the_same_name_makes_other_keys(files, tmp_path, nam
     assert before["run"] != after["run"] and before["latents"] != after["latents"]
 
 
+def test_a_filter_with_weights_of_its_own_goes_by_their_content(planned, tmp_path, scratch_registry):
+    @scratch_registry.register("data_filter", "learnt")
+    class Learnt(KeepAll):
+        """Keep what weights say."""
+
+        def __init__(self, *, weights: str) -> None:
+            self.weights = weights
+
+    weights = tmp_path / "a.bin"
+    weights.write_bytes(b"one")
+
+    def found(path: Path) -> tuple[dict[str, str], set[str]]:
+        learnt = f"data_filter.learnt.weights = '{path}'"
+        keys = planned("stage.joint.data_filter = @data_filter.learnt", learnt)
+        return stage_keys(keys), set(keys.filters)
+
+    before = found(weights)
+    moved = weights.rename(tmp_path / "b.bin")
+    assert found(moved) == before
+    moved.write_bytes(b"two")
+    after = found(moved)
+    assert len(after[1] & before[1]) == len(before[1]) - 1
+    assert {name for name in STAGES if before[0][name] != after[0][name]} == {"joint"}
+
+
 def test_a_dataset_at_another_place_has_the_same_keys(files, tmp_path, planned):
     before = files()
     (tmp_path / "moved").mkdir()
