@@ -19,6 +19,7 @@ from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
 from stav2a.models.stav2a import as_video
 from stav2a.preparation.plan import PreparationPlan
+from stav2a.utils.contents import HashedFile, file_hash, file_state
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import exit_code
 from stav2a.utils.resampling import fit_audio, resample_audio
@@ -61,7 +62,13 @@ class Decode:
                 raise MediaError(f"{entry['fault']}.")
             path = find_video(self.videos, entry["file"], entry["id"])
             entry["file"] = path.relative_to(self.videos).as_posix()
-            return self._record(entry, decode(path, caption=entry["caption"]))
+            video = HashedFile.of(path) if path.is_file() else None  # `decode` says what else is wrong
+            decoded = decode(path, caption=entry["caption"])
+            if video:
+                video.check_unchanged()
+                size, _, mtime_ns, _ = video.state
+                entry["video"] = {"size": size, "mtime_ns": mtime_ns, "sha256": video.content}
+            return self._record(entry, decoded)
         except MediaError as error:  # named by its path in the folder of videos
             return failed(entry, str(MediaError(error.message, error.place and entry["file"])))
         except Exception as error:  # one clip never stops the others
@@ -147,6 +154,21 @@ class ClipWork:
         return self.encode(self.decode(position))
 
 
+def is_changed(videos: Path, facts: Mapping[str, Any]) -> bool:
+    """True where the video of a prepared clip is there, and is another one now."""
+    known = facts.get("video")  # an older version kept nothing of it
+    if not known:
+        return False
+    path = videos / facts["file"]
+    try:
+        state = file_state(path)
+        if state.size == known["size"]:
+            return state.mtime_ns != known["mtime_ns"] and file_hash(path) != known["sha256"]
+    except OSError:  # it was removed: the prepared clip needs it no more
+        return False
+    return True
+
+
 def find_video(videos: Path, file: str, clip: str) -> Path:
     """The file of a clip inside the folder of videos: the given one, else the one named after the clip's id.
 
@@ -156,12 +178,13 @@ def find_video(videos: Path, file: str, clip: str) -> Path:
     asked = [file] if file else [f"{clip}{suffix}" for suffix in VIDEOS]
     forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in asked]
     names = [*asked, *forms]  # file systems and editors differ in the form of accents
+    inside = not Path(asked[0]).is_absolute() and ".." not in Path(asked[0]).parts
     found = next((videos / name for name in names if os.path.lexists(videos / name)), None)
-    if found is None:
+    if inside and found is None:
         wanted = file or f"{clip}.mp4 (or {', '.join(VIDEOS[1:4])}, …)"
         raise MediaError(f"no such file: {wanted}. Put it into the folder of videos.")
-    real = Path(os.path.realpath(found))  # links followed; a link to itself is left to the reader
-    if not real.is_relative_to(os.path.realpath(videos)) or ".." in Path(names[0]).parts:
+    real = os.path.realpath(found or videos)  # links followed; a link to itself is left to the reader
+    if found is None or not inside or not Path(real).is_relative_to(os.path.realpath(videos)):
         raise MediaError(f"{names[0]}: leads out of the folder of videos. Copy the file into it.")
     return found
 

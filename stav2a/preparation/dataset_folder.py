@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 from safetensors import safe_open
 
 from stav2a.data.prepared.shards import (
-    FAILED,
     FORMAT,
     INDEX,
     KEPT,
@@ -108,20 +107,22 @@ class DatasetFolder:
         self.write(self.shard(shard), pack_shard([ClipRecord.unpack(part.read_bytes()) for part in parts]))
         shutil.rmtree(self.unfinished / f"{shard:05d}", ignore_errors=True)
 
-    def reopen_failed(self) -> int:
-        """Take shards with failed clips apart, without these; returns the number of failed clips."""
+    def reopen(self, again: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Take shards apart, without those clips whose facts say so; returns the number of these."""
         total = 0
         for number in range(self.plan.shards):
             if not self.shard(number).exists():
-                continue
-            rows = list(read_shard(self.shard(number)))
-            whole = [row for row in rows if row.facts["status"] != FAILED]
-            if len(whole) < len(rows):
-                for row in whole:
-                    self.write(self.part(number, row.position), row.pack())
+                for part in self.part(number, 0).parent.glob("*.safetensors"):
+                    if again(ClipRecord.unpack(part.read_bytes()).facts):
+                        part.unlink()
+                        total += 1
+            elif left_out := sum(map(again, read_facts(self.shard(number)))):
+                for row in read_shard(self.shard(number)):
+                    if not again(row.facts):
+                        self.write(self.part(number, row.position), row.pack())
                 (self.path / INDEX).unlink(missing_ok=True)
                 self.shard(number).unlink()
-                total += len(rows) - len(whole)
+                total += left_out
         return total
 
 

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,7 @@ from stav2a.data.prepared.shards import (
     ClipRecord,
     pack_texts,
 )
-from stav2a.preparation.clip_stages import ClipWork, Decode, Encode, to_half
+from stav2a.preparation.clip_stages import ClipWork, Decode, Encode, is_changed, to_half
 from stav2a.preparation.dataset_folder import DatasetFolder, write_index
 from stav2a.preparation.dataset_report import write_report
 from stav2a.preparation.executors import one_thread, run_local, run_ray
@@ -65,13 +66,16 @@ def prepare(
     with exclusive(folder.lock, f"clips in {folder.path}"):
         sweep(folder.path.rglob(".tmp-*"))
         _begin(folder, request, parts)
+        videos = request.videos.resolve()
+        if changed := folder.reopen(partial(is_changed, videos)):
+            print(f"preparing {changed} clips again, whose videos changed", file=sys.stderr, flush=True)
         if retry_failed:
-            print(f"trying {folder.reopen_failed()} failed clips again", file=sys.stderr, flush=True)
+            failed = folder.reopen(lambda facts: facts["status"] == FAILED)
+            print(f"trying {failed} failed clips again", file=sys.stderr, flush=True)
         if not folder.finished:
             encoders = parts.encoders
             if "text_encoder" in encoders:
                 make_texts(folder, encoders["text_encoder"])
-            videos = request.videos.resolve()
             decode = Decode(folder.plan, videos, parts.settings, parts.detector, parts.filters)
             encode = Encode(parts.settings.keep, encoders.get("feature_encoder"), encoders.get("autoencoder"))
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)
