@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 import os
 import re
 import unicodedata
@@ -18,7 +19,11 @@ from stav2a.utils.contents import Contents
 from stav2a.utils.errors import StaV2AError
 
 LONGEST = 1_000_000  # characters of a line
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 REQUIRED = ("id", "caption", "split", "file")
+
+
+logger = logging.getLogger(__name__)
 
 
 class ManifestError(StaV2AError):
@@ -80,6 +85,17 @@ def rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             )
         if any(field.strip() for field in row):
             yield first, row
+
+
+def control_in(text: str) -> str:
+    r"""The first control character of a text that is no white space; empty where there is none.
+
+    Example:
+        >>> control_in("a dog\0barks"), control_in("two\nlines")
+        ('\x00', '')
+    """
+    found = CONTROL.search(text)
+    return found[0] if found else ""
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -148,6 +164,12 @@ class ManifestDataset:
                 f"{self.file}, line {line}: the split is {row['split']!r}; "
                 f"expected one of {', '.join(SPLITS)}."
             )
+        for column, text in row.items():
+            if found := control_in(text):
+                raise ManifestError(
+                    f"{self.file}, line {line}: the {column} holds the control character {found!r}. "
+                    "Take it out."
+                )
         video = self.videos / row["file"]
         if not video.is_file():
             raise ManifestError(
@@ -308,6 +330,9 @@ def _listed(line: int, fields: Mapping[str, Any]) -> Listed:
         name = f"{name}_{int(float(start)):06d}"
     split = _text(fields, ("split",))
     fault = "" if name else "neither an id nor a file"
+    for what, text in (("id", name), ("file", file), ("caption", _text(fields, CAPTIONS))):
+        if found := control_in(text):
+            fault = f"its {what} holds the control character {found!r}"
     if split and split not in SPLIT_NAMES:
         fault = f"the split is {split!r}; expected one of {', '.join(SPLITS)}"
     return Listed(
@@ -353,7 +378,10 @@ class Captions:
 
     def __init__(self, path: Path) -> None:
         self.by_id: dict[str, str] = {}  # by canonical id
+        self._used: set[str] = set()
         for each in open_manifest(path).read():
+            if each.fault:
+                logger.warning("%s, line %d is left out: %s.", path, each.line, each.fault)
             if each.fault or not each.caption:
                 continue
             known = self.by_id.setdefault(_canonical(each.id), each.caption)
@@ -366,10 +394,17 @@ class Captions:
 
     def of(self, name: str) -> str | None:
         """The caption of a clip, if there is one."""
-        found = self.by_id.get(_canonical(name))
-        if found is None and (parts := CLIP_OF_VIDEO.fullmatch(name)):
-            return self.by_id.get(parts[1])
-        return found
+        parts = CLIP_OF_VIDEO.fullmatch(name)
+        names = [_canonical(name), *([parts[1]] if parts else [])]
+        found = next((each for each in names if each in self.by_id), None)
+        if found is None:
+            return None
+        self._used.add(found)
+        return self.by_id[found]
+
+    def unused(self) -> list[str]:
+        """Ids whose caption no clip has asked for."""
+        return [name for name in self.by_id if name not in self._used]
 
 
 def _canonical(name: str) -> str:

@@ -5,6 +5,7 @@ by which repeated ids and captions are found.
 """
 
 import hashlib
+import logging
 from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,8 @@ from stav2a.data.manifest import Captions, Listed, Manifest, ManifestError
 
 TEXTS = ("id", "file", "caption", "split", "label", "fault")
 NUMBERS = ("line", "caption_row")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ def write_plan(path: Path, manifest: Manifest, request: PreparationRequest) -> N
         texts.append(_hash(clip.caption))
         if clip.split == "validation":
             held_out = 0.0
+    if captions and (unused := captions.unused()):
+        logger.warning(
+            "note: %s: %d of %d ids are no clip of %s, such as %r.",
+            request.captions,
+            len(unused),
+            len(captions.by_id),
+            manifest.path,
+            unused[0],
+        )
     if not ids:
         raise ManifestError(f"{manifest.path}: lists no clip ({manifest.form}). Add a line for each.")
     repeated = np.ones(len(ids), bool)

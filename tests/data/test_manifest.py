@@ -37,6 +37,8 @@ def test_clips_come_in_the_order_of_the_csv(folder):
         (HEADER + "a,x,train,a.mp4,\na,y,train,a.mp4,\n", "the id 'a' occurs twice"),
         (HEADER + "a,x,train,a.mp4,\n ,y,train,a.mp4,\n", "line 3: the id is empty. Give each clip its own"),
         (HEADER + "a,x,training,a.mp4,\n", "line 2: the split is 'training'; expected one of train"),
+        (HEADER + "a,x\0y,train,a.mp4,\n", r"line 2: the caption holds the control character '\\x00'. Take"),
+        (HEADER + "a\x07,x,train,a.mp4,\n", r"line 2: the id holds the control character '\\x07'. Take it"),
         (HEADER + "a,x,train,b.mp4,\n", "line 2: there is no file"),
     ],
 )

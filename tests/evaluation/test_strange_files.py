@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from stav2a.data.filters import AVAlignFilter
 from stav2a.data.media import decode, write_wav
 from stav2a.data.optical_flow import Farneback
 from stav2a.evaluation.folders import pairing
+from stav2a.evaluation.folders.features import ArrayCache, cached_as, extract
 from stav2a.evaluation.folders.systems import choose, score
 from stav2a.evaluation.samples import Generated, evaluation_set, mean_flows
-from stav2a.metrics.score import EvaluationSet
+from stav2a.metrics.score import EvaluationSet, describe
 from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
 from tests.data.jumps import JUMPS_S, clicks, jumping
@@ -97,6 +99,8 @@ def test_names_that_differ_by_the_form_of_their_accents_are_one_clip(tmp_path):
     ("text", "message"),
     [
         ('id,caption\na,a bell\nb,"12 inch drum\nc,x\n', "line 3: a quote opens a field"),
+        ("id,caption\na,a bell\nb,x\na,a drum\n", "line 4: a second caption for 'a'. Keep one a clip."),
+        ("id,caption\na,a\0bell\n", r"line 2: the control character '\\x00'. Take it out."),
         ('id,caption\n\n\na,a bell\n\nb,"x\ny"\nc\n', "line 8: 1 fields where the header has 2"),
     ],
 )
@@ -107,12 +111,43 @@ def test_a_fault_in_captions_is_named_by_its_line(text, message, tmp_path):
         pairing.pair(tmp_path / "real", {"ours": tmp_path / "ours"}, captions=tmp_path / "captions.csv")
 
 
+def test_captions_of_no_clip_are_told_in_one_line(tmp_path, caplog):
+    sound(tmp_path / "real"), sound(tmp_path / "ours")
+    file = tmp_path / "captions.csv"
+    file.write_text("id,caption\na,a bell\na,a bell\nz,a drum\ny,a horn\n", encoding="utf-8")
+    pairing.pair(tmp_path / "real", {"ours": tmp_path / "ours"}, captions=file)
+    assert caplog.messages == [f"note: {file}: 2 of 3 ids are no clip here, such as 'z'."]
+
+
+def test_a_sound_that_changes_while_it_is_scored_is_left_out_and_nothing_of_it_is_kept(tmp_path):
+    @dataclass
+    class Slow:
+        file: Path
+        definition = "slow"
+
+        def __call__(self, audio, sample_rate):
+            self.file.write_bytes(self.file.read_bytes() + b"more")
+            return audio[:1]
+
+    sound(tmp_path / "real"), sound(tmp_path / "ours", samples=0.5 * clicks())
+    (clip,), _ = pairing.pair(tmp_path / "real", {"ours": tmp_path / "ours"})
+    cache = ArrayCache(tmp_path / "cache")
+    slow, more = Slow(clip.files["ours"]), {"models": [], "crops": [None], "flow": None, "cache": cache}
+    found = extract(clip, extractors=[slow], **more)
+    assert "changed while it was read. Give the command again" in found.faults["ours"]
+    assert cache.get(found.contents["ours"], cached_as(describe(slow), found.common_s)) is None
+
+
 def test_files_that_the_evaluation_did_not_make_are_not_replaced(tmp_path, capsys):
     sound(tmp_path / "real"), sound(tmp_path / "ours")
     own = tmp_path / "table.csv"
     own.write_text("mine", encoding="utf-8")
     command = ["evaluate", "--references", str(tmp_path / "real"), "--generated", f"x={tmp_path / 'ours'}"]
     command += ["--metrics", "aa_align", "--output", str(tmp_path), "--tracking-uri", "none"]
+    (tmp_path / "report.html").mkdir()
+    assert main([*command, "--overwrite"]) == 2
+    assert f"{tmp_path / 'report.html'} is a folder, where a file is" in capsys.readouterr().err
+    (tmp_path / "report.html").rmdir()
     assert main(command) == 2
     assert f"{own} is there already, and this command did not make it." in capsys.readouterr().err
     assert own.read_text(encoding="utf-8") == "mine"

@@ -13,12 +13,14 @@ from stav2a import recipe
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.data.filters import filter_key
-from stav2a.data.media import video
+from stav2a.data.media import decode, video
 from stav2a.data.media.audio import read_audio
 from stav2a.data.mel import log_mel
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.prepared import PreparedFolder
+from stav2a.data.prepared.shards import ClipRecord, read_shard
 from stav2a.experiments.experiment import Experiment
+from stav2a.preparation import clip_stages, preparing
 from stav2a.utils.checkpoints import save_weights, state
 
 SIZES = {"width": 8, "blocks": (1, 1, 1, 1), "dim": 64, "frame_rate_hz": 12.5, "frame_size": 32}
@@ -159,12 +161,63 @@ def test_broken_clips_are_quarantined_and_can_be_tried_again(prepared, prepare, 
     assert row["id"] == "train_00003" and row["reason"].startswith("train/train_00003.mp4: ")
     assert len(PreparedFolder(folder)) == 9
     victim.write_bytes(whole)
+    shutil.copystat(world / "train" / "train_00003.mp4", victim)
     assert prepare(folder, *given) == 0 and len(PreparedFolder(folder)) == 9
     assert prepare(folder, *given, "--retry-failed") == 0
     ours, theirs = files_of(folder), files_of(prepared)
     for told in (ours, theirs):  # they name the folder of videos
         told.pop("prepared.json"), told.pop("report.html")
     assert ours == theirs
+
+
+def test_a_clip_whose_video_changed_is_prepared_again(prepare, world, tmp_path, capsys, monkeypatch):
+    folder, videos = tmp_path / "out", shutil.copytree(world, tmp_path / "videos")
+    given = ["--videos", str(videos)]
+    assert prepare(folder, *given) == 0
+    before = PreparedFolder(folder).table["hashes"].to_pylist()
+    changed, touched, gone = (videos / "train" / f"train_0000{n}.mp4" for n in (1, 2, 4))
+    changed.write_bytes((videos / "train" / "train_00000.mp4").read_bytes())
+    touched.touch()
+    gone.unlink()
+    capsys.readouterr()
+    assert prepare(folder, *given) == 0
+    assert "preparing 1 clips again, whose videos changed" in capsys.readouterr().err
+    after = PreparedFolder(folder).table["hashes"].to_pylist()
+    assert [row for row in range(10) if before[row] != after[row]] == [1] and after[1] == after[0]
+    monkeypatch.setattr(preparing, "run_local", None)
+    assert prepare(folder, *given) == 0  # and nothing is left to prepare
+    assert "again" not in capsys.readouterr().err
+
+
+def test_a_finished_clip_of_an_unfinished_folder_is_prepared_again_too(
+    prepared, prepare, world, files_of, tmp_path
+):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    (folder / "index.parquet").unlink()
+    shard = folder / "shards" / "00001.safetensors"
+    (folder / "unfinished" / "00001").mkdir(parents=True)
+    rows = list(read_shard(shard))
+    shard.unlink()
+    old = ClipRecord({**rows[0].facts, "video": {"size": 1, "mtime_ns": 0, "sha256": ""}}, rows[2].tensors)
+    (folder / "unfinished" / "00001" / f"{old.position:08d}.safetensors").write_bytes(old.pack())
+    assert prepare(folder) == 0
+    assert files_of(folder) == files_of(prepared)
+
+
+def test_a_video_that_changes_while_it_is_decoded_is_in_quarantine(
+    prepare, world, tmp_path, monkeypatch, capsys
+):
+    def slow(path, **options):
+        decoded = decode(path, **options)
+        if path.name == "train_00003.mp4":
+            path.touch()
+        return decoded
+
+    videos = shutil.copytree(world, tmp_path / "videos")
+    monkeypatch.setattr(clip_stages, "decode", slow)
+    assert prepare(tmp_path / "out", "--videos", str(videos)) == 0
+    (row,) = [row for row in clips_csv(tmp_path / "out") if row["status"] == "failed"]
+    assert "train_00003.mp4 changed while it was read. Give the command again" in row["reason"]
 
 
 def test_a_folder_without_one_whole_clip_says_why(prepare, tmp_path, capsys):
@@ -189,7 +242,14 @@ def test_what_was_done_to_a_clip_is_counted_by_kind(prepare, tmp_path):
 def test_lines_that_can_be_no_clip_do_not_stop_the_others(prepare, world, tmp_path):
     (world.parent / "secret.mp4").touch()
     lines = ["id,caption,file", "a,x,train/train_00000.mp4", "a,y,train/train_00001.mp4", "b,z,none.mp4"]
-    lines += ["c,z,../secret.mp4", "d,z,/etc/hosts", "e,z", '"f\ng",z,train/train_00002.mp4']
+    lines += [
+        "c,z,../secret.mp4",
+        "g,z,../nowhere.mp4",
+        "d,z,/etc/hosts",
+        "e,z",
+        '"f\ng",z,train/train_00002.mp4',
+    ]
+    lines += ["h,bad\x00text,train/train_00003.mp4"]
     manifest = tmp_path / "m.csv"
     manifest.write_text("\n".join(lines))
     assert prepare(tmp_path / "out", manifest=manifest) == 0
@@ -197,19 +257,22 @@ def test_lines_that_can_be_no_clip_do_not_stop_the_others(prepare, world, tmp_pa
     assert rows["af"] == "the id 'a' occurs before. Give it another."
     assert rows["bf"] == "no such file: none.mp4. Put it into the folder of videos."
     assert rows["cf"] == "../secret.mp4: leads out of the folder of videos. Copy the file into it."
+    assert rows["gf"] == "../nowhere.mp4: leads out of the folder of videos. Copy the file into it."
     assert rows["df"] == "/etc/hosts: leads out of the folder of videos. Copy the file into it."
+    assert rows["hf"] == r"its caption holds the control character '\x00'."
     assert rows["ef"] == "2 fields where the header has 3."
     assert [clip.id for clip in PreparedFolder(tmp_path / "out").clips] == ["a", "f\ng"]
 
 
-def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tmp_path):
+def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tmp_path, caplog):
     captions = tmp_path / "captions.csv"
-    captions.write_text("id,caption\ntest/test_00001,a drum\n")
+    captions.write_text("id,caption\ntest/test_00001,a drum\nnobody,a horn\n")
     options = ["--captions", str(captions), "--validation", "0.5"]
     assert prepare(tmp_path / "out", *options, manifest=world) == 0
     clips = PreparedFolder(tmp_path / "out").clips
     assert {clip.split for clip in clips} == {"train", "validation"}
     assert {clip.id: clip.caption for clip in clips if clip.caption} == {"test/test_00001": "a drum"}
+    assert caplog.messages == [f"note: {captions}: 1 of 2 ids are no clip of {world}, such as 'nobody'."]
 
 
 def test_kept_clips_are_exported(prepared, prepare, tmp_path):

@@ -1,12 +1,15 @@
 """Clips of folders: files paired by name, with a reason for each file that has no partner."""
 
+import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stav2a.data.manifest import ManifestError, rows
+from stav2a.data.manifest import ManifestError, control_in, rows
 from stav2a.utils.errors import StaV2AError, UsageError
+
+logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
 SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
@@ -71,6 +74,9 @@ def pair(
     texts = _captions(captions) if captions else {}
     everywhere = set.intersection(*(set(files) for files in found.values()))
     known = sorted(set().union(*found.values()))
+    if unused := [clip for clip in texts if clip not in known]:
+        count = f"{len(unused)} of {len(texts)}"
+        logger.warning("note: %s: %s ids are no clip here, such as %r.", captions, count, unused[0])
     if not everywhere:
         counts = ", ".join(f"{name} {len(files)}" for name, files in found.items())
         raise UsageError(
@@ -131,7 +137,7 @@ def _captions(file: Path) -> dict[str, str]:
     if len(table) < 2 or not {"id", "caption"} <= set(columns):
         held = ", ".join(columns) if len(table) > 1 else "nothing"
         raise UsageError(f"--captions {file}: holds {held}; expected the columns id and caption.")
-    captions = {}
+    captions: dict[str, str] = {}
     for line, row in table[1:]:
         if len(row) != len(columns):
             raise UsageError(
@@ -139,5 +145,11 @@ def _captions(file: Path) -> dict[str, str]:
                 "Put a caption with commas into quotes."
             )
         fields = dict(zip(columns, row, strict=True))
-        captions[unicodedata.normalize("NFC", fields["id"])] = fields["caption"]
+        clip, caption = unicodedata.normalize("NFC", fields["id"]), fields["caption"]
+        if found := control_in(caption):
+            raise UsageError(f"--captions {file}, line {line}: the control character {found!r}. Take it out.")
+        if captions.setdefault(clip, caption) != caption:
+            raise UsageError(
+                f"--captions {file}, line {line}: a second caption for {clip!r}. Keep one a clip."
+            )
     return {clip: caption for clip, caption in captions.items() if caption}
