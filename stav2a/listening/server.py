@@ -5,6 +5,7 @@ token. The Host header is checked, so that a page of another site can't reach th
 its own; ratings must be JSON, and sent by this page.
 """
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -24,6 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stav2a.listening.database import HIGHEST, LOWEST, NAMES, SCALES, ListenError, StorageError, Video
 from stav2a.listening.setup import ListeningTest
@@ -32,6 +34,7 @@ from stav2a.utils.network import HOST
 
 MAX_NAME = 40  # characters
 MAX_BODY = 4096  # bytes; a rating has a hundred
+REQUEST_S = 10.0  # for a request to arrive whole
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; media-src 'self'; "
@@ -131,6 +134,27 @@ def annotator_of(name: Any) -> str:
     return words
 
 
+class TimedConnection(H11Protocol):
+    """A connection that is closed where no request comes in time; uvicorn bounds the time between two."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._closing = self.loop.call_later(REQUEST_S, self._close_unasked)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._closing.cancel()
+        self._closing = self.loop.call_later(REQUEST_S, self._close_unasked)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing.cancel()
+        super().connection_lost(exc)
+
+    def _close_unasked(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
 class PageServer(uvicorn.Server):
     """Server of one test.
 
@@ -149,7 +173,7 @@ class PageServer(uvicorn.Server):
                 self._answer,
                 interface="asgi3",
                 proxy_headers=False,
-                http="h11",
+                http=TimedConnection,
                 ws="none",
                 lifespan="off",
                 headers=list(HEADERS.items()),
@@ -210,7 +234,7 @@ def pages(test: ListeningTest) -> Starlette:
 
     def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
-            return JSONResponse({"error": error.detail}, error.status_code)
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         return JSONResponse({"error": str(error)}, 500 if isinstance(error, StorageError) else 400)
 
     return Starlette(
@@ -231,10 +255,15 @@ async def _body(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise ListenError("not JSON. Expected Content-Type: application/json.")
     content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY:
-            raise ListenError(f"more than {MAX_BODY} bytes. Expected a rating.")
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > MAX_BODY:
+                    raise ListenError(f"more than {MAX_BODY} bytes. Expected a rating.")
+    except TimeoutError:
+        late = f"it did not arrive within {REQUEST_S:g} s. Send it again."
+        raise HTTPException(408, late, {"Connection": "close"}) from None
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):

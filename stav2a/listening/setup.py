@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stav2a.data.media import mux, probe, read_audio
 from stav2a.evaluation.folders.pairing import files_in
 from stav2a.listening.database import Database, ListenError, Video
+from stav2a.utils.contents import file_hash
 from stav2a.utils.files import exclusive
 
 DATABASE, COPIES = "ratings.sqlite", "copies"
@@ -134,11 +135,8 @@ class ClipFiles(NamedTuple):
 
     def content_hash(self) -> str:
         """Hash of the contents of both."""
-        digest = hashlib.sha256()
-        for path in (self.own, self.picture):
-            if path is not None:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        hashes = [file_hash(path) for path in (self.own, self.picture) if path is not None]
+        return hashlib.sha256(bytes.fromhex("".join(hashes))).hexdigest()
 
 
 def _check_unchanged(

@@ -1,6 +1,5 @@
 """Published checkpoint files, opened without running anything in them and identified by their sha256."""
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.contents import file_hash
 
 OLDEST_TORCH = (2, 10)  # before it, torch.load(weights_only=True) could be made to run code
 
@@ -65,10 +65,9 @@ def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
     if not path.is_file():
         message = f"{path}: there is no such file."
         raise ConvertError(message, advice="Download it first; see docs/weights.md.")
+    sha256 = file_hash(path)
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if start == LFS_POINTER:
         message = f"{path} is a Git LFS pointer, not the weights themselves."
         raise ConvertError(message, advice="Fetch them with git lfs pull.")

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from stav2a.listening import server as server_module
 from tests.listening.listening_examples import SYSTEMS, begun, serving
 
 
@@ -178,6 +179,23 @@ def test_a_connection_that_is_broken_off_is_no_error(server, capfd, caplog):
     time.sleep(0.2)
     assert ask(server, "GET", "/")[0] == 200
     assert (capfd.readouterr().err, caplog.text) == ("", "")
+
+
+def test_a_connection_whose_request_never_comes_does_not_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "REQUEST_S", 0.3)
+    with serving(begun(tmp_path)) as server:
+        host = f"HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        half = f"POST /rating {host}Content-Type: application/json\r\nContent-Length: 90\r\n\r\n{{"
+        answers = []
+        for sent in (half.encode(), b"", b"GET / HTT"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                connection.sendall(sent)
+                with connection.makefile("rb") as file:
+                    answers.append(file.read())  # to the end: the server closes it
+        assert ask(server, "GET", "/")[0] == 200
+    assert answers[0].startswith(b"HTTP/1.1 408 ")
+    assert b"it did not arrive within 0.3 s. Send it again." in answers[0]
+    assert answers[1:] == [b"", b""]
 
 
 def test_it_ends_in_silence_while_a_video_is_paused(tmp_path, caplog):

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from stav2a.utils.contents import file_hash
 from stav2a.utils.resampling import resample_audio
 
 ENVIRONMENT = "STAV2A_WEIGHTS"
@@ -60,9 +60,7 @@ class PublishedJudge(ABC):
     @functools.cached_property
     def definition(self) -> str:
         """Name, front end and a hash of the weights: equal for judges that give equal results."""
-        with self.file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()[:12]
-        return f"{self.name} ({self.front_end}; weights {digest})"
+        return f"{self.name} ({self.front_end}; weights {file_hash(self.file)[:12]})"
 
     @property
     def file(self) -> Path:
