@@ -169,6 +169,9 @@ def test_a_run_whose_database_is_gone_is_tracked_again(first, tmp_path):
             runs += database.execute("SELECT run_uuid, status FROM runs").fetchall()
             logged = database.execute("SELECT COUNT(*) FROM latest_metrics WHERE key = 'aa_align'")
             assert logged.fetchone() == (1,)
+        (tmp_path / "mlflow.db").write_bytes(b"scribbled over" * 1000)
+        refused = command("cn_onset_gvf", first.output, "--tracking-uri", uri)
+        assert refused.code == 1 and "the file is not an SQLite database. Move it away, and" in refused.stderr
         (tmp_path / "mlflow.db").unlink()
     assert [status for _, status in runs] == ["FINISHED"] * 2 and len(set(runs)) == 2
 

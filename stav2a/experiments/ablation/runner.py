@@ -97,11 +97,12 @@ class StudyRunner:
         return parent_id, failed
 
     def _run_children(self, folder: StudyFolder, parent_id: str, start: Start) -> Sequence[int]:
-        """Run what is not yet tracked as finished; the exit codes."""
+        """Run what is not yet finished, whole, and tracked; the exit codes."""
         plan, names = self.plan, ("row", "seed", "signature")
         children = open_store(self.uri, plan.output).children(parent_id)
         done = {tuple(run.tags.get(name) for name in names) for run in children if run.status == "FINISHED"}
-        todo = [run for run in plan.runs if (run.row.name, str(run.seed), run.signature) not in done]
+        named = {(run.row.name, str(run.seed), run.signature): run for run in plan.runs}
+        todo = [run for name, run in named.items() if name not in done or not run.folder.whole()]
         runs = {self._job(run, folder, parent_id): run for run in todo}
         if count := len(plan.runs) - len(runs):
             _print_line(f"{count} of {len(plan.runs)} runs are finished and tracked already")

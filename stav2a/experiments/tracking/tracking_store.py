@@ -354,15 +354,17 @@ def _shown(uri: str) -> str:
 
 
 def _may_find(database: Path, query: str, *values: str | None) -> bool:
-    """False where a query certainly finds no run: no file, no table of runs, or no row."""
+    """False where a query certainly finds no run: no file, no database, no table of runs, or no row."""
     if not database.exists():
         return False
     try:
         with closing(sqlite3.connect(database)) as connection:
             made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
             return bool(made and connection.execute(query, values).fetchone())
-    except sqlite3.Error:  # it can't be read now
+    except sqlite3.OperationalError:  # it can't be read now
         return True
+    except sqlite3.DatabaseError:  # it is none, or damaged
+        return False
 
 
 def _complete(database: Path, new: Path) -> bool:
@@ -443,7 +445,8 @@ def _check_file(store: TrackingStore, database: Path) -> None:
             with database.open("r+b") as file:
                 head = file.read(16)
             if head and head != b"SQLite format 3\0":
-                raise store.error("the file is not an SQLite database.", "Choose another file.")
+                advice = "Move it away, and all is tracked anew by the same command; or choose another file."
+                raise store.error("the file is not an SQLite database.", advice)
             with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
                 tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             if tables and not {("alembic_version",), ("experiments",)} & set(tables):  # both are MLflow's

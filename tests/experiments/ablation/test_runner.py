@@ -106,6 +106,15 @@ def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
     assert [attempt["runs"] for attempt in attempts] == [3, 1]
 
 
+def test_a_finished_run_whose_files_were_lost_is_made_again(first, study):
+    scores = next(first.folder.parents[1].glob("pretrained_t2a-*/scores.json"))
+    before = scores.read_bytes()
+    scores.unlink()
+    again = run(first.folder.parents[1], *study)
+    assert again.titles("finished") == ["Pretrained-T2A, seed 0"] and scores.read_bytes() == before
+    assert again.figures == first.figures
+
+
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
     uri = f"sqlite:///{first.folder.parents[1]}/mlflow.db"
     assert main(["ablation", "--report", "mine", "--output", str(tmp_path), "--tracking-uri", uri]) == 0

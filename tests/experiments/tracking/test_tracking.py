@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -508,3 +510,17 @@ def test_a_run_is_looked_for_by_its_identifier(root: Path, tracked: str, tmp_pat
     assert not kept.may_hold("it's") and not kept.may_hold("' OR ''='") and not missing.may_hold(tracked)
     half_made(tmp_path / "mlflow.db")
     assert not missing.may_hold(tracked)
+    (tmp_path / "mlflow.db").write_bytes(b"scribbled over" * 1000)
+    assert not missing.may_hold(tracked)
+
+
+def test_a_database_that_is_locked_may_hold_a_run(tmp_path: Path):
+    store = resolve(None, tmp_path)
+    assert store
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("CREATE TABLE runs (run_uuid, lifecycle_stage)")
+        other.commit()
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+            assert store.may_hold("a")
