@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pair
-from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.utils.errors import MAX_SEED, SUCCESS, UsageError
 
 MOST_JOBS = 4  # by default; a run takes about 2 GB
 
@@ -43,11 +43,14 @@ def ablation(
     ] = None,
     bind: Bind = [],
     seeds: Annotated[
-        list[int], Option(metavar="N ...", help="in place of the study's own, such as 0 1 2")
+        list[int],
+        Option(min=0, max=MAX_SEED, metavar="N ...", help="in place of the study's own, such as 0 1 2"),
     ] = [],
     jobs: Annotated[
         int | None,
         Option(
+            min=1,
+            max=10_000,
             metavar="N",
             help=f"runs at a time, which share the processors (default: one each, up to {MOST_JOBS}); on a "
             "cluster all that may start",

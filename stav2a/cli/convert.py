@@ -1,11 +1,11 @@
 """`stav2a convert`: published checkpoints into folders that the components load."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from stav2a.cli.options import number
 from stav2a.utils.errors import SUCCESS, UsageError
 
 EXAMPLES = """
@@ -44,14 +44,16 @@ def convert(
     ] = [],
     scale_factor: Annotated[
         float | None,
-        Option(metavar="X", help="scale factor of the latents, for a VAE file that holds none"),
+        Option(
+            parser=number(lambda value: 1e-6 <= value <= 1e6, "number from 1e-6 to 1e6"),
+            metavar="X",
+            help="scale factor of the latents, for a VAE file that holds none",
+        ),
     ] = None,
 ) -> int:
     """Turn a published checkpoint into folders of safetensors that the components load."""
     if output.exists():  # before torch is imported, and gigabytes are read
         raise UsageError(f"{output} is there already. Choose another folder, or move it away first.")
-    if scale_factor is not None and not 0 < scale_factor < math.inf:
-        raise UsageError(f"--scale-factor {scale_factor}: expected a number above 0.")
     from stav2a.models.conversion import converters
     from stav2a.models.conversion.layouts import find_unet
 

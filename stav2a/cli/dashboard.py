@@ -23,7 +23,7 @@ def dashboard(
     study: Annotated[str | None, Argument(metavar="STUDY", help="a study, such as table3")] = None,
     output: Output = Path("runs"),
     tracking_uri: TrackingUri = None,
-    port: Annotated[int, Option(help="port of the pages on this machine")] = 5000,
+    port: Annotated[int, Option(min=1, max=65535, help="port of the pages on this machine")] = 5000,
 ) -> int:
     """Start MLflow's pages on this machine, and print the address where a study's runs are compared."""
     from stav2a.experiments.tracking import open_store

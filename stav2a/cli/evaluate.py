@@ -1,6 +1,5 @@
 """`stav2a evaluate`: score any system's sounds beside the real ones."""
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from stav2a.cli.options import Overwrite, Pair, TrackingUri, number, pair
-from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.utils.errors import SUCCESS, UsageError, printable
 
 if TYPE_CHECKING:
     from stav2a.evaluation.folders.systems import FolderScores
 
 FEATURES = "heard"  # folder of features, which every evaluation leaves
-SHORTEST_S = 0.03  # one frame of a spectrogram
+SHORTEST_S, LONGEST_S = 0.03, 86_400.0  # one frame of a spectrogram; a day
 RESERVED = ("reference", "real sound")
 
 EXAMPLES = """
@@ -59,7 +58,10 @@ def evaluate(
     duration: Annotated[
         list[float],
         Option(
-            parser=number(lambda value: 0 < value < math.inf, "number of seconds above 0"),
+            parser=number(
+                lambda value: SHORTEST_S <= value <= LONGEST_S,
+                f"number of seconds from {SHORTEST_S:g} to {LONGEST_S:g}",
+            ),
             metavar="S",
             help="score the first S seconds; may be repeated (default: what a clip's files have in common)",
         ),
@@ -114,7 +116,7 @@ def evaluate(
     files = report.write(output, clips)
     _track(tracking_uri, output, found, files)
     print(report.document().text())
-    print("\n".join(str(file) for file in files))
+    print("\n".join(map(printable, files)))
     return SUCCESS
 
 

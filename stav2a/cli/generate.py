@@ -1,6 +1,5 @@
 """`stav2a generate`: put sound on videos with the model of a finished run."""
 
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from stav2a.cli.options import Overwrite, TrustRecipe, number
-from stav2a.utils.errors import FAILURE, MAX_SEED, SUCCESS, UsageError, exit_code
+from stav2a.utils.errors import FAILURE, MAX_GUIDANCE, MAX_SEED, SUCCESS, UsageError, exit_code, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +46,7 @@ def generate(
     guidance: Annotated[
         float | None,
         Option(
-            parser=number(lambda value: 0 <= value < math.inf, "number of 0 or more"),
+            parser=number(lambda value: 0 <= value <= MAX_GUIDANCE, f"number from 0 to {MAX_GUIDANCE:g}"),
             metavar="W",
             help="weight of the prompt, 1 is plain (default: the run's)",
         ),
@@ -63,13 +62,16 @@ def generate(
 ) -> int:
     """Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run."""
     _check_names(videos, output, reencode, overwrite)
+    from stav2a.data.manifest import control_in
     from stav2a.experiments import run_folder
     from stav2a.sampling.video_to_audio import video_to_audio
     from stav2a.utils.files import check_writable
 
+    prompt = prompt.strip()
+    if found := control_in(prompt):
+        raise UsageError(f"--prompt holds the control character {found!r}. Leave it out.")
     experiment, model = run_folder.load(run, trust=trust_recipe)
     check_writable(output)
-    prompt = prompt.strip()
     if not prompt and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
     weight = experiment.guidance_scale if guidance is None else guidance
@@ -86,14 +88,15 @@ def generate(
     failed = 0
     for video in videos:
         try:
-            print(_add_sound(make_sound, video, output, reencode), flush=True)
+            print(printable(_add_sound(make_sound, video, output, reencode)), flush=True)
         except Exception as error:
             if exit_code(error) is None:
                 raise
             failed += 1
-            text = " ".join(str(error).split())
-            print(f"error: {text if text.startswith(f'{video}: ') else f'{video}: {text}'}", file=sys.stderr)
-    print(f"{len(videos) - failed} of {len(videos)} videos have their sound, in {output}", file=sys.stderr)
+            name, text = printable(video), printable(error)
+            print(f"error: {text if text.startswith(f'{name}: ') else f'{name}: {text}'}", file=sys.stderr)
+    made = f"{len(videos) - failed} of {len(videos)} videos have their sound"
+    print(f"{made}, in {printable(output)}", file=sys.stderr)
     return FAILURE if failed else SUCCESS
 
 
@@ -107,7 +110,7 @@ def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: 
     check_output(film, video.stat().st_size)
     sound = make_sound(video)
     for remark in mux(video, sound, SAMPLE_RATE, film, reencode=reencode, hidden=True):
-        print(f"note: {video}: {remark}", file=sys.stderr)
+        print(printable(f"note: {video}: {remark}"), file=sys.stderr)
     try:
         write_wav(alone, sound, SAMPLE_RATE)
     except ValueError:
@@ -141,6 +144,8 @@ def _check_names(videos: Sequence[Path], output: Path, reencode: bool, overwrite
             if os.path.realpath(target) in inputs:
                 message = f"{target} is one of the videos and would be written over."
                 raise UsageError(message, advice="Choose another --output.")
+            if target.is_dir():
+                raise UsageError(f"{target} is a folder, where a file is to be written. Move it away first.")
             if os.path.lexists(target) and not overwrite:
                 advice = "Choose another --output, or give --overwrite to replace it."
                 raise UsageError(f"{target} is there already.", advice=advice)

@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Option
 
 from stav2a.cli.options import Overwrite, Pair, pair
-from stav2a.utils.errors import MAX_SEED, SUCCESS, UsageError
+from stav2a.utils.errors import MAX_SEED, SUCCESS, UsageError, printable
 
 CLIPS = 20  # the paper's
 
@@ -74,13 +74,13 @@ def listen(
     check_writable(output)
     test, remarks = begin_or_resume(output, named, clips=clips, seed=seed, videos=videos)
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        print(printable(remark), file=sys.stderr)
     server = PageServer(test, port)
     print(
         f"{len(test.clips)} clips through {len(test.systems)} systems, "
         f"{len(test.videos)} videos to rate\n"
         f"open {server.address} in a browser (Ctrl-C ends; the same command goes on)\n"
-        f"the table: stav2a listen --report {test.folder}",
+        f"the table: stav2a listen --report {printable(test.folder)}",
         flush=True,
     )
     server.serve_forever()

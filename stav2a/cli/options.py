@@ -16,7 +16,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, text_of
+from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, printable, text_of
 
 SEVERAL = {"--checkpoint", "--generated", "--metrics", "--seeds", "--systems"}  # `--seeds 0 1 2`
 
@@ -120,7 +120,7 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
             expected = exit_code(error)
             if expected is None or os.environ.get("STAV2A_TRACEBACK") == "1":
                 raise
-            print(f"error: {text_of(error)}", file=sys.stderr)
+            print("\n".join(map(printable, f"error: {text_of(error)}".split("\n"))), file=sys.stderr)
             code = expected
         raise typer.Exit(code)
 

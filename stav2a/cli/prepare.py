@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from stav2a.cli.options import Bind, TrustRecipe, number
-from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.utils.errors import SUCCESS, UsageError, printable
 
 RECIPE = "recipes/cn_onset_gvf.gin"
 
@@ -111,5 +111,5 @@ def prepare(
 
         export_webdataset(DatasetFolder(output), export[1])
         lines.append(f"export   {export[1]}")
-    print("\n".join(lines))
+    print("\n".join(map(printable, lines)))
     return SUCCESS

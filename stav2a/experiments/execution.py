@@ -26,7 +26,7 @@ from stav2a.reports.pages import sample_clips, write_page, write_samples
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import check_writable, sweep, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
 
@@ -118,7 +118,9 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
             scores = _run_and_track(loaded, folder, steps, options, place, finished)
     places = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
     places["tracking"] = folder.tracked(place)["where"]
-    return "\n".join([scores_document(scores).text(), *(f"{name:9}{at}" for name, at in places.items())])
+    return "\n".join(
+        [scores_document(scores).text(), *(printable(f"{name:9}{at}") for name, at in places.items())]
+    )
 
 
 def _tracked(facts: Mapping[str, Any], store: TrackingStore | None) -> bool:

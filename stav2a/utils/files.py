@@ -11,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +133,21 @@ def check_writable(output: Path) -> None:
         raise UsageError(message, advice="Choose a folder of your own.") from None
 
 
-def check_replaced(folder: Path, names: Iterable[str], mark: str, *, overwrite: bool) -> None:
+def check_replaced(folder: Path, names: Sequence[str], mark: str, *, overwrite: bool) -> None:
     """Refuse to replace files of the user's in a folder of results.
 
     Args:
         folder: The folder, there or not.
-        names: Files that will be written.
+        names: Files, which have an ending, and folders, which will be written.
         mark: What the command leaves in each folder that it has made: files beside it are its own.
         overwrite: Whether the user gave --overwrite.
 
     Raises:
-        UsageError: One of them is there, and no mark.
+        UsageError: One of them is there, and no mark; or a folder stands in the place of a file.
     """
+    for name in names:
+        if Path(name).suffix and (folder / name).is_dir():
+            raise UsageError(f"{folder / name} is a folder, where a file is to be written. Move it away.")
     found = next((folder / name for name in names if os.path.lexists(folder / name)), None)
     if found and not overwrite and not os.path.lexists(folder / mark):
         raise UsageError(

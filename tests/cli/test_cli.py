@@ -37,6 +37,23 @@ INTERFACE = {
 }
 
 
+NUMBERS = """ablation --jobs
+ablation --seeds
+convert --scale-factor
+dashboard --port
+evaluate --duration
+evaluate --workers
+generate --guidance
+generate --seed
+generate --steps
+listen --clips
+listen --port
+listen --seed
+prepare --shard-clips
+prepare --validation
+prepare --workers"""
+
+
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
 
@@ -55,15 +72,24 @@ def test_the_options_of_a_command(name):
     assert " ".join(declared(each) for each in PROGRAM.commands[name].params) == INTERFACE[name]
 
 
+@pytest.mark.parametrize(("command", "option"), [line.split() for line in NUMBERS.splitlines()])
+@pytest.mark.parametrize("value", ["-1e300", "1e300", "99999999999999999999", "nan"])
+def test_numbers_have_bounds(command, option, value, capsys):
+    assert main([command, f"{option}={value}"]) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
 def test_there_are_these_commands():
     assert list(COMMANDS) == list(PROGRAM.commands) == list(INTERFACE)
 
 
 def test_options_of_several_values_take_them_at_once():
-    given = parse("ablation", ["--gin", "a.gin", "--seeds", "0", "1", "-2", "--bind", "x.y = 1", "--plan"])
-    assert given.params["seeds"] == [0, 1, -2] and given.params["plan"] is True
+    given = parse("ablation", ["--gin", "a.gin", "--seeds", "0", "1", "2", "--bind", "x.y = 1", "--plan"])
+    assert given.params["seeds"] == [0, 1, 2] and given.params["plan"] is True
     once_more = parse("ablation", ["--gin", "a.gin", "--seeds", "0", "--seeds", "1"])
     assert once_more.params["seeds"] == [0, 1]
+    with pytest.raises(typer.BadParameter, match="greater than or equal to 0"):  # a value, and no option
+        parse("ablation", ["--gin", "a.gin", "--seeds", "0", "-2"])
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

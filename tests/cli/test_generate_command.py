@@ -1,6 +1,7 @@
 """`stav2a generate`: sound for videos of any length, their picture untouched; every bad input explained."""
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
+from stav2a.utils.errors import printable
 from stav2a.utils.store import save_tensors
 from tests.data.strange_films import film
 
@@ -214,6 +216,32 @@ def test_a_recording_beside_the_video_is_never_replaced(run, videos, tmp_path, c
     assert recording.read_bytes() != before
 
 
+@pytest.mark.parametrize("name", ["short.mp4", "short.wav"])
+def test_a_folder_in_the_place_of_the_output_is_told_before_the_work(videos, tmp_path, capsys, name):
+    (tmp_path / name).mkdir()
+    assert call(Path("no run"), tmp_path, videos / "short.mp4", "--overwrite") == 2  # not the run is told
+    error = f"error: {tmp_path / name} is a folder, where a file is to be written. Move it away first.\n"
+    assert capsys.readouterr().err == error
+
+
+@pytest.mark.parametrize("name", ["two\nlines", os.fsdecode(b"bad \xff byte"), "escape \x1b[2J"])
+def test_the_path_of_a_film_is_one_line_whatever_its_name(run, videos, tmp_path, capsys, name):
+    video = tmp_path / f"{name}.mp4"
+    video.write_bytes((videos / "short.mp4").read_bytes())
+    assert call(run, tmp_path / "out", video, tmp_path / f"no {name}.mkv", "--steps", 1) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path}/out/{printable(name)}.mp4\n"
+    assert printed.err.startswith(f"error: {tmp_path}/no {printable(name)}.mkv: no such file.")
+    assert len(printed.err.splitlines()) == 2
+    assert (tmp_path / "out" / f"{name}.mp4").is_file()
+
+
+def test_the_largest_guidance_gives_sound(run, videos, tmp_path):
+    options = ("--prompt", "a dog", "--guidance", 1000)
+    assert call(run, tmp_path, videos / "short.mp4", *options) == 0
+    assert np.abs(read_audio(tmp_path / "short.wav", SAMPLE_RATE)).max() > 0
+
+
 def test_a_picture_that_mp4_does_not_hold_goes_into_another_container(run, tmp_path, capsys):
     video = film(tmp_path / "x.webm", codec="libvpx")
     assert call(run, tmp_path / "copied", video, "--steps", 1) == 0
@@ -326,7 +354,9 @@ def test_a_run_s_own_snapshot_does_not_warn(run, caplog):
         ("--seed", "-1", "Invalid value for '--seed': Input should be greater than or equal to 0"),
         ("--steps", "0", "Invalid value for '--steps': Input should be greater than or equal to 1"),
         ("--steps", "many", "Invalid value for '--steps': Input should be a valid integer"),
-        ("--guidance", "nan", "Invalid value for '--guidance': 'nan' is no number of 0 or more"),
+        ("--guidance", "nan", "Invalid value for '--guidance': 'nan' is no number from 0 to 1000"),
+        ("--guidance", "1e300", "Invalid value for '--guidance': '1e300' is no number from 0 to 1000"),
+        ("--prompt", "a dog\x01", "error: --prompt holds the control character '\\x01'. Leave it out."),
     ],
 )
 def test_a_bad_value_is_told_before_anything_is_loaded(option, value, message, capsys):

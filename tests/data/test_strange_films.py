@@ -218,6 +218,15 @@ def test_sound_beyond_full_scale_is_refused_but_for_the_peaks_that_codecs_give(t
 # Errors of the output
 
 
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("rawvideo", "bgr24"), ("rawvideo", "yuv420p")])
+def test_a_picture_that_no_container_holds_is_told_with_the_way_round(codec, pix_fmt, tmp_path):
+    video = film(tmp_path / "x.avi", codec=codec, pix_fmt=pix_fmt)
+    with pytest.raises(MediaError, match="its picture is rawvideo, which can't be copied .*: --reencode."):
+        container_for(video)
+    mux(video, np.zeros(9), RATE_HZ, tmp_path / "y.mp4", reencode=True)
+    assert probe(tmp_path / "y.mp4").frames == FRAMES
+
+
 def test_an_error_of_the_output_names_the_output(tmp_path, monkeypatch):
     video = film(tmp_path / "x.mp4")
 

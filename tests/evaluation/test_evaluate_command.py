@@ -182,6 +182,7 @@ def test_one_clip_has_figures_without_intervals(tmp_path):
         (["--generated", "a/b=bad"], 2, "a system is named 'a/b'. Take letters, digits, spaces"),
         (["--detector", "extractors"], 2, "No onset_detector named 'extractors'"),
         (["--flow", "river"], 2, "No optical_flow named 'river'"),
+        (["--duration", "1e-9"], 2, "'1e-9' is no number of seconds from 0.03 to 86400"),
         (["--duration", "60"], 2, "no clip can be scored: lasts 2.00 s, less than 95% of it"),
         (["--videos", "nowhere"], 2, "--videos: no such folder: nowhere"),
     ],

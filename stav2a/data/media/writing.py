@@ -140,7 +140,8 @@ def container_for(video_path: Path | str, *, reencode: bool = False) -> str:
         with av.open(io.BytesIO(), "w", format=FORMATS[suffix]) as trial:
             try:
                 trial.add_stream_from_template(stream, opaque=True)
-            except ValueError:
+                trial.start_encoding()  # writes the header, which some codecs have no place in
+            except ValueError:  # also FFmpeg's
                 raise MediaError(
                     f"its picture is {codec}, which can't be copied into an mp4, mov or mkv. "
                     "Encode it as H.264: --reencode.",
@@ -160,7 +161,8 @@ def check_output(path: Path, size: int) -> None:
         MediaError: Its name can't be a file's, or the disk is too full.
     """
     with explained(path, "can't be written", ADVICE):
-        path.exists()  # raises where the name is too long
+        if path.is_dir():  # raises where the name is too long
+            raise MediaError(f"is a folder, where a file is to be written. {ADVICE}", path)
         probe = temporary_beside(path)
         probe.touch()
         probe.unlink()

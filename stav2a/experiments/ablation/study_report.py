@@ -15,7 +15,7 @@ from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
 from stav2a.reports.comparison_tables import comparison_csv, comparison_document
 from stav2a.reports.pages import sample_clips, write_page
-from stav2a.utils.errors import StaV2AError
+from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_text
 
 FORMAT = 2
@@ -206,7 +206,8 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
     tables = f"{markdown}, {csv.suffix}, {latex.suffix}"
-    return f"{document.text()}\nreport     {folder.page}\ntables     {tables}"
+    places = (f"report     {folder.page}", f"tables     {tables}")
+    return "\n".join([document.text(), *map(printable, places)])
 
 
 def facts(records: StudyRecords) -> dict[str, str]:
