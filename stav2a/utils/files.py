@@ -145,15 +145,15 @@ def check_replaced(folder: Path, names: Sequence[str], mark: str, *, overwrite: 
     Raises:
         UsageError: One of them is there, and no mark; or a folder stands in the place of a file.
     """
-    for name in names:
-        if Path(name).suffix and (folder / name).is_dir():
-            raise UsageError(f"{folder / name} is a folder, where a file is to be written. Move it away.")
     found = next((folder / name for name in names if os.path.lexists(folder / name)), None)
     if found and not overwrite and not os.path.lexists(folder / mark):
         raise UsageError(
             f"{found} is there already, and this command did not make it. Choose another --output, or give "
             "--overwrite to replace it."
         )
+    for name in names:
+        if Path(name).suffix and (folder / name).is_dir():
+            raise UsageError(f"{folder / name} is a folder, where a file is to be written. Move it away.")
 
 
 @contextlib.contextmanager
