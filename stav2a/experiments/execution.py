@@ -53,7 +53,7 @@ def _audited(experiment: Experiment) -> list[str]:
         blocks = {slot: getattr(experiment, slot) for slot in BLOCKS}
         model, requested = audit.skeleton(blocks, duration_s=experiment.duration_s)
         stages = [(name_of(each), each()) for each in experiment.stages]
-        trained = [(name, stage) for name, stage in stages if stage.steps]
+        trained = [(name, stage) for name, stage in stages if not stage.idle]
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers

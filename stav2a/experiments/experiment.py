@@ -97,7 +97,7 @@ class Experiment:
 
     def data_filters(self, contents: Contents | None = None) -> dict[str, Callable[..., Any]]:
         """Every distinct data filter of a stage with steps or of the classifier, by its key."""
-        learners = [stage for factory in self.stages if (stage := factory()).steps]
+        learners = [stage for factory in self.stages if not (stage := factory()).idle]
         if self.classifier is not None:
             learners.append(self.classifier(classes=1))
         return {filter_key(each.data_filter, contents): each.data_filter for each in learners}
@@ -123,7 +123,12 @@ class StoreEntry:
     kind: str
     key: str
     name: str = ""
-    steps: int = 0  # of the optimizer, where something is trained
+    steps: int | None = 0  # of the optimizer, where something is trained; None where epochs are given
+
+    @property
+    def trains(self) -> bool:
+        """True where something is trained."""
+        return self.steps != 0
 
     @property
     def title(self) -> str:
@@ -174,7 +179,7 @@ class Keys:
         }
         for factory in experiment.stages:
             described, stage = signed(factory), factory()
-            if not stage.steps:  # its blocks came with weights, or stay as they are drawn
+            if stage.idle:
                 continue
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
             used = {slot: blocks[slot] for slot in stage.uses}

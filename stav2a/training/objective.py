@@ -14,7 +14,7 @@ from stav2a.registry import entry_of
 from stav2a.slots import Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.utils import distributed
-from stav2a.utils.errors import check_bounds
+from stav2a.utils.errors import UsageError, check_bounds
 
 Batch = tuple[Tensor, ...]  # of equal first dimension: one row a clip
 History = dict[str, list[tuple[int, float]]]  # (step, value) pairs under each loss's name
@@ -137,12 +137,21 @@ def pieces(
 
 
 def check_training(settings: Any) -> None:
-    """Refuse numbers of steps and clips, and learning rates, that nothing can be trained with.
+    """Refuse numbers of steps, epochs and clips, and learning rates, that nothing can be trained with.
 
     Raises:
-        UsageError: With the bounds.
+        UsageError: With the bounds; or steps and epochs are given both, or neither.
     """
     entry = entry_of(type(settings))
     name = entry.selector if entry else type(settings).__name__
-    for parameter, least in (("steps", 0), ("batch_size", 1), ("learning_rate", 0)):
-        check_bounds(f"{name}.{parameter}", getattr(settings, parameter), least)
+    steps, epochs = settings.steps, getattr(settings, "epochs", None)
+    if (steps is None) == (epochs is None):
+        raise UsageError(
+            f"{name}.steps = {steps} and {name}.epochs = {epochs}: expected one of them, the other None.",
+            advice=f"For a length in epochs bind {name}.steps = None, for one in steps {name}.epochs = None.",
+        )
+    least = {"steps": 0, "epochs": 0, "batch_size": 1, "learning_rate": 0}
+    least |= {"validation_clips": 1, "validation_times": 1}
+    for parameter, bound in least.items():
+        if (value := getattr(settings, parameter, None)) is not None:
+            check_bounds(f"{name}.{parameter}", value, bound)

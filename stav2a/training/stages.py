@@ -1,5 +1,6 @@
 """The training stages, from the encoders over text-to-audio to the joint model (sec. II)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from torch.nn import functional
 from stav2a.models.stav2a import BLOCKS, as_video
 from stav2a.registry import RegistryError, register
 from stav2a.sampling import ddpm
+from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
     Batch,
     Group,
@@ -26,22 +28,45 @@ from stav2a.training.objective import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage:
-    """Settings of every stage.
+    """Settings of every stage, whose length is given in steps or in epochs.
 
     Args:
         data_filter: Filter of the clips to train on.
-        steps: Optimizer steps.
-        batch_size: Clips a step.
+        steps: Optimizer steps; None where `epochs` is given.
+        epochs: Passes over the clips that the filter keeps; None where `steps` is given.
+        batch_size: Clips a step, over all processes.
         learning_rate: Peak learning rate.
+        validation_clips: Clips of the validation loss; None for all that the filter keeps.
+
+    Raises:
+        UsageError: Both steps and epochs, or neither; a number that is too small.
     """
 
     data_filter: Callable[..., Any]
-    steps: int
+    steps: int | None
+    epochs: int | None = None
     batch_size: int
     learning_rate: float
+    validation_clips: int | None = 32
 
     def __post_init__(self) -> None:
         check_training(self)
+
+    @property
+    def idle(self) -> bool:
+        """True for a stage of no steps, whose blocks come with their weights or stay as they are drawn."""
+        return 0 in (self.steps, self.epochs)
+
+    def count_steps(self, corpus: Corpus) -> int:
+        """Optimizer steps on these clips: as given, or as many whole batches as the epochs need."""
+        if self.epochs is None:
+            assert self.steps is not None, "refused by check_training"
+            return self.steps
+        return self.epochs * math.ceil(len(corpus.rows("train", self.data_filter)) / self.batch_size)
+
+    def held_out(self, corpus: Corpus) -> Tensor:
+        """Row numbers of the clips of the validation loss."""
+        return corpus.rows("validation", self.data_filter)[: self.validation_clips]
 
 
 @register("stage", "autoencoder")
@@ -56,9 +81,10 @@ class AutoencoderStage(TrainingStage):
         kl_weight: Weight of the KL term, a latent element, against the squared error, a mel bin.
     """
 
-    steps: int = 300
+    steps: int | None = 300
     batch_size: int = 32
     learning_rate: float = 2e-3
+    validation_clips: int | None = 64
     crop: int = 64
     kl_weight: float = 1e-3
 
@@ -68,7 +94,7 @@ class AutoencoderStage(TrainingStage):
     def run(self, work: TrainingContext) -> History:
         vae: Any = work.model.autoencoder
         mel, rows = work.corpus.mel, work.corpus.rows("train", self.data_filter)
-        held_out = mel[work.corpus.rows("validation", self.data_filter)[:64]]
+        held_out = mel[self.held_out(work.corpus)]
 
         def with_noise(spectrograms: Tensor, rng: torch.Generator) -> Batch:
             """Spectrograms (B, 1, Tm, M), and the noise of their latents."""
@@ -94,7 +120,8 @@ class AutoencoderStage(TrainingStage):
             return with_noise(held_out, generator(work.seed, "validation", 0))
 
         groups = [Group(work.train_only("autoencoder"), self.learning_rate)]
-        history = work.fit(TrainingSpec("autoencoder", self.steps, draw, loss, groups, validation))
+        steps = self.count_steps(work.corpus)
+        history = work.fit(TrainingSpec("autoencoder", steps, draw, loss, groups, validation))
         vae.whiten(mel[rows[:256]].to(work.device))
         return history
 
@@ -112,7 +139,7 @@ class ContrastiveStage(TrainingStage):
         segment_frames: Video frames a segment; must divide the clip's frames.
     """
 
-    steps: int = 200
+    steps: int | None = 200
     batch_size: int = 16
     learning_rate: float = 2e-3
     segment_frames: int = 4
@@ -125,7 +152,7 @@ class ContrastiveStage(TrainingStage):
         torch.manual_seed(work.seed)
         audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
-        held_out = work.corpus.rows("validation", self.data_filter)[:32]
+        held_out = self.held_out(work.corpus)
 
         def segments(e: Tensor) -> Tensor:
             """(B, L, D) -> unit vectors (B * L / segment_frames, D)."""
@@ -143,11 +170,10 @@ class ContrastiveStage(TrainingStage):
             return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
 
         groups = [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)]
+        steps = self.count_steps(work.corpus)
         # not divisible, as each clip is contrasted with all others of its batch
         return work.fit(
-            TrainingSpec(
-                "contrastive", self.steps, draw, contrast, groups, lambda: (held_out,), divisible=False
-            )
+            TrainingSpec("contrastive", steps, draw, contrast, groups, lambda: (held_out,), divisible=False)
         )
 
 
@@ -186,9 +212,10 @@ class OnsetStage(TrainingStage):
         RegistryError: The local head has no onset logits.
     """
 
-    steps: int = 300
+    steps: int | None = 300
     batch_size: int = 64
     learning_rate: float = 3e-3
+    validation_clips: int | None = None
 
     uses = ("feature_encoder", "local_head")
     trains = ("local_head",)
@@ -202,7 +229,7 @@ class OnsetStage(TrainingStage):
             )
         e_v, onsets = work.corpus.features(), work.corpus.onsets
         rows = work.corpus.rows("train", self.data_filter)
-        held_out = work.corpus.rows("validation", self.data_filter)
+        held_out = self.held_out(work.corpus)
 
         def cross_entropy(chosen: Tensor) -> Tensor:
             logits = head.onset_logits(e_v[chosen].to(work.device))
@@ -212,10 +239,9 @@ class OnsetStage(TrainingStage):
             return (draw_rows(rows, self.batch_size, rng),)
 
         groups = [Group(work.train_only("local_head"), self.learning_rate)]
+        steps = self.count_steps(work.corpus)
         return work.fit(
-            TrainingSpec(
-                "onset", self.steps, draw, cross_entropy, groups, lambda: (held_out,), validations=10
-            )
+            TrainingSpec("onset", steps, draw, cross_entropy, groups, lambda: (held_out,), validations=10)
         )
 
 
@@ -224,7 +250,6 @@ Condition = Callable[[Tensor, Tensor], Batch]
 
 # (z_t, t, rows, *conditions) -> prediction
 Predict = Callable[..., Tensor]
-VALIDATION_CLIPS, VALIDATION_TIMES = 32, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +258,11 @@ class DiffusionStage(TrainingStage):
 
     Args:
         ema_decay: Decay of the averaged weights.
+        validation_times: Timesteps of each clip of the validation loss; over all clips they are evenly spaced.
     """
 
     ema_decay: float = 0.99
+    validation_times: int = 4
 
     def fit(
         self,
@@ -258,7 +285,7 @@ class DiffusionStage(TrainingStage):
             text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
         """
         rows = work.corpus.rows("train", self.data_filter)
-        validation_rows = work.corpus.rows("validation", self.data_filter)
+        validation_rows = self.held_out(work.corpus)
         mean, std = work.corpus.latents()
         scheduler: Any = ddpm(work.prediction_type)
         times = scheduler.config.num_train_timesteps
@@ -275,7 +302,7 @@ class DiffusionStage(TrainingStage):
             return batch(chosen, t, rng, text_dropout)
 
         def held_out() -> Batch:
-            fixed = validation_rows[:VALIDATION_CLIPS].repeat(VALIDATION_TIMES)
+            fixed = validation_rows.repeat(self.validation_times)
             t = torch.linspace(0, times - 1, len(fixed)).long()
             return batch(fixed, t, generator(work.seed, "validation", 0), 0.0)
 
@@ -288,8 +315,9 @@ class DiffusionStage(TrainingStage):
             prediction = predict(z_t, t.to(work.device), chosen, *conditions)
             return functional.mse_loss(prediction.float(), target.to(work.device))
 
+        steps = self.count_steps(work.corpus)
         return work.fit(
-            TrainingSpec(name, self.steps, draw, loss, groups, held_out=held_out, ema_decay=self.ema_decay)
+            TrainingSpec(name, steps, draw, loss, groups, held_out=held_out, ema_decay=self.ema_decay)
         )
 
 
@@ -304,7 +332,7 @@ class T2APretrain(DiffusionStage):
         text_dropout: Probability of the null text, for classifier-free guidance.
     """
 
-    steps: int = 600
+    steps: int | None = 600
     batch_size: int = 32
     learning_rate: float = 2e-3
     text_dropout: float = 0.1
@@ -348,7 +376,7 @@ class JointStage(DiffusionStage):
         unet_learning_rate: Peak learning rate of the U-Net, which has been trained before.
     """
 
-    steps: int = 400
+    steps: int | None = 400
     batch_size: int = 32
     learning_rate: float = 1e-3
     unet_learning_rate: float = 3e-4

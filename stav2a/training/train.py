@@ -67,7 +67,7 @@ def train_stages(
             kind="stage",
             key=each.key,
             name=each.name,
-            facts={"stage": each.name, "steps": each.stage.steps},
+            facts={"stage": each.name, "steps": each.stage.count_steps(corpus)},
         )
         load_part(model, weights)
         if not trained_here:

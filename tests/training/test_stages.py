@@ -22,6 +22,7 @@ from stav2a.training.classifier import MelCNN
 from stav2a.training.objective import TrainingSpec, generator
 from stav2a.training.stages import AudioTower, DiffusionStage
 from stav2a.training.trainer import AccelerateTrainer
+from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.training.stage_settings import STAGES
 
@@ -215,7 +216,7 @@ class Zero:
 
 
 def diffusion(
-    tmp_path, predict: Any, rows: Sequence[int] = range(8), text_dropout: float = 0.1
+    tmp_path, predict: Any, rows: Sequence[int] = range(8), text_dropout: float = 0.1, **settings: Any
 ) -> TrainingSpec:
     """The plan of a stage that trains on some rows."""
     work: Any = replace(
@@ -223,7 +224,7 @@ def diffusion(
     )
     chosen = {"train": torch.tensor(list(rows)), "validation": torch.tensor([12, 13])}
     work.corpus.rows = lambda split, data_filter: chosen[split]
-    stage = DiffusionStage(data_filter=KeepAll, steps=1, batch_size=64, learning_rate=1.0)
+    stage = DiffusionStage(data_filter=KeepAll, steps=1, batch_size=64, learning_rate=1.0, **settings)
     plan: Any = stage.fit(
         work, "toy", lambda rows, drop: (drop,), predict, groups=[], text_dropout=text_dropout
     )
@@ -269,3 +270,45 @@ def test_the_null_text_takes_the_place_of_dropped_captions():
     expected = encode_captions(model, [tiny.CAPTIONS[0], "", tiny.CAPTIONS[1]])
     assert tiny.clips()[3][:2].tolist() == [0, 1]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(texts, expected, strict=True))
+
+
+def test_epochs_are_whole_batches_of_the_clips_that_the_filter_keeps():
+    """40 epochs of the paper's 53,293 clips in batches of 160 are 40 x 334 steps."""
+    clips: Any = SimpleNamespace(rows=lambda split, data_filter: torch.arange(53_293))
+    settings = {"data_filter": KeepAll, "batch_size": 160, "learning_rate": 3e-5}
+    assert DiffusionStage(steps=None, epochs=40, **settings).count_steps(clips) == 13_360
+    assert DiffusionStage(steps=7, **settings).count_steps(clips) == 7
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_length_in_epochs_gives_the_bits_of_as_many_steps(name, tmp_path):
+    batch, ends = STAGES[name]().batch_size, []
+    steps = 2 * math.ceil(tiny.TRAIN / batch)
+    for number, length in enumerate(({"steps": None, "epochs": 2}, {"steps": steps})):
+        model = tiny.model()
+        STAGES[name](**length).run(tiny.work(model, tmp_path / str(number)))
+        ends.append(weights(model))
+    assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
+
+
+@pytest.mark.parametrize(
+    ("length", "fault"),
+    [
+        ({"steps": 3, "epochs": 2}, "stage.joint.steps = 3 and stage.joint.epochs = 2: expected one of them"),
+        ({"steps": None}, "stage.joint.steps = None and stage.joint.epochs = None: expected one of them"),
+        ({"steps": None, "epochs": -1}, "stage.joint.epochs = -1: expected 0 or more."),
+        ({"validation_clips": 0}, "stage.joint.validation_clips = 0: expected 1 or more."),
+        ({"validation_times": 0}, "stage.joint.validation_times = 0: expected 1 or more."),
+    ],
+)
+def test_a_length_is_given_once(length, fault):
+    with pytest.raises(UsageError) as told:
+        STAGES["joint"](**length)
+    assert str(told.value).startswith(fault)
+
+
+def test_the_validation_loss_is_of_as_many_clips_and_times_as_asked(tmp_path):
+    plan = diffusion(tmp_path, Zero(), validation_clips=1, validation_times=5)
+    assert plan.held_out is not None
+    rows, times, *_ = plan.held_out()
+    assert (rows.tolist(), times.tolist()) == ([12] * 5, [0, 249, 499, 749, 999])

@@ -151,17 +151,19 @@ def _each_warning_once() -> Iterator[None]:
 
 
 def training_s(plan: StudyPlan) -> float | None:
-    """Seconds of training that are left; None where a stage that is left was never timed in this store."""
+    """Seconds of training that are left.
+
+    None where a stage that is left was never timed in this store, or is to be trained in epochs.
+    """
     step_s = {}
-    for each in (each for run in plan.runs for each in run.entries if each.steps):
+    for each in (each for run in plan.runs for each in run.entries if each.trains):
         path = plan.store.path(each.kind, each.key, each.name) / "facts.json"
         if path.is_file():
             facts = json.loads(path.read_text(encoding="utf-8"))
             step_s[each.title] = facts["seconds"] / facts["steps"]
-    missing = [each for each in plan.missing() if each.steps]
-    if any(each.title not in step_s for each in missing):
-        return None
-    return sum(each.steps * step_s[each.title] for each in missing)
+    left = [(each.steps, step_s.get(each.title)) for each in plan.missing() if each.trains]
+    known = [steps * seconds for steps, seconds in left if steps is not None and seconds is not None]
+    return sum(known) if len(known) == len(left) else None
 
 
 def summary(plan: StudyPlan, jobs: int = 1) -> str:
@@ -173,7 +175,7 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
     trained: set[StoreEntry] = set()  # by the rows above
     for row in study.rows:
         runs = [run for run in plan.runs if run.row is row]
-        missing = dict.fromkeys(each for run in runs for each in run.missing(plan.store) if each.steps)
+        missing = dict.fromkeys(each for run in runs for each in run.missing(plan.store) if each.trains)
         own = [each for each in missing if each not in trained]
         trained.update(own)
         state = f"trains {_listed(own)}" if own else "samples and measures"
