@@ -14,6 +14,27 @@ N_MELS = 64
 FMAX = 8000.0
 SHORTEST_S = ((N_FFT - HOP) // 2 + 1) / SAMPLE_RATE  # of a sound whose ends can be mirrored
 FLOOR = 1e-5  # of the magnitudes, before the logarithm
+SILENCE = 1e-8  # the least peak that a sound is scaled from
+
+
+def normalised(audio: np.ndarray, peak: float | None) -> np.ndarray:
+    """Sound without its mean and scaled to a peak, as AudioLDM and Tango do it before their mel.
+
+    Args:
+        audio: Whole sound, before it is cut or padded.
+        peak: Largest magnitude of the result; None leaves the sound as it is.
+
+    Shapes:
+        audio (S,) -> (S,)
+
+    Example:
+        >>> normalised(np.array([1.0, 3.0, 2.0]), 0.5)
+        array([-0.5,  0.5,  0. ])
+    """
+    if peak is None:
+        return audio
+    centred = audio - audio.mean()
+    return centred * (peak / max(float(np.abs(centred).max()), SILENCE))
 
 
 def log_mel(audio: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ class Experiment:
         classifier: Classifier for FD, KL, IS and class accuracy; None where clips have no class.
         metrics: Metrics of the test split.
         duration_s: Seconds of one clip.
+        audio_peak: Peak that a sound is scaled to before its mel, its mean removed, as the models of AudioLDM's
+            family were trained; None takes sounds as they are. Filters, onsets and metrics see them as they are.
         prediction_type: Target of the denoiser: eps as in eq. 6, or v.
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
@@ -70,6 +72,7 @@ class Experiment:
     classifier: Callable[..., Any] | None
     metrics: Sequence[Callable[..., Any]]
     duration_s: float = 10.24
+    audio_peak: float | None = None
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     num_inference_steps: int = 200
     guidance_scale: float = 3.0
@@ -83,6 +86,8 @@ class Experiment:
         check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)
         if self.duration_s <= 0:
             raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
+        if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
+            raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
         for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):
             if getattr(self, slot) is not None:
                 expect(slot, getattr(self, slot))
@@ -166,7 +171,9 @@ class Keys:
         encoder = blocks["feature_encoder"]["parameters"]
         rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
         wanted = [*dataset, signed(experiment.onset_detector)]
-        clips = signature([wanted, rate_and_size, experiment.duration_s, STORE_FORMAT])
+        clips = signature(
+            [wanted, rate_and_size, experiment.duration_s, experiment.audio_peak, STORE_FORMAT]
+        )
 
         self.planned: list[PlannedStage] = []
         trainer = signed(experiment.trainer)

@@ -14,7 +14,7 @@ import torch
 from stav2a.data.filters import Decision
 from stav2a.data.manifest import VIDEOS
 from stav2a.data.media import ClipNote, Decoded, MediaError, decode, frame_count, resample_frames
-from stav2a.data.mel import SAMPLE_RATE, log_mel
+from stav2a.data.mel import SAMPLE_RATE, log_mel, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
 from stav2a.models.stav2a import as_video
@@ -35,6 +35,7 @@ class ClipSettings:
         duration_s: Duration of a clip, in seconds.
         latent_frames: Number of latent frames T; onsets are labelled at this rate.
         keep: Tensors of a clip to store, of frames, e_v, mel, latents.
+        audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
     """
 
     frame_rate_hz: float
@@ -42,6 +43,7 @@ class ClipSettings:
     duration_s: float
     latent_frames: int
     keep: tuple[str, ...]
+    audio_peak: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class Decode:
         settings = self.settings
         decisions = {key: data_filter(decoded) for key, data_filter in self.filters.items()}
         dropping = next((each for each in decisions.values() if not each.keep), None)
-        audio = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
-        audio = fit_audio(audio, round(settings.duration_s * SAMPLE_RATE))
+        sound = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
+        samples = round(settings.duration_s * SAMPLE_RATE)
+        audio = fit_audio(sound, samples)
         onsets_s = self.detector(audio, SAMPLE_RATE)
         notes, wanted_s = [*decoded.notes], settings.duration_s
         if not wanted_s - 1e-3 <= decoded.duration_s <= wanted_s + 1e-3:
@@ -109,7 +112,8 @@ class Decode:
             frames = resample_frames(decoded, settings.frame_rate_hz, (size, size), length)
             tensors["frames"] = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (L, 3, h, w) uint8
         if {"mel", "latents"} & set(settings.keep):
-            tensors["mel"] = log_mel(torch.from_numpy(audio)[None])[0].numpy()  # (1, Tm, M)
+            scaled = fit_audio(normalised(sound, settings.audio_peak), samples)
+            tensors["mel"] = log_mel(torch.from_numpy(scaled)[None])[0].numpy()  # (1, Tm, M)
         return ClipRecord(facts, tensors)
 
 

@@ -76,9 +76,11 @@ def build_parts(
         duration_s=experiment.duration_s,
         latent_frames=latent_shape(blocks["autoencoder"], experiment.duration_s)[1],
         keep=tuple(dict.fromkeys(keep)),
+        audio_peak=experiment.audio_peak,
     )
+    written = {**asdict(settings), "keep": list(settings.keep)}  # without a peak, as older folders have none
     described = {
-        "settings": {**asdict(settings), "keep": list(settings.keep)},
+        "settings": {name: value for name, value in written.items() if value is not None},
         "encoders": {
             slot: {**experiment.described(slot), "weights": fingerprint(block)}
             for slot, block in encoders.items()

@@ -161,6 +161,7 @@ class DecodedCorpus(Corpus):
         model: Model that determines frame rate, frame size and duration, and whose encoders are used.
         detector: Onset detector of the pseudo-labels.
         filters: Filters by key; each decides on every clip, at the file's own size and rate.
+        audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
         flow: Optical flow of the test clips, computed in the same pass; None leaves it out.
         store: Store of all results.
         keys: Keys in the store, by kind of entry.
@@ -177,6 +178,7 @@ class DecodedCorpus(Corpus):
         *,
         detector: OnsetDetector,
         filters: Mapping[str, DataFilter],
+        audio_peak: float | None = None,
         flow: OpticalFlow | None = None,
         store: Store,
         keys: Mapping[str, str],
@@ -197,7 +199,7 @@ class DecodedCorpus(Corpus):
             if found is None or None in decided.values():
                 missing = {name: filters[name] for name, folder in decided.items() if folder is None}
                 flow = None if store.has("flows", keys["flows"]) else flow
-                self._decode(clips, detector, missing, flow, workers)
+                self._decode(clips, detector, missing, audio_peak, flow, workers)
         folder = store.path("clips", key)
         table = _table(folder)
         arrays = load_file(folder / ARRAYS)
@@ -205,7 +207,8 @@ class DecodedCorpus(Corpus):
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         self.decisions = {name: _decisions(store.path("filter", key + name)) for name in filters}
         self.frames, self._audio = arrays["frames"], arrays["audio"]
-        self.mel = torch.cat([front_end.log_mel(part) for part in self._audio.split(AT_ONCE)])
+        normalised = arrays.get("normalised", self._audio)
+        self.mel = torch.cat([front_end.log_mel(part) for part in normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
         self.onsets = torch.from_numpy(np.stack(onsets))
@@ -218,6 +221,7 @@ class DecodedCorpus(Corpus):
         clips: Sequence[Clip],
         detector: OnsetDetector,
         filters: Mapping[str, DataFilter],
+        audio_peak: float | None,
         flow: OpticalFlow | None,
         workers: int | None,
     ) -> None:
@@ -225,9 +229,10 @@ class DecodedCorpus(Corpus):
         encoder, duration_s = self.model.feature_encoder, self.model.duration_s
         rate, size, samples = encoder.frame_rate_hz, encoder.frame_size, round(duration_s * SAMPLE_RATE)
         length = frame_count(duration_s, rate)
-        work = partial(_extract, rate, (length, size, size), samples, detector, filters, flow)
+        work = partial(_extract, rate, (length, size, size), samples, audio_peak, detector, filters, flow)
         frames = np.zeros((len(clips), length, 3, size, size), np.uint8)
         audio = np.zeros((len(clips), samples), np.float32)
+        normalised = None if audio_peak is None else np.zeros_like(audio)
         readable: list[dict[str, Any]] = []
         onsets_s: list[list[float]] = []
         decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
@@ -238,7 +243,9 @@ class DecodedCorpus(Corpus):
             if isinstance(result, MediaError):
                 failed[clip.id] = str(result)
                 continue
-            frames[len(readable)], audio[len(readable)], onsets, decided, moved = result
+            frames[len(readable)], audio[len(readable)], scaled, onsets, decided, moved = result
+            if normalised is not None:
+                normalised[len(readable)] = scaled
             readable.append(asdict(clip) | {"video": str(clip.video)})
             onsets_s.append(onsets.tolist())
             for name, decision in decided.items():
@@ -256,8 +263,11 @@ class DecodedCorpus(Corpus):
             with self.store.create("flows", self.keys["flows"]) as folder:
                 save_flows(folder, flows)
         with self.store.create("clips", self.keys["clips"]) as folder:
+            arrays = {"frames": frames, "audio": audio}
+            if normalised is not None:
+                arrays["normalised"] = normalised
             with atomic(folder / ARRAYS) as file:
-                save_file({"frames": frames[: len(readable)], "audio": audio[: len(readable)]}, file)
+                save_file({name: array[: len(readable)] for name, array in arrays.items()}, file)
             table = {"clips": readable, "pseudo_onsets": onsets_s, "failed": failed}
             write_text(folder / TABLE, json.dumps(table))
 
@@ -270,14 +280,15 @@ def _decisions(folder: Path) -> list[Decision]:
     return [Decision(**each) for each in json.loads((folder / DECISIONS).read_text(encoding="utf-8"))]
 
 
-# frames (L, 3, h, w), audio (S,), onsets in seconds, decisions by filter, motion
-Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None]
+# frames (L, 3, h, w), audio (S,) as it is and normalised, onsets in seconds, decisions by filter, motion
+Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None]
 
 
 def _extract(
     frame_rate_hz: float,
     shape: tuple[int, int, int],
     samples: int,
+    audio_peak: float | None,
     detector: OnsetDetector,
     filters: Mapping[str, DataFilter],
     flow: OpticalFlow | None,
@@ -293,12 +304,13 @@ def _extract(
     except MediaError as error:
         return error
     frames = resample_frames(decoded, frame_rate_hz, shape[1:], shape[0]).transpose(0, 3, 1, 2)
-    audio = fit_audio(resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE), samples)
+    sound = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
+    audio, scaled = (fit_audio(front_end.normalised(sound, peak), samples) for peak in (None, audio_peak))
     decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
     moved = None
     if flow is not None and clip.split == "test":
         moved = ClipFlow.of(decoded, flow)
-    return np.ascontiguousarray(frames), audio, detector(audio, SAMPLE_RATE), decisions, moved
+    return np.ascontiguousarray(frames), audio, scaled, detector(audio, SAMPLE_RATE), decisions, moved
 
 
 class PreparedCorpus(Corpus):
@@ -308,6 +320,7 @@ class PreparedCorpus(Corpus):
         folder: The prepared folder.
         model: Model that the clips must have been prepared for.
         onset_detector: Description of the recipe's onset detector.
+        audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
         filters: Keys of the filters that the run asks for.
         store: Store of features and latents that are not prepared.
         keys: Keys in the store, by kind of entry.
@@ -323,6 +336,7 @@ class PreparedCorpus(Corpus):
         model: STAV2A,
         *,
         onset_detector: Any,
+        audio_peak: float | None = None,
         filters: Iterable[str],
         store: Store,
         keys: Mapping[str, str],
@@ -332,11 +346,12 @@ class PreparedCorpus(Corpus):
             "frame_size": model.feature_encoder.frame_size,
             "duration_s": model.duration_s,
             "latent_frames": model.latent_shape[1],
+            "audio_peak": audio_peak,
             "onset_detector": signature(onset_detector),
         }
         detector = {"onset_detector": signature(folder.settings["onset_detector"])}
         found = {**folder.settings["settings"], **detector}
-        if differing := [name for name, value in wanted.items() if found[name] != value]:
+        if differing := [name for name, value in wanted.items() if found.get(name) != value]:
             raise PreparedFolderError(
                 f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
                 "recipe's. Prepare the clips with this recipe, into another folder."

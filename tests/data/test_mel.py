@@ -37,6 +37,16 @@ def test_filters_are_triangles_on_slaneys_mel_scale():
     assert not np.signbit(mel.mel_filters()).any()
 
 
+def test_a_normalised_sound_has_no_mean_and_the_asked_peak():
+    """Tango's and AudioLDM's: x - mean, divided by the largest magnitude, times 0.5."""
+    sound = noise(1000)[0].astype(np.float32) + np.float32(0.2)
+    found, centred = mel.normalised(sound, 0.5), sound - sound.mean()
+    np.testing.assert_allclose(found, centred / np.abs(centred).max() * 0.5, atol=1e-6)
+    assert found.dtype == np.float32
+    assert mel.normalised(sound, None) is sound
+    assert not mel.normalised(np.full(10, 0.3, np.float32), 0.5).any()
+
+
 def test_silence_lies_on_the_floor():
     assert torch.all(mel.log_mel(torch.zeros(1, 1600)) == torch.tensor(1e-5).log())
 

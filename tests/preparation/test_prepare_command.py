@@ -15,7 +15,7 @@ from stav2a.components.feature_encoders import CAVP
 from stav2a.data.filters import filter_key
 from stav2a.data.media import decode, video
 from stav2a.data.media.audio import read_audio
-from stav2a.data.mel import log_mel
+from stav2a.data.mel import log_mel, normalised
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.prepared import PreparedFolder
 from stav2a.data.prepared.shards import ClipRecord, read_shard
@@ -68,6 +68,17 @@ def test_tensors_are_those_of_the_files(prepared):
     onsets = SuperFlux()(audio, 16_000)
     np.testing.assert_allclose(cache.table["onsets_s"][3].as_py(), onsets, atol=1e-6)
     np.testing.assert_array_equal(cache.tensor("onsets")[3], onset_frames(onsets, 32, 12.5))
+
+
+def test_a_peak_of_the_recipe_is_that_of_the_mel_and_of_the_folder(prepared, prepare, tmp_path, capsys):
+    assert prepare(tmp_path / "out", "--bind", "run.audio_peak = 0.5") == 0
+    cache, plain = PreparedFolder(tmp_path / "out"), PreparedFolder(prepared)
+    audio = normalised(read_audio(cache.clips[3].video, 16_000), 0.5)
+    torch.testing.assert_close(cache.tensor("mel")[3], log_mel(torch.from_numpy(audio)[None])[0])
+    assert torch.equal(cache.tensor("onsets")[:], plain.tensor("onsets")[:])
+    assert (cache.settings["settings"]["audio_peak"], "audio_peak" in plain.settings["settings"]) == (0.5, False)
+    assert prepare(tmp_path / "out") == 2
+    assert "holds clips prepared with another settings" in capsys.readouterr().err
 
 
 def test_decisions_are_found_by_the_recipes_filters(prepared):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stav2a.components.feature_encoders import CAVP
+from stav2a.data import mel
 from stav2a.data.clip import Clip
 from stav2a.data.filters import AVAlignFilter, Decision, KeepAll, filter_key
 from stav2a.data.media import MediaError, audio, decode, video
@@ -67,6 +68,15 @@ def test_frames_and_sound_are_those_of_the_file(clips, whole):
     frames = video.read_video(clips[4].video, frame_rate_hz=12.5, size=32)
     np.testing.assert_array_equal(whole.frames[4].numpy(), frames.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(whole.audio([4])[0], audio.read_audio(clips[4].video, 16_000))
+
+
+def test_a_peak_is_for_the_mel_alone(clips, model, whole, tmp_path):
+    scaled = decoded(clips[4:6], model, tmp_path, audio_peak=0.5, workers=1)
+    sound = mel.normalised(audio.read_audio(clips[4].video, 16_000), 0.5)
+    torch.testing.assert_close(scaled.mel[:1], mel.log_mel(torch.from_numpy(sound)[None]))
+    np.testing.assert_array_equal(scaled.audio([0, 1]), whole.audio([4, 5]))
+    assert torch.equal(scaled.onsets, whole.onsets[4:6])
+    assert not torch.allclose(scaled.mel, whole.mel[4:6], atol=0.1)
 
 
 def test_pseudo_onsets_match_the_truth(whole, root):

@@ -41,6 +41,7 @@ def stage_keys(keys: Keys) -> dict[str, str]:
         ("stage.onset.steps = 7", {"onset", "joint"}),
         ("local_head.onset.windows = (1,)", {"onset", "joint"}),
         ("feature_encoder.cavp.dim = 32", {"contrastive", "onset", "joint"}),
+        ("run.audio_peak = 0.5", STAGES),
         ("stage.contrastive.steps = 7", {"contrastive", "onset", "joint"}),
         ("autoencoder.kl.latent_channels = 4", LATENT_STAGES),
         ("stage.autoencoder.steps = 7", LATENT_STAGES),

@@ -65,6 +65,7 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
     [
         ("feature_encoder.cavp.frame_size = 16", "prepared with another frame_size than this recipe's"),
         ("run.onset_detector = @onset_detector.librosa", "prepared with another onset_detector than"),
+        ("run.audio_peak = 0.5", "prepared with another audio_peak than this recipe's"),
         ("data_filter.av_align.threshold = 0.3", "asks another filter, or other settings"),
     ],
 )
