@@ -15,6 +15,7 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.experiments.steps import RunOutcome, RunSteps
 from stav2a.experiments.tracking import PARENT, TrackingStore, connect, environment, git_state, resolve
+from stav2a.metrics.registered.judged import missing_judges
 from stav2a.metrics.score import Score
 from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS
@@ -60,6 +61,8 @@ def _audited(experiment: Experiment) -> list[str]:
         reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
         return [f"the model's cost can't be computed without its weights: {reason}"]
     missing = audit.missing_weights(requested) + audit.missing_data(experiment.described("dataset"))
+    metrics = [metric() for metric in experiment.metrics]
+    missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
     return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]
 
 

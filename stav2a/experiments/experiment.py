@@ -44,8 +44,8 @@ class Experiment:
         classifier: Classifier for FD, KL, IS and class accuracy; None where clips have no class.
         metrics: Metrics of the test split.
         duration_s: Seconds of one clip.
-        audio_peak: Peak that a sound is scaled to before its mel, its mean removed, as the models of AudioLDM's
-            family were trained; None takes sounds as they are. Filters, onsets and metrics see them as they are.
+        audio_peak: Peak that a sound, without its mean, is scaled to before its mel, as AudioLDM's family was
+            trained on; None takes sounds as they are. Filters, onset labels and metrics always do.
         prediction_type: Target of the denoiser: eps as in eq. 6, or v.
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
@@ -171,9 +171,7 @@ class Keys:
         encoder = blocks["feature_encoder"]["parameters"]
         rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
         wanted = [*dataset, signed(experiment.onset_detector)]
-        clips = signature(
-            [wanted, rate_and_size, experiment.duration_s, experiment.audio_peak, STORE_FORMAT]
-        )
+        clips = signature([wanted, rate_and_size, experiment.duration_s, experiment.audio_peak, STORE_FORMAT])
 
         self.planned: list[PlannedStage] = []
         trainer = signed(experiment.trainer)

@@ -13,6 +13,7 @@ from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.samples import Generated, classified, evaluation_set, mean_flows
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment, Keys
+from stav2a.metrics.registered.judged import missing_judges
 from stav2a.metrics.score import Score
 from stav2a.models.stav2a import STAV2A
 from stav2a.recipe import describing
@@ -23,7 +24,7 @@ from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.errors import UsageError, printable
+from stav2a.utils.errors import UsageError, printable, text_of
 from stav2a.utils.store import Store
 
 
@@ -63,6 +64,8 @@ class RunSteps:
     def run(self) -> RunOutcome:
         """Carry out all steps, in the main process."""
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
+        for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
+            self.print_line(f"will not be measured: {text_of(missing)}")
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         trained = self.train(flow)
         made = self._sample(trained)

@@ -209,6 +209,7 @@ class EvaluationSet:
         return len(self.ids)
 
 
+RELEASED = "_released"  # end of a score's name: the form of the paper's authors, where that is another one
 FLOOR = "bias floor (a perfect generator at this n)"
 
 

@@ -258,7 +258,7 @@ class DiffusionStage(TrainingStage):
 
     Args:
         ema_decay: Decay of the averaged weights.
-        validation_times: Timesteps of each clip of the validation loss; over all clips they are evenly spaced.
+        validation_times: Timesteps of each clip of the validation loss, evenly spaced over all clips.
     """
 
     ema_decay: float = 0.99

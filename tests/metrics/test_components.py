@@ -194,7 +194,8 @@ def test_fd(many):
 
 def test_kl(many):
     exact, released = KLDivergence()(many), KLDivergence(eps=1e-6)(many)
-    assert (exact.name, released.name) == ("kl", "kl_eps_1e-06")
+    assert (exact.name, released.name, released.label) == ("kl", "kl_released", "KL (released)")
+    assert KLDivergence(eps=1e-5)(many).name == "kl_eps_1e-05"
     assert exact.value == pytest.approx(np.mean(list(exact.per_clip.values())))
     assert released.value < exact.value
     assert exact.described.endswith("nats, eps 0, by toy classifier")
@@ -237,8 +238,8 @@ def test_without_a_classifier_and_weights_there_is_no_figure(metric, three, monk
     monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
     score = metric()(three)
     assert score.unavailable == (
-        "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth into a folder and name it "
-        "with --weights-dir or $STAV2A_WEIGHTS"
+        "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth, from "
+        "zenodo.org/records/3987831, into a folder that the environment variable STAV2A_WEIGHTS names"
     )
     assert math.isnan(score.value)
 

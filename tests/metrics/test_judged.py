@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from stav2a import registry
 from stav2a.metrics.distribution import frechet_distance
+from stav2a.metrics.judges.clap import Clap, Clap630k
+from stav2a.metrics.judges.cnn14 import Cnn14
+from stav2a.metrics.judges.judge import weights_in
 from stav2a.metrics.registered.judged import (
     PAM,
     ClapScore,
@@ -12,7 +16,9 @@ from stav2a.metrics.registered.judged import (
     InceptionScore,
     KernelAudioDistance,
     KLDivergence,
+    missing_judges,
 )
+from stav2a.metrics.registered.timing import AAAlign
 from stav2a.metrics.score import ArraySounds, EvaluationSet
 
 RATE, N = 100, 24
@@ -135,5 +141,40 @@ def test_pam_is_the_probability_of_the_clean_prompt():
 
 def test_released_forms_have_names_of_their_own(monkeypatch):
     monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
-    names = [form.released().reporter.name for form in (KLDivergence, ClapScore, PAM)]
-    assert names == ["kl_eps_1e-06", "clap_released", "pam_released"]
+    names = {entry.name for entry in registry.available("metric")}
+    both = sorted(name for name in names if f"{name}_released" in names)
+    assert both == ["aa_align", "av_align", "clap", "kl", "pam"]
+    for name in both:
+        for form in (name, f"{name}_released"):
+            assert registry.get("metric", form).factory().reporter.name == form
+
+
+def test_clap_by_another_judge_is_named_after_it(scratch_registry):
+    assert ClapScore(judge=Clap).reporter.name == "clap"
+    assert ClapScore(judge=Clap630k).reporter.name == "clap_released"
+    assert ClapScore(judge=Texts).reporter.name == "clap_Texts"
+
+    @scratch_registry.register("judge", "mine")
+    class Mine(Texts):
+        """A judge of one's own."""
+
+        name = "Mine of 2026"
+
+    reporter = ClapScore(judge=Mine).reporter
+    assert (reporter.name, reporter.label) == ("clap_mine", "CLAP (Mine of 2026)")
+
+
+def test_judges_without_weights_are_listed_with_the_metrics_that_need_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
+    metrics = [KLDivergence(), FrechetDistance(judge=Cnn14), ClapScore(judge=Texts), PAM(), AAAlign()]
+    (cnn14, clap) = missing_judges(metrics, has_classifier=False)
+    assert cnn14.message == "kl, fd: weights of PANNs Cnn14 classifier not found"
+    assert "put Cnn14_16k_mAP=0.438.pth, from zenodo.org/records/3987831, into a folder" in cnn14.advice
+    assert "gpt2 with the tokenizer of huggingface.co/openai-community/gpt2" in clap.advice
+    own, _ = missing_judges(metrics, has_classifier=True)
+    assert own.message.startswith("fd: "), "the set's own classifier gives KL"
+    for name in ("Cnn14_16k_mAP=0.438.pth", "CLAP_weights_2023.pth"):
+        (tmp_path / name).touch()
+    with weights_in(tmp_path):
+        (tokenizer,) = missing_judges([KLDivergence(), PAM()], has_classifier=False)
+    assert tokenizer.message == "pam: tokenizer of MS-CLAP 2023 not found"

@@ -20,12 +20,11 @@ from stav2a.evaluation.folders.features import (
 )
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
 from stav2a.evaluation.scores import evaluate
-from stav2a.metrics.score import EvaluationSet, Score
+from stav2a.metrics.score import RELEASED, EvaluationSet, Score
 from stav2a.registry import available, did_you_mean, get
 from stav2a.utils.errors import UsageError
 
 REAL = "real sound"
-RELEASED = "_released"
 PAPERS = {  # Table I's columns and their headings
     "fd": "FD ↓", "fad": "FAD ↓", "kl": "KL ↓", "is": "IS ↑", "pam": "PAM ↑", "clap": "CLAP ↑",
     "av_align": "AV-Align ↑", "aa_align": "AA-Align ↑",
@@ -37,7 +36,7 @@ class ChosenMetric:
     """A metric that was chosen by name.
 
     Args:
-        name: Registered name.
+        name: Registered name of its first form.
         metric: The metric itself.
         as_published: True if it is in the form of the paper's tables.
     """
@@ -54,7 +53,7 @@ def choose(
 
     Args:
         names: Names of registered metrics; with `_released` at the end, in the form of the paper's authors.
-        released: Take every metric in that form, if it has one.
+        released: Take every metric in that form, if it has one of its own.
         detector: Onset detector of those that have one; None is each metric's own.
         flow: Optical flow of those that have one; None is each metric's own.
 
@@ -67,17 +66,17 @@ def choose(
     entries = {entry.name: entry for entry in available("metric")}
     chosen = {}
     for name in names:
-        plain = name if name in entries else name.removesuffix(RELEASED)
+        plain = name.removesuffix(RELEASED)
         if plain not in entries:
             raise UsageError(f"there is no metric {name!r}.", advice=did_you_mean(name, entries))
-        two_forms = hasattr(entries[plain].factory, "released")
-        if plain != name and not two_forms:
+        papers = f"{plain}{RELEASED}"  # where there are two forms
+        if name == papers and papers not in entries:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
-        papers = two_forms and (released or plain != name)
-        factory: Any = entries[plain].factory
-        make = factory.released if papers else factory
-        metric = make(**{each: part for each, part in parts.items() if each in entries[plain].parameters})
-        chosen[plain, papers] = ChosenMetric(plain, metric, as_published=papers or not two_forms)
+        entry = entries[papers if released and papers in entries else name]
+        factory: Any = entry.factory
+        metric = factory(**{each: part for each, part in parts.items() if each in entry.parameters})
+        as_published = entry.name == papers or papers not in entries
+        chosen[entry.name] = ChosenMetric(plain, metric, as_published)
     return list(chosen.values())
 
 

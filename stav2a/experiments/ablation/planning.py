@@ -5,14 +5,15 @@ import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stav2a import recipe
+from stav2a import recipe, registry
 from stav2a.experiments.ablation.study import LoadedStudy, StudyError, StudyRow
 from stav2a.experiments.experiment import Experiment, Keys, StoreEntry
 from stav2a.experiments.run_folder import RunFolder
+from stav2a.metrics.score import RELEASED
 from stav2a.recipe import describing, parsing
 from stav2a.registry import did_you_mean
 from stav2a.utils.store import Store
@@ -86,7 +87,7 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
 
     Raises:
         RecipeError: A row's recipe doesn't load.
-        StudyError: Two rows are the same, or a metric is measured by no row.
+        StudyError: Two rows are the same, or a metric is known to nobody or measured by no row.
     """
     runs: dict[str, PlannedRun] = {}
     reporters: list[Any] = []
@@ -117,20 +118,39 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                     entries=tuple(keys.parts()),
                     described=loaded.described(),
                 )
-    _check_metrics(study, reporters)
-    return StudyPlan(study, tuple(runs.values()), output)
+    return StudyPlan(_as_measured(study, reporters), tuple(runs.values()), output)
 
 
-def _check_metrics(study: LoadedStudy, reporters: Sequence[Any]) -> None:
-    """Refuse now a mistake that would be found only after the training."""
+def _as_measured(study: LoadedStudy, reporters: Sequence[Any]) -> LoadedStudy:
+    """The study with the metrics that its rows measure.
+
+    A published figure stands beside the form that the paper's authors computed, and beside another form only
+    where no row measures theirs.
+
+    Raises:
+        StudyError: A mistake that would be found only after the training.
+    """
     measured = {each.name: "higher" if each.higher_is_better else "lower" for each in reporters if each}
+    known = {entry.name for entry in registry.available("metric")} | set(measured)
     for name, direction in study.metrics.items():
         place = study.places["metrics"].of(name)
         if measured.get(name, direction) != direction:
             message = f"study.metrics: {name} is better when it is {measured[name]}, not {direction}."
             raise StudyError(message, place, f"Write {name!r}: {measured[name]!r}.")
-        if name not in measured and all(reporters):  # a metric without a reporter may measure it
+        if name not in known and all(reporters):  # a metric without a reporter may measure it
             raise StudyError(f"study.metrics: no row measures {name!r}.", place, did_you_mean(name, measured))
+    kept = {name: way for name, way in study.metrics.items() if name in measured or not all(reporters)}
+    if not kept:
+        message = f"study.metrics: no row measures any of {', '.join(study.metrics)}."
+        advice = f"The rows measure {', '.join(measured) or 'nothing'}."
+        raise StudyError(message, study.places["metrics"], advice)
+    theirs = {name.removesuffix(RELEASED): name for name in kept if name.endswith(RELEASED)}
+    published = {
+        row: {theirs.get(name, name): value for name, value in figures.items()}
+        for row, figures in study.published.items()
+    }
+    unmeasured = tuple(name for name in study.metrics if name not in kept)
+    return replace(study, metrics=kept, published=published, unmeasured=unmeasured)
 
 
 @contextmanager
@@ -184,6 +204,8 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
             state = part if finished < len(runs) else "finished"
         lines.append(f"  {row.name:{width}}  {state}")
     entries = dict.fromkeys(each for run in plan.runs for each in run.entries)
+    if study.unmeasured:
+        lines.append(f"not measured by any row: {', '.join(study.unmeasured)}")
     lines.append(f"to make: {_listed(plan.missing())}")
     lines.append(f"reused:  {_listed(e for e in entries if plan.store.has(e.kind, e.key, e.name))}")
     if seconds := training_s(plan):

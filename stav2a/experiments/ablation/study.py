@@ -25,7 +25,8 @@ class Study:
     Args:
         rows: Recipe by the name of the row; or a tuple of recipes, which end in .gin, and bindings.
         baseline: Row that all others are compared with.
-        metrics: Direction of every metric that is compared: `higher` or `lower` is better.
+        metrics: Direction of every metric that is compared: `higher` or `lower` is better. Those that no row
+            measures are left out.
         seeds: Seeds; every row is trained once with each.
         published: CSV with the figures of a paper: a column `row`, and one for each metric.
     """
@@ -59,6 +60,7 @@ class LoadedStudy:
     Args:
         name: Name of the file without its ending.
         published: Published figures by row and metric.
+        unmeasured: Metrics of the study that no row measures.
         places: Places of the study's settings, for errors that are found later.
         trust: True lets recipes import any module.
     """
@@ -72,6 +74,7 @@ class LoadedStudy:
     places: Mapping[str, Place]
     recipes: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     trust: bool = False
 
 

@@ -112,6 +112,7 @@ class Clap(LanguageAudio):
 
     name = "CLAP"
     published = "clap-htsat-unfused"
+    source = "huggingface.co/laion/clap-htsat-unfused"
 
 
 @register("judge", "clap_630k")
@@ -127,3 +128,7 @@ class Clap630k(LanguageAudio):
 
     name = "CLAP 630k-best"
     published = "clap-630k-best"
+    source = (
+        "huggingface.co/lukewys/laion_clap (630k-best.pt, converted by transformers 4's "
+        "convert_clap_original_pytorch_to_hf.py)"
+    )

@@ -40,6 +40,7 @@ class Cnn14(PublishedJudge):
 
     name = "PANNs Cnn14 classifier"
     published = "Cnn14_16k_mAP=0.438.pth"
+    source = "zenodo.org/records/3987831"
     sample_rate = FRONT_END["sample_rate"]
 
     @property

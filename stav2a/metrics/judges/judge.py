@@ -37,6 +37,7 @@ class PublishedJudge(ABC):
 
     name: ClassVar[str]  # in a table
     published: ClassVar[str]  # the weights' file, or folder
+    source: ClassVar[str]  # address that has it
     sample_rate: ClassVar[int]
     uses_torch: ClassVar[bool] = True  # so that it runs in the main process
 
@@ -47,15 +48,20 @@ class PublishedJudge(ABC):
         self.path = None if weights is None else Path(weights)
 
     @property
-    def fault(self) -> str | None:
-        """Reason why it can't judge: its weights are missing."""
+    def missing(self) -> tuple[str, str] | None:
+        """What it lacks, and what to do; None for nothing."""
         if self.path is None:
-            where = f"into a folder and name it with --weights-dir or ${ENVIRONMENT}"
+            where = f"into a folder that the environment variable {ENVIRONMENT} names"
         elif not self.path.exists():
             where = f"here: {self.path}"
         else:
             return None
-        return f"weights of {self.name} not found: put {self.published} {where}"
+        return f"weights of {self.name} not found", f"put {self.published}, from {self.source}, {where}"
+
+    @property
+    def fault(self) -> str | None:
+        """Reason why it can't judge, and what to do; None where it can."""
+        return ": ".join(self.missing) if self.missing else None
 
     @functools.cached_property
     def definition(self) -> str:

@@ -26,6 +26,7 @@ AUDIO_WIDTH, TEXT_WIDTH, WIDTH = 768, 768, 1024
 FRAMES = 1024  # that HTS-AT's picture holds
 PART, STEP = 689, 344  # frames: longer sounds are taken in parts, whose embeddings are averaged
 END = " <|endoftext|>"
+TOKENIZER_SOURCE = "huggingface.co/openai-community/gpt2"
 
 # msclap's names -> transformers'.
 RENAMED = (
@@ -63,6 +64,7 @@ class MSClap(PublishedJudge):
 
     name = "MS-CLAP 2023"
     published = "CLAP_weights_2023.pth"
+    source = "huggingface.co/microsoft/msclap"
     sample_rate = RATE
 
     def __init__(self, *, weights: str | None = None, segment_s: float = 7.0) -> None:
@@ -74,8 +76,18 @@ class MSClap(PublishedJudge):
         return f"44.1 kHz, segments of {self.segment_s:g} s, 64 mels"
 
     @property
+    def missing(self) -> tuple[str, str] | None:
+        tokenizer = f"a folder gpt2 with the tokenizer of {TOKENIZER_SOURCE} beside it"
+        if lacking := super().missing:
+            return lacking[0], f"{lacking[1]}, and {tokenizer}"
+        if not self.tokenizer_folder.is_dir():
+            return f"tokenizer of {self.name} not found", f"put {tokenizer}: {self.tokenizer_folder}"
+        return None
+
+    @property
     def tokenizer_folder(self) -> Path:
-        return self.file.parent / "gpt2"
+        assert self.path is not None, "asked before what is missing was"
+        return self.path.parent / "gpt2"
 
     @functools.cached_property
     def model(self) -> "Towers":

@@ -27,6 +27,7 @@ class VGGish(PublishedJudge):
 
     name = "VGGish"
     published = "vggish-10086976.pth"
+    source = "github.com/harritaylor/torchvggish (release v0.1)"
     sample_rate = RATE
 
     @property

@@ -1,7 +1,7 @@
 """Metrics by a judge: a classifier of sounds, or a model of sounds and texts in one space."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from stav2a.metrics.judges.ms_clap import MSClap
 from stav2a.metrics.judges.vggish import VGGish
 from stav2a.metrics.reporter import MetricReporter
 from stav2a.metrics.score import (
+    RELEASED,
     ClassifierOutputs,
     EvaluationSet,
     FeatureExtractor,
@@ -22,7 +23,8 @@ from stav2a.metrics.score import (
     PairedFeatures,
     Score,
 )
-from stav2a.registry import expect, register
+from stav2a.registry import expect, name_of, register
+from stav2a.utils.errors import StaV2AError
 
 JudgeFactory = Callable[[], Any]
 
@@ -54,6 +56,10 @@ class JudgedMetric(ABC):
         self.definition = definition
         better = self.higher_is_better
         self.reporter = MetricReporter(name=name, label=label, higher_is_better=better, **draws)
+
+    def required_judge(self, *, has_classifier: bool) -> Any | None:
+        """The judge, which a metric needs also where the evaluation set has a classifier."""
+        return self.judge
 
     @property
     def extractors(self) -> tuple[FeatureExtractor, ...]:
@@ -90,6 +96,9 @@ class ClassifierMetric(JudgedMetric):
 
     default_judge = Cnn14
 
+    def required_judge(self, *, has_classifier: bool) -> Any | None:
+        return None if self.prefers_own and has_classifier else self.judge
+
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
         """The classifier's outputs for both sides."""
         if self.prefers_own and samples.classifier is not None:
@@ -103,6 +112,26 @@ class ClassifierMetric(JudgedMetric):
             generated_embeddings=ours["embedding"],
             reference_embeddings=theirs["embedding"],
         )
+
+
+def missing_judges(metrics: Iterable[Any], *, has_classifier: bool) -> list[StaV2AError]:
+    """Judges that metrics need and that lack their weights, each with the names of these metrics.
+
+    Args:
+        metrics: Built metrics, of any kind.
+        has_classifier: True where the evaluation set has a classifier of its own.
+    """
+    waiting: dict[tuple[str, str], list[str]] = {}
+    for metric in metrics:
+        if isinstance(metric, JudgedMetric):
+            judge = metric.required_judge(has_classifier=has_classifier)
+            if judge is not None and judge.fault:
+                fault = getattr(judge, "missing", None) or (judge.fault, "")
+                waiting.setdefault(fault, []).append(metric.reporter.name)
+    return [
+        StaV2AError(f"{', '.join(names)}: {message}", advice=advice)
+        for (message, advice), names in waiting.items()
+    ]
 
 
 @register("metric", "kl")
@@ -124,20 +153,28 @@ class KLDivergence(ClassifierMetric):
     def __init__(
         self, *, judge: JudgeFactory | None = None, eps: float = 0.0, resamples: int = 2000, seed: int = 0
     ):
-        name = f"kl_eps_{eps:g}" if eps else "kl"
+        forms = {0.0: ("kl", "KL"), RELEASED_EPS: (f"kl{RELEASED}", "KL (released)")}
+        name, label = forms.get(eps, (f"kl_eps_{eps:g}", f"KL (eps {eps:g})"))
         definition = f"KL(real || generated) of softmax distributions, nats, eps {eps:g}"
-        super().__init__(judge, name, "KL", definition, resamples=resamples, seed=seed)
+        super().__init__(judge, name, label, definition, resamples=resamples, seed=seed)
         self.eps = eps
-
-    @classmethod
-    def released(cls) -> "KLDivergence":
-        """The form of the paper's authors."""
-        return cls(eps=RELEASED_EPS)
 
     def score(self, samples: EvaluationSet) -> Score:
         outputs = self.outputs(samples)
         values = distribution.kl_divergences(outputs.generated_logits, outputs.reference_logits, eps=self.eps)
         return self.reporter.mean(samples.ids, values, self.definition, judge=outputs.described)
+
+
+@register("metric", "kl_released")
+def kl_released(*, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0) -> KLDivergence:
+    """KL divergence as the paper's authors compute it: 1e-6 is added to the generated probabilities.
+
+    Args:
+        judge: A classifier; None is the set's own, and PANNs' Cnn14 where a set has none.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+    """
+    return KLDivergence(judge=judge, eps=RELEASED_EPS, resamples=resamples, seed=seed)
 
 
 @register("metric", "is")
@@ -333,6 +370,18 @@ class ClassAccuracy:
         )
 
 
+@register("metric", "class_accuracy_vague")
+def class_accuracy_vague(*, shuffles: int = 20, resamples: int = 2000, seed: int = 0) -> ClassAccuracy:
+    """Class accuracy of the clips whose caption doesn't name the class: it has to come from the picture.
+
+    Args:
+        shuffles: Other clips that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    return ClassAccuracy(captions="vague", shuffles=shuffles, resamples=resamples, seed=seed)
+
+
 @register("metric", "clap")
 class ClapScore(JudgedMetric):
     """CLAP score: cosine of a generated sound with its caption.
@@ -355,14 +404,11 @@ class ClapScore(JudgedMetric):
     ):
         definition, draws = "cosine of generated sound and caption", {"resamples": resamples, "seed": seed}
         super().__init__(judge, "clap", "CLAP", definition, shuffles=shuffles, **draws)
-        if judge is not None and self.judge.name != Clap.name:
-            label = f"CLAP ({self.judge.name})"
-            self.reporter = replace(self.reporter, name="clap_released", label=label)
-
-    @classmethod
-    def released(cls) -> "ClapScore":
-        """The form with the weights of the paper's authors."""
-        return cls(judge=Clap630k)
+        if isinstance(self.judge, Clap630k):
+            self.reporter = replace(self.reporter, name=f"clap{RELEASED}", label="CLAP (released)")
+        elif not isinstance(self.judge, Clap):
+            name, label = f"clap_{name_of(type(self.judge))}", f"CLAP ({self.judge.name})"
+            self.reporter = replace(self.reporter, name=name, label=label)
 
     def score(self, samples: EvaluationSet) -> Score:
         captions = {i: caption for i, caption in enumerate(samples.captions or ()) if caption}
@@ -379,6 +425,21 @@ class ClapScore(JudgedMetric):
             extras={"real sound": float(semantic.cosines(theirs, texts).mean())},
             pair=lambda i, j: float(semantic.cosines(ours[i : i + 1], texts[j : j + 1])[0]),
         )
+
+
+@register("metric", "clap_released")
+def clap_released(
+    *, judge: JudgeFactory = Clap630k, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+) -> ClapScore:
+    """CLAP score by the weights that the paper's authors use.
+
+    Args:
+        judge: `judge.clap_630k`, with a path of its weights or without.
+        shuffles: Other captions that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    return ClapScore(judge=judge, shuffles=shuffles, resamples=resamples, seed=seed)
 
 
 @register("metric", "pam")
@@ -401,12 +462,7 @@ class PAM(JudgedMetric):
         definition = f"softmax of two prompts, {PROMPTS[0]!r} against {PROMPTS[1]!r}, mean over segments"
         super().__init__(judge, "pam", "PAM", definition, resamples=resamples, seed=seed)
         if getattr(self.judge, "segment_s", None) == RELEASED_SEGMENT_S:
-            self.reporter = replace(self.reporter, name="pam_released", label="PAM (released)")
-
-    @classmethod
-    def released(cls) -> "PAM":
-        """The form with segments as long as in the code of the paper's authors."""
-        return cls(judge=partial(MSClap, segment_s=RELEASED_SEGMENT_S))
+            self.reporter = replace(self.reporter, name=f"pam{RELEASED}", label="PAM (released)")
 
     def score(self, samples: EvaluationSet) -> Score:
         features, prompts = self.features(samples), self.judge.read(PROMPTS)
@@ -421,3 +477,16 @@ class PAM(JudgedMetric):
             judge=self.judge.definition,
             extras={"real sound": float(theirs.mean())},
         )
+
+
+@register("metric", "pam_released")
+def pam_released(*, weights: str | None = None, resamples: int = 2000, seed: int = 0) -> PAM:
+    """PAM on segments as long as in the code of the paper's authors, 10 s.
+
+    Args:
+        weights: Path of the weights of `judge.ms_clap`; None looks in the folder of all weights.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+    """
+    judge = partial(MSClap, weights=weights, segment_s=RELEASED_SEGMENT_S)
+    return PAM(judge=judge, resamples=resamples, seed=seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from stav2a.metrics import alignment, bootstrap
 from stav2a.metrics.reporter import MetricReporter
-from stav2a.metrics.score import EvaluationSet, FeatureExtractor, MetricError, Score, describe
+from stav2a.metrics.score import RELEASED, EvaluationSet, FeatureExtractor, MetricError, Score, describe
 from stav2a.registry import expect, get, register
 
 DetectorFactory = Callable[[], FeatureExtractor]
@@ -35,7 +35,7 @@ class OnsetMetric:
         self.detector = _default(detector, "onset_detector", "librosa")
         self.extractors = (self.detector,)
         if matching == "released":
-            name, label = f"{name}_released", f"{label} (released)"
+            name, label = f"{name}{RELEASED}", f"{label} (released)"
         self.reporter = MetricReporter(name=name, label=label, higher_is_better=True, **draws)
 
     def defined(self, onsets: str, window: str) -> str:
@@ -77,11 +77,6 @@ class AAAlign(OnsetMetric):
         draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
         super().__init__(detector, "aa_align", "AA-Align", matching, **draws)
 
-    @classmethod
-    def released(cls, *, detector: DetectorFactory | None = None) -> "AAAlign":
-        """The form of the paper's authors."""
-        return cls(matching="released", detector=detector)
-
     def __call__(self, samples: EvaluationSet) -> Score:
         generated, references = samples.sounds.features(self.detector)
         align = partial(alignment.aa_align, tolerance_s=self.tolerance_s, matching=self.matching)
@@ -98,6 +93,28 @@ class AAAlign(OnsetMetric):
             extras=_sizes({"onsets a generated clip": generated, "onsets a real clip": references}),
             pair=pair,
         )
+
+
+@register("metric", "aa_align_released")
+def aa_align_released(
+    *,
+    tolerance_s: float = 0.1,
+    detector: DetectorFactory | None = None,
+    shuffles: int = 20,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> AAAlign:
+    """AA-Align as the paper's authors count it: an onset may be hit by many, and the score can exceed 1.
+
+    Args:
+        tolerance_s: T, the strict half width of the window.
+        detector: An onset detector; None is `onset_detector.librosa` at its defaults.
+        shuffles: Other clips that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+    return AAAlign(matching="released", tolerance_s=tolerance_s, detector=detector, **draws)
 
 
 @register("metric", "av_align")
@@ -132,13 +149,6 @@ class AVAlign(OnsetMetric):
         self.flow = _default(flow, "optical_flow", "farneback")
         draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
         super().__init__(detector, "av_align", "AV-Align", matching, **draws)
-
-    @classmethod
-    def released(
-        cls, *, detector: DetectorFactory | None = None, flow: FlowFactory | None = None
-    ) -> "AVAlign":
-        """The form of the paper's authors."""
-        return cls(matching="released", detector=detector, flow=flow)
 
     def __call__(self, samples: EvaluationSet) -> Score:
         peaks = "all peaks" if self.threshold is None else f"peaks > {self.threshold:g} px/frame"
@@ -178,6 +188,30 @@ class AVAlign(OnsetMetric):
             },
             pair=lambda i, j: score(generated[clips[i]], clips[j]),
         )
+
+
+@register("metric", "av_align_released")
+def av_align_released(
+    *,
+    threshold: float | None = 0.1,
+    detector: DetectorFactory | None = None,
+    flow: FlowFactory | None = None,
+    shuffles: int = 20,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> AVAlign:
+    """AV-Align as the paper's authors count it: a peak of motion may be hit by many onsets.
+
+    Args:
+        threshold: Peaks of mean flow count above this many px/frame; None counts all.
+        detector: An onset detector; None is `onset_detector.librosa` at its defaults.
+        flow: An optical flow for the videos; None is `optical_flow.farneback`, the exact one.
+        shuffles: Other clips that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+    return AVAlign(matching="released", threshold=threshold, detector=detector, flow=flow, **draws)
 
 
 @register("metric", "onset_f1")

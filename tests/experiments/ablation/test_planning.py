@@ -158,6 +158,10 @@ def test_two_rows_that_are_the_same_are_refused(tmp_path):
             "{'kl': 'higher'}",
             "study.metrics: kl is better when it is lower, not higher.\n  …line 3\n  Write 'kl': 'lower'.",
         ),
+        (
+            "{'fad': 'lower', 'clap': 'higher'}",
+            "study.metrics: no row measures any of fad, clap.\n  …The rows measure aa_align, av_align, ",
+        ),
     ],
 )
 def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, message):
@@ -167,6 +171,21 @@ def test_metrics_are_checked_before_anything_is_trained(tmp_path, metrics, messa
         plan(study.load(tmp_path / "mine.gin"), tmp_path)
     start, end = message.split("…")
     assert str(caught.value).startswith(start) and end in str(caught.value)
+
+
+PAPERS = "fad", "kl_released", "pam_released", "clap_released", "av_align_released", "aa_align_released"
+
+
+def test_a_scale_has_its_own_metrics_and_the_paper_s_figures_stand_beside_their_like(tmp_path):
+    smoke = plan(study.load("ablations/table3.gin", ["recipes/scale/smoke.gin"], seeds=[0]), tmp_path)
+    assert list(smoke.study.metrics) == ["aa_align", "av_align", "class_accuracy_vague", "kl", "fd", "is"]
+    assert smoke.study.published["CN"]["aa_align"] == 0.669, "for its sign alone: no row measures theirs"
+    assert smoke.study.unmeasured == (*PAPERS, "pam", "clap")
+    assert f"not measured by any row: {', '.join(smoke.study.unmeasured)}" in summary(smoke)
+    paper = plan(study.load("ablations/table3.gin", ["recipes/scale/paper.gin"], seeds=[0]), tmp_path)
+    assert {*PAPERS, "fd", "is", "kl", "pam", "clap", "av_align", "aa_align"} == set(paper.study.metrics)
+    assert set(paper.study.published["CN"]) == {"fd", "is", *PAPERS}
+    assert paper.study.published["CN"]["aa_align_released"] == 0.669
 
 
 def test_the_seed_is_not_for_a_binding_to_set():

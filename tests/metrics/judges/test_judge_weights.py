@@ -24,11 +24,14 @@ def test_weights_are_where_they_are_named_else_in_the_folder_else_in_the_environ
 
 def test_missing_weights_are_reported_with_their_place(tmp_path):
     assert VGGish().fault == (
-        "weights of VGGish not found: put vggish-10086976.pth into a folder and name it with --weights-dir "
-        "or $STAV2A_WEIGHTS"
+        "weights of VGGish not found: put vggish-10086976.pth, from github.com/harritaylor/torchvggish "
+        "(release v0.1), into a folder that the environment variable STAV2A_WEIGHTS names"
     )
     judge = VGGish(weights=str(tmp_path / "x.pth"))
-    assert judge.fault == f"weights of VGGish not found: put vggish-10086976.pth here: {tmp_path}/x.pth"
+    assert judge.fault == (
+        "weights of VGGish not found: put vggish-10086976.pth, from github.com/harritaylor/torchvggish "
+        f"(release v0.1), here: {tmp_path}/x.pth"
+    )
     (tmp_path / "x.pth").write_bytes(b"1")
     assert judge.fault is None
     assert judge.definition.endswith("; weights 6b86b273ff34)")
