@@ -60,7 +60,9 @@ def _audited(experiment: Experiment) -> list[str]:
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
         reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
         return [f"the model's cost can't be computed without its weights: {reason}"]
-    missing = audit.missing_weights(requested) + audit.missing_data(experiment.described("dataset"))
+    described = describing.describe_root(Experiment)["parameters"]
+    missing = audit.missing_weights(requested, described)
+    missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]
     missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
     return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]

@@ -11,8 +11,9 @@ from stav2a.data.filters import filter_key
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import expect, name_of
+from stav2a.registry import available, expect, name_of
 from stav2a.training.train import PlannedStage
+from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
 
@@ -96,7 +97,12 @@ class Experiment:
                 expect(slot, factory)
 
     def model(self) -> STAV2A:
-        """The assembled model, its random weights drawn from the seed."""
+        """The assembled model, its random weights drawn from the seed.
+
+        Raises:
+            UsageError: Its weights predict or read something else than the recipe says.
+        """
+        self.check_denoiser()
         torch.manual_seed(self.seed)
         return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
 
@@ -107,8 +113,35 @@ class Experiment:
             learners.append(self.classifier(classes=1))
         return {filter_key(each.data_filter, contents): each.data_filter for each in learners}
 
+    def check_denoiser(self) -> None:
+        """Compare what converted weights of U-Net and backbone predict and read with the recipe.
+
+        Raises:
+            UsageError: They differ.
+        """
+        ours = {"predicts": self.prediction_type, "reads": self.described("text_encoder")["component"]}
+        bound = {"predicts": "run.prediction_type = {!r}", "reads": "run.text_encoder = @{}"}
+        for slot in ("unet", "backbone"):
+            described = self.described(slot)
+            folder = described["parameters"].get("checkpoint")
+            facts = {name: value for name, value in converted_facts(folder).items() if name in ours}
+            if differing := [name for name, value in facts.items() if value != ours[name]]:
+                here = " and ".join(bound[name].format(ours[name]) for name in differing)
+                known = {entry.selector for entry in available("text_encoder")} | {"epsilon", "v_prediction"}
+                advice = (
+                    f"Bind {' and '.join(bound[name].format(facts[name]) for name in differing)}, or give"
+                )
+                if any(facts[name] not in known for name in differing):
+                    advice = "No text encoder has what it reads: give"
+                raise UsageError(
+                    f"{described['component']}.checkpoint = {folder!r} "
+                    f"{' and '.join(f'{name} {facts[name]}' for name in differing)}; the recipe has {here}.",
+                    advice=f"{advice} weights that fit the recipe.",
+                )
+
     def check(self) -> None:
         """Build all components but the model's blocks, which refuse values that can't be."""
+        self.check_denoiser()
         for factory in (self.dataset, self.onset_detector, self.sampler, self.trainer):
             factory()
         for factory in (*self.stages, *self.metrics):

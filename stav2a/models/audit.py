@@ -235,12 +235,19 @@ ON_THE_HUB = {  # as transformers saves them
 }
 
 
-def missing_weights(requested: Iterable[RequestedWeights]) -> list[StaV2AError]:
-    """Weights that could not be loaded, each with the command that makes them where it is known."""
+def missing_weights(
+    requested: Iterable[RequestedWeights], recipe: Mapping[str, Any] | None = None
+) -> list[StaV2AError]:
+    """Weights that could not be loaded, each with the command that makes them where there is one.
+
+    Args:
+        requested: Weights as `skeleton` lists them.
+        recipe: Described parameters of the recipe's root, which a published U-Net must fit; None for any.
+    """
     found: list[StaV2AError] = []
     for each in requested:
         if each.fault:
-            command = None if Path(each.folder).exists() else _command(each.parameter, each.folder)
+            command = None if Path(each.folder).exists() else _command(each.parameter, each.folder, recipe)
             found.append(StaV2AError(each.fault.message, advice=command or each.fault.advice))
     return found
 
@@ -255,15 +262,18 @@ def missing_data(described: Mapping[str, Any]) -> list[StaV2AError]:
     ]
 
 
-def _command(parameter: str, folder: str) -> str | None:
-    """Command that fills a missing folder of weights."""
+def _command(parameter: str, folder: str, recipe: Mapping[str, Any] | None) -> str | None:
+    """Command that fills a missing folder of weights; of a U-Net that no publication has, the ways round."""
     output = Path(folder)
     sources = [
         (kind, converter.file, part)
         for kind, converter in CONVERTERS.items()
         for part, component in converter.components.items()
         if f"{component}.checkpoint" == parameter
+        and (part not in DENOISER or not recipe or not converter.denoiser or converter.denoiser.fits(recipe))
     ]
+    if recipe and not sources and parameter == f"{recipe['unet']['component']}.checkpoint":
+        return _without_published(parameter, recipe)
     # A kind that the folder is named after, else the last: the release, which has all, comes first.
     sources.sort(key=lambda source: source[0] == output.parent.name)
     kind, file, part = sources[-1] if sources else (None, "", "")
@@ -277,3 +287,16 @@ def _command(parameter: str, folder: str) -> str | None:
     if inside or not part:
         return f"{command} {output.parent if inside else output}"
     return f"{command} {output}, then bind {parameter} = '{output / part}'"
+
+
+def _without_published(parameter: str, recipe: Mapping[str, Any]) -> str:
+    """Ways to a U-Net where no published one fits the recipe."""
+    wanted = f"predicts {recipe['prediction_type']} from the tokens of {recipe['text_encoder']['component']}"
+    others = [
+        f"lay {each.scale} over the recipe to start from {kind}'s, which predicts {each.predicts} from the "
+        f"tokens of {each.reads}"
+        for kind, converter in CONVERTERS.items()
+        if (each := converter.denoiser) and each.scale
+    ]
+    own = f"put your own there; bind {parameter} = None and give stage.t2a_pretrain steps"
+    return f"no published U-Net of these sizes {wanted}: {'; '.join([own, *others])}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -58,6 +59,17 @@ def load_weights(module: Any, folder: str | None, *, parameter: str, without: st
 
     if not skips_weights(parameter, folder, checked):
         module.load_state_dict(load_file(checked()), strict=not without)
+
+
+def converted_facts(folder: str | None) -> dict[str, Any]:
+    """Facts that a folder of `stav2a convert` has of its checkpoint; none of other folders."""
+    if folder is None:
+        return {}
+    try:
+        found = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))[OURS]["converted"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(found)
 
 
 def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:

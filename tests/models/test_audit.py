@@ -1,5 +1,6 @@
 """`stav2a run --check`: what a model costs and what is missing for it, at any size, on any machine."""
 
+import json
 import re
 from functools import partial
 from types import SimpleNamespace
@@ -41,7 +42,10 @@ LACKING_AT_PAPER_SCALE = [
     "stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp",
     "hf download google/mt5-large",
     "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm",
-    "stav2a convert tango --checkpoint pytorch_model_main.bin --output checkpoints/t2a",
+    "no published U-Net of these sizes predicts epsilon from the tokens of text_encoder.mt5: put your own "
+    "there; bind unet.stable_diffusion.checkpoint = None and give stage.t2a_pretrain steps; lay "
+    "recipes/scale/tango.gin over the recipe to start from tango's, which predicts v_prediction from the tokens "
+    "of text_encoder.t5",
     "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md",
 ]
 
@@ -229,6 +233,74 @@ def test_a_folder_of_a_name_of_its_own_is_to_be_bound_again():
         "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output weights/mine, "
         "then bind autoencoder.kl.checkpoint = 'weights/mine/vae'"
     )
+
+
+@pytest.mark.parametrize(
+    ("recipes", "folder", "advice"),
+    [
+        (
+            ["cn_onset_gvf", "scale/paper"],
+            "checkpoints/t2a/unet",
+            "no published U-Net of these sizes predicts",
+        ),
+        (["cn_onset_gvf", "scale/tango"], "checkpoints/t2a/unet", "stav2a convert tango --checkpoint"),
+        (["released", "scale/released"], "checkpoints/released/unet", "stav2a convert released --checkpoint"),
+        (["cn_onset_gvf"], "mine", "no published U-Net of these sizes predicts v_prediction from the tokens"),
+    ],
+)
+def test_no_u_net_that_can_not_fit_is_advised(recipes, folder, advice):
+    loaded = recipe.load([f"recipes/{name}.gin" for name in recipes], root=Experiment)
+    asked = [
+        RequestedWeights("unet.stable_diffusion.checkpoint", folder, CheckpointError("no weights there."))
+    ]
+    (missing,) = audit.missing_weights(asked, loaded.described()["parameters"])
+    assert missing.advice.startswith(advice)
+
+
+def unet_folder(tmp_path, **facts: str) -> list[str]:
+    """Options that bind a converted U-Net of these facts."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"stav2a": {"converted": facts}}))
+    recipes = ["--gin", "recipes/cn.gin", "--gin", "recipes/scale/smoke.gin"]
+    return [*recipes, "--bind", f"unet.stable_diffusion.checkpoint = '{tmp_path / 'unet'}'"]
+
+
+TANGO = {"predicts": "v_prediction", "reads": "text_encoder.t5"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "binding", "told"),
+    [
+        (
+            TANGO,
+            "run.prediction_type = 'epsilon'",
+            " predicts v_prediction and reads text_encoder.t5; the recipe has run.prediction_type = 'epsilon' "
+            "and run.text_encoder = @text_encoder.tiny_mt5. Bind run.prediction_type = 'v_prediction' and "
+            "run.text_encoder = @text_encoder.t5, or give weights that fit the recipe.",
+        ),
+        (
+            {"predicts": "v_prediction", "reads": "frames by CLIP and a linear layer"},
+            "run.seed = 1",
+            " reads frames by CLIP and a linear layer; the recipe has run.text_encoder = "
+            "@text_encoder.tiny_mt5. No text encoder has what it reads: give weights that fit the recipe.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [["--check"], ["--output", "out", "--tracking-uri", "none"]])
+def test_a_u_net_that_predicts_or_reads_something_else_is_refused(
+    facts, binding, told, more, tmp_path, capsys
+):
+    assert main(["run", *unet_folder(tmp_path, **facts), "--bind", binding, *more]) == 2
+    error = " ".join(capsys.readouterr().err.split("error: ")[-1].split())
+    assert error == f"unet.stable_diffusion.checkpoint = {str(tmp_path / 'unet')!r}{told}"
+    assert not list(tmp_path.glob("out/store/stage*"))
+
+
+def test_a_u_net_that_says_nothing_or_the_same_passes(tmp_path, capsys):
+    options = unet_folder(tmp_path, predicts="v_prediction", reads="text_encoder.tiny_mt5")
+    assert main(["run", *options, "--check"]) == 0
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    assert main(["run", *options, "--check"]) == 0
 
 
 def test_weights_that_are_there_are_compared_and_not_read(tmp_path):

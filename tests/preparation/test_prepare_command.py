@@ -82,6 +82,13 @@ def test_a_peak_of_the_recipe_is_that_of_the_mel_and_of_the_folder(prepared, pre
     assert "holds clips prepared with another settings" in capsys.readouterr().err
 
 
+def test_a_recipe_without_filters_keeps_every_clip(prepare, tmp_path):
+    """As Pretrained-T2A at the paper's scale, which trains nothing."""
+    options = ("--bind", "run.stages = []", "--bind", "run.classifier = None")
+    assert prepare(tmp_path / "out", *options) == 0
+    assert len(PreparedFolder(tmp_path / "out").clips) == 10
+
+
 def test_decisions_are_found_by_the_recipes_filters(prepared):
     recipe.load("recipes/cn_onset_gvf.gin", root=Experiment)
     stages = [factory() for factory in Experiment().stages]

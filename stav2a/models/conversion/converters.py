@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stav2a import __version__, registry
 from stav2a.models.conversion import layouts
-from stav2a.models.conversion.layouts import UNETS, CheckpointPart, UNetSizes
+from stav2a.models.conversion.layouts import UNETS, CheckpointPart, Denoiser, UNetSizes
 from stav2a.models.stav2a import write_model
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CONFIG, OURS, save_weights
@@ -72,6 +72,7 @@ class Converter:
         read: Keys that `parts` reads itself.
         prepared: Function from its tensors to their plain form.
         model: Arguments of `write_model`, where its parts are the blocks of a model.
+        denoiser: What its U-Net predicts and reads, if it has one.
     """
 
     parts: Callable[[Tensors, ConversionOptions], Sequence[CheckpointPart]]
@@ -84,6 +85,7 @@ class Converter:
     read: tuple[str, ...] = ()
     prepared: Callable[[Tensors], Tensors] = dict
     model: Mapping[str, Any] | None = None
+    denoiser: Denoiser | None = None
 
     def leaves_out(self, key: str) -> str | None:
         """The entry of `left_out` for a key."""
@@ -105,12 +107,16 @@ def without_weight_norm(tensors: Tensors) -> dict[str, Tensor]:
     return plain
 
 
+# The schedulers that they were published with predict v; of the release this is inferred.
+RELEASED = Denoiser("stav2a", "v_prediction", "text_encoder.mt5")
+TANGO = Denoiser("tango", "v_prediction", "text_encoder.t5", "recipes/scale/tango.gin")
+VTA_LDM = Denoiser("vta_ldm_pretrain", "v_prediction", "frames by CLIP and a linear layer")
 CAVP_PREFIX, TEXT_PREFIX = "extract_cavp.stage1_model.", "text_encoder."
 
 
 def _released(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
-    sizes = options.unet or UNETS["stav2a"]
-    parts = [layouts.unet(sizes), *layouts.release_blocks(sizes, options.cavp["dim"])]
+    sizes = options.unet or UNETS[RELEASED.sizes]
+    parts = [layouts.unet(sizes, RELEASED), *layouts.release_blocks(sizes, options.cavp["dim"], RELEASED)]
     if any(name.startswith(CAVP_PREFIX) for name in tensors):
         parts.append(layouts.video_encoder(CAVP_PREFIX, options.cavp, "feature_encoder"))
     if any(name.startswith(TEXT_PREFIX) for name in tensors):
@@ -119,7 +125,8 @@ def _released(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPa
 
 
 def _tango(tensors: Tensors, options: ConversionOptions) -> list[CheckpointPart]:
-    parts = [layouts.unet(options.unet or UNETS["tango"]), layouts.text_encoder("t5", tensors, TEXT_PREFIX)]
+    unet = layouts.unet(options.unet or UNETS[TANGO.sizes], TANGO)
+    parts = [unet, layouts.text_encoder("t5", tensors, TEXT_PREFIX)]
     if any(name.startswith(("encoder.", "decoder.", "vocoder.")) for name in tensors):
         parts += _first_stage("", tensors, options, 'the "scale_factor" of vae_config.json')
     return parts
@@ -153,6 +160,7 @@ CONVERTERS: dict[str, Converter] = {
         },
         left_out=(f"{CAVP_PREFIX}spec_encoder.", f"{CAVP_PREFIX}logit_scale"),
         model={"duration_s": layouts.DURATION_S},
+        denoiser=RELEASED,
     ),
     "cavp": Converter(
         lambda tensors, options: [layouts.video_encoder("", options.cavp, ".")],
@@ -168,6 +176,7 @@ CONVERTERS: dict[str, Converter] = {
         known_by=("unet.",),
         file="pytorch_model_main.bin",
         components={"unet": "unet.stable_diffusion", "text_encoder": "text_encoder.t5"},
+        denoiser=TANGO,
     ),
     "audioldm": Converter(
         lambda tensors, options: _first_stage(
@@ -181,8 +190,9 @@ CONVERTERS: dict[str, Converter] = {
         read=("scale_factor",),
     ),
     "vta_ldm": Converter(  # other tensors of its files are for --leave-out
-        lambda tensors, options: [layouts.unet(options.unet or UNETS["vta_ldm_pretrain"])],
+        lambda tensors, options: [layouts.unet(options.unet or UNETS[VTA_LDM.sizes], VTA_LDM)],
         known_by=("unet.",),
+        denoiser=VTA_LDM,
     ),
     "hifigan": Converter(  # of AudioLDM's sizes
         lambda tensors, options: [layouts.vocoder("", options.hifigan, ".")],
@@ -245,7 +255,11 @@ def _checked_parts(
         layouts.check(parts, tensors, lambda key: key in converter.read or bool(converter.leaves_out(key)))
     except ConvertError as error:
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key.startswith("unet.")}
-        fitting = [name for name, sizes in UNETS.items() if shapes and layouts.unet(sizes).shapes() == shapes]
+        fitting = [
+            name
+            for name, sizes in UNETS.items()
+            if shapes and layouts.unet(sizes, VTA_LDM).shapes() == shapes
+        ]
         advice = f"\n  Its U-Net has the sizes of --unet {' or '.join(fitting)}." if fitting else ""
         raise ConvertError(
             f"{names} does not fit {kind}, and nothing was written:\n{error}{advice}"

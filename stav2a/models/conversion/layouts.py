@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stav2a import registry
+from stav2a.recipe import describing
 from stav2a.utils.checkpoints import NAMES, holder, state
 from stav2a.utils.torch_files import ConvertError
 
@@ -289,12 +290,47 @@ def _from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
     return unet
 
 
-def unet(sizes: UNetSizes) -> CheckpointPart:
+@dataclass(frozen=True)
+class Denoiser:
+    """What a published U-Net predicts and reads, which its tensors do not tell.
+
+    Args:
+        sizes: Key of `UNETS`.
+        predicts: Value of `run.prediction_type`.
+        reads: Component whose tokens its cross attention reads, or a description of other ones.
+        scale: Recipe that is laid over another one to start from this U-Net; "" where there is none.
+    """
+
+    sizes: str
+    predicts: str
+    reads: str
+    scale: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Entries of the converted folder's config.json."""
+        return {"predicts": self.predicts, "reads": self.reads}
+
+    def fits(self, recipe: Mapping[str, Any]) -> bool:
+        """True where a recipe, by the described parameters of its root, can start from this U-Net."""
+        sizes = describing.describe(UNETS[self.sizes].parameters)
+        unet = recipe["unet"]["parameters"]
+        wanted = {"predicts": recipe["prediction_type"], "reads": recipe["text_encoder"]["component"]}
+        return wanted == self.facts and all(unet.get(name) == value for name, value in sizes.items())
+
+
+def unet(sizes: UNetSizes, denoiser: Denoiser) -> CheckpointPart:
     """U-Net of diffusers, whose names are the same."""
     built = sizes.build()
     config = json.loads(built.to_json_string())
     return CheckpointPart(
-        "unet", "unet.stable_diffusion", sizes.parameters, layout_of(built), "unet.", config=config
+        "unet",
+        "unet.stable_diffusion",
+        sizes.parameters,
+        layout_of(built),
+        "unet.",
+        config=config,
+        facts=denoiser.facts,
     )
 
 
@@ -391,7 +427,7 @@ def pooler_name(name: str) -> str:
     return f"global_video_feature.{POOLER_NAMES.get(module, module)}.{kind}"
 
 
-def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
+def release_blocks(sizes: UNetSizes, in_dim: int, denoiser: Denoiser) -> list[CheckpointPart]:
     """Blocks of STA-V2A's release that no other checkpoint has, for video features of width `in_dim`."""
     backbone = meta("backbone.unet_controlnet_released", {}, unet=sizes.build(), local_dim=LOCAL_HEAD["dim"])
     head = meta("local_head.onset_released", LOCAL_HEAD, in_dim=in_dim, length=LATENT_FRAMES)
@@ -402,6 +438,7 @@ def release_blocks(sizes: UNetSizes, in_dim: int) -> list[CheckpointPart]:
             "backbone.unet_controlnet_released",
             {"freeze_unet": False},
             layout_of(backbone, without="unet."),
+            facts=denoiser.facts,
         ),
         CheckpointPart(
             "local_head", "local_head.onset_released", LOCAL_HEAD, layout_of(head), published_name=head_name

@@ -20,7 +20,7 @@ from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
 from stav2a.models.conversion.converters import CONVERTERS, ConversionOptions, convert
 from stav2a.models.conversion.layouts import UNETS
-from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.checkpoints import CheckpointError, converted_facts
 from stav2a.utils.errors import UsageError
 from stav2a.utils.torch_files import ConvertError
 from tests import tiny
@@ -132,6 +132,9 @@ def test_the_unet_comes_through(kind, tmp_path):
 
     state = layouts.CHECKPOINTS[kind]()
     folder = converted(kind, tmp_path, state) / "unet"
+    reads = {"tango": "text_encoder.t5", "vta_ldm": "frames by CLIP and a linear layer"}[kind]
+    facts = converted_facts(str(folder))
+    assert (facts["predicts"], facts["reads"]) == ("v_prediction", reads)
     loaded = UNET(checkpoint=str(folder))
     expected = {name.removeprefix("unet."): t for name, t in state.items() if name.startswith("unet.")}
     assert all_equal(loaded.state_dict(), expected)

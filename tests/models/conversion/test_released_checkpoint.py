@@ -17,6 +17,7 @@ from stav2a.models.conversion.converters import ConversionOptions, convert
 from stav2a.models.conversion.layouts import find_unet
 from stav2a.models.stav2a import STAV2A, PretrainedError
 from stav2a.sampling import guided
+from stav2a.utils.checkpoints import converted_facts
 from tests import tiny
 from tests.components import golden
 from tests.models.conversion import published_layouts as layouts
@@ -45,6 +46,12 @@ def folder(keys, tmp_path_factory) -> Path:
     given = ["--checkpoint", str(path / "pytorch_model_2.bin"), "--unet", str(UNET), "--output", output]
     assert main(["convert", "released", *given]) == 0
     return path / "converted"
+
+
+@pytest.mark.parametrize("slot", ["unet", "backbone"])
+def test_the_denoiser_says_what_it_predicts_and_reads(folder, slot):
+    facts = converted_facts(str(folder / slot))
+    assert (facts["predicts"], facts["reads"]) == ("v_prediction", "text_encoder.mt5")
 
 
 @torch.no_grad()
