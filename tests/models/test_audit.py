@@ -44,8 +44,8 @@ LACKING_AT_PAPER_SCALE = [
     "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm",
     "no published U-Net of these sizes predicts epsilon from the tokens of text_encoder.mt5: put your own "
     "there; bind unet.stable_diffusion.checkpoint = None and give stage.t2a_pretrain steps; lay "
-    "recipes/scale/tango.gin over the recipe to start from tango's, which predicts v_prediction from the tokens "
-    "of text_encoder.t5",
+    "recipes/scale/tango.gin over the recipe to start from tango's, which predicts v_prediction from the "
+    "tokens of text_encoder.t5",
     "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md",
 ]
 
@@ -274,9 +274,9 @@ TANGO = {"predicts": "v_prediction", "reads": "text_encoder.t5"}
         (
             TANGO,
             "run.prediction_type = 'epsilon'",
-            " predicts v_prediction and reads text_encoder.t5; the recipe has run.prediction_type = 'epsilon' "
-            "and run.text_encoder = @text_encoder.tiny_mt5. Bind run.prediction_type = 'v_prediction' and "
-            "run.text_encoder = @text_encoder.t5, or give weights that fit the recipe.",
+            " predicts v_prediction and reads text_encoder.t5; the recipe has run.prediction_type = "
+            "'epsilon' and run.text_encoder = @text_encoder.tiny_mt5. Bind run.prediction_type = "
+            "'v_prediction' and run.text_encoder = @text_encoder.t5, or give weights that fit the recipe.",
         ),
         (
             {"predicts": "v_prediction", "reads": "frames by CLIP and a linear layer"},

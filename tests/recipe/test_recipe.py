@@ -13,6 +13,7 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import Mismatch, conform
 from stav2a.recipe.parsing import Reference
+from stav2a.registry import name_of
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [
@@ -258,6 +259,35 @@ def test_a_variant_is_one_to_three_bindings_from_its_parent(name, recipes):
         if each.place.file.stem == name
     ]
     assert 1 <= len(own) <= 3
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_setting_of_the_laptop_is_left_at_the_paper_s_scale(variant):
+    loaded = recipe.load([f"recipes/{variant}.gin", "recipes/scale/paper.gin"], root=Experiment)
+    stages = loaded.described()["parameters"]["stages"]
+    idle = tuple(f"{each['component']}." for each in stages if each["parameters"]["steps"] == 0)
+    used = {line.split(" = ")[0] for line in loaded.snapshot().splitlines()}
+    left = [
+        key
+        for key, binding in loaded.bindings.items()
+        if key in used and Path(str(binding.place.file)).stem == "laptop" and not key.startswith(idle)
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+def test_cn_without_filter_lifts_av_align_alone(scale):
+    """Sec. III-B2: "We examine the effect of data filtering by AV-Align scores"."""
+    filters = {}
+    for variant in ("cn", "cn_unfiltered"):
+        recipe.load([f"recipes/{variant}.gin", f"recipes/scale/{scale}.gin"], root=Experiment)
+        experiment: Any = Experiment()  # type: ignore[call-arg]
+        (joint,) = (factory for factory in experiment.stages if name_of(factory) == "joint")
+        described = describing.describe(joint().data_filter)
+        every = described["parameters"].get("filters", [described])
+        filters[variant] = {each["component"] for each in every} - {"data_filter.none"}
+    assert filters["cn"] - filters["cn_unfiltered"] == {"data_filter.av_align"}
+    assert filters["cn_unfiltered"] == ({"data_filter.speech_captions"} if scale == "paper" else set())
 
 
 @pytest.mark.parametrize("scale", sorted(path.stem for path in (ROOT / "recipes/scale").glob("*.gin")))
