@@ -225,7 +225,10 @@ class TextStandIn(nn.Module):
 
 
 DATA = ("file", "folder", "videos")  # parameters of datasets that are paths
-CLIPS = "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md"
+CLIPS = (
+    "get the clips (the paper's are VGGSound's), and prepare them with this recipe, or once for all rows of "
+    "Table III with recipes/cn_unfiltered.gin in its place: docs/data.md"
+)
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",
     "text_encoder.t5.checkpoint": "google/flan-t5-large",

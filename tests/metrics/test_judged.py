@@ -168,8 +168,8 @@ def test_judges_without_weights_are_listed_with_the_metrics_that_need_them(monke
     monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
     metrics = [KLDivergence(), FrechetDistance(judge=Cnn14), ClapScore(judge=Texts), PAM(), AAAlign()]
     (cnn14, clap) = missing_judges(metrics, has_classifier=False)
-    assert cnn14.message == "kl, fd: weights of PANNs Cnn14 classifier not found"
-    assert "put Cnn14_16k_mAP=0.438.pth, from zenodo.org/records/3987831, into a folder" in cnn14.advice
+    assert cnn14.message == "kl, fd: weights of PANNs Cnn14 classifier not found."
+    assert "Put Cnn14_16k_mAP=0.438.pth, from zenodo.org/records/3987831, into a folder" in cnn14.advice
     assert "gpt2 with the tokenizer of huggingface.co/openai-community/gpt2" in clap.advice
     own, _ = missing_judges(metrics, has_classifier=True)
     assert own.message.startswith("fd: "), "the set's own classifier gives KL"
@@ -177,4 +177,4 @@ def test_judges_without_weights_are_listed_with_the_metrics_that_need_them(monke
         (tmp_path / name).touch()
     with weights_in(tmp_path):
         (tokenizer,) = missing_judges([KLDivergence(), PAM()], has_classifier=False)
-    assert tokenizer.message == "pam: tokenizer of MS-CLAP 2023 not found"
+    assert tokenizer.message == "pam: tokenizer of MS-CLAP 2023 not found."

@@ -46,7 +46,8 @@ LACKING_AT_PAPER_SCALE = [
     "there; bind unet.stable_diffusion.checkpoint = None and give stage.t2a_pretrain steps; lay "
     "recipes/scale/tango.gin over the recipe to start from tango's, which predicts v_prediction from the "
     "tokens of text_encoder.t5",
-    "get the clips (the paper's are VGGSound's), and prepare them with this recipe: docs/data.md",
+    "get the clips (the paper's are VGGSound's), and prepare them with this recipe, or once for all rows of "
+    "Table III with recipes/cn_unfiltered.gin in its place: docs/data.md",
 ]
 
 

@@ -66,7 +66,7 @@ def choose(
     entries = {entry.name: entry for entry in available("metric")}
     chosen = {}
     for name in names:
-        plain = name.removesuffix(RELEASED)
+        plain = shorter if (shorter := name.removesuffix(RELEASED)) in entries else name
         if plain not in entries:
             raise UsageError(f"there is no metric {name!r}.", advice=did_you_mean(name, entries))
         papers = f"{plain}{RELEASED}"  # where there are two forms

@@ -129,7 +129,7 @@ def missing_judges(metrics: Iterable[Any], *, has_classifier: bool) -> list[StaV
                 fault = getattr(judge, "missing", None) or (judge.fault, "")
                 waiting.setdefault(fault, []).append(metric.reporter.name)
     return [
-        StaV2AError(f"{', '.join(names)}: {message}", advice=advice)
+        StaV2AError(f"{', '.join(names)}: {message}.", advice=advice and f"{advice[0].upper()}{advice[1:]}.")
         for (message, advice), names in waiting.items()
     ]
 
