@@ -301,5 +301,5 @@ def _without_published(parameter: str, recipe: Mapping[str, Any]) -> str:
         for kind, converter in CONVERTERS.items()
         if (each := converter.denoiser) and each.scale
     ]
-    own = f"put your own there; bind {parameter} = None and give stage.t2a_pretrain steps"
-    return f"no published U-Net of these sizes {wanted}: {'; '.join([own, *others])}"
+    own = f"put your own there, or bind {parameter} = None and give stage.t2a_pretrain steps"
+    return f"no published U-Net of these sizes {wanted}: {', or '.join([own, *others])}"

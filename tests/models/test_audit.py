@@ -43,7 +43,7 @@ LACKING_AT_PAPER_SCALE = [
     "hf download google/mt5-large",
     "stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm",
     "no published U-Net of these sizes predicts epsilon from the tokens of text_encoder.mt5: put your own "
-    "there; bind unet.stable_diffusion.checkpoint = None and give stage.t2a_pretrain steps; lay "
+    "there, or bind unet.stable_diffusion.checkpoint = None and give stage.t2a_pretrain steps, or lay "
     "recipes/scale/tango.gin over the recipe to start from tango's, which predicts v_prediction from the "
     "tokens of text_encoder.t5",
     "get the clips (the paper's are VGGSound's), and prepare them with this recipe, or once for all rows of "
