@@ -103,7 +103,7 @@ class Decode:
             "duration_s": round(float(decoded.duration_s), 6),
             "sample_rate": decoded.sample_rate,
         }
-        if decisions and not any(each.keep for each in decisions.values()):
+        if not any(each.keep for each in decisions.values()):
             return ClipRecord(facts, {})
         labels = onset_frames(onsets_s, settings.latent_frames, settings.latent_frames / settings.duration_s)
         tensors = {"onsets": labels.astype(np.uint8)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from stav2a.data.filters import KeepAll, filter_key
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
@@ -69,7 +70,11 @@ def build_parts(
             kept.append(f"{name}: has no weights, this recipe trains it; {names} are kept, and no {output}")
     if experiment.classifier is not None:
         keep.append("mel")  # it is trained on the clips' own sound
-    factories = {key[:16]: factory for key, factory in experiment.data_filters(Contents()).items()}
+    contents = Contents()
+    asked = experiment.data_filters(contents) or {
+        filter_key(KeepAll, contents): KeepAll
+    }  # nothing is trained
+    factories = {key[:16]: factory for key, factory in asked.items()}
     settings = ClipSettings(
         frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
         frame_size=blocks["feature_encoder"].frame_size,
