@@ -125,13 +125,14 @@ class Corpus:
 
         return load_file(self.store.obtain(kind, self.keys[kind], make) / "tensors.safetensors")
 
-    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
-
-        Where `drop` (B,) is true, it is the null text's.
-        """
+    def captions(self, rows: Tensor, drop: Tensor) -> list[str]:
+        """The captions of rows (B,); the null text where `drop` (B,) is true."""
         chosen = zip(rows.tolist(), drop.tolist(), strict=True)
-        return encode_captions(self.model, ["" if null else self.clips[row].caption for row, null in chosen])
+        return ["" if null else self.clips[row].caption for row, null in chosen]
+
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), or of the null text."""
+        return encode_captions(self.model, self.captions(rows, drop))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         """The sound of some rows (B, S), float32 at the front end's rate."""
@@ -373,8 +374,7 @@ class PreparedCorpus(Corpus):
         if not self._texts_checked:
             self._check_encoder("text_encoder")
             self._texts_checked = True
-        e_text, mask = self.folder.texts(rows.tolist(), drop.tolist())
-        return e_text.to(device()), mask.to(device())
+        return self.folder.texts(rows.tolist(), drop.tolist())
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         samples = round(self.model.duration_s * SAMPLE_RATE)
