@@ -62,10 +62,14 @@ class MelCNN(nn.Module):
         return self.head(embedding), embedding
 
     def fit(self, work: TrainingContext) -> History:
-        """Train on the clips' own sound, and return the losses."""
+        """Train on the own sound of the clips whose class is known, and return the losses."""
         corpus = work.corpus
-        rows = corpus.rows("train", self.data_filter)
-        held_out = corpus.rows("validation", self.data_filter)
+
+        def labelled(split: str) -> Tensor:
+            rows = corpus.rows(split, self.data_filter)
+            return rows[corpus.labels[rows] >= 0]
+
+        rows, held_out = labelled("train"), labelled("validation")
 
         def draw(rng: torch.Generator) -> Batch:
             chosen = draw_rows(rows, self.batch_size, rng)

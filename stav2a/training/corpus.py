@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.data import mel as front_end
-from stav2a.data.clip import Clip
+from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.filters import Decision, filter_key
 from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
@@ -49,6 +49,12 @@ class Rows(Protocol):
 def class_names(clips: Sequence[Clip]) -> list[str]:
     """The classes of the clips, in alphabetical order; empty where none are known."""
     return sorted({clip.label for clip in clips if clip.label})
+
+
+def classifiable(clips: Sequence[Clip]) -> bool:
+    """True where a classifier can be trained: two classes to learn, and a labelled clip to validate on."""
+    labels = {split: {clip.label for clip in clips if clip.label and clip.split == split} for split in SPLITS}
+    return len(labels["train"]) > 1 and bool(labels["validation"])
 
 
 class Corpus:

@@ -108,6 +108,32 @@ class Objective(nn.Module):
         return self.loss(*inputs)
 
 
+def parameter_groups(plan: TrainingSpec, work: TrainingContext) -> list[dict[str, Any]]:
+    """Parameters that a plan trains, in the groups of its optimizer.
+
+    Raises:
+        NothingToTrainError: All of it is frozen.
+        UsageError: A parameter of the model requires a gradient, and is in no group.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": group.parameters(), "lr": group.learning_rate} for group in plan.groups
+    ]
+    known = {id(p) for group in groups for p in group["params"]}
+    if not known:
+        raise NothingToTrainError(
+            f"{plan.name}: nothing to train, since its blocks are frozen or came with their weights. "
+            f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
+        )
+    lost = [name for name, p in work.model.named_parameters() if p.requires_grad and id(p) not in known]
+    if lost:
+        raise UsageError(
+            f"{plan.name}: {len(lost)} parameters require a gradient and are in no group of its optimizer, "
+            f"first {lost[0]}.",
+            advice="Put the blocks that `work.train_only` gives into the plan's groups.",
+        )
+    return groups
+
+
 @dataclass
 class TrainingState:
     """A stage's progress, which a checkpoint holds beside tensors."""
@@ -134,18 +160,8 @@ class TrainingRun:
                 if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
                     part.enable_gradient_checkpointing()
         self._set_memory_format(settings.memory_format)
-        groups: list[dict[str, Any]] = [
-            {"params": group.parameters(), "lr": group.learning_rate} for group in plan.groups
-        ]
+        groups = parameter_groups(plan, work)
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-        if not self.parameters:
-            raise NothingToTrainError(
-                f"{plan.name}: nothing to train, since its blocks are frozen or came with their weights. "
-                f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
-            )
-        known = {id(p) for p in self.parameters}
-        lost = [name for name, p in work.model.named_parameters() if p.requires_grad and id(p) not in known]
-        assert not lost, f"Parameters that require a gradient but are not in the optimizer: {lost}"
         objective: Any = Objective(self.trained, plan.loss)
         if settings.compiled:
             inputs, _ = self._inputs(0)[0]

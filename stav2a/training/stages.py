@@ -25,6 +25,7 @@ from stav2a.training.objective import (
     generator,
     noise,
 )
+from stav2a.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,14 @@ class AutoencoderStage(TrainingStage):
 
     def run(self, work: TrainingContext) -> History:
         vae: Any = work.model.autoencoder
+        whole = work.corpus.mel.shape[2]
+        if self.crop > whole or self.crop % vae.downsampling:
+            raise UsageError(
+                f"stage.autoencoder.crop = {self.crop}: expected a multiple of the autoencoder's "
+                f"downsampling of {vae.downsampling}, and no more than the {whole} mel frames of a clip.",
+                advice="Bind stage.autoencoder.crop = "
+                f"{max(1, min(self.crop, whole) // vae.downsampling) * vae.downsampling}.",
+            )
         mel, rows = work.corpus.mel, work.corpus.rows("train", self.data_filter)
         held_out = work.corpus.rows("validation", self.data_filter)[:64]
 
@@ -125,6 +134,13 @@ class ContrastiveStage(TrainingStage):
 
     def run(self, work: TrainingContext) -> History:
         video: Any = work.model.feature_encoder
+        if (frames := work.corpus.frames.shape[1]) % self.segment_frames:
+            fitting = max(n for n in range(1, self.segment_frames) if frames % n == 0)
+            raise UsageError(
+                f"stage.contrastive.segment_frames = {self.segment_frames} does not divide the {frames} "
+                "video frames of a clip.",
+                advice=f"Bind stage.contrastive.segment_frames = {fitting}.",
+            )
         torch.manual_seed(work.seed)
         audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)

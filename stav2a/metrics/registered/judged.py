@@ -90,6 +90,11 @@ class ClassifierMetric(JudgedMetric):
 
     default_judge = Cnn14
 
+    @property
+    def needs_classifier(self) -> bool:
+        """True where only the set's own classifier can be the judge."""
+        return self.prefers_own and self.judge.fault is not None
+
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
         """The classifier's outputs for both sides."""
         if self.prefers_own and samples.classifier is not None:
@@ -291,6 +296,8 @@ class ClassAccuracy:
     Shapes:
         logits (N, C), labels (N,) -> a mean over clips
     """
+
+    needs_classifier = True
 
     def __init__(self, *, captions: str = "all", shuffles: int = 20, resamples: int = 2000, seed: int = 0):
         if captions not in ("all", "vague"):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stav2a.registry import expect, register
+from stav2a.utils.errors import UsageError
 
 Step = Callable[[], None]
 SHAPES = 10_000  # loops of one process, each of which compiles the same functions for its own tensors
@@ -61,9 +62,17 @@ class CudaGraph:
     Args:
         inner: Engine of the step that is recorded: `engine.eager` or `engine.compiled`.
         warmups: Runs before the recording, in which libraries choose their kernels.
+
+    Raises:
+        UsageError: There is no CUDA device.
     """
 
     def __init__(self, *, inner: Callable[..., Any] = Eager, warmups: int = 3) -> None:
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "engine.cuda_graph needs a CUDA device, and torch finds none here.",
+                advice="Bind sampler.fast.engine = @engine.eager.",
+            )
         self.inner, self.warmups = expect("engine", inner)(), warmups
 
     def __call__(self, step: Step) -> Step:
