@@ -35,7 +35,16 @@ from stav2a.sampling.fast.engines import Eager
 from stav2a.slots import E_V, SLOTS
 from stav2a.training.corpus import Corpus
 from stav2a.training.loop import parameter_groups
-from stav2a.training.objective import History, TrainingContext, TrainingSpec, generator, pieces
+from stav2a.training.objective import (
+    Batch,
+    History,
+    Inputs,
+    TrainingContext,
+    TrainingSpec,
+    generator,
+    on_device,
+    pieces,
+)
 from stav2a.training.train import PlannedStage, in_order
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError, RequestedWeights
@@ -96,7 +105,10 @@ class ShapesOnly(TorchFunctionMode):
 
 
 class BlankCorpus(Corpus):
-    """A few clips of every split without content, of the shapes that a model asks for and on its device."""
+    """A few clips of every split without content, of the shapes that a model asks for.
+
+    They are on the CPU, as those of a run, or on the meta device beside a model there.
+    """
 
     def __init__(self, model: STAV2A) -> None:
         self.model, self._encodings = model, {}
@@ -107,7 +119,7 @@ class BlankCorpus(Corpus):
         ]
         length = frame_count(model.duration_s, encoder.frame_rate_hz)
         size = (encoder.frame_size, encoder.frame_size)
-        blank = partial(torch.zeros, device=_device(model))
+        blank = partial(torch.zeros, device="meta" if _device(model).type == "meta" else "cpu")
         self.frames = blank(count, length, 3, *size, dtype=torch.uint8)
         self.mel = blank(count, 1, round(model.duration_s * SAMPLE_RATE / HOP), N_MELS)
         self.onsets = blank(count, model.latent_shape[1])
@@ -133,8 +145,14 @@ class OneLoss:
         """
         parameter_groups(plan, work)
         most = ROWS if plan.divisible else None
-        rows, _ = next(pieces(plan.draw(generator(work.seed, plan.name, 0)), most))
-        loss = plan.loss(*rows)
+
+        def inputs(batch: Batch) -> Inputs:
+            rows, _ = next(pieces(batch, most))
+            with torch.no_grad():
+                return on_device(plan.fetch(*rows), _device(work.model))
+
+        given = inputs(plan.draw(generator(work.seed, plan.name, 0)))
+        loss = plan.loss(*given)
         if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             if isinstance(loss, Tensor) and loss.shape == ():
@@ -144,8 +162,8 @@ class OneLoss:
                 "that depends on the parameters of the plan's groups."
             )
         if plan.held_out:
-            held_out, _ = next(pieces(plan.held_out(), most))
-            if [each.shape[1:] for each in held_out] != [each.shape[1:] for each in rows]:
+            held_out = inputs(plan.held_out())
+            if [_size(each) for each in held_out] != [_size(each) for each in given]:
                 plan.loss(*held_out)
         return {}
 
