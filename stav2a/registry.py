@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ PLUGINS = "stav2a.components"  # entry-point group of other packages
 REQUIRED: Any = inspect.Parameter.empty
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Made = TypeVar("Made")
 
 
 class RegistryError(StaV2AError):
@@ -178,6 +180,49 @@ def expect(slot: str, factory: Factory) -> Factory:
     raise RegistryError(f"{slot} was given {given}.", advice=advise(slot))
 
 
+def selector_of(slot: str, factory: Any) -> str:
+    """Name of a factory in messages: its selector where it is registered, else its slot and its own name."""
+    entry = entry_of(factory)
+    return entry.selector if entry else f"{slot} {getattr(factory, '__name__', repr(factory))}"
+
+
+def conforming(slot: str, made: Made, factory: Any) -> Made:
+    """The component unchanged, after a check that it has the attributes that its slot asks for.
+
+    Raises:
+        RegistryError: It lacks one, or has one of another type.
+    """
+    for name, kind in typing.get_type_hints(SLOTS[slot].contract).items():
+        value = getattr(made, name, REQUIRED)
+        kinds = (int, float) if kind is float else kind
+        if value is REQUIRED or (inspect.isclass(kind) and not isinstance(value, kinds)):
+            found = "no attribute" if value is REQUIRED else f"{value!r} as attribute"
+            raise RegistryError(
+                f"{selector_of(slot, factory)} has {found} {name}, which its slot asks for: {short(kind)}.",
+                advice=f"Set it in the constructor; `stav2a components {slot}` lists all attributes.",
+            )
+    return made
+
+
+def fails(slot: str, factory: Any, error: Exception, given: str = "") -> RegistryError:
+    """Error of a component that fails with an error of another kind, with the line that raised it.
+
+    Args:
+        slot: Its slot.
+        factory: Its factory.
+        error: The error.
+        given: Input that it fails on; by default it can't be built.
+    """
+    entry, lines = entry_of(factory), traceback.extract_tb(error.__traceback__)
+    place = ([line for line in lines if entry and line.filename == entry.file] or lines)[-1]
+    text = next(iter(str(error).strip().splitlines()), "")
+    what = f"fails on {given}" if given else "can't be built"
+    return RegistryError(
+        f"{selector_of(slot, factory)} {what}: {type(error).__name__}: {text}",
+        f'In file "{place.filename}", line {place.lineno}.',
+    )
+
+
 def entry_of(factory: Any) -> Entry | None:
     """The entry of a registered factory, plain or as gin supplies it; None for anything else."""
     try:
@@ -250,9 +295,12 @@ def _arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
-    if parameter.annotation is inspect.Parameter.empty:
-        return ""
-    text = inspect.formatannotation(parameter.annotation)
+    return "" if parameter.annotation is inspect.Parameter.empty else short(parameter.annotation)
+
+
+def short(annotation: Any) -> str:
+    """A type as Python writes it, without modules."""
+    text = inspect.formatannotation(annotation)
     # Without the modules: Callable, not collections.abc.Callable. What is quoted stays.
     return re.sub(r"('[^']*')|\b(?:\w+\.)+(?=[A-Za-z_])", lambda match: match[1] or "", text)
 

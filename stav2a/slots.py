@@ -10,16 +10,31 @@ Letters used in all shapes:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
+if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the names of arguments alone
+    from stav2a.data.clip import Clip
+    from stav2a.data.filters import Decision
+    from stav2a.data.media import Decoded
+    from stav2a.metrics.score import EvaluationSet, Score
+    from stav2a.models.stav2a import STAV2A
+    from stav2a.sampling.fast.shortcuts import PredictFn
+    from stav2a.training.objective import History, TrainingContext, TrainingSpec
+
 
 class FeatureEncoder(Protocol):
-    """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size."""
+    """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size.
+
+    Attributes:
+        dim: Width of the feature of a frame, D_v.
+        frame_rate_hz: Expected frames per second.
+        frame_size: Side of the square frames in pixels, H and W.
+    """
 
     dim: int
     frame_rate_hz: float
@@ -29,7 +44,11 @@ class FeatureEncoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """B captions -> e_text (B, K0, D_c) and its mask (B, K0), True where a token counts."""
+    """B captions -> e_text (B, K0, D_c) and its mask (B, K0), True where a token counts.
+
+    Attributes:
+        dim: Width of a token, D_c.
+    """
 
     dim: int
 
@@ -37,7 +56,13 @@ class TextEncoder(Protocol):
 
 
 class LocalHead(Protocol):
-    """e_v (B, L, D_v) -> e_lv (B, T, D_l): video features on the latent's time axis (sec. II-B1)."""
+    """e_v (B, L, D_v) -> e_lv (B, T, D_l): video features on the latent's time axis (sec. II-B1).
+
+    One that the onset stage trains also has `onset_logits(e_v)`, which gives logits (B, T).
+
+    Attributes:
+        dim: Width of the local features, D_l; 0 where there are none.
+    """
 
     dim: int
 
@@ -51,7 +76,7 @@ class GlobalPooler(Protocol):
 
 
 class ConditionFuser(Protocol):
-    """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, K0+K, D_c) and its mask (eq. 5)."""
+    """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, N, D_c), its mask (B, N) (eq. 5)."""
 
     def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -65,7 +90,11 @@ class UNet(Protocol):
 
 
 class Backbone(Protocol):
-    """z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> prediction (B, C, T, F)."""
+    """z_t (B, C, T, F), t (B,), c (B, N, D_c), mask (B, N), e_lv (B, T, D_l) -> prediction (B, C, T, F).
+
+    Attributes:
+        unet: The U-Net that it was given, as a submodule.
+    """
 
     unet: nn.Module
 
@@ -74,7 +103,12 @@ class Backbone(Protocol):
 
 
 class Autoencoder(Protocol):
-    """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation."""
+    """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation.
+
+    Attributes:
+        latent_channels: Channels of the latent, C.
+        downsampling: Mel frames per latent frame, Tm / T, and bins per latent bin, M / F.
+    """
 
     latent_channels: int
     downsampling: int
@@ -96,13 +130,13 @@ class Dataset(Protocol):
     value of all that its clips depend on, with `contents.of_files(paths)` for the files.
     """
 
-    def clips(self, folder: Path) -> Sequence[Any]: ...
+    def clips(self, folder: Path) -> "Sequence[Clip]": ...
 
 
 class DataFilter(Protocol):
     """Decoded clip -> whether to keep it, and the reason."""
 
-    def __call__(self, clip: Any) -> Any: ...
+    def __call__(self, clip: "Decoded") -> "Decision": ...
 
 
 class OnsetDetector(Protocol):
@@ -112,7 +146,11 @@ class OnsetDetector(Protocol):
 
 
 class OpticalFlow(Protocol):
-    """Grey pictures (N, H, W) uint8 -> the mean magnitude of the flow to the next one (N - 1,), in pixels."""
+    """Grey pictures (N, H, W) uint8 -> the mean magnitude of the flow to the next one (N - 1,), in pixels.
+
+    Attributes:
+        definition: Name and settings; flows of equal definitions are comparable.
+    """
 
     definition: str
 
@@ -120,9 +158,13 @@ class OpticalFlow(Protocol):
 
 
 class Metric(Protocol):
-    """Evaluation set -> one score, with its definition, its interval and its values per clip."""
+    """Evaluation set -> one score, with its definition, its interval and its values per clip.
 
-    def __call__(self, samples: Any) -> Any: ...
+    What can't be measured is a score with a reason in `unavailable`, no error. A `reporter` makes scores, and
+    lets a study check the metric's name and direction before it trains.
+    """
+
+    def __call__(self, samples: "EvaluationSet") -> "Score": ...
 
 
 class Scheduler(Protocol):
@@ -142,7 +184,7 @@ class Sampler(Protocol):
 
     def __call__(
         self,
-        model: Any,
+        model: "STAV2A",
         e_v: Tensor,
         captions: Sequence[str],
         *,
@@ -163,14 +205,29 @@ class Engine(Protocol):
 class Shortcut(Protocol):
     """Parts of the model that a sampler computes: prediction functions by name, and the one of each step."""
 
-    def predict_fns(self, backbone: Any) -> Mapping[str, Any]: ...
+    def predict_fns(self, backbone: Any) -> "Mapping[str, PredictFn]": ...
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
 
 
 class Stage(Protocol):
-    """Training stage: its blocks, its clips and its loss."""
+    """Training stage: its blocks, its clips and its loss, which `run` gives `work.fit` in a `TrainingSpec`.
 
-    def run(self, work: Any) -> Any: ...
+    Attributes:
+        data_filter: Factory of the filter of the clips to train on.
+        steps: Optimizer steps; None where the length is given in epochs.
+        idle: True for a stage of no steps, which is left out.
+        uses: Slots of the blocks that its result depends on; those it trains are among them.
+        trains: Slots of the blocks that it changes: what is stored is theirs.
+    """
+
+    data_filter: Callable[..., Any]
+    steps: int | None
+    uses: tuple[str, ...]
+    trains: tuple[str, ...]
+
+    @property
+    def idle(self) -> bool: ...
+    def run(self, work: "TrainingContext") -> "History": ...
 
 
 class Optimizer(Protocol):
@@ -183,18 +240,31 @@ class Optimizer(Protocol):
 class Trainer(Protocol):
     """Training loop of every stage: hardware, precision, size of the pieces of a batch."""
 
-    def fit(self, plan: Any, work: Any) -> Any: ...
+    def fit(self, plan: "TrainingSpec", work: "TrainingContext") -> "History": ...
 
 
 class Classifier(Protocol):
-    """log-mel (B, 1, Tm, M) -> logits (B, classes), embeddings (B, D); trained on the dataset's classes."""
+    """log-mel (B, 1, Tm, M) -> logits (B, classes), embeddings (B, D); trained on the dataset's classes.
 
-    def fit(self, work: Any) -> Any: ...
+    Attributes:
+        data_filter: Factory of the filter of the clips to train on.
+        steps: Optimizer steps.
+    """
+
+    data_filter: Callable[..., Any]
+    steps: int
+
+    def fit(self, work: "TrainingContext") -> "History": ...
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Judge(Protocol):
-    """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model; `fault` says why it can't run."""
+    """audio (S,) at `sample_rate` Hz -> outputs of a pretrained model.
+
+    Attributes:
+        name: Name in tables.
+        fault: Reason why it can't run, such as missing weights; None where it can.
+    """
 
     name: str
     fault: str | None
@@ -202,24 +272,69 @@ class Judge(Protocol):
     def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray: ...
 
 
+Shape = tuple[str, ...]  # letters, or numbers as text
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of a method's arguments and of the values it returns, by their symbols and in their order."""
+
+    takes: Mapping[str, Shape]
+    gives: Mapping[str, Shape]
+
+
 @dataclass(frozen=True)
 class Slot:
-    """Contract of a slot, and the constructor arguments that `assemble` supplies."""
+    """Contract of a slot, the constructor arguments that `assemble` supplies, and its methods' shapes."""
 
     contract: type
     wired: tuple[str, ...] = ()
+    shapes: Mapping[str, Shapes] = field(default_factory=dict)
 
+
+E_V, E_TEXT, E_LV, E_GV = ("B", "L", "D_v"), ("B", "K0", "D_c"), ("B", "T", "D_l"), ("B", "K", "D_c")
+TOKENS, MASK, LATENT, MEL = ("B", "N", "D_c"), ("B", "N"), ("B", "C", "T", "F"), ("B", "1", "Tm", "M")
 
 SLOTS: dict[str, Slot] = {
-    "feature_encoder": Slot(FeatureEncoder),
-    "text_encoder": Slot(TextEncoder),
-    "local_head": Slot(LocalHead, wired=("in_dim", "length")),
-    "global_pooler": Slot(GlobalPooler, wired=("in_dim", "cond_dim")),
-    "condition_fuser": Slot(ConditionFuser),
+    "feature_encoder": Slot(
+        FeatureEncoder, shapes={"forward": Shapes({"video": ("B", "L", "3", "H", "W")}, {"e_v": E_V})}
+    ),
+    "text_encoder": Slot(
+        TextEncoder,
+        shapes={"forward": Shapes({"captions": ("B",)}, {"e_text": E_TEXT, "mask": ("B", "K0")})},
+    ),
+    "local_head": Slot(
+        LocalHead, wired=("in_dim", "length"), shapes={"forward": Shapes({"e_v": E_V}, {"e_lv": E_LV})}
+    ),
+    "global_pooler": Slot(
+        GlobalPooler, wired=("in_dim", "cond_dim"), shapes={"forward": Shapes({"e_v": E_V}, {"e_gv": E_GV})}
+    ),
+    "condition_fuser": Slot(
+        ConditionFuser,
+        shapes={
+            "forward": Shapes(
+                {"e_text": E_TEXT, "mask": ("B", "K0"), "e_gv": E_GV}, {"c": TOKENS, "mask": MASK}
+            )
+        },
+    ),
     "unet": Slot(UNet, wired=("latent_channels", "cond_dim")),
-    "backbone": Slot(Backbone, wired=("unet", "local_dim")),
-    "autoencoder": Slot(Autoencoder),
-    "vocoder": Slot(Vocoder),
+    "backbone": Slot(
+        Backbone,
+        wired=("unet", "local_dim"),
+        shapes={
+            "forward": Shapes(
+                {"z_t": LATENT, "t": ("B",), "c": TOKENS, "mask": MASK, "e_lv": E_LV}, {"prediction": LATENT}
+            )
+        },
+    ),
+    "autoencoder": Slot(
+        Autoencoder,
+        shapes={
+            "encode": Shapes({"mel": MEL}, {"mean": LATENT, "std": LATENT}),
+            "decode": Shapes({"z": LATENT}, {"mel": MEL}),
+        },
+    ),
+    "vocoder": Slot(Vocoder, shapes={"forward": Shapes({"mel": MEL}, {"waveform": ("B", "S")})}),
     "dataset": Slot(Dataset),
     "data_filter": Slot(DataFilter),
     "onset_detector": Slot(OnsetDetector),
@@ -233,5 +348,9 @@ SLOTS: dict[str, Slot] = {
     "stage": Slot(Stage),
     "optimizer": Slot(Optimizer, wired=("params",)),
     "trainer": Slot(Trainer),
-    "classifier": Slot(Classifier, wired=("classes",)),
+    "classifier": Slot(
+        Classifier,
+        wired=("classes",),
+        shapes={"forward": Shapes({"mel": MEL}, {"logits": ("B", "classes"), "embeddings": ("B", "D")})},
+    ),
 }

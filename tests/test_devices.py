@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stav2a.components.vocoders import HiFiGAN
 from stav2a.models.stav2a import as_video
-from stav2a.training.objective import TrainingSpec
+from stav2a.training.objective import TrainingSpec, on_device
 from stav2a.utils import distributed
 from tests import tiny
 from tests.training.stage_settings import STAGES
@@ -30,15 +30,15 @@ def test_a_tensor_left_on_the_cpu_would_be_found():
 
 
 class OneStep:
-    """A trainer that computes one loss and its gradient."""
+    """A trainer that moves a batch's inputs, and computes one loss and its gradient."""
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
 
     def fit(self, plan: TrainingSpec, work: Any) -> Any:
         with torch.no_grad():
-            batch = plan.draw(torch.Generator().manual_seed(0))
-        self.losses.append(plan.loss(*batch))
+            inputs = plan.fetch(*plan.draw(torch.Generator().manual_seed(0)))
+        self.losses.append(plan.loss(*on_device(inputs, ELSEWHERE)))
         self.losses[-1].backward()
         return {}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stav2a import recipe, registry
+from stav2a.cli.main import main
 from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import parsing
 
@@ -22,18 +23,49 @@ def blocks(page: str, language: str) -> list[str]:
     return [text for kind, text in found if kind == language]
 
 
+PARTS = ("my_parts", "my_metric", "my_stage")  # the guide's files, in its order
+
+
 @pytest.fixture
 def my_parts(tmp_path, monkeypatch, scratch_registry):
-    """The guide's component, as a module of somebody's own."""
-    (code,) = blocks("components.md", "python")
-    path = tmp_path / "my_parts.py"
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("my_parts", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "my_parts", module)
-    spec.loader.exec_module(module)
+    """The guide's components, as modules of somebody's own; the first is a local head."""
+    modules = []
+    for name, code in zip(PARTS, blocks("components.md", "python"), strict=True):
+        path = tmp_path / f"{name}.py"
+        path.write_text(code)
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        modules.append(module)
     monkeypatch.chdir(tmp_path)
-    return module
+    return modules[0]
+
+
+@pytest.fixture
+def my_recipes(my_parts, tmp_path):
+    """The guide's recipes, by name."""
+    smooth, *others, _ = blocks("components.md", "gin")
+    for text in (smooth, *others):
+        (tmp_path / text.split("\n")[0].removeprefix("# ")).write_text(text)
+    return sorted(path.name for path in tmp_path.glob("*.gin"))
+
+
+def test_the_guides_parts_pass_the_dry_run(my_recipes, capsys):
+    assert my_recipes == ["levels.gin", "loudness.gin", "smooth.gin"]
+    recipes = [word for name in my_recipes for word in ("--gin", name)]
+    assert main(["run", *recipes, "--gin", "recipes/scale/smoke.gin", "--strict", "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "run.metrics = [@metric.level_error, @metric.aa_align]" in shown and "needs numbers" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_guides_parts_train_and_measure(my_recipes, capsys):
+    recipes = [word for name in my_recipes for word in ("--gin", name)]
+    assert main(["run", *recipes, "--gin", "recipes/scale/smoke.gin", "--tracking-uri", "none"]) == 0
+    printed = capsys.readouterr()
+    assert "Level error (dB)" in printed.out and "loudness: training" in printed.err
 
 
 def test_the_guides_component_works(my_parts):
@@ -43,7 +75,7 @@ def test_the_guides_component_works(my_parts):
 
 
 def test_the_guides_recipe_uses_it(my_parts, tmp_path):
-    whole, part = blocks("components.md", "gin")
+    whole, *_, part = blocks("components.md", "gin")
     (tmp_path / "smooth.gin").write_text(whole)
     loaded = recipe.load("smooth.gin", [part], strict=True, root=Experiment)
     assert "local_head.smooth.window = 5\n" in loaded.snapshot()

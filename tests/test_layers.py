@@ -46,9 +46,16 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path) for path in FILES}
 
 
+class Unchecked(ast.NodeTransformer):
+    """A tree without what type checkers alone see, which is never imported."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
 def imports(path: Path, *, at_top: bool = False) -> Iterator[str]:
     """The modules that a file imports anywhere, or at its top alone; those of ours start with a dot."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = Unchecked().visit(ast.parse(path.read_text(encoding="utf-8")))
     for node in tree.body if at_top else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (ours(alias.name) for alias in node.names)

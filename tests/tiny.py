@@ -117,10 +117,12 @@ class TinyCorpus:
     def latents(self) -> tuple[Tensor, Tensor]:
         return self._latents["mean"], self._latents["std"]
 
-    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+    def captions(self, rows: Tensor, drop: Tensor) -> list[str]:
         labels = self.labels[rows].tolist()
-        captions = ["" if null else CAPTIONS[i] for i, null in zip(labels, drop.tolist(), strict=True)]
-        return encode_captions(self.model, captions)
+        return ["" if null else CAPTIONS[i] for i, null in zip(labels, drop.tolist(), strict=True)]
+
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        return encode_captions(self.model, self.captions(rows, drop))
 
 
 def corpus(of: STAV2A) -> Corpus:

@@ -94,10 +94,12 @@ def ablation(
     if jobs is None:
         jobs = len(planned.runs) if cluster == "slurm" else min(usable_cpus(), MOST_JOBS)
     print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
-    if plan:
-        return SUCCESS
     command = shlex.join(["stav2a", *sys.argv[1:]])
-    runner = StudyRunner(planned, tracking_uri, jobs, command, again=again)
+    runner = None if plan else StudyRunner(planned, tracking_uri, jobs, command, again=again)
+    if cluster != "slurm":  # whose machines may be others; each run there begins with the same
+        planning.try_rows(planned)
+    if runner is None:
+        return SUCCESS
     if cluster:
         logs = output / "ablations" / loaded.name / "logs" / "submitit"
         return runner.run(submitit_start(cluster, logs, dict(slurm)))

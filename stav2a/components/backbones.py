@@ -267,12 +267,18 @@ class UNetControlNetPlain(UNetControlNet):
         self.controlnet.controlnet_cond_embedding = PlainEmbedding(channels, self.width)
 
     def conditioning_image(self, e_lv: Tensor, bins: int) -> Tensor:
-        left = -(-e_lv.shape[2] // 2 ** len(self.channels))
+        width = e_lv.shape[2]
+        left = -(-width // 2 ** len(self.channels))
         if left != bins:
+            fitting = next((n for n in range(1, width.bit_length()) if -(-width // 2**n) == bins), None)
+            channels = tuple(8 * 2**i for i in range(fitting or 0))
             raise RegistryError(
                 f"backbone.unet_controlnet_plain.channels = {self.channels}: {len(self.channels)} halvings "
-                f"make {left} of the {e_lv.shape[2]} local features, but the latent has {bins} frequencies.",
-                advice="Give as many channels as halvings are needed, and local features of a fitting width.",
+                f"make {left} of the {width} local features, but the latent has {bins} frequencies.",
+                advice=f"Bind backbone.unet_controlnet_plain.channels = {channels}."
+                if fitting
+                else f"No number of halvings makes {bins} of {width}: bind run.backbone = "
+                "@backbone.unet_controlnet, which takes any width.",
             )
         return rearrange(e_lv, "b t d -> b 1 t d")
 

@@ -196,7 +196,8 @@ class PerceiverPooler(nn.Module):
         if cond_dim % heads:
             raise RegistryError(
                 f"global_pooler.perceiver.heads = {heads} does not divide {cond_dim}, the tokens' width.",
-                advice="Give a divisor of it.",
+                advice="Bind global_pooler.perceiver.heads = "
+                f"{max(n for n in range(1, heads) if cond_dim % n == 0)}.",
             )
         self.project = _project(in_dim, cond_dim)
         self.queries = nn.Parameter(torch.randn(tokens, cond_dim))

@@ -229,7 +229,7 @@ def upsample(x: Tensor, length: int, upsampling: float, *, parameter: str) -> Te
         raise RegistryError(
             f"{parameter} = {upsampling} makes {made:g} latent frames of {x.shape[1]} video frames, but the "
             f"latent has {length}.",
-            advice=f"Bind the latent's frame rate over the video's: about {length / x.shape[1]:g}.",
+            advice=f"Bind {parameter} = {length / x.shape[1]:g}, the latent's frame rate over the video's.",
         )
     i = torch.arange(length, dtype=torch.float64, device=x.device)
     source = (i / upsampling + 1e-9).long()  # rounding may give 2.999… for 3

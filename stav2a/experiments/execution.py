@@ -11,6 +11,7 @@ from typing import Any
 
 from stav2a import recipe
 from stav2a.evaluation.scores import figures, from_json, per_clip, to_json
+from stav2a.experiments.dry_run import DryRun, dry_run
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.experiments.steps import RunOutcome, RunSteps
@@ -18,7 +19,6 @@ from stav2a.experiments.tracking import PARENT, TrackingStore, connect, environm
 from stav2a.metrics.registered.judged import missing_judges
 from stav2a.metrics.score import Score
 from stav2a.models import audit
-from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import describing
 from stav2a.registry import name_of
 from stav2a.reports import model_cost
@@ -26,7 +26,6 @@ from stav2a.reports.comparison_tables import scores_document
 from stav2a.reports.pages import sample_clips, write_page, write_samples
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
-from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import check_writable, sweep, write_json, write_text
 from stav2a.utils.store import Store, save_tensors
@@ -42,30 +41,27 @@ def explain(loaded: recipe.Recipe[Experiment]) -> str:
         ValueError: A value of the recipe is wrong, or its parts don't fit together.
     """
     experiment = loaded.build()
-    experiment.check()
+    tried = dry_run(experiment)
     lineage = " -> ".join(recipe.shown(path) for path in loaded.files)
-    audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment))
+    audited = "\n".join(f"# {line}".rstrip() for line in _audited(experiment, tried))
     return f"# {lineage}\n# signature {loaded.signature()}\n\n{loaded.snapshot()}\n{audited}"
 
 
-def _audited(experiment: Experiment) -> list[str]:
-    """Cost of the model, and the files that are missing for it."""
-    try:
-        blocks = {slot: getattr(experiment, slot) for slot in BLOCKS}
-        model, requested = audit.skeleton(blocks, duration_s=experiment.duration_s)
+def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
+    """Cost of the model, the parts that could not be checked, and the files that are missing for it."""
+    lines = list(tried.unchecked)
+    if tried.model is not None:
         stages = [(name_of(each), each()) for each in experiment.stages]
         trained = [(name, stage) for name, stage in stages if not stage.idle]
         sampler = experiment.described("sampler")["parameters"]
-        found = audit.audit(model, trained, precision=sampler.get("precision", "float32"))
-    except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
-        reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
-        return [f"the model's cost can't be computed without its weights: {reason}"]
+        found = audit.audit(tried.model, trained, precision=sampler.get("precision", "float32"))
+        lines = [*model_cost.audit_lines(found), *lines]
     described = describing.describe_root(Experiment)["parameters"]
-    missing = audit.missing_weights(requested, described)
+    missing = audit.missing_weights(tried.requested, described)
     missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]
     missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
-    return [*model_cost.audit_lines(found), "", *model_cost.missing_lines(missing)]
+    return [*lines, *tried.left_out, "", *model_cost.missing_lines(missing)]
 
 
 @dataclass(frozen=True)
@@ -103,11 +99,15 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
 
     Returns:
         The table of scores, and the places of all results; "" in a process that is not the main one.
+
+    Raises:
+        StaV2AError: A part of the recipe can't work: nothing is trained, and nothing is left behind.
     """
     store = Store.of(output)
     if not distributed.is_main():  # it trains with the others and writes nothing
         if not distributed.broadcast_from_main():
-            RunSteps(loaded.build(), store, lambda *loss: None, lambda line: None).train()
+            dry_run(experiment := loaded.build())
+            RunSteps(experiment, store, lambda *loss: None, lambda line: None).train()
         return ""
     check_writable(output)
     sweep(output.rglob(".tmp-*"))
@@ -120,6 +120,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
         if finished and _tracked(folder.tracked(place), resolve(options.uri, output)):
             scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
         else:
+            if not finished:
+                dry_run(steps.experiment)
             scores = _run_and_track(loaded, folder, steps, options, place, finished)
     places = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
     places["tracking"] = folder.tracked(place)["where"]

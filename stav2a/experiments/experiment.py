@@ -1,17 +1,21 @@
 """The root of every recipe, with a component for every slot, and the store keys of its parts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from stav2a import recipe
+from stav2a.data.clip import Clip
 from stav2a.data.filters import filter_key
+from stav2a.models.audit import missing_data
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import available, expect, name_of
+from stav2a.registry import available, conforming, expect, name_of
+from stav2a.training.corpus import classifiable
 from stav2a.training.train import PlannedStage
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
@@ -139,12 +143,37 @@ class Experiment:
                     advice=f"{advice} weights that fit the recipe.",
                 )
 
+    def with_labels_of(self, clips: Sequence[Clip]) -> tuple["Experiment", list[str]]:
+        """The experiment that the labels of some clips allow, and lines on what is left out of it.
+
+        Without two classes to learn there is no classifier, nor the metrics that nothing else can judge.
+        """
+        known = sum(clip.label is not None for clip in clips)
+        if self.classifier is None or known == len(clips):
+            return self, []
+        count = f"{len(clips) - known} of {len(clips)} clips have no label"
+        if classifiable(clips):
+            return self, [f"{count}: the classifier learns from the others, and class accuracy needs all"]
+        metrics = {factory: factory() for factory in self.metrics}
+        kept = [each for each, made in metrics.items() if not getattr(made, "needs_classifier", False)]
+        names = ", ".join(name_of(each) for each in self.metrics if each not in kept) or "no metric"
+        line = f"{count}: no classifier is trained, and what needs it is left out: {names}"
+        return replace(self, classifier=None, metrics=kept), [line]
+
+    def listed_clips(self) -> Sequence[Clip]:
+        """The clips, where they can be listed before a run; none where it makes them or no list is there."""
+        dataset = self.dataset()
+        listed = hasattr(dataset, "identity") and not missing_data(self.described("dataset"))
+        return dataset.clips(Path()) if listed else []
+
     def check(self) -> None:
         """Build all components but the model's blocks, which refuse values that can't be."""
         self.check_denoiser()
         for factory in (self.dataset, self.onset_detector, self.sampler, self.trainer):
             factory()
-        for factory in (*self.stages, *self.metrics):
+        for factory in self.stages:
+            conforming("stage", factory(), factory)
+        for factory in self.metrics:
             factory()
         self.scheduler(prediction_type=self.prediction_type)
         self.data_filters()

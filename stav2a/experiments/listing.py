@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,12 +36,19 @@ def argument_docs(entry: Entry) -> dict[str, str]:
     inherited = [base.__doc__ or "" for base in bases if dataclasses.is_dataclass(base)]
     docs: dict[str, str] = {}
     for doc in (*map(inspect.cleandoc, inherited), entry.doc):
-        for line in sections(doc).get("Args", "").splitlines():
-            name, colon, text = line.partition(":")
-            if colon and not line.startswith(" "):
-                docs[name] = text.strip()
-            elif docs:
-                docs[next(reversed(docs))] += f" {line.strip()}"
+        docs |= _described(sections(doc).get("Args", ""))
+    return docs
+
+
+def _described(lines: str) -> dict[str, str]:
+    """Texts by name of a docstring's section; lines that are indented go on."""
+    docs: dict[str, str] = {}
+    for line in lines.splitlines():
+        name, colon, text = line.partition(":")
+        if colon and not line.startswith(" "):
+            docs[name] = text.strip()
+        elif docs:
+            docs[next(reversed(docs))] += f" {line.strip()}"
     return docs
 
 
@@ -61,10 +69,44 @@ def list_all() -> str:
     return "\n\n".join([*blocks, "More: stav2a components SLOT, or SLOT.NAME"])
 
 
+def attributes(slot: str) -> dict[str, tuple[str, str]]:
+    """Attributes that a slot asks for: the type of each, and its description."""
+    asked = SLOTS[slot].contract
+    docs = _described(sections(inspect.getdoc(asked) or "").get("Attributes", ""))
+    kinds = typing.get_type_hints(asked)
+    return {name: (registry.short(kind), docs.get(name, "")) for name, kind in kinds.items()}
+
+
+def calls(slot: str) -> list[str]:
+    """Methods that a slot asks for, with the shapes of what they take and give, where these are checked."""
+    lines = []
+    for name, method in vars(SLOTS[slot].contract).items():
+        if not inspect.isfunction(method) or (name.startswith("_") and name != "__call__"):
+            continue
+        shapes = SLOTS[slot].shapes.get(name)
+        if shapes is None:
+            lines.append(f"{name}({', '.join(list(inspect.signature(method).parameters)[1:])})")
+        else:
+            takes, gives = (
+                ", ".join(f"{symbol} ({', '.join(shape)})" for symbol, shape in side.items())
+                for side in (shapes.takes, shapes.gives)
+            )
+            lines.append(f"{name}: {takes} -> {gives}")
+    return lines
+
+
 def detail_slot(slot: str) -> str:
-    """A slot with the place and the parameters of each of its components."""
+    """What a slot asks for, and the place and the parameters of each of its components."""
     wired = ", ".join(SLOTS[slot].wired) or "nothing"
-    blocks = [f"{slot}: {contract(slot)}\nSupplied by the assembly: {wired}."]
+    asked = [f"  {line}" for line in calls(slot)]
+    asked += [f"  {name}: {kind}  {text}".rstrip() for name, (kind, text) in attributes(slot).items()]
+    head = [
+        f"{slot}: {contract(slot)}",
+        f"Supplied by the assembly: {wired}.",
+        "Asked of a component:",
+        *asked,
+    ]
+    blocks = ["\n".join(head)]
     for entry in registry.available(slot):
         lines = [entry.selector, f"  {entry.summary}"]
         lines += [f"  {_declared(parameter)}" for parameter in entry.settable.values()]
@@ -102,6 +144,10 @@ def slot_as_json(slot: str) -> dict[str, Any]:
         "slot": slot,
         "contract": contract(slot),
         "wired": list(SLOTS[slot].wired),
+        "methods": calls(slot),
+        "attributes": [
+            {"name": name, "type": kind, "help": text} for name, (kind, text) in attributes(slot).items()
+        ],
         "components": [entry_as_json(entry) for entry in registry.available(slot)],
     }
 

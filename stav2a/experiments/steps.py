@@ -68,6 +68,8 @@ class RunSteps:
             self.print_line(f"will not be measured: {text_of(missing)}")
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         trained = self.train(flow)
+        possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
+        metrics = [metric() for metric in possible.metrics]
         made = self._sample(trained)
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
@@ -86,8 +88,10 @@ class RunSteps:
         Args:
             flow: Optical flow of the test clips, computed when they are decoded; None leaves it for later.
 
+        A classifier is left out where too few clips have a label.
+
         Raises:
-            UsageError: No clip is of the split test; or there is a classifier, and a clip has no label.
+            UsageError: No clip is of the split test.
         """
         model = self.experiment.model().to(distributed.device())
         self.store.contents.check_unchanged()  # weights that were read just now
@@ -100,6 +104,9 @@ class RunSteps:
         for clip, reason in corpus.failed.items():
             self.print_line(printable(f"  left out: {clip}: {reason}"))
         self._check_clips(corpus)
+        possible, lines = self.experiment.with_labels_of(corpus.clips)
+        for line in lines:
+            self.print_line(f"  {line}")
         histories = train_stages(
             self.keys.planned,
             model,
@@ -112,7 +119,8 @@ class RunSteps:
             print_line=self.print_line,
         )
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
-        return TrainingOutcome(model, corpus, histories, self._classifier(model, corpus))
+        classifier = self._classifier(model, corpus) if possible.classifier else None
+        return TrainingOutcome(model, corpus, histories, classifier)
 
     @cached_property
     def keys(self) -> Keys:
@@ -150,18 +158,9 @@ class RunSteps:
                 f"none of {len(corpus.clips)} clips is of the split 'test', which a run is measured on.",
                 advice="Give some clips this split.",
             )
-        unknown = [clip.id for clip in corpus.clips if not clip.label]
-        if unknown and self.experiment.classifier is not None:
-            raise UsageError(
-                f"{len(unknown)} of {len(corpus.clips)} clips have no label, which run.classifier learns; "
-                f"the first is {unknown[0]!r}.",
-                advice="Give each a label, or bind run.classifier = None and leave metrics that need it out "
-                "of run.metrics, such as class_accuracy.",
-            )
 
-    def _classifier(self, model: STAV2A, corpus: Corpus) -> Any | None:
-        if self.experiment.classifier is None:
-            return None
+    def _classifier(self, model: STAV2A, corpus: Corpus) -> Any:
+        assert self.experiment.classifier is not None
         torch.manual_seed(0)  # the classifier is the same for every seed of the variants
         classifier = self.experiment.classifier(classes=len(class_names(corpus.clips)))
         classifier.to(distributed.device())

@@ -157,13 +157,14 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 
 
 def skeleton(
-    factories: Mapping[str, Callable[..., Any]], *, duration_s: float
+    factories: Mapping[str, Callable[..., Any]], *, duration_s: float, device: torch.device | str = "meta"
 ) -> tuple[STAV2A, list[RequestedWeights]]:
-    """The assembled model on the meta device, and the weights that a run would load.
+    """The assembled model without its weights, and the weights that a run would load.
 
     Args:
         factories: A component factory for each slot of `BLOCKS`, as a recipe gives them.
         duration_s: Duration of one clip, in seconds.
+        device: Device of the model; on the meta device it has no numbers at all.
 
     Raises:
         RegistryError: The components do not go together.
@@ -180,7 +181,7 @@ def skeleton(
             given["checkpoint"],
             given.get("max_length", CAPTION_TOKENS),
         )
-    with no_weights() as requested, torch.device("meta"):
+    with no_weights() as requested, torch.device(device):
         return assemble({**factories, "text_encoder": factory}, duration_s=duration_s), requested
 
 
@@ -198,7 +199,13 @@ class TextStandIn(nn.Module):
         super().__init__()
         self.stands_for, self.max_length = stands_for, max_length
         self.dim, self.size_unknown = ASSUMED_WIDTH, True
+        self.register_buffer("place", torch.empty(0), persistent=False)
         skips_weights(parameter, checkpoint, partial(self._build, parameter, checkpoint))
+
+    def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        tokens: Any = self.place
+        shape = len(captions), self.max_length
+        return tokens.new_zeros(*shape, self.dim), tokens.new_ones(shape, dtype=torch.bool)
 
     def _build(self, parameter: str, checkpoint: str) -> None:
         from huggingface_hub import try_to_load_from_cache

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stav2a import __version__, registry
 from stav2a.data import mel
 from stav2a.recipe import describing, parsing
-from stav2a.registry import Entry, entry_of, expect
+from stav2a.registry import Entry, conforming, entry_of, expect, fails
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
@@ -24,7 +24,7 @@ from stav2a.utils.checkpoints import (
     save_weights,
     state,
 )
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import new_folder, write_json
 
 BLOCKS = (
@@ -178,7 +178,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
         duration_s: Duration of one clip, whose mel frames are a multiple of the autoencoder's downsampling.
 
     Raises:
-        RegistryError: A factory fills another slot.
+        RegistryError: A factory fills another slot, or its block can't be built or lacks an attribute.
         UsageError: The duration does not make a whole number of latent frames.
     """
     for slot in BLOCKS:
@@ -186,7 +186,13 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
 
     def make(slot: str, **wired: Any) -> Any:
         with torch.random.fork_rng(devices=[]):  # the weights of a block do not depend on the other blocks
-            return factories[slot](**wired)
+            try:
+                block = factories[slot](**wired)
+            except StaV2AError:
+                raise
+            except (TypeError, ValueError, AttributeError, LookupError, ZeroDivisionError) as error:
+                raise fails(slot, factories[slot], error) from error
+        return conforming(slot, block, factories[slot])
 
     first = ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
     blocks = {slot: make(slot) for slot in first}

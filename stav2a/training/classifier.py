@@ -1,5 +1,6 @@
 """A small sound classifier trained on the dataset's own classes, for the metrics at laptop scale."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,13 @@ from stav2a.training.objective import (
     Batch,
     Group,
     History,
+    Inputs,
     TrainingContext,
     TrainingSpec,
     check_training,
     draw_rows,
+    draw_seeds,
+    noise,
 )
 
 WIDTHS = (1, 16, 32, 64, 64)
@@ -58,26 +62,38 @@ class MelCNN(nn.Module):
         return self.head(embedding), embedding
 
     def fit(self, work: TrainingContext) -> History:
-        """Train on the clips' own sound, and return the losses."""
+        """Train on the own sound of the clips whose class is known, and return the losses."""
         corpus = work.corpus
-        rows = corpus.rows("train", self.data_filter)
-        held_out = corpus.rows("validation", self.data_filter)
+
+        def labelled(split: str) -> Tensor:
+            rows = corpus.rows(split, self.data_filter)
+            return rows[corpus.labels[rows] >= 0]
+
+        rows, held_out = labelled("train"), labelled("validation")
 
         def draw(rng: torch.Generator) -> Batch:
             chosen = draw_rows(rows, self.batch_size, rng)
-            return _varied(corpus.mel[chosen], rng), corpus.labels[chosen]
+            gain, floor = torch.rand(2, len(chosen), generator=rng)
+            return chosen, gain * 2 - 1, floor * 6 - 11, draw_seeds(len(chosen), rng)
+
+        def fetch(chosen: Tensor, gain: Tensor, floor: Tensor, seeds: Tensor) -> Inputs:
+            return _varied(corpus.mel[chosen], gain, floor, seeds), corpus.labels[chosen]
 
         def cross_entropy(mel: Tensor, labels: Tensor) -> Tensor:
-            logits, _ = self(mel.to(work.device))
-            return functional.cross_entropy(logits, labels.to(work.device))
+            logits, _ = self(mel)
+            return functional.cross_entropy(logits, labels)
 
         def validation() -> Batch:
-            return corpus.mel[held_out], corpus.labels[held_out]
+            """The clips as they are: without gain, and a noise floor at minus infinity."""
+            zeros = torch.zeros(len(held_out))
+            return held_out, zeros, zeros - math.inf, zeros.long()
 
         work.train_only()
         self.train()
         groups = [Group([self], self.learning_rate)]
-        return work.fit(TrainingSpec("classifier", self.steps, draw, cross_entropy, groups, validation))
+        return work.fit(
+            TrainingSpec("classifier", self.steps, draw, cross_entropy, groups, fetch, validation)
+        )
 
 
 def _halving(channels: int, out: int) -> nn.Module:
@@ -86,8 +102,10 @@ def _halving(channels: int, out: int) -> nn.Module:
     )
 
 
-def _varied(mel: Tensor, rng: torch.Generator) -> Tensor:
-    """Random gain and noise floor, so that loudness and a vocoder's residue say nothing about the class."""
-    gain = torch.rand(len(mel), 1, 1, 1, generator=rng) * 2 - 1
-    floor = torch.rand(len(mel), 1, 1, 1, generator=rng) * 6 - 11
-    return torch.maximum(mel + gain, floor + 0.3 * torch.randn(mel.shape, generator=rng))
+def _varied(mel: Tensor, gain: Tensor, floor: Tensor, seeds: Tensor) -> Tensor:
+    """Log-mels (B, 1, Tm, M) with another gain (B,) and a noise floor (B,).
+
+    With random ones, loudness and a vocoder's residue say nothing about the class.
+    """
+    gain, floor = gain[:, None, None, None], floor[:, None, None, None]
+    return torch.maximum(mel + gain, floor + 0.3 * noise(seeds, *mel.shape[1:]))

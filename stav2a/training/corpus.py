@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.data import mel as front_end
-from stav2a.data.clip import Clip
+from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.filters import Decision, filter_key
 from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
@@ -49,6 +49,12 @@ class Rows(Protocol):
 def class_names(clips: Sequence[Clip]) -> list[str]:
     """The classes of the clips, in alphabetical order; empty where none are known."""
     return sorted({clip.label for clip in clips if clip.label})
+
+
+def classifiable(clips: Sequence[Clip]) -> bool:
+    """True where a classifier can be trained: two classes to learn, and a labelled clip to validate on."""
+    labels = {split: {clip.label for clip in clips if clip.label and clip.split == split} for split in SPLITS}
+    return len(labels["train"]) > 1 and bool(labels["validation"])
 
 
 class Corpus:
@@ -125,13 +131,14 @@ class Corpus:
 
         return load_file(self.store.obtain(kind, self.keys[kind], make) / "tensors.safetensors")
 
-    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
-        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), with the encoder's gradient.
-
-        Where `drop` (B,) is true, it is the null text's.
-        """
+    def captions(self, rows: Tensor, drop: Tensor) -> list[str]:
+        """The captions of rows (B,); the null text where `drop` (B,) is true."""
         chosen = zip(rows.tolist(), drop.tolist(), strict=True)
-        return encode_captions(self.model, ["" if null else self.clips[row].caption for row, null in chosen])
+        return ["" if null else self.clips[row].caption for row, null in chosen]
+
+    def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), or of the null text."""
+        return encode_captions(self.model, self.captions(rows, drop))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         """The sound of some rows (B, S), float32 at the front end's rate."""
@@ -388,8 +395,7 @@ class PreparedCorpus(Corpus):
         if not self._texts_checked:
             self._check_encoder("text_encoder")
             self._texts_checked = True
-        e_text, mask = self.folder.texts(rows.tolist(), drop.tolist())
-        return e_text.to(device()), mask.to(device())
+        return self.folder.texts(rows.tolist(), drop.tolist())
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         samples = round(self.model.duration_s * SAMPLE_RATE)

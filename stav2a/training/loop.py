@@ -5,7 +5,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from stav2a.training.objective import Batch, History, TrainingContext, TrainingSpec, generator, pieces
+from stav2a.training.objective import (
+    Batch,
+    History,
+    Inputs,
+    TrainingContext,
+    TrainingSpec,
+    generator,
+    on_device,
+    pieces,
+)
 from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights, tensors_hash
@@ -54,18 +64,18 @@ class CompiledGradientError(UsageError):
 
 def compiled(
     objective: nn.Module,
-    rows: Batch,
+    inputs: Inputs,
     parameters: Sequence[Tensor],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Any:
-    """Compile an objective, and compare its gradient with the eager one on some rows of a batch.
+    """Compile an objective, and compare its gradient with the eager one on a piece of a batch.
 
     Raises:
         CompiledGradientError: The gradients differ by more than rounding.
     """
     made = torch.compile(objective, options=OPTIONS)
     buffers = [(buffer, buffer.clone()) for buffer in objective.buffers()]
-    expected, found = (_gradient(each, rows, parameters, autocast) for each in (objective, made))
+    expected, found = (_gradient(each, inputs, parameters, autocast) for each in (objective, made))
     for buffer, before in buffers:  # such as running statistics
         buffer.copy_(before)
     error, size = (found - expected).norm(), expected.norm()
@@ -78,10 +88,10 @@ def compiled(
     return made
 
 
-def _gradient(objective: Any, rows: Batch, parameters: Sequence[Tensor], autocast: Any) -> Tensor:
+def _gradient(objective: Any, inputs: Inputs, parameters: Sequence[Tensor], autocast: Any) -> Tensor:
     torch.manual_seed(0)
     with autocast():
-        loss = objective(*rows)
+        loss = objective(*inputs)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     known = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
     return torch.cat([g.flatten().float() for g in known])
@@ -94,8 +104,34 @@ class Objective(nn.Module):
         super().__init__()
         self.trained, self.loss = trained, loss
 
-    def forward(self, *rows: Tensor) -> Tensor:
-        return self.loss(*rows)
+    def forward(self, *inputs: Any) -> Tensor:
+        return self.loss(*inputs)
+
+
+def parameter_groups(plan: TrainingSpec, work: TrainingContext) -> list[dict[str, Any]]:
+    """Parameters that a plan trains, in the groups of its optimizer.
+
+    Raises:
+        NothingToTrainError: All of it is frozen.
+        UsageError: A parameter of the model requires a gradient, and is in no group.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": group.parameters(), "lr": group.learning_rate} for group in plan.groups
+    ]
+    known = {id(p) for group in groups for p in group["params"]}
+    if not known:
+        raise NothingToTrainError(
+            f"{plan.name}: nothing to train, since its blocks are frozen or came with their weights. "
+            f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
+        )
+    lost = [name for name, p in work.model.named_parameters() if p.requires_grad and id(p) not in known]
+    if lost:
+        raise UsageError(
+            f"{plan.name}: {len(lost)} parameters require a gradient and are in no group of its optimizer, "
+            f"first {lost[0]}.",
+            advice="Put the blocks that `work.train_only` gives into the plan's groups.",
+        )
+    return groups
 
 
 @dataclass
@@ -124,37 +160,26 @@ class TrainingRun:
                 if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
                     part.enable_gradient_checkpointing()
         self._set_memory_format(settings.memory_format)
-        groups: list[dict[str, Any]] = [
-            {"params": group.parameters(), "lr": group.learning_rate} for group in plan.groups
-        ]
+        groups = parameter_groups(plan, work)
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-        if not self.parameters:
-            raise NothingToTrainError(
-                f"{plan.name}: nothing to train, since its blocks are frozen or came with their weights. "
-                f"Bind stage.{plan.name}.steps = 0, or leave the stage out of run.stages."
-            )
-        known = {id(p) for p in self.parameters}
-        lost = [name for name, p in work.model.named_parameters() if p.requires_grad and id(p) not in known]
-        assert not lost, f"Parameters that require a gradient but are not in the optimizer: {lost}"
         objective: Any = Objective(self.trained, plan.loss)
         if settings.compiled:
-            with torch.no_grad():
-                rows, _ = self._share(plan.draw(generator(work.seed, plan.name, 0)))[0]
-            objective = compiled(objective, rows, self.parameters, self.accelerator.autocast)
+            inputs, _ = self._inputs(0)[0]
+            objective = compiled(objective, inputs, self.parameters, self.accelerator.autocast)
         self.objective = self.accelerator.prepare_model(objective)
         self.optimizer = self.accelerator.prepare_optimizer(settings.optimizer(groups))
         self.ema = [p.detach().clone() for p in self.parameters] if plan.ema_decay else self.parameters
-        self.best = self._weights()
+        self.best = self._best_weights()
         self.validate_every = max(1, plan.steps // (plan.validations or settings.validations))
+        self.ahead = ThreadPoolExecutor(1, "fetching") if settings.prefetch else None
+        self.fetched: Future[list[tuple[Inputs, float]]] | None = None
 
     def step(self) -> float:
         """Take one optimizer step, log and validate when it is time, and return the loss of the batch."""
         rng = generator(self.work.seed, self.plan.name, self.progress.step)
         # dropout draws from the global generator, and differently in each process
         torch.manual_seed(rng.initial_seed() + self.accelerator.process_index)
-        with torch.no_grad():
-            batch = self.plan.draw(rng)
-        loss = self._backward(batch)
+        loss = self._backward(self._next_inputs())
         self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         rate = self._rate()
         for group, planned in zip(self.optimizer.param_groups, self.plan.groups, strict=True):
@@ -184,14 +209,31 @@ class TrainingRun:
             return (step + 1) / warmup
         return 0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(1, self.plan.steps - warmup))
 
-    def _backward(self, batch: Batch) -> float:
+    def _next_inputs(self) -> list[tuple[Inputs, float]]:
+        """The inputs of the present step; a thread fetches those of the next meanwhile, if asked for."""
+        step = self.progress.step
+        if self.ahead is None:
+            return self._inputs(step)
+        fetched = self.fetched or self.ahead.submit(self._inputs, step)
+        self.fetched = self.ahead.submit(self._inputs, step + 1) if step + 1 < self.plan.steps else None
+        return fetched.result()
+
+    @torch.no_grad()
+    def _inputs(self, step: int) -> list[tuple[Inputs, float]]:
+        """The inputs of this process's pieces of a step's batch, on the device, with their weights."""
+        batch = self.plan.draw(generator(self.work.seed, self.plan.name, step))
+        return [(self._fetch(rows), weight) for rows, weight in self._share(batch)]
+
+    def _fetch(self, rows: Batch) -> Inputs:
+        return on_device(self.plan.fetch(*rows), self.accelerator.device)
+
+    def _backward(self, mine: Sequence[tuple[Inputs, float]]) -> float:
         """The gradient of the whole batch's loss, and the loss; each process computes its share."""
-        mine = self._share(batch)
         total = torch.zeros((), device=self.accelerator.device)
-        for number, (rows, weight) in enumerate(mine, start=1):
+        for number, (inputs, weight) in enumerate(mine, start=1):
             last = number == len(mine)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.objective):
-                loss = self.objective(*rows) * weight
+                loss = self.objective(*inputs) * weight
                 self.accelerator.backward(loss)
             total += loss.detach()
         return self.accelerator.reduce(total, "mean").item()
@@ -223,10 +265,10 @@ class TrainingRun:
         self.trained.eval()
         most = self.settings.per_device_batch_size if self.plan.divisible else None
         with self.accelerator.autocast():
-            losses = [self.plan.loss(*rows) * weight for rows, weight in pieces(batch, most)]
+            losses = [self.plan.loss(*self._fetch(rows)) * weight for rows, weight in pieces(batch, most)]
         loss = torch.stack(losses).sum().item()
         if loss < self.progress.best_loss:
-            self.progress.best_loss, self.best = loss, self._weights()
+            self.progress.best_loss, self.best = loss, self._best_weights()
         for module, training in modes:
             module.training = training
         if own:
@@ -239,13 +281,18 @@ class TrainingRun:
         for tensor, weight in zip((*self.parameters, *self.trained.buffers()), weights, strict=False):
             tensor.copy_(weight)
 
-    def _weights(self) -> list[Tensor]:
-        """Copies of the present parameters and buffers, outside a GPU's memory."""
-        return [t.detach().to("cpu", copy=True) for t in (*self.parameters, *self.trained.buffers())]
+    def _best_weights(self) -> list[Tensor]:
+        """Copies of the present parameters and buffers, outside a GPU's memory; none in other processes."""
+        kept = (*self.parameters, *self.trained.buffers()) if self.accelerator.is_main_process else ()
+        return [t.detach().to("cpu", copy=True) for t in kept]
 
     def finish(self) -> None:
         """Leave the best weights, or without validation the averaged ones, in the modules."""
+        if self.ahead:
+            self.ahead.shutdown()
         self._use(self.ema if self.plan.held_out is None else self.best)
+        with torch.no_grad():
+            distributed.copy_from_main([*self.parameters, *self.trained.buffers()])
         self.trained.eval()
         self._set_memory_format("contiguous_format")
 
@@ -267,11 +314,7 @@ class TrainingRun:
         began, scaler = time.monotonic(), self.accelerator.scaler
         if not self.accelerator.is_main_process or began - self.saved <= self.pause:
             return
-        state = {
-            f"optimizer.{number}.{name}": value
-            for number, known in self.optimizer.state_dict()["state"].items()
-            for name, value in known.items()
-        }
+        state = dict(_flat({"optimizer": self.optimizer.state_dict()["state"]}))
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         tensors |= self._tensors()
         facts = {
@@ -299,10 +342,8 @@ class TrainingRun:
         for name, tensor in self._tensors().items():
             tensor.copy_(saved[name])
         kept = {name: tensor for name, tensor in saved.items() if name.startswith("optimizer.")}
-        state: dict[int, dict[str, Any]] = {}
-        for full, value in {**kept, **facts["optimizer"]}.items():
-            _, number, name = full.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
+        nested = _nested({**kept, **facts["optimizer"]}).get("optimizer", {})
+        state = {int(number): known for number, known in nested.items()}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         if scaler and facts["scaler"]:
@@ -320,13 +361,36 @@ class TrainingRun:
         return facts, tensors
 
 
+def _flat(nested: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings, each under its keys joined by dots."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings of the values that `_flat` gives."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *keys, last = name.split(".")
+        inside = nested
+        for key in keys:
+            inside = inside.setdefault(key, {})
+        inside[last] = value
+    return nested
+
+
 def _accelerator(settings: "AccelerateTrainer") -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     # Every step uses the same parameters, though not all: the joint stage has no use for onset logits. A
     # static graph says so at no cost, but can't be accumulated (torch 2.13); then they are sought each time.
     accumulated = settings.per_device_batch_size is not None
-    ddp = DistributedDataParallelKwargs(static_graph=not accumulated, find_unused_parameters=accumulated)
+    ddp = DistributedDataParallelKwargs(
+        static_graph=not accumulated, find_unused_parameters=accumulated, gradient_as_bucket_view=True
+    )
     distributed.wait()  # joins the group of processes first, as `processes` knows it
     return Accelerator(
         mixed_precision=settings.mixed_precision, cpu=distributed.on_cpu(), kwargs_handlers=[ddp]

@@ -17,6 +17,7 @@ from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, check_bounds
 
 Batch = tuple[Tensor, ...]  # of equal first dimension: one row a clip
+Inputs = tuple[Any, ...]  # tensors, or lists of captions
 History = dict[str, list[tuple[int, float]]]  # (step, value) pairs under each loss's name
 Log = Callable[[str, float, int], None]  # takes a loss: its name, its value and the step
 
@@ -36,15 +37,18 @@ class Group:
 class TrainingSpec:
     """A stage's training: its length, its batches, its loss and the modules that it changes.
 
-    A step's whole batch is drawn at once, and alike in every process; then each process takes its share, in
-    pieces as large as its memory allows. So neither their number nor the pieces change the result.
+    A step's whole batch is drawn at once, and alike in every process: row numbers, timesteps, seeds. Each
+    process takes its share, in pieces as large as its memory allows, and fetches what the pieces name. So
+    neither their number nor the pieces change the result.
 
     Args:
         name: Name of the stage, for logs.
         steps: Optimizer steps.
-        draw: Function of a step's generator that returns that step's batch. Nothing in it needs a gradient.
-        loss: Function of the tensors of some rows of a batch that returns the mean loss of these rows.
+        draw: Function of a step's generator that returns that step's batch; cheap, without data of the clips.
+        loss: Function of a piece's inputs, on the device, that returns the mean loss of its rows.
         groups: Modules to train, with their learning rates.
+        fetch: Function of some rows of a batch that returns the inputs of the loss, without a gradient and
+            on any device; by default the rows themselves.
         held_out: The batch of the validation loss, noise included; None keeps the last weights.
         ema_decay: Decay of the running mean of weights; 0 switches it off.
         validations: Number of validations over the whole run; None leaves it to the trainer.
@@ -56,6 +60,7 @@ class TrainingSpec:
     draw: Callable[[torch.Generator], Batch]
     loss: Callable[..., Tensor]
     groups: Sequence[Group]
+    fetch: Callable[..., Inputs] = lambda *rows: rows
     held_out: Callable[[], Batch] | None = None
     ema_decay: float = 0.0
     validations: int | None = None
@@ -111,6 +116,33 @@ def generator(seed: int, name: str, step: int) -> torch.Generator:
 def draw_rows(rows: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Random rows, with replacement: (count,)."""
     return rows[torch.randint(len(rows), (count,), generator=rng)]
+
+
+def draw_seeds(count: int, rng: torch.Generator) -> Tensor:
+    """Random seeds (count,) for `noise`."""
+    return torch.randint(2**62, (count,), generator=rng)
+
+
+def noise(seeds: Tensor, *shape: int) -> Tensor:
+    """Standard normal numbers (B, *shape); each row depends on its own seed alone.
+
+    Example:
+        >>> both, second = noise(torch.tensor([3, 4]), 2, 16), noise(torch.tensor([4]), 2, 16)
+        >>> torch.equal(both[1:], second)
+        True
+    """
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds.tolist()]
+    return torch.stack(rows)
+
+
+def on_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs with their tensors on a device; copies to a GPU pass beside its computations."""
+    pinned = (x.pin_memory() if _goes_to_gpu(x, device) else x for x in inputs)
+    return tuple(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in pinned)
+
+
+def _goes_to_gpu(value: Any, device: torch.device) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cpu" and device.type == "cuda"
 
 
 def pieces(

@@ -10,7 +10,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.models.stav2a import BLOCKS, as_video
+from stav2a.models.stav2a import BLOCKS, as_video, encode_captions
 from stav2a.registry import RegistryError, register
 from stav2a.sampling import ddpm
 from stav2a.training.corpus import Corpus
@@ -18,12 +18,16 @@ from stav2a.training.objective import (
     Batch,
     Group,
     History,
+    Inputs,
     TrainingContext,
     TrainingSpec,
     check_training,
     draw_rows,
+    draw_seeds,
     generator,
+    noise,
 )
+from stav2a.utils.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,35 +97,43 @@ class AutoencoderStage(TrainingStage):
 
     def run(self, work: TrainingContext) -> History:
         vae: Any = work.model.autoencoder
+        whole = work.corpus.mel.shape[2]
+        if self.crop > whole or self.crop % vae.downsampling:
+            raise UsageError(
+                f"stage.autoencoder.crop = {self.crop}: expected a multiple of the autoencoder's "
+                f"downsampling of {vae.downsampling}, and no more than the {whole} mel frames of a clip.",
+                advice="Bind stage.autoencoder.crop = "
+                f"{max(1, min(self.crop, whole) // vae.downsampling) * vae.downsampling}.",
+            )
         mel, rows = work.corpus.mel, work.corpus.rows("train", self.data_filter)
-        held_out = mel[self.held_out(work.corpus)]
-
-        def with_noise(spectrograms: Tensor, rng: torch.Generator) -> Batch:
-            """Spectrograms (B, 1, Tm, M), and the noise of their latents."""
-            batch, _, *sides = spectrograms.shape
-            latent = (batch, vae.latent_channels, *(side // vae.downsampling for side in sides))
-            return spectrograms, torch.randn(latent, generator=rng)
+        held_out = self.held_out(work.corpus)
 
         def draw(rng: torch.Generator) -> Batch:
-            chosen = draw_rows(rows, self.batch_size, rng).tolist()
-            starts = torch.randint(mel.shape[2] - self.crop + 1, (self.batch_size,), generator=rng).tolist()
-            crops = [mel[i, :, s : s + self.crop] for i, s in zip(chosen, starts, strict=True)]
-            return with_noise(torch.stack(crops), rng)
+            chosen = draw_rows(rows, self.batch_size, rng)
+            starts = torch.randint(mel.shape[2] - self.crop + 1, (self.batch_size,), generator=rng)
+            return chosen, starts, starts + self.crop, draw_seeds(self.batch_size, rng)
 
-        def loss(spectrograms: Tensor, noise: Tensor) -> Tensor:
-            spectrograms, noise = spectrograms.to(work.device), noise.to(work.device)
+        def fetch(chosen: Tensor, starts: Tensor, ends: Tensor, seeds: Tensor) -> Inputs:
+            """Crops (B, 1, Tm, M), and the noise of their latents."""
+            places = zip(chosen.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            crops = torch.stack([mel[i, :, start:end] for i, start, end in places])
+            sides = (side // vae.downsampling for side in crops.shape[2:])
+            return crops, noise(seeds, vae.latent_channels, *sides)
+
+        def loss(spectrograms: Tensor, within: Tensor) -> Tensor:
             posterior = vae.posterior(spectrograms)
-            decoded = vae.decode_raw(posterior.mean + posterior.std * noise)
+            decoded = vae.decode_raw(posterior.mean + posterior.std * within)
             error = functional.mse_loss(decoded, vae.floored(spectrograms))
             kl = posterior.kl().mean() / posterior.mean[0].numel()
             return error / vae.mel_std**2 + self.kl_weight * kl
 
         def validation() -> Batch:
-            return with_noise(held_out, generator(work.seed, "validation", 0))
+            starts, rng = torch.zeros_like(held_out), generator(work.seed, "validation", 0)
+            return held_out, starts, starts + mel.shape[2], draw_seeds(len(held_out), rng)
 
         groups = [Group(work.train_only("autoencoder"), self.learning_rate)]
         steps = self.count_steps(work.corpus)
-        history = work.fit(TrainingSpec("autoencoder", steps, draw, loss, groups, validation))
+        history = work.fit(TrainingSpec("autoencoder", steps, draw, loss, groups, fetch, validation))
         vae.whiten(mel[rows[:256]].to(work.device))
         return history
 
@@ -149,6 +161,13 @@ class ContrastiveStage(TrainingStage):
 
     def run(self, work: TrainingContext) -> History:
         video: Any = work.model.feature_encoder
+        if (frames := work.corpus.frames.shape[1]) % self.segment_frames:
+            fitting = max(n for n in range(1, self.segment_frames) if frames % n == 0)
+            raise UsageError(
+                f"stage.contrastive.segment_frames = {self.segment_frames} does not divide the {frames} "
+                "video frames of a clip.",
+                advice=f"Bind stage.contrastive.segment_frames = {fitting}.",
+            )
         torch.manual_seed(work.seed)
         audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
@@ -159,8 +178,10 @@ class ContrastiveStage(TrainingStage):
             means = reduce(e, "b (s f) d -> (b s) d", "mean", f=self.segment_frames)
             return functional.normalize(means, dim=-1)
 
-        def contrast(chosen: Tensor) -> Tensor:
-            frames, mel = work.corpus.frames[chosen].to(work.device), work.corpus.mel[chosen].to(work.device)
+        def fetch(chosen: Tensor) -> Inputs:
+            return work.corpus.frames[chosen], work.corpus.mel[chosen]
+
+        def contrast(frames: Tensor, mel: Tensor) -> Tensor:
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
             logits = audio.scale.exp() * e_v @ e_a.T
             same = torch.arange(len(logits), device=logits.device)
@@ -173,7 +194,9 @@ class ContrastiveStage(TrainingStage):
         steps = self.count_steps(work.corpus)
         # not divisible, as each clip is contrasted with all others of its batch
         return work.fit(
-            TrainingSpec("contrastive", steps, draw, contrast, groups, lambda: (held_out,), divisible=False)
+            TrainingSpec(
+                "contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
+            )
         )
 
 
@@ -231,9 +254,11 @@ class OnsetStage(TrainingStage):
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
-        def cross_entropy(chosen: Tensor) -> Tensor:
-            logits = head.onset_logits(e_v[chosen].to(work.device))
-            return functional.binary_cross_entropy_with_logits(logits, onsets[chosen].to(work.device))
+        def fetch(chosen: Tensor) -> Inputs:
+            return e_v[chosen], onsets[chosen]
+
+        def cross_entropy(e_v: Tensor, onsets: Tensor) -> Tensor:
+            return functional.binary_cross_entropy_with_logits(head.onset_logits(e_v), onsets)
 
         def draw(rng: torch.Generator) -> Batch:
             return (draw_rows(rows, self.batch_size, rng),)
@@ -241,14 +266,16 @@ class OnsetStage(TrainingStage):
         groups = [Group(work.train_only("local_head"), self.learning_rate)]
         steps = self.count_steps(work.corpus)
         return work.fit(
-            TrainingSpec("onset", steps, draw, cross_entropy, groups, lambda: (held_out,), validations=10)
+            TrainingSpec(
+                "onset", steps, draw, cross_entropy, groups, fetch, lambda: (held_out,), validations=10
+            )
         )
 
 
-# (rows, which of their captions are the null text) -> conditions that need no gradient, one row a clip
-Condition = Callable[[Tensor, Tensor], Batch]
+# (rows, which of their captions are the null text) -> conditions of the denoiser
+Condition = Callable[[Tensor, Tensor], Inputs]
 
-# (z_t, t, rows, *conditions) -> prediction
+# (z_t, t, *conditions) -> prediction
 Predict = Callable[..., Tensor]
 
 
@@ -279,8 +306,8 @@ class DiffusionStage(TrainingStage):
         Args:
             work: Surroundings of the stage.
             name: Name of the stage.
-            condition: Conditions beside the latent, computed for a whole batch.
-            predict: The denoiser, for some rows of a batch.
+            condition: Conditions beside the latent, without a gradient.
+            predict: The denoiser.
             groups: Modules to train.
             text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
         """
@@ -291,10 +318,8 @@ class DiffusionStage(TrainingStage):
         times = scheduler.config.num_train_timesteps
 
         def batch(chosen: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
-            shape = (len(chosen), *mean.shape[1:])
-            within, noise = (torch.randn(shape, generator=rng) for _ in range(2))
             drop = torch.rand(len(chosen), generator=rng) < dropout
-            return chosen, t, within, noise, *condition(chosen, drop)
+            return chosen, t, drop, draw_seeds(len(chosen), rng)
 
         def draw(rng: torch.Generator) -> Batch:
             chosen = draw_rows(rows, self.batch_size, rng)
@@ -306,19 +331,20 @@ class DiffusionStage(TrainingStage):
             t = torch.linspace(0, times - 1, len(fixed)).long()
             return batch(fixed, t, generator(work.seed, "validation", 0), 0.0)
 
-        def loss(chosen: Tensor, t: Tensor, within: Tensor, noise: Tensor, *conditions: Tensor) -> Tensor:
+        def fetch(chosen: Tensor, t: Tensor, drop: Tensor, seeds: Tensor) -> Inputs:
+            """z_t, t and the target, then the conditions."""
+            within, eps = noise(seeds, 2, *mean.shape[1:]).unbind(1)
             z = mean[chosen] + std[chosen] * within
-            z_t = scheduler.add_noise(z, noise, t).to(work.device)
-            target = noise
-            if scheduler.config.prediction_type == "v_prediction":
-                target = scheduler.get_velocity(z, noise, t)
-            prediction = predict(z_t, t.to(work.device), chosen, *conditions)
-            return functional.mse_loss(prediction.float(), target.to(work.device))
+            is_v = scheduler.config.prediction_type == "v_prediction"
+            target = scheduler.get_velocity(z, eps, t) if is_v else eps
+            return scheduler.add_noise(z, eps, t), t, target, *condition(chosen, drop)
+
+        def loss(z_t: Tensor, t: Tensor, target: Tensor, *conditions: Any) -> Tensor:
+            return functional.mse_loss(predict(z_t, t, *conditions).float(), target)
 
         steps = self.count_steps(work.corpus)
-        return work.fit(
-            TrainingSpec(name, steps, draw, loss, groups, held_out=held_out, ema_decay=self.ema_decay)
-        )
+        spec = TrainingSpec(name, steps, draw, loss, groups, fetch, held_out, ema_decay=self.ema_decay)
+        return work.fit(spec)
 
 
 @register("stage", "t2a_pretrain")
@@ -342,16 +368,22 @@ class T2APretrain(DiffusionStage):
     trains: ClassVar[tuple[str, ...]] = ("text_encoder", "unet")
 
     def run(self, work: TrainingContext) -> History:
-        def predict(z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
-            e_text, mask = work.corpus.texts(rows, drop)
-            return work.model.block("unet")(z_t, t, e_text, encoder_attention_mask=mask, return_dict=False)[0]
+        blocks = work.train_only(*self.trains)
+        text_encoder, unet = work.model.text_encoder, work.model.block("unet")
 
+        def denoise(z_t: Tensor, t: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
+            return unet(z_t, t, e_text, encoder_attention_mask=mask, return_dict=False)[0]
+
+        def encode_and_denoise(z_t: Tensor, t: Tensor, captions: list[str]) -> Tensor:
+            return denoise(z_t, t, *encode_captions(work.model, captions))
+
+        trained = any(block is text_encoder for block in blocks)  # then its gradient is needed
         return self.fit(
             work,
             self.name,
-            lambda rows, drop: (drop,),  # texts are encoded in the loss, as the encoder may need its gradient
-            predict,
-            groups=[Group(work.train_only(*self.trains), self.learning_rate)],
+            (lambda rows, drop: (work.corpus.captions(rows, drop),)) if trained else work.corpus.texts,
+            encode_and_denoise if trained else denoise,
+            groups=[Group(blocks, self.learning_rate)],
             text_dropout=self.text_dropout,
         )
 
@@ -390,8 +422,8 @@ class JointStage(DiffusionStage):
         model.backbone.start_from_t2a()
         e_v, unet = work.corpus.features(), model.backbone.unet
 
-        def predict(z_t: Tensor, t: Tensor, rows: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
-            return model(z_t, t, e_v[rows].to(work.device), e_text, mask)
+        def condition(rows: Tensor, drop: Tensor) -> Inputs:
+            return e_v[rows], *work.corpus.texts(rows, drop)
 
         new: list[nn.Module] = []  # all but the U-Net, a child of the backbone with its own learning rate
         for block in blocks:
@@ -400,8 +432,8 @@ class JointStage(DiffusionStage):
         return self.fit(
             work,
             "joint",
-            work.corpus.texts,
-            predict,
+            condition,
+            model,
             groups=[Group(new, self.learning_rate), Group([unet], self.unet_learning_rate)],
             text_dropout=0.1,
         )

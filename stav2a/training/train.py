@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,10 +52,8 @@ def train_stages(
         work = TrainingContext(model, corpus, folder, seed, prediction_type, frozen, log, trainer)
         return stage.run(work)
 
-    own = {slot: list(model.block(slot).parameters()) for slot in BLOCKS}
-    frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
     histories = {}
-    for number, each in enumerate(planned, start=1):
+    for number, (each, frozen) in enumerate(in_order(planned, model), start=1):
         found = distributed.broadcast_from_main(
             distributed.is_main() and store.find("stage", each.key, each.name)
         )
@@ -73,8 +71,16 @@ def train_stages(
         if not trained_here:
             log_losses({each.name: history}, log)
         histories[each.name] = history
-        frozen |= set(each.stage.trains) - {"unet", "backbone"}
     return histories
+
+
+def in_order(planned: Sequence[PlannedStage], model: STAV2A) -> Iterator[tuple[PlannedStage, frozenset[str]]]:
+    """Each stage, with the blocks that are finished before it: those frozen now, and those trained so far."""
+    own = {slot: list(model.block(slot).parameters()) for slot in BLOCKS}
+    frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
+    for each in planned:
+        yield each, frozen
+        frozen |= set(each.stage.trains) - {"unet", "backbone"}
 
 
 def train_once(

@@ -66,6 +66,8 @@ class AccelerateTrainer:
             gradient is compared with the eager one first.
         per_device_batch_size: Clips that a device holds at once; None for its whole share of a batch.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        prefetch: Let a thread fetch the next step's clips, with the same result; for GPUs, as on a CPU it
+            takes time from the computation.
         max_grad_norm: Norm to which larger gradients are reduced.
         validations: Number of validations of a stage; its best weights are kept.
     """
@@ -76,6 +78,7 @@ class AccelerateTrainer:
     compiled: bool = False
     per_device_batch_size: int | None = None
     gradient_checkpointing: bool = False
+    prefetch: bool = False
     max_grad_norm: float = 1.0
     validations: int = 4
 

@@ -4,19 +4,29 @@ All of them train; the main process alone prepares, samples, evaluates, tracks a
 """
 
 import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
+from torch import Tensor
 
-PATIENCE = timedelta(days=7)  # the others wait while the main process prepares the data
+STEP_LIMIT = timedelta(minutes=30)  # of an exchange of gradients: a process that is lost ends the run
+WAIT_LIMIT = timedelta(days=7)  # of the others while the main process prepares the data
 
 
 def _state() -> Any:
     """Accelerate's state of this process; the first call joins the group that the launcher asks for."""
     from accelerate import PartialState
 
-    return PartialState(cpu=on_cpu(), timeout=PATIENCE)
+    return PartialState(cpu=on_cpu(), timeout=STEP_LIMIT)
+
+
+@functools.cache
+def _waiting() -> Any:
+    """Group of all processes, apart from the one of the gradients; its first use joins it."""
+    return torch.distributed.new_group(timeout=WAIT_LIMIT, backend="gloo")
 
 
 def on_cpu() -> bool:
@@ -39,18 +49,32 @@ def is_main() -> bool:
     return _state().is_main_process
 
 
-def main_first() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
     """Context in which the main process runs the block while the others wait, then they do."""
-    return _state().main_process_first()
+    if not is_main():
+        wait()
+    yield
+    if is_main():
+        wait()
 
 
 def wait() -> None:
     """Wait until every process has called this."""
-    _state().wait_for_everyone()
+    if count() > 1:
+        torch.distributed.barrier(group=_waiting())
 
 
 def broadcast_from_main(value: Any = None) -> Any:
     """The main process's value, in every process; the values that the others pass are ignored."""
-    from accelerate.utils import broadcast_object_list
+    values = [value]
+    if count() > 1:
+        torch.distributed.broadcast_object_list(values, src=0, group=_waiting())
+    return values[0]
 
-    return broadcast_object_list([value])[0]
+
+def copy_from_main(tensors: Sequence[Tensor]) -> None:
+    """Put the main process's values into the tensors of every process."""
+    if count() > 1:
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, src=0)

@@ -80,7 +80,6 @@ def fast(**settings: Any) -> Callable[[], Sampler]:
     return partial(FastSampler, **settings)
 
 
-FROZEN = partial(Compiled, freezing=True)
 BF16 = {"precision": "bfloat16"}
 LAST = {"memory_format": "channels_last"}
 
@@ -90,16 +89,15 @@ ON_CPU = {
     "fast": Arm(fast(), {"laptop": 0.9, "quarter": 0.98, "paper": 0.99}),
     "fast, channels_last": Arm(fast(**LAST), {"laptop": 0.95, "quarter": 0.95}),
     "fast, compiled": Arm(fast(engine=Compiled), {"laptop": 0.8, "quarter": 0.9}),
-    "fast, compiled, frozen": Arm(fast(engine=FROZEN), {"laptop": 0.65, "quarter": 0.85}),
-    "fast, compiled, frozen, channels_last": Arm(
-        fast(engine=FROZEN, **LAST), {"laptop": 0.6, "quarter": 0.8}
+    "fast, compiled, channels_last": Arm(
+        fast(engine=Compiled, **LAST), {"laptop": 0.6, "quarter": 0.8}
     ),
     "fast, bfloat16": Arm(fast(**BF16), {"laptop": 0.75, "quarter": 0.65, "paper": 0.6}, exact=False),
-    "fast, bfloat16, compiled, frozen": Arm(
-        fast(engine=FROZEN, **BF16), {"laptop": 0.5, "quarter": 0.6}, exact=False
+    "fast, bfloat16, compiled": Arm(
+        fast(engine=Compiled, **BF16), {"laptop": 0.5, "quarter": 0.6}, exact=False
     ),
-    "fast, bfloat16, compiled, frozen, channels_last": Arm(
-        fast(engine=FROZEN, **BF16, **LAST), {"laptop": 0.5, "quarter": 0.6}, exact=False
+    "fast, bfloat16, compiled, channels_last": Arm(
+        fast(engine=Compiled, **BF16, **LAST), {"laptop": 0.5, "quarter": 0.6}, exact=False
     ),
     "fast, guidance from 0.2 to 0.8": Arm(
         fast(shortcut=GuidanceInterval), {"laptop": 0.8, "quarter": 0.8}, exact=False

@@ -18,7 +18,7 @@ from torch import Tensor
 from stav2a.data.filters import KeepAll
 from stav2a.models.stav2a import encode_captions
 from stav2a.training.loop import TrainingRun
-from stav2a.training.objective import TrainingContext, generator
+from stav2a.training.objective import TrainingContext
 from stav2a.training.stages import JointStage
 from stav2a.training.trainer import AccelerateTrainer
 from stav2a.utils.files import write_json
@@ -124,7 +124,7 @@ def corpus(model: Any) -> Any:
 
 def drawing(run: TrainingRun) -> Any:
     """What a step waits for its data."""
-    return torch.no_grad()(lambda: run.plan.draw(generator(0, "joint", run.progress.step)))
+    return lambda: run._inputs(run.progress.step)
 
 
 def encoding(scale: str, batch: int) -> Any:

@@ -230,9 +230,9 @@ def test_local_features_that_do_not_shrink_to_the_latent_are_refused(wide):
         backbone(**wide)
     assert str(error.value) == (
         "backbone.unet_controlnet_plain.channels = (4, 8): 2 halvings make 4 of the 16 local features, but "
-        "the latent has 8 frequencies. Give as many channels as halvings are needed, and local features of a "
-        "fitting width."
+        "the latent has 8 frequencies. Bind backbone.unet_controlnet_plain.channels = (8,)."
     )
+    assert controlled("plain", channels=(8,))(**wide).shape == wide["z_t"].shape
 
 
 @torch.no_grad()

@@ -153,5 +153,6 @@ def test_heads_that_do_not_divide_the_tokens_are_refused():
     with pytest.raises(RegistryError) as error:
         PerceiverPooler(in_dim=6, cond_dim=10, heads=4)
     assert str(error.value) == (
-        "global_pooler.perceiver.heads = 4 does not divide 10, the tokens' width. Give a divisor of it."
+        "global_pooler.perceiver.heads = 4 does not divide 10, the tokens' width. "
+        "Bind global_pooler.perceiver.heads = 2."
     )

@@ -127,8 +127,8 @@ def test_features_of_another_rate_are_refused(released, frames):
         released(torch.randn(1, frames, 4))
     assert str(error.value) == (
         f"local_head.onset_released.upsampling = 2.0 makes {2 * frames} latent frames of {frames} video "
-        "frames, but the latent has 10. Bind the latent's frame rate over the video's: "
-        f"about {10 / frames:g}."
+        "frames, but the latent has 10. Bind local_head.onset_released.upsampling = "
+        f"{10 / frames:g}, the latent's frame rate over the video's."
     )
 
 

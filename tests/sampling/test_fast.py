@@ -27,6 +27,7 @@ from stav2a.sampling import (
     dpm_solver,
     unipc,
 )
+from stav2a.sampling.fast import fast_sampler
 from tests import tiny
 from tests.sampling.given import CAPTIONS, error, features, made, sample
 
@@ -62,6 +63,19 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
         for sampler in (FastSampler(), ReferenceSampler())
     )
     assert error(found, expected) <= 1e-5
+
+
+def test_a_schedulers_table_is_made_once_for_its_settings(monkeypatch):
+    model, sampler, made_for = made(), FastSampler(), []
+    tabulate = fast_sampler.tabulate
+    monkeypatch.setattr(
+        fast_sampler, "tabulate", lambda *given: (made_for.append(given[1]), tabulate(*given))[1]
+    )
+    for scheduler, steps in ((ddim, 3), (ddim, 3), (ddim, 4), (unipc, 3), (ddim, 3)):
+        expected = sample(ReferenceSampler(), model, scheduler=scheduler, num_inference_steps=steps)
+        found = sample(sampler, model, scheduler=scheduler, num_inference_steps=steps)
+        assert error(found, expected) <= 1e-5
+    assert made_for == [3, 4, 3]
 
 
 @pytest.mark.parametrize("text_bucket", [1, 7, 64])

@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from stav2a.training.objective import (
     Batch,
     Group,
     History,
+    Inputs,
     TrainingContext,
     TrainingSpec,
     generator,
@@ -124,6 +126,63 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(tmp_path, monkeypat
     assert same(state(model), state(unbroken))
     assert json.dumps(resumed) == json.dumps(history)
     assert again == log  # a tracker gets the whole curve, whatever came before
+
+
+class NestedAdamW(torch.optim.AdamW):
+    """AdamW that saves its means inside another dictionary, as bitsandbytes' 8-bit one does."""
+
+    def state_dict(self) -> Any:
+        saved = super().state_dict()
+        nested = {
+            number: {"step": known["step"], "means": {n: v for n, v in known.items() if n != "step"}}
+            for number, known in saved["state"].items()
+        }
+        return {**saved, "state": nested}
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        flat = {n: {"step": known["step"], **known["means"]} for n, known in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "state": flat})
+
+
+def test_an_optimizer_with_nested_state_resumes(tmp_path, monkeypatch):
+    unbroken, model = net(), net()
+    (tmp_path / "whole").mkdir()
+    fit(plan(unbroken), work(unbroken, tmp_path / "whole"), optimizer=NestedAdamW)
+    save_at_every_step(monkeypatch)
+    with pytest.raises(Killed):
+        fit(plan(model, draw=killed_at(7)), work(model, tmp_path), optimizer=NestedAdamW)
+    model = net()
+    fit(plan(model), work(model, tmp_path), optimizer=NestedAdamW)
+    assert same(state(model), state(unbroken))
+
+
+@pytest.mark.parametrize("steps", [1, 12])
+def test_inputs_fetched_ahead_give_the_same_bits(tmp_path, steps):
+    ends = []
+    for ahead in (False, True):
+        model, folder = net(), tmp_path / str(ahead)
+        folder.mkdir()
+        fetched: list[str] = []
+
+        def fetch(x: Tensor, fetched: Any = fetched) -> Inputs:
+            fetched.append(threading.current_thread().name)
+            return (x,)
+
+        spec = plan(model, steps, fetch=fetch, held_out=None)
+        history = fit(spec, work(model, folder), prefetch=ahead)
+        assert len(fetched) == steps and all(name.startswith("fetching") == ahead for name in fetched)
+        ends.append((state(model), history))
+    (alone, history), (ahead_of, same_history) = ends
+    assert same(alone, ahead_of) and history == same_history
+
+
+def test_an_error_of_a_fetch_ahead_ends_the_stage(tmp_path):
+    def fetch(x: Tensor) -> Inputs:
+        raise Killed
+
+    model = net()
+    with pytest.raises(Killed):
+        fit(plan(model, fetch=fetch), work(model, tmp_path), prefetch=True)
 
 
 def test_a_resumed_run_does_not_repeat_what_was_done(tmp_path, monkeypatch):
@@ -244,7 +303,7 @@ def test_validation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path
         point.train()
         groups = [Group([point], 0.05)]
         fit(
-            TrainingSpec("toy", 12, row, loss, groups, row if validate else None, ema_decay=0.9),
+            TrainingSpec("toy", 12, row, loss, groups, held_out=row if validate else None, ema_decay=0.9),
             work(point, folder),
         )
         return trained, validated
@@ -257,7 +316,9 @@ def test_validation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path
 
 def test_a_trainable_parameter_outside_the_optimizer_is_an_error(tmp_path):
     model = net()
-    with pytest.raises(AssertionError, match=r"not in the optimizer: \['idle.weight', 'idle.bias'\]"):
+    with pytest.raises(
+        UsageError, match=r"2 parameters require a gradient and are in no group .* idle.weight"
+    ):
         fit(plan(model, groups=[Group([model.layers], 1e-2)]), work(model, tmp_path))
 
 

@@ -19,7 +19,7 @@ from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.registry import RegistryError
 from stav2a.training import loop
 from stav2a.training.classifier import MelCNN
-from stav2a.training.objective import TrainingSpec, generator
+from stav2a.training.objective import Batch, TrainingSpec, generator
 from stav2a.training.stages import AudioTower, DiffusionStage
 from stav2a.training.trainer import AccelerateTrainer
 from stav2a.utils.errors import UsageError
@@ -208,10 +208,10 @@ class Zero:
     """A denoiser that notes what it is asked and predicts nothing."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.asked: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def __call__(self, z_t: Tensor, t: Tensor, rows: Tensor, drop: Tensor) -> Tensor:
-        self.asked.append((z_t, t, rows))
+        self.asked.append((z_t, t, rows, drop))
         return torch.zeros_like(z_t)
 
 
@@ -226,42 +226,46 @@ def diffusion(
     work.corpus.rows = lambda split, data_filter: chosen[split]
     stage = DiffusionStage(data_filter=KeepAll, steps=1, batch_size=64, learning_rate=1.0, **settings)
     plan: Any = stage.fit(
-        work, "toy", lambda rows, drop: (drop,), predict, groups=[], text_dropout=text_dropout
+        work, "toy", lambda rows, drop: (rows, drop), predict, groups=[], text_dropout=text_dropout
     )
     return plan
 
 
+def loss_of(objective: TrainingSpec, batch: Batch) -> Tensor:
+    return objective.loss(*objective.fetch(*batch))
+
+
 def test_predicting_nothing_costs_the_noises_variance(tmp_path):
     objective = diffusion(tmp_path, Zero())
-    assert objective.loss(*objective.draw(generator(0, "x", 0))).item() == pytest.approx(1.0, abs=0.05)
+    assert loss_of(objective, objective.draw(generator(0, "x", 0))).item() == pytest.approx(1.0, abs=0.05)
 
 
 def test_training_draws_all_timesteps_and_its_own_rows(tmp_path):
     zero = Zero()
     objective = diffusion(tmp_path, zero, rows=(3, 5))
     for step in range(20):
-        objective.loss(*objective.draw(generator(0, "x", step)))
-    t = torch.cat([times for _, times, _ in zero.asked])
+        loss_of(objective, objective.draw(generator(0, "x", step)))
+    t = torch.cat([times for _, times, _, _ in zero.asked])
     assert (t.min() < 20) and (t.max() > 979) and abs(t.float().mean() - 500) < 30
-    assert {int(row) for _, _, rows in zero.asked for row in rows} == {3, 5}
+    assert {int(row) for _, _, rows, _ in zero.asked for row in rows} == {3, 5}
 
 
 def test_validation_asks_the_same_every_time(tmp_path):
     zero = Zero()
     objective = diffusion(tmp_path, zero)
-    first, second = (objective.loss(*objective.held_out()) for _ in range(2))
+    first, second = (loss_of(objective, objective.held_out()) for _ in range(2))
     assert torch.equal(first, second)
-    (z_t, t, rows), (again, same_t, same_rows) = zero.asked
+    (z_t, t, rows, _), (again, same_t, same_rows, _) = zero.asked
     assert torch.equal(z_t, again) and torch.equal(t, same_t) and torch.equal(rows, same_rows)
     assert rows.unique().tolist() == [12, 13] and (t[0], t[-1]) == (0, 999)
 
 
 def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path):
     objective = diffusion(tmp_path, Zero())
-    dropped = torch.cat([objective.draw(generator(0, "x", step))[-1] for step in range(300)])
+    dropped = torch.cat([objective.draw(generator(0, "x", step))[2] for step in range(300)])
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.01)
-    assert diffusion(tmp_path, Zero(), text_dropout=1.0).draw(generator(0, "x", 0))[-1].all()
-    assert objective.held_out and not objective.held_out()[-1].any()
+    assert diffusion(tmp_path, Zero(), text_dropout=1.0).draw(generator(0, "x", 0))[2].all()
+    assert objective.held_out and not objective.held_out()[2].any()
 
 
 def test_the_null_text_takes_the_place_of_dropped_captions():

@@ -11,11 +11,13 @@ from typing import Any
 
 from stav2a import recipe, registry
 from stav2a.experiments.ablation.study import LoadedStudy, StudyError, StudyRow
+from stav2a.experiments.dry_run import dry_run
 from stav2a.experiments.experiment import Experiment, Keys, StoreEntry
 from stav2a.experiments.run_folder import RunFolder
 from stav2a.metrics.score import RELEASED
 from stav2a.recipe import describing, parsing
 from stav2a.registry import did_you_mean
+from stav2a.utils.errors import StaV2AError
 from stav2a.utils.store import Store
 
 
@@ -119,6 +121,25 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                     described=loaded.described(),
                 )
     return StudyPlan(_as_measured(study, reporters), tuple(runs.values()), output)
+
+
+def try_rows(plan: StudyPlan) -> None:
+    """Dry-run every row that has runs left, once for all of its seeds.
+
+    Raises:
+        StudyError: A row's recipe can't work: the row and the reason.
+    """
+    with _each_warning_once():
+        for row in plan.study.rows:
+            runs = [run for run in plan.runs if run.row is row and not run.folder.finished]
+            for run in runs[:1]:
+                loaded = recipe.load(run.recipes, run.bindings, trust=plan.study.trust, root=Experiment)
+                try:
+                    dry_run(loaded.build())
+                except StaV2AError as error:
+                    place = plan.study.places["rows"].of(row.name)
+                    message = f"Row {row.name!r} can't run: {error.message}"
+                    raise StudyError(message, place, error.advice) from error
 
 
 def _as_measured(study: LoadedStudy, reporters: Sequence[Any]) -> LoadedStudy:

@@ -99,6 +99,11 @@ class ClassifierMetric(JudgedMetric):
     def required_judge(self, *, has_classifier: bool) -> Any | None:
         return None if self.prefers_own and has_classifier else self.judge
 
+    @property
+    def needs_classifier(self) -> bool:
+        """True where only the set's own classifier can be the judge."""
+        return self.prefers_own and self.judge.fault is not None
+
     def outputs(self, samples: EvaluationSet) -> ClassifierOutputs:
         """The classifier's outputs for both sides."""
         if self.prefers_own and samples.classifier is not None:
@@ -328,6 +333,8 @@ class ClassAccuracy:
     Shapes:
         logits (N, C), labels (N,) -> a mean over clips
     """
+
+    needs_classifier = True
 
     def __init__(self, *, captions: str = "all", shuffles: int = 20, resamples: int = 2000, seed: int = 0):
         if captions not in ("all", "vague"):

@@ -3,14 +3,16 @@
 An engine may run the step at once, to compile or record it; the tensors of the step are set afterwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from stav2a.registry import expect, register
+from stav2a.utils.errors import UsageError
 
 Step = Callable[[], None]
+SHAPES = 10_000  # loops of one process, each of which compiles the same functions for its own tensors
 
 
 @register("engine", "eager")
@@ -26,23 +28,27 @@ class Compiled:
     """One graph, compiled by torch.compile at its first step: minutes on a CPU, once per process and shape.
 
     Args:
-        freezing: Compile the weights as constants, in the layout that is best for the processor.
         backend: Backend of torch.compile.
+        options: Options of the backend, such as `{'max_autotune': True}` of inductor.
     """
 
-    def __init__(self, *, freezing: bool = False, backend: str = "inductor") -> None:
-        self.freezing, self.backend = freezing, backend
+    def __init__(self, *, backend: str = "inductor", options: Mapping[str, Any] | None = None) -> None:
+        self.backend, self.options = backend, None if options is None else dict(options)
 
     def __call__(self, step: Step) -> Step:
-        options: dict[str, Any] | None = {"freezing": True} if self.freezing else None
-        compiled = torch.compile(step, fullgraph=True, dynamic=False, backend=self.backend, options=options)
+        compiled = torch.compile(
+            step, fullgraph=True, dynamic=False, backend=self.backend, options=self.options
+        )
         called = False
 
         def run() -> None:
             # Only the first call checks guards. Later ones need not: the step works on tensors that stay in
             # place, and the loop is made anew when anything changes. Checks take a tenth of a small step.
             nonlocal called
-            with torch.compiler.set_stance("default", skip_guard_eval_unsafe=called):
+            with (
+                torch.compiler.set_stance("default", skip_guard_eval_unsafe=called),
+                torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES),
+            ):
                 compiled()
             called = True
 
@@ -56,9 +62,17 @@ class CudaGraph:
     Args:
         inner: Engine of the step that is recorded: `engine.eager` or `engine.compiled`.
         warmups: Runs before the recording, in which libraries choose their kernels.
+
+    Raises:
+        UsageError: There is no CUDA device.
     """
 
     def __init__(self, *, inner: Callable[..., Any] = Eager, warmups: int = 3) -> None:
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "engine.cuda_graph needs a CUDA device, and torch finds none here.",
+                advice="Bind sampler.fast.engine = @engine.eager.",
+            )
         self.inner, self.warmups = expect("engine", inner)(), warmups
 
     def __call__(self, step: Step) -> Step:

@@ -4,6 +4,7 @@ One step is a function without arguments, results or branches on tensor values. 
 for, and a step can be compiled or recorded as a whole.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -48,6 +49,7 @@ class FastSampler:
     ) -> None:
         self.form = ComputeFormat(getattr(torch, precision), getattr(torch, memory_format), text_bucket)
         self.engine, self.shortcut = expect("engine", engine)(), expect("shortcut", shortcut)()
+        self._tables: dict[Any, SchedulerTable] = {}
         self._key: Any = None
         self._loop: StaticLoop
 
@@ -65,11 +67,18 @@ class FastSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        table = tabulate(scheduler, num_inference_steps)
+        table = self._table(scheduler, num_inference_steps)
         conditions = text_conditions(model, e_v, captions, guidance_scale)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
         loop = self._prepared(model, conditions, table, guided=guidance_scale != 1)
         return loop.run(z_t, conditions, table, guidance_scale, step_generators(seeds), progress)
+
+    def _table(self, scheduler: Any, num_inference_steps: int) -> SchedulerTable:
+        """The table of a scheduler's settings, made once."""
+        key = (type(scheduler), json.dumps(dict(scheduler.config), default=str), num_inference_steps)
+        if key not in self._tables:
+            self._tables[key] = tabulate(scheduler, num_inference_steps)
+        return self._tables[key]
 
     def _prepared(
         self, model: STAV2A, conditions: Conditions, table: SchedulerTable, *, guided: bool

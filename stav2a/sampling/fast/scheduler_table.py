@@ -55,8 +55,12 @@ def tabulate(scheduler: Any, num_inference_steps: int) -> SchedulerTable:
 
 
 def advance(weights: Tensor, state: Tensor, output: Tensor, noise: Tensor) -> Tensor:
-    """Next state (R, B, C, T, F) from weights (R, R + 2), state, and output and noise (B, C, T, F)."""
-    return torch.tensordot(weights, torch.cat([state, output[None], noise[None]]), dims=1)
+    """Next state (R, B, C, T, F) from weights (R, R + 2), state, and output and noise (B, C, T, F).
+
+    A sum of products, as a matrix product would be rounded to TF32 on a GPU that is allowed to.
+    """
+    values = torch.cat([state, output[None], noise[None]])
+    return torch.stack([(row.view(-1, *[1] * output.ndim) * values).sum(dim=0) for row in weights])
 
 
 def _weights(scheduler: Any, t: Tensor) -> tuple[Tensor, bool]:
