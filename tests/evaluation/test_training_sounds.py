@@ -22,7 +22,7 @@ class Sounds(Corpus):
         return np.array([[row, 2.0 * row] for row in rows], np.float32)
 
 
-def test_the_training_clips_that_have_a_class_are_heard_once(tmp_path):
+def test_the_training_clips_that_have_a_class_are_judged_once(tmp_path):
     calls = []
 
     def total(audio, sample_rate):

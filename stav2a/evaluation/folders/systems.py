@@ -1,7 +1,7 @@
 """Scores of folders of sounds: every system, every crop, every metric, on the same clips."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from stav2a.evaluation.folders.features import (
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
 from stav2a.evaluation.scores import evaluate
 from stav2a.metrics.score import EvaluationSet, Score
-from stav2a.registry import available, did_you_mean, get
+from stav2a.registry import available, did_you_mean, get, supplied
 from stav2a.utils.errors import UsageError
 
 REAL = "real sound"
@@ -30,6 +30,8 @@ PAPERS = {  # Table I's columns and their headings
     "fd": "FD ↓", "fad": "FAD ↓", "kl": "KL ↓", "is": "IS ↑", "pam": "PAM ↑", "clap": "CLAP ↑",
     "av_align": "AV-Align ↑", "aa_align": "AA-Align ↑",
 }  # fmt: skip
+
+DRAWS = ("resamples", "shuffles", "draws", "seed")  # parameters that leave a figure's definition as it is
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,21 @@ class ChosenMetric:
 
 
 def choose(
-    names: Sequence[str], *, released: bool = False, detector: str | None = None, flow: str | None = None
+    names: Sequence[str],
+    *,
+    released: bool = False,
+    detector: str | None = None,
+    flow: str | None = None,
+    bound: Collection[str] = (),
 ) -> list[ChosenMetric]:
-    """The metrics of these names.
+    """The metrics of these names, with the parameters that a loaded recipe binds.
 
     Args:
         names: Names of registered metrics; with `_released` at the end, in the form of the paper's authors.
         released: Take every metric in that form, if it has one.
         detector: Onset detector of those that have one; None is each metric's own.
         flow: Optical flow of those that have one; None is each metric's own.
+        bound: Complete names of the parameters that a recipe binds, such as `metric.fd.judge`.
 
     Raises:
         UsageError: No metric of that name, or it has no other form.
@@ -74,10 +82,15 @@ def choose(
         if plain != name and not two_forms:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
         papers = two_forms and (released or plain != name)
-        factory: Any = entries[plain].factory
+        factory: Any = supplied(entries[plain])
         make = factory.released if papers else factory
         metric = make(**{each: part for each, part in parts.items() if each in entries[plain].parameters})
-        chosen[plain, papers] = ChosenMetric(plain, metric, as_published=papers or not two_forms)
+        changed = any(
+            f"metric.{plain}.{each}" in bound for each in entries[plain].settable if each not in DRAWS
+        )
+        chosen[plain, papers] = ChosenMetric(
+            plain, metric, as_published=(papers or not two_forms) and not changed
+        )
     return list(chosen.values())
 
 
@@ -108,6 +121,7 @@ def score(
     cache: Path,
     unpaired: Sequence[SkippedClip] = (),
     workers: int | None = None,
+    jobs: int = 1,
 ) -> FolderScores:
     """Score every system on every crop.
 
@@ -118,12 +132,14 @@ def score(
         cache: Folder of the features of earlier evaluations.
         unpaired: Clips that are left out already.
         workers: Processes; by default one a core.
+        jobs: Processes that share the judges' work as well, if more than 1.
 
     Raises:
         UsageError: Not one clip can be used.
     """
     flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
-    features = FeatureCache(clips, crops=crops, flow=flow, cache=ArrayCache(cache), workers=workers)
+    array_cache = ArrayCache(cache)
+    features = FeatureCache(clips, crops=crops, flow=flow, cache=array_cache, workers=workers, jobs=jobs)
     features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
     skipped, warnings = _remarks(features)
     skipped = [*unpaired, *skipped]
