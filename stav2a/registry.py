@@ -223,6 +223,11 @@ def fails(slot: str, factory: Any, error: Exception, given: str = "") -> Registr
     )
 
 
+def supplied(entry: Entry) -> Callable[..., Any]:
+    """The component's factory with the parameters that the loaded recipe binds, if any."""
+    return gin.get_configurable(entry.selector)
+
+
 def entry_of(factory: Any) -> Entry | None:
     """The entry of a registered factory, plain or as gin supplies it; None for anything else."""
     try:

@@ -12,6 +12,7 @@ EXAMPLES = """
   stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp
   stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm
   stav2a convert tango --checkpoint pytorch_model_main.bin --output checkpoints/t2a
+  stav2a convert yamnet --checkpoint yamnet.h5 --output weights/yamnet
 
 Files are opened without running anything in them (torch 2.10 or newer). Every key has to be known,
 present and of its shape; otherwise all that do not fit are named, and nothing is written. The output
@@ -20,12 +21,14 @@ printed. Where the files come from, and under which licence: docs/weights.md.
 """
 
 
-CheckpointKind = Literal["released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan"]
+CheckpointKind = Literal["released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan", "yamnet"]
 
 
 def convert(
     kind: Annotated[CheckpointKind, Argument(help="whose checkpoint it is")],
-    checkpoint: Annotated[list[Path], Option(metavar="FILE", help="torch or safetensors files")],
+    checkpoint: Annotated[
+        list[Path], Option(metavar="FILE", help="torch, safetensors or Keras files, or a wheel")
+    ],
     output: Annotated[Path, Option(metavar="DIR", help="a new folder")],
     unet: Annotated[
         str | None,

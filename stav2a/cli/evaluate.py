@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from stav2a.cli.options import Overwrite, Pair, TrackingUri, number, pair
+from stav2a.cli.options import Bind, Overwrite, Pair, TrackingUri, TrustRecipe, number, pair
 from stav2a.utils.errors import SUCCESS, UsageError, printable
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ EXAMPLES = """
   stav2a evaluate --references real --generated ours=out/ours --captions captions.csv
   stav2a evaluate --references real --generated A=out/a B=out/b --duration 4 --duration 8 --released
   stav2a evaluate --references real --generated ours=out/ours --metrics aa_align av_align_released
+  stav2a evaluate --references real --generated ours=out/ours --preset laptop --jobs 2
+  stav2a evaluate --references real --generated ours=out/ours --metrics fd kad \
+    --bind 'metric.fd.judge = @judge.yamnet' --bind 'metric.kad.judge = @judge.yamnet'
 
 A clip is a file of one name in every folder: a.wav with a.mp4. Sounds may be wav, flac, mp3, m4a, ogg, or
 films with sound. What can't be scored is listed in left_out.csv with the reason. Features are kept in
@@ -45,6 +48,16 @@ def evaluate(
             help="registered metrics, or NAME_released for the paper's form (default: the paper's eight)",
         ),
     ] = [],
+    preset: Annotated[
+        str | None, Option(metavar="NAME", help="a set of metrics: laptop, av_benchmark or stav2a_paper")
+    ] = None,
+    gin: Annotated[
+        list[str],
+        Option(
+            metavar="FILE", help="binds evaluation.metrics, or parameters; several are laid over each other"
+        ),
+    ] = [],
+    bind: Bind = [],
     weights_dir: Annotated[
         Path | None,
         Option(
@@ -85,6 +98,13 @@ def evaluate(
     workers: Annotated[
         int | None, Option(min=1, max=64, metavar="N", help="processes (default: one a core)")
     ] = None,
+    jobs: Annotated[
+        int,
+        Option(
+            min=1, max=64, metavar="N", help="processes that share the judges' work too, each with its own"
+        ),
+    ] = 1,
+    trust_recipe: TrustRecipe = False,
 ) -> int:
     """Score folders of generated sounds against folders of real ones."""
     systems = _systems(generated)
@@ -92,7 +112,8 @@ def evaluate(
         raise UsageError(f"--baseline {baseline} is no system. The systems are: {', '.join(systems)}.")
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
-    from stav2a.evaluation.folders.systems import PAPERS, choose, score
+    from stav2a.evaluation.folders.recipes import load_names
+    from stav2a.evaluation.folders.systems import choose, score
     from stav2a.metrics.judges.judge import weights_in
     from stav2a.reports.folder_report import FILES, PAGE, FolderReport
     from stav2a.utils.files import check_replaced, check_writable
@@ -100,9 +121,9 @@ def evaluate(
     registry.load()
     check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
-    names = metrics or [*PAPERS, "kad"]
+    names, bound = load_names(metrics, preset=preset, recipes=gin, bindings=bind, trust=trust_recipe)
     with weights_in(weights_dir):
-        chosen = choose(names, released=released, detector=detector, flow=flow)
+        chosen = choose(names, released=released, detector=detector, flow=flow, bound=bound)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
     found = score(
         clips,
@@ -111,6 +132,7 @@ def evaluate(
         unpaired=unpaired,
         cache=output / FEATURES,
         workers=workers,
+        jobs=jobs,
     )
     report = FolderReport(found, chosen, baseline=baseline or next(iter(systems)))
     files = report.write(output, clips)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,21 @@ from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.data.media import decode
 from stav2a.data.optical_flow import ClipFlow, load_flows, save_flows
-from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet
+from stav2a.metrics.score import (
+    ArraySounds,
+    ClassifierOutputs,
+    EvaluationSet,
+    FeatureExtractor,
+    describe,
+)
+from stav2a.recipe.describing import signature
 from stav2a.slots import OpticalFlow
+from stav2a.training.corpus import AT_ONCE, Corpus
 from stav2a.utils.distributed import device
 from stav2a.utils.parallel import parallel
 from stav2a.utils.store import Store
+
+FEATURES = "features.npy"
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,42 @@ class Generated:
     clips: Sequence[Clip]
     audio: np.ndarray
     references: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingSounds:
+    """Real sounds of the training clips that have a class, as `metrics.score.LabelledSounds`.
+
+    Args:
+        corpus: The clips.
+        store: Store of the features.
+        key: Key of the clips in the store.
+    """
+
+    corpus: Corpus
+    store: Store
+    key: str
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """The clips' rows in the corpus."""
+        return [i for i, clip in enumerate(self.corpus.clips) if clip.split == "train" and clip.label]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.corpus.labels[self.rows].numpy()
+
+    def features(self, extractor: FeatureExtractor) -> list[np.ndarray]:
+        """Features of each sound, from the store if an earlier run left them there."""
+
+        def make(folder: Path) -> None:
+            parts = [self.rows[start : start + AT_ONCE] for start in range(0, len(self.rows), AT_ONCE)]
+            sounds = (sound for part in parts for sound in self.corpus.audio(part))
+            found = [np.asarray(extractor(sound, front_end.SAMPLE_RATE)) for sound in sounds]
+            np.save(folder / FEATURES, np.stack(found), allow_pickle=False)
+
+        folder = self.store.obtain("judged", signature([self.key, describe(extractor)]), make)
+        return list(np.load(folder / FEATURES, allow_pickle=False))
 
 
 def mean_flows(clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str) -> list[ClipFlow]:
@@ -84,12 +130,22 @@ def evaluation_set(
     classifier: ClassifierOutputs | None,
     classes: Sequence[str],
     flow: str = "Farneback",
+    examples: TrainingSounds | None = None,
 ) -> EvaluationSet:
-    """The arrays about the test clips that metrics may need; `flow` is the name of the optical flow."""
+    """The arrays about the test clips that metrics may need.
+
+    Args:
+        made: The sounds.
+        flows: Flows of the clips' videos.
+        classifier: Outputs of the dataset's own classifier.
+        classes: Names of the classes.
+        flow: Name of the optical flow.
+        examples: Real sounds of the training clips.
+    """
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
     labels = [clip.label for clip in clips if clip.label]
-    labelled = classifier is not None and len(labels) == len(clips)
+    labelled = len(labels) == len(clips)
     return EvaluationSet(
         ids=[clip.id for clip in clips],
         sounds=ArraySounds(
@@ -104,4 +160,5 @@ def evaluation_set(
         vague=np.array([bool(clip.vague) for clip in clips]),
         captions=[clip.caption for clip in clips],
         classifier=classifier,
+        examples=examples if examples and examples.rows else None,
     )

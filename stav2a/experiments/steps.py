@@ -10,7 +10,7 @@ import torch
 
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.prepared.reader import PreparedClips
-from stav2a.evaluation.samples import Generated, classified, evaluation_set, mean_flows
+from stav2a.evaluation.samples import Generated, TrainingSounds, classified, evaluation_set, mean_flows
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.metrics.registered.judged import missing_judges
@@ -79,7 +79,8 @@ class RunSteps:
             dataset = name_of(self.experiment.dataset)
             outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
         classes = class_names(trained.corpus.clips)
-        samples = evaluation_set(made, flows, outputs, classes, flow.definition)
+        examples = TrainingSounds(trained.corpus, self.store, self.keys.by_kind["clips"])
+        samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples)
         return RunOutcome(trained, made, evaluate(samples, metrics))
 
     def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:

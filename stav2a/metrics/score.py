@@ -43,6 +43,17 @@ class Sounds(Protocol):
         """Common duration of a clip's two sounds, in seconds."""
 
 
+class LabelledSounds(Protocol):
+    """Real sounds of known classes beside an evaluation set: those that the model was trained on."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Their classes (N,), counted as those of the set."""
+
+    def features(self, extractor: FeatureExtractor) -> list[np.ndarray]:
+        """Features of each sound, in the labels' order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArraySounds:
     """Sounds in memory.
@@ -170,6 +181,7 @@ class EvaluationSet:
         flow_definition: Definition of the flow, for that of AV-Align.
         true_onsets_s: The exactly known onsets of each clip, in seconds.
         labels: The true classes (N,), as the classifier counts them.
+        examples: Real sounds of the same classes, none of them in the set.
         vague: Captions (N,) that don't name the class, as booleans.
         captions: Texts that the sounds were generated from.
         classifier: See `ClassifierOutputs`.
@@ -189,6 +201,7 @@ class EvaluationSet:
     vague: np.ndarray | None = None
     captions: Sequence[str] | None = None
     classifier: ClassifierOutputs | None = None
+    examples: LabelledSounds | None = None
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -201,7 +214,7 @@ class EvaluationSet:
         if self.flows is not None and self.frame_rate_hz is None:
             raise MetricError("flows came without frame_rate_hz. Give each video's frame rate.")
         for name, values in vars(self).items():
-            per_clip = values is not None and name not in ("ids", "flow_definition")
+            per_clip = values is not None and name not in ("ids", "flow_definition", "examples")
             if per_clip and len(values) != len(self.ids):
                 raise MetricError(f"{len(self.ids)} ids but {len(values)} {name}. Give one of each a clip.")
 
@@ -223,6 +236,7 @@ class Score:
         definition: Exact definition of the figure; the judge aside.
         higher_is_better: Direction of the metric.
         judge: Classifier with its front end and weights, or onset detector; empty where there is none.
+        counterpart: Name of the score that measures the same by another judge; empty where there is none.
         value: The figure; NaN where there is none.
         n: Number of clips that it rests on.
         low: Lower end of its 95 % bootstrap interval over clips.
@@ -250,6 +264,7 @@ class Score:
     definition: str
     higher_is_better: bool
     judge: str = ""
+    counterpart: str = ""
     value: float = math.nan
     n: int = 0
     low: float | None = None

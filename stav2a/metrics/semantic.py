@@ -6,6 +6,8 @@ from numpy.typing import ArrayLike, NDArray
 from stav2a.metrics.distribution import matrix
 from stav2a.metrics.score import MetricError
 
+RIDGE = 1.0  # of the linear probe
+
 
 def predicted_classes(logits: ArrayLike) -> NDArray[np.int64]:
     """Likeliest class of each row; of equals, the first.
@@ -42,6 +44,49 @@ def class_hits(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
             f"labels from {truth.min()} to {truth.max()}, but the classifier has classes 0 to {classes - 1}."
         )
     return (predicted == truth).astype(np.float64)
+
+
+class LinearProbe:
+    """Linear classifier of embeddings: ridge regression on one-hot classes, in closed form.
+
+    Embeddings are brought to zero mean and unit deviation, dimension by dimension, before they are weighted.
+
+    Args:
+        embeddings: Embeddings of sounds of known classes.
+        labels: Their classes, counted from 0.
+        ridge: Weight of the squared coefficients beside the mean squared error.
+
+    Shapes:
+        (N, D), (N,); called with (M, D) -> scores of the classes (M, C)
+
+    Raises:
+        MetricError: Labels that don't pair up with the rows, fewer than two classes.
+
+    Example:
+        >>> probe = LinearProbe([[0.0], [1.0], [5.0], [6.0]], [0, 0, 1, 1])
+        >>> probe([[0.5], [5.5]]).argmax(axis=1)
+        array([0, 1])
+    """
+
+    def __init__(self, embeddings: ArrayLike, labels: ArrayLike, *, ridge: float = RIDGE) -> None:
+        x, truth = matrix(embeddings, "embeddings of the examples"), np.asarray(labels)
+        if truth.shape != x.shape[:1]:
+            raise MetricError(f"{truth.shape} labels for {len(x)} examples. Give one label an example.")
+        if len(set(truth.tolist())) < 2:
+            raise MetricError("the examples are of one class alone; a probe needs two or more.")
+        deviation = x.std(axis=0)
+        self.definition = f"ridge regression ({ridge:g}) on standardised embeddings"
+        self._mean, self._deviation = x.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+        z, classes = self._scaled(x), np.eye(truth.max() + 1)[truth]
+        self._offset = classes.mean(axis=0)
+        gram = z.T @ z + ridge * len(z) * np.eye(z.shape[1])
+        self._weights = np.linalg.solve(gram, z.T @ (classes - self._offset))
+
+    def __call__(self, embeddings: ArrayLike) -> NDArray[np.float64]:
+        return self._scaled(matrix(embeddings, "embeddings")) @ self._weights + self._offset
+
+    def _scaled(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (x - self._mean) / self._deviation
 
 
 def cosines(sounds: ArrayLike, texts: ArrayLike) -> NDArray[np.float64]:

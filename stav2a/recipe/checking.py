@@ -20,6 +20,7 @@ KINDS = {
         "Give it to `stav2a run --gin`, name it as a row, or lay it over all rows of a study.",
     ),
     "study": ("a study", "Give it to `stav2a ablation --gin`, before any recipe."),
+    "evaluation": ("an evaluation", "Give it to `stav2a evaluate --gin`."),
 }
 
 

@@ -1,7 +1,7 @@
 """Tables and notes of scores: of one run, and of rows compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 from typing import Any, NamedTuple, TypeVar
 
 from stav2a.evaluation.comparison import DIRECTIONS, NO, NOISE, YES, Comparison, Estimate, Key
@@ -49,6 +49,7 @@ NOTES = {  # kind -> heading, text
         "Same sign as the paper's: yes or no where our interval excludes 0, else within noise. Each interval "
         "stands for itself: one in twenty excludes 0 where there is nothing but noise.",
     ),
+    "judges": (READING, "Judges disagree on the order of rows: {pairs}."),
     "published": (
         READING,
         "The paper's figures stand beside those of the same system, duration and form of a metric; its clips "
@@ -138,7 +139,7 @@ def scores_document(scores: Sequence[Score]) -> Document:
         *(_measured(score, score.beside) for score in measured),
         *_judges(measured),
         *(note for score in measured for note in _skipped(score.label, score.n, score.skipped)),
-        *(Note("absent", {"metric": s.label, "reason": s.unavailable}) for s in scores if s.unavailable),
+        *_absent({score.label: score.unavailable for score in scores if score.unavailable}),
     ]
     return Document([Table.of("Metrics", "", rows, columns)] if rows else [], listed({"": notes}))
 
@@ -177,6 +178,11 @@ def _skipped(label: str, kept: int, skipped: Mapping[str, str]) -> Iterator[Note
         values = {"metric": label, "count": len(clips), "total": kept + len(skipped), "reason": reason}
         more = [f"and {len(clips) - NAMED} more"] if len(clips) > NAMED else []
         yield Note("skipped", {**values, "clips": [*clips[:NAMED], *more]})
+
+
+def _absent(reasons: Mapping[str, str]) -> Iterator[Note]:
+    for reason, metrics in grouped(reasons).items():
+        yield Note("absent", {"metric": metrics, "reason": reason})
 
 
 K = TypeVar("K")
@@ -316,8 +322,27 @@ def _reading(comparison: Comparison) -> Iterator[Note]:
         yield Note("sign")
 
 
+def _disagreements(comparison: Comparison) -> Iterator[Note]:
+    """Pairs of rows that two judges put in another order, of all metrics that two judges measure."""
+    scores = {metric.score.name: metric.score for metric in comparison.metrics}
+    found = []
+    for score in scores.values():
+        if score.counterpart not in scores:
+            continue
+        first, second = (comparison.values(name) for name in (score.counterpart, score.name))
+        pairs = list(combinations((row for row in first if row in second), 2))
+        apart = [(a, b) for a, b in pairs if (first[a] - first[b]) * (second[a] - second[b]) < 0]
+        if apart:
+            named = [f"{a} and {b}" for a, b in apart[:NAMED]] + ["…"] * (len(apart) > NAMED)
+            labels = f"{scores[score.counterpart].label} and {score.label}"
+            found.append(f"{labels} on {len(apart)} of {len(pairs)} pairs ({'; '.join(named)})")
+    if found:
+        yield Note("judges", {"pairs": found})
+
+
 def comparison_notes(comparison: Comparison) -> Iterator[Note]:
     """Notes on what was measured, left out and missing."""
+    yield from _disagreements(comparison)
     for metric in comparison.metrics:
         beside: dict[str, Any] = {"n =": metric.clips}
         if metric.chance:
@@ -332,8 +357,7 @@ def comparison_notes(comparison: Comparison) -> Iterator[Note]:
             yield Note("missing", {"row": row, "seeds": seeds, "reason": reason})
         if not comparison.seeds[row] and row not in comparison.missing:
             yield Note("no_scores", {"row": row})
-    for name, reason in comparison.absent.items():
-        yield Note("absent", {"metric": name, "reason": reason})
+    yield from _absent(comparison.absent)
     for (row, name), reason in comparison.lacking.items():
         yield Note("lacking", {"row": row, "metric": name, "reason": reason})
 

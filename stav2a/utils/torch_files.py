@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stav2a.utils import onnx_files
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.contents import file_hash
 
@@ -28,6 +29,13 @@ HARMLESS: list[Any] = [
     np.dtypes.Int64DType,
 ]
 LFS_POINTER = b"version https://git-lfs"
+ARCHIVES = (".whl", ".zip")
+KINDS = {
+    "": "torch or safetensors file",
+    ".h5": "file of Keras",
+    **dict.fromkeys(ARCHIVES, "archive of an ONNX model"),
+}
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, *onnx_files.UNREADABLE)
 
 
 class ConvertError(CheckpointError):
@@ -52,7 +60,7 @@ class CheckpointFile:
 
 
 def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
-    """Open a torch or safetensors file.
+    """Open a file of torch, of safetensors, of Keras (HDF5), or an archive with an ONNX model.
 
     Args:
         path: The file.
@@ -91,20 +99,45 @@ def check_torch(version: str) -> None:
 
 
 def _load(path: Path, sha256: str) -> Any:
+    if path.suffix == ".h5":
+        try:
+            import h5py
+        except ModuleNotFoundError:
+            message = f"{path} is a file of Keras, which h5py reads; it is not installed."
+            raise ConvertError(message, advice="pip install 'stav2a[keras]'") from None
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix in ARCHIVES:
+            return onnx_files.weights(path)
+        if path.suffix == ".h5":
+            return _load_keras(h5py, path)
         mapped = zipfile.is_zipfile(path)  # not the format of torch before 1.6, which has to be read whole
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))  # torch has no field for it
         if foreign:
             objects = f"Python objects besides tensors ({foreign[1]}), which could run code"
             advice = "Save its state dict alone, on a machine where you trust the file."
             raise ConvertError(f"{path} holds {objects}, so it was not loaded.", advice=advice) from None
-        message = f"{path} can't be read as a checkpoint. It is cut off, or no torch or safetensors file."
+        message = (
+            f"{path} can't be read as a checkpoint. It is cut off, or no {KINDS.get(path.suffix, KINDS[''])}."
+        )
         raise ConvertError(message, advice=f"Download it again; its sha256 is {sha256}.") from None
+
+
+def _load_keras(h5py: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors of an HDF5 file by their paths in it."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = torch.from_numpy(np.asarray(item))
+
+    with h5py.File(path) as opened:
+        opened.visititems(keep)
+    return found
 
 
 def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:

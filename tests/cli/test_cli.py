@@ -28,8 +28,9 @@ INTERFACE = {
     "components": "what? --json",
     "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --reencode "
     "--overwrite --trust-recipe",
-    "evaluate": "--references! --generated!+ --videos --captions --metrics+ --weights-dir --released "
-    "--duration* --detector --flow --baseline --output --overwrite --tracking-uri --workers",
+    "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
+    "--weights-dir --released --duration* --detector --flow --baseline --output --overwrite --tracking-uri "
+    "--workers --jobs --trust-recipe",
     "listen": "--systems+ --report --output --clips --seed --videos --port --overwrite --tracking-uri",
     "prepare": "--manifest! --videos! --output! --captions --split --validation --engine --workers --gin* "
     "--bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",

