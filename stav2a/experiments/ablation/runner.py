@@ -167,7 +167,7 @@ class StudyRunner:
         parent = store.get(parent_id)
         lines = [report(store, parent, folder), f"compare    {store.compare_url(store.children(parent_id))}"]
         with self._connect(parent_id) as tracker:
-            for path in (*folder.tables, folder.page):
+            for path in (*folder.tables, folder.clips, folder.page):
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
         if not store.is_server:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stav2a.evaluation.comparison import Comparison, compare
-from stav2a.evaluation.scores import from_json
+from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
 from stav2a.experiments.tracking import TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
@@ -36,6 +36,7 @@ class StudyFolder:
         self.page = self.path / "report.html"
         self.logs = self.path / "logs"
         self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
+        self.clips = self.path / "clips.csv"
 
     def log(self, run: PlannedRun) -> Path:
         """Output of a run's process."""
@@ -124,17 +125,24 @@ class StudyRecords:
         """The scores of every finished run."""
         return {key: from_json(self.store.text(run, "scores.json")) for key, run in self.runs.items()}
 
+    @property
+    def by_row(self) -> dict[str, dict[int, Sequence[Score]]]:
+        """The scores of every row by seed, in the table's order."""
+        keys = {
+            row["name"]: [(row["name"], seed) for seed in self.study["seeds"]] for row in self.study["rows"]
+        }
+        return {row: {key[1]: self.scores[key] for key in keys[row] if key in self.scores} for row in keys}
+
     def compared(self) -> Comparison:
         """The comparison that the study asks for."""
-        record, rows, missing = self.study, {}, {}
+        record, missing = self.study, {}
         for row in record["rows"]:
             keys = {seed: (row["name"], seed) for seed in record["seeds"]}
-            rows[row["name"]] = {seed: self.scores[key] for seed, key in keys.items() if key in self.scores}
             reasons = {seed: self._reason(key) for seed, key in keys.items() if key not in self.scores}
             if reasons:
                 missing[row["name"]] = reasons
         return compare(
-            rows,
+            self.by_row,
             metrics=dict(record["metrics"]),
             baseline=record["baseline"],
             builds_on={row["name"]: row["builds_on"] for row in record["rows"] if row["builds_on"]},
@@ -180,6 +188,7 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
     write_text(markdown, f"{_headed(study['name'], head)}\n{document.markdown()}")
     write_text(csv, comparison_csv(compared))
     write_text(latex, document.latex())
+    write_text(folder.clips, clips_csv(records.by_row, dict(study["metrics"])))
     runs = records.shown()
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row, (_, run) in runs.items():
@@ -205,7 +214,7 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
         curves=curves,
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
-    tables = f"{markdown}, {csv.suffix}, {latex.suffix}"
+    tables = f"{markdown}, {csv.suffix}, {latex.suffix}; of each clip {folder.clips}"
     places = (f"report     {folder.page}", f"tables     {tables}")
     return "\n".join([document.text(), *map(printable, places)])
 

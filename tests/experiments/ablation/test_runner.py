@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stav2a.cli.main import main
@@ -94,6 +95,18 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
     diff = (first.folder / "diffs" / "FineTuned-T2A-seed0" / "diff.txt").read_text()
     assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
+
+
+def test_the_table_is_recomputed_from_the_values_of_single_clips(first):
+    with (first.folder / "clips.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len({line["clip"] for line in lines if line["clip"]}) == 20
+    for figure in first.figures:
+        values = [
+            float(x[figure["metric"]]) for x in lines if x["row"] == figure["row"] and x[figure["metric"]]
+        ]
+        assert float(figure["value"]) == pytest.approx(np.mean(values), abs=1e-12), figure
+        assert len(values) == (1 if figure["metric"] in ("fd", "is") else int(figure["clips"]))
 
 
 def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
