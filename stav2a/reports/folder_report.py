@@ -4,12 +4,14 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stav2a.data.media import MediaError, mux, read_audio, write_wav
+from stav2a.data.onsets import Librosa
 from stav2a.evaluation.comparison import DIRECTIONS, Comparison, compare
 from stav2a.evaluation.folders.features import Crop
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
@@ -162,7 +164,9 @@ class FolderReport:
             document,
             title="Evaluation",
             comparison=comparison,
+            detector=Librosa(),
             facts={
+                "date": f"{datetime.now():%Y-%m-%d %H:%M}",
                 "systems": ", ".join(row for row in comparison.rows[1:]),
                 "clips": str(len(ids)),
                 "seconds": ", ".join(map(crop_in_figures, self.comparisons)),
