@@ -238,7 +238,7 @@ def test_without_a_classifier_and_weights_there_is_no_figure(metric, three, monk
     score = metric()(three)
     assert score.unavailable == (
         "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth into a folder and name it "
-        "with --weights-dir or $STAV2A_WEIGHTS"
+        "in $STAV2A_WEIGHTS (for evaluate also: --weights-dir)"
     )
     assert math.isnan(score.value)
 

@@ -50,7 +50,7 @@ class PublishedJudge(ABC):
     def fault(self) -> str | None:
         """Reason why it can't judge: its weights are missing."""
         if self.path is None:
-            where = f"into a folder and name it with --weights-dir or ${ENVIRONMENT}"
+            where = f"into a folder and name it in ${ENVIRONMENT} (for evaluate also: --weights-dir)"
         elif not self.path.exists():
             where = f"here: {self.path}"
         else:

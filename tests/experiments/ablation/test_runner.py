@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stav2a.cli.main import main
+from stav2a.experiments.tracking import open_store
 
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -87,7 +88,7 @@ def test_a_failing_row_is_printed_with_its_log_and_the_others_continue(first):
 
 def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert "Differences to Pretrained-T2A" in first.stdout
-    assert "/#/compare-runs?runs=" in first.stdout and "stav2a dashboard mine" in first.stdout
+    assert "/#/compare-runs?runs=" in first.stdout and "dashboard mine --tracking-uri sqlite:" in first.stdout
     assert str(first.folder / "report.html") in first.stdout
     markdown = (first.folder / "table.md").read_text()
     assert markdown.startswith("# mine\n") and "| command | `stav2a ablation --gin " in markdown
@@ -126,6 +127,20 @@ def test_a_finished_run_whose_files_were_lost_is_made_again(first, study):
     again = run(first.folder.parents[1], *study)
     assert again.titles("finished") == ["Pretrained-T2A, seed 0"] and scores.read_bytes() == before
     assert again.figures == first.figures
+
+
+def test_the_study_s_own_run_has_the_rows_figures(first):
+    store = open_store(f"sqlite:///{first.folder.parents[1]}/mlflow.db", first.folder)
+    parent = store.study("mine")
+    for figure in first.figures:
+        name = f"{figure['metric']}/{figure['row']}"
+        assert parent.metrics[name] == pytest.approx(float(figure["value"]))
+        if figure["low"]:
+            assert parent.metrics[f"{name}_low"] == pytest.approx(float(figure["low"]))
+    rows = [run for run in store.children(parent.run_id) if run.status == "FINISHED"]
+    names = {name for run in rows for name in run.params}
+    assert {name for name in names if any(name not in run.params for run in rows)} == set()
+    assert {name for name in names if len({run.params[name] for run in rows}) > 1} == {"run.stages"}
 
 
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
