@@ -36,6 +36,10 @@ def run(
     attach: Annotated[
         list[Path], Option(metavar="FILE", help="keep this file with the MLflow run; may be repeated")
     ] = [],
+    untracked: Annotated[
+        list[str],
+        Option(metavar="X.Y", help="parameter that the MLflow run does not show; may be repeated"),
+    ] = [],
     check: Annotated[
         bool,
         Option("--check", help="validate the recipe, print it whole and what its model costs; run nothing"),
@@ -55,7 +59,12 @@ def run(
         print(execution.explain(loaded))
         return SUCCESS
     tracking = execution.TrackingOptions(
-        uri=tracking_uri, experiment=experiment, run_name=run_name, tags=dict(tag), attached=attach
+        uri=tracking_uri,
+        experiment=experiment,
+        run_name=run_name,
+        tags=dict(tag),
+        attached=attach,
+        untracked=untracked,
     )
     if answer := execution.execute(loaded, output, tracking):
         print(answer)

@@ -58,6 +58,8 @@ def check(words: list[str]) -> None:
         module = arguments[1]
         if module in ("stav2a", "stav2a.run"):
             check([*module.split("."), *arguments[2:]])
+        elif module == "mlflow":
+            check(arguments[1:])
         else:
             assert module in {"pytest", "pip", "venv"}, f"unknown module {module}"
     elif program == "torchrun":

@@ -118,5 +118,5 @@ def _report(study: str, output: Path, tracking_uri: str | None) -> int:
     check_writable(output)
     folder = StudyFolder(output, parent.tags["study"])
     folder.path.mkdir(parents=True, exist_ok=True)
-    print(report(store, parent, folder))
+    print(report(store, parent, folder).text)
     return SUCCESS

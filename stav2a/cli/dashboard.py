@@ -1,16 +1,24 @@
 """`stav2a dashboard`: MLflow's pages of what was tracked, opened at a study."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from stav2a.cli.options import Output, TrackingUri
-from stav2a.utils.errors import SUCCESS
+from stav2a.utils.errors import SUCCESS, StaV2AError
 from stav2a.utils.network import HOST, check_free
+
+STOP_TIMEOUT_S = 10.0
+STDERR = 2  # MLflow's own words; the standard output has the addresses alone
 
 EXAMPLES = """
   stav2a dashboard                        everything tracked under runs/
@@ -19,26 +27,74 @@ EXAMPLES = """
 """
 
 
+class DashboardError(StaV2AError):
+    """Pages that did not start."""
+
+
 def dashboard(
     study: Annotated[str | None, Argument(metavar="STUDY", help="a study, such as table3")] = None,
     output: Output = Path("runs"),
     tracking_uri: TrackingUri = None,
     port: Annotated[int, Option(min=1, max=65535, help="port of the pages on this machine")] = 5000,
 ) -> int:
-    """Start MLflow's pages on this machine, and print the address where a study's runs are compared."""
+    """Start MLflow's pages on this machine; when they answer, print where a study's runs are compared."""
     from stav2a.experiments.tracking import open_store
 
     store = open_store(tracking_uri, output)
     base = f"http://{HOST}:{port}"
     if not store.is_server:
         check_free(port)
+    addresses = []
     if study:
         parent = store.study(study)
-        print(f"{study}: {store.compare_url(store.children(parent.run_id), base)}", flush=True)
+        addresses += [
+            f"{study}: {store.compare_url(store.children(parent.run_id), base)}",
+            f"charts: {store.children_url(parent, base)}",
+        ]
     if store.is_server:
-        print(f"all runs: {store}", flush=True)
+        print("\n".join([*addresses, f"all runs: {store.all_url()}"]), flush=True)
         return SUCCESS
-    print(f"all runs: {base}  (Ctrl-C ends)", flush=True)
     command = ["ui", "--backend-store-uri", store.uri, "--host", HOST, "--port", str(port)]
-    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    return subprocess.run([sys.executable, "-m", "mlflow", *command], env=quiet, check=False).returncode
+    with _served([sys.executable, "-m", "mlflow", *command]) as pages:
+        if not _answers(pages, base):
+            raise DashboardError(
+                f"MLflow's pages ended with exit code {pages.returncode}; its words are above."
+            )
+        print("\n".join([*addresses, f"all runs: {store.all_url(base)}  (Ctrl-C ends)"]), flush=True)
+        return pages.wait()
+
+
+@contextlib.contextmanager
+def _served(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server with all processes that it starts; they end with this one, by a signal too."""
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of language models; a dozen processes
+    environment = {**os.environ, **quiet, **no_jobs}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGHUP)}
+    server = subprocess.Popen(command, env=environment, stdout=STDERR, start_new_session=True)
+    try:
+        yield server
+    finally:
+        for number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, None)):
+            with contextlib.suppress(ProcessLookupError):  # all have ended
+                os.killpg(server.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(timeout_s)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _answers(server: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until the pages answer; False where their process ends before."""
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while server.poll() is None:
+        try:
+            ask.open(address).close()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False

@@ -67,6 +67,7 @@ def listen(
     from stav2a.listening.setup import COPIES, begin_or_resume, unique_systems
     from stav2a.utils.files import check_replaced, check_writable
     from stav2a.utils.network import check_free
+    from stav2a.utils.program import command
 
     named = unique_systems([(name, Path(folder)) for name, folder in systems])
     check_free(port)
@@ -80,7 +81,7 @@ def listen(
         f"{len(test.clips)} clips through {len(test.systems)} systems, "
         f"{len(test.videos)} videos to rate\n"
         f"open {server.address} in a browser (Ctrl-C ends; the same command goes on)\n"
-        f"the table: stav2a listen --report {printable(test.folder)}",
+        f"the table: {printable(command('listen', '--report', test.folder))}",
         flush=True,
     )
     server.serve_forever()

@@ -4,8 +4,9 @@ A row is one recipe, or one system. The scores of all rows and seeds are of the 
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ Published = Mapping[str, Mapping[str, float]]  # row -> metric -> figure
 Key = tuple[str, str]  # row, metric
 
 DIRECTIONS = {True: "higher", False: "lower"}
-YES, NO, NOISE, UNKNOWN = "yes", "no", "within noise", ""  # agreement with the paper's sign
+YES, NO, NOISE, SMALL, UNKNOWN = "yes", "no", "within noise", "too small", ""  # agreement with the paper
+SMALLEST_SHARE = 0.02  # of the figure that a published one is compared with; a smaller difference has no sign
 
 
 class ComparisonError(StaV2AError):
@@ -38,6 +40,7 @@ class Estimate:
         high: Upper end of the interval.
         by_seed: Figure of each seed.
         published: For a difference, the same difference of the published figures.
+        share: Magnitude of the published difference as a share of the figure that it is taken from.
     """
 
     value: float
@@ -45,6 +48,7 @@ class Estimate:
     high: float | None
     by_seed: Mapping[int, float]
     published: float | None = None
+    share: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
@@ -53,14 +57,18 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """Agreement with the sign of the published difference: yes, no, within noise, or empty.
+        """Agreement with the sign of the published difference: yes, no, within noise, too small, or empty.
 
         Example:
             >>> Estimate(0.2, 0.1, 0.3, {}, 0.02).verdict, Estimate(0.2, -0.1, 0.3, {}, 0.02).verdict
             ('yes', 'within noise')
+            >>> Estimate(0.2, 0.1, 0.3, {}, 0.02, share=0.01).verdict
+            'too small'
         """
-        if not self.published or self.low is None:
+        if self.published is None or self.low is None:
             return UNKNOWN
+        if not self.published or (self.share is not None and self.share < SMALLEST_SHARE):
+            return SMALL
         if not self.excludes_zero:
             return NOISE
         return YES if (self.value > 0) == (self.published > 0) else NO
@@ -103,6 +111,7 @@ class Comparison:
         estimates: Row and metric name -> its figure.
         to_baseline: Row and metric name -> its difference to the baseline.
         to_step: Row and metric name -> its difference to the row that it builds on.
+        best: Metric name -> the row whose paired differences to all others exclude 0, if there is one.
         absent: Metric name -> reason why no row has it.
         lacking: Row and metric name -> reason why this row has no figure, though others have.
     """
@@ -118,6 +127,7 @@ class Comparison:
     estimates: dict[Key, Estimate] = field(default_factory=dict)
     to_baseline: dict[Key, Estimate] = field(default_factory=dict)
     to_step: dict[Key, Estimate] = field(default_factory=dict)
+    best: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     lacking: dict[Key, str] = field(default_factory=dict)
 
@@ -137,11 +147,11 @@ class Comparison:
             row: self.estimates[row, metric].value for row in self.rows if (row, metric) in self.estimates
         }
 
-    def best(self, score: Score, rows: Sequence[str] | None = None) -> str | None:
-        """The row with the best figure, of all rows or of these; None where there is no figure."""
-        values = {row: v for row, v in self.values(score.name).items() if rows is None or row in rows}
-        choose = max if score.higher_is_better else min
-        return choose(values, key=lambda row: values[row]) if values else None
+    @property
+    def unmeasured(self) -> list[str]:
+        """Published metrics that are not among those compared."""
+        known = {metric.score.name for metric in self.metrics} | set(self.absent)
+        return sorted({name for row in self.rows for name in self.published.get(row, {})} - known)
 
 
 def compare(
@@ -152,6 +162,7 @@ def compare(
     builds_on: Mapping[str, str] | None = None,
     missing: Mapping[str, Mapping[int, str]] | None = None,
     published: Published | None = None,
+    contenders: Collection[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -166,6 +177,7 @@ def compare(
         builds_on: Row -> the row that it changes by a step.
         missing: Row -> seed -> reason why it has no scores.
         published: Row -> metric -> published figure, for the rows that have one.
+        contenders: Rows of which one can be the best; all by default.
         resamples: Number of draws of seeds and clips for the intervals.
         seed: Seed of the draws.
 
@@ -210,23 +222,57 @@ def compare(
                 reasons = [score.unavailable for (each, _), score in named.items() if each == row]
                 found.lacking[row, name] = next(filter(None, reasons), "not measured")
         theirs = {row: figures[name] for row, figures in published.items() if name in figures}
+        less = partial(_difference, values, draws, theirs, seed)
         for differences, against in (
             (found.to_baseline, dict.fromkeys(rows, baseline)),
             (found.to_step, builds_on),
         ):
-            for row, other in against.items():  # on the seeds that both have and the same draws of clips
-                both = [at for at in values.get(row, ()) if at in values.get(other, ())]
-                if row == other or not both:
-                    continue
-                known = row in theirs and other in theirs
-                differences[row, name] = estimate(
-                    {at: values[row][at] - values[other][at] for at in both},
-                    {at: draws[row][at] - draws[other][at] for at in both} if draws else None,
-                    seed,
-                    # Rounded, so that 0.692 - 0.669 is 0.023.
-                    published=round(theirs[row] - theirs[other], 9) if known else None,
-                )
+            for row, other in against.items():
+                if row != other and (difference := less(row, other)):
+                    differences[row, name] = difference
+        if best := _best(metric.score, values, rows if contenders is None else contenders, less):
+            found.best[name] = best
     return found
+
+
+def _difference(
+    values: Mapping[str, Mapping[int, float]],
+    draws: Mapping[str, Mapping[int, Array]],
+    published: Mapping[str, float],
+    seed: int,
+    row: str,
+    other: str,
+) -> Estimate | None:
+    """Difference of two rows on the seeds that both have and the same draws of clips; None without such."""
+    both = [at for at in values.get(row, ()) if at in values.get(other, ())]
+    if not both:
+        return None
+    theirs = share = None
+    if row in published and other in published:
+        theirs = round(published[row] - published[other], 9)  # so that 0.692 - 0.669 is 0.023
+        share = abs(theirs / published[other]) if published[other] else None
+    return estimate(
+        {at: values[row][at] - values[other][at] for at in both},
+        {at: draws[row][at] - draws[other][at] for at in both} if draws else None,
+        seed,
+        published=theirs,
+        share=share,
+    )
+
+
+def _best(
+    score: Score,
+    values: Mapping[str, Mapping[int, float]],
+    contenders: Collection[str],
+    less: Callable[[str, str], Estimate | None],
+) -> str | None:
+    """The row with the best mean, if its difference to every other row excludes 0."""
+    means = {row: np.mean(list(values[row].values())) for row in contenders if row in values}
+    if len(means) < 2:
+        return None
+    best = (max if score.higher_is_better else min)(means, key=lambda row: means[row])
+    apart = [less(best, row) for row in means if row != best]
+    return best if all(each and each.excludes_zero for each in apart) else None
 
 
 def estimate(
@@ -234,6 +280,7 @@ def estimate(
     draws: Mapping[int, Array] | None,
     seed: int = 0,
     published: float | None = None,
+    share: float | None = None,
 ) -> Estimate:
     """Mean and interval of the figures of one seed or more.
 
@@ -243,16 +290,18 @@ def estimate(
             they are not known.
         seed: Seed of the drawing of seeds.
         published: The published figure beside it.
+        share: See `Estimate`.
 
     Example:
         >>> same = np.array([0.5, 0.5])
-        >>> estimate({0: 0.5, 1: 0.5}, {0: same, 1: same})
-        Estimate(value=0.5, low=0.5, high=0.5, by_seed={0: 0.5, 1: 0.5}, published=None)
+        >>> found = estimate({0: 0.5, 1: 0.5}, {0: same, 1: same})
+        >>> found.value, found.low, found.high
+        (0.5, 0.5, 0.5)
     """
     low = high = None
     if draws is not None:
         low, high = bootstrap.ends(over_seeds(np.stack([draws[at] for at in values]), seed))
-    return Estimate(float(np.mean(list(values.values()))), low, high, dict(values), published)
+    return Estimate(float(np.mean(list(values.values()))), low, high, dict(values), published, share)
 
 
 def over_seeds(draws: Array, seed: int = 0) -> Array:

@@ -1,5 +1,7 @@
 """Scores of an evaluation set: computed, as flat figures, and as JSON."""
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,8 +51,31 @@ def figures(scores: Sequence[Score]) -> dict[str, float]:
 def per_clip(scores: Sequence[Score]) -> dict[str, list[Any]]:
     """Columns of a table: the clips' ids, and their values of each metric that has one a clip, or None."""
     given = {score.name: score.per_clip for score in scores if score.per_clip}
-    ids = sorted({clip for values in given.values() for clip in values})
+    ids = list(dict.fromkeys(clip for values in given.values() for clip in values))
     return {"clip": ids} | {name: [values.get(clip) for clip in ids] for name, values in given.items()}
+
+
+def clips_csv(rows: Mapping[str, Mapping[int, Sequence[Score]]], metrics: Iterable[str]) -> str:
+    """Values that the figures of rows are computed from, as a CSV: a line a row, seed and clip.
+
+    A metric without values of single clips has its figure in the line without a clip.
+
+    Args:
+        rows: Scores of each row by seed.
+        metrics: Names of the scores that are written.
+    """
+    text, names = io.StringIO(), list(metrics)
+    table = csv.DictWriter(text, ["row", "seed", "clip", *names], lineterminator="\n")
+    table.writeheader()
+    for row, seeds in rows.items():
+        for seed, scores in sorted(seeds.items()):
+            measured = [s for s in scores if s.name in names and s.unavailable is None]
+            whole = {score.name: score.value for score in measured if score.per_clip is None}
+            columns = per_clip(measured)
+            lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+            for line in [{"clip": "", **whole}] * bool(whole) + lines:
+                table.writerow({"row": row, "seed": seed, **line})
+    return text.getvalue()
 
 
 def to_json(scores: Sequence[Score]) -> str:

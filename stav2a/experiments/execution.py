@@ -3,13 +3,15 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stav2a import recipe
+from stav2a.data.onsets import SuperFlux
 from stav2a.evaluation.scores import figures, from_json, per_clip, to_json
 from stav2a.experiments.dry_run import DryRun, dry_run
 from stav2a.experiments.experiment import Experiment
@@ -28,9 +30,11 @@ from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import check_writable, sweep, write_json, write_text
+from stav2a.utils.program import command
 from stav2a.utils.store import Store, save_tensors
 
 SAMPLES = 8  # clips in the report
+LOSSES = "training/"  # before the losses' names in tracking: MLflow sorts by name, and scores come first
 SHOWN = ("aa_align", "av_align", "onset_f1")  # scores of each of them
 
 
@@ -66,7 +70,11 @@ def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """Options of a run's tracking, as `tracking.connect` has them, and files to log with it.
+    """Options of a run's tracking, as `tracking.connect` has them.
+
+    Args:
+        attached: Files to log with it.
+        untracked: Names of parameters that are not logged.
 
     Raises:
         UsageError: A file is missing.
@@ -77,6 +85,7 @@ class TrackingOptions:
     run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     attached: Sequence[Path] = ()
+    untracked: Collection[str] = ()
 
     def __post_init__(self) -> None:
         for path in self.attached:
@@ -123,8 +132,12 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
             if not finished:
                 dry_run(steps.experiment)
             scores = _run_and_track(loaded, folder, steps, options, place, finished)
-    places = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
+    tracked = resolve(options.uri, output)
+    places: dict[str, Any] = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
     places["tracking"] = folder.tracked(place)["where"]
+    if tracked is not None and not tracked.is_server:  # relative to the current folder
+        places["tracking"] = tracked.opened_by()
+    places["generate"] = command("generate", "VIDEO.mp4", "--run", folder.path, "--output", "sounds")
     return "\n".join(
         [scores_document(scores).text(), *(printable(f"{name:9}{at}") for name, at in places.items())]
     )
@@ -147,7 +160,7 @@ def _run_and_track(
     name = loaded.named[0].stem
 
     def log(metric: str, value: float, step: int) -> None:
-        tracker.log_metrics({metric: value}, step=step)
+        tracker.log_metrics({f"{LOSSES}{metric}": value}, step=step)
 
     with connect(
         options.uri,
@@ -156,6 +169,7 @@ def _run_and_track(
         run_name=options.run_name or name,
         tags=options.tags,
         run_id=folder.tracked(place).get("run"),
+        span=folder.span() if finished else None,
     ) as tracker:
         if not finished:
             known = {
@@ -169,7 +183,8 @@ def _run_and_track(
         tracker.set_tags(
             {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
         )
-        tracker.log_params(describing.flatten(loaded.described()))
+        parameters = describing.flatten(loaded.described())
+        tracker.log_params({key: parameters[key] for key in parameters if key not in options.untracked})
         tracker.log_params(_prefixed("version", facts["environment"]))
         tracker.log_text(loaded.snapshot(), "snapshot.gin")
         tracker.wait()
@@ -178,13 +193,17 @@ def _run_and_track(
             scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
             log_losses(json.loads(folder.losses.read_text(encoding="utf-8")), log)
         else:
+            folder.add(began_s=round(time.time(), 1))
             began = time.monotonic()
             outcome = replace(steps, log=log).run()
-            folder.add(seconds=round(time.monotonic() - began, 1))
+            model = outcome.trained.model
+            seconds, stages = round(time.monotonic() - began, 1), steps.stage_seconds()
+            folder.add(seconds=seconds, stage_seconds=stages, parameters=audit.parameter_counts(model))
             _write(loaded, folder, outcome)
             folder.finish()
             scores = outcome.scores
-        tracker.log_metrics(figures(scores))
+        tracker.set_tags({f"judge.{score.name}": score.judge for score in scores if score.judge})
+        tracker.log_metrics({**figures(scores), **folder.costs()})
         tracker.log_table(per_clip(scores), "per_clip.json")
         for path in (folder.scores, folder.report, *options.attached):
             tracker.log_artifact(path)
@@ -201,6 +220,7 @@ def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOut
     write_text(folder.scores, to_json(outcome.scores))
     write_json(folder.losses, outcome.trained.histories)
     facts = folder.facts()
+    machine = facts["environment"]
     write_page(
         folder.report,
         scores_document(outcome.scores),
@@ -208,10 +228,17 @@ def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOut
         facts={
             "recipe": facts["recipe"],
             "signature": facts["signature"][:16],
+            "scale": next(
+                (path.stem for path in reversed(loaded.files) if path.parent.name == "scale"), "own"
+            ),
+            "seed": str(loaded.build().seed),
+            "date": f"{datetime.fromtimestamp(facts['began_s']):%Y-%m-%d %H:%M}",
             "took": f"{facts['seconds']} s, without what was in the store",
+            "device": machine.get("gpu", f"{machine['cpu_count']} CPU cores, {machine['threads']} used"),
         },
         scores=outcome.scores,
         clips=sample_clips({"generated": folder.samples}, {"generated": outcome.scores}, SHOWN),
+        detector=SuperFlux(),
         curves={stage: history for stage, history in outcome.trained.histories.items() if history},
         details={
             "Recipe, whole": loaded.snapshot(),

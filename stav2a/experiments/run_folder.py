@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stav2a.models.stav2a import STAV2A
 from stav2a.utils.contents import damage, hashes_of
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
+from stav2a.utils.program import command
 
 FORMAT = 1
 
@@ -47,7 +49,8 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """True where the folder holds a run, whose facts can be read."""
-        return self._read() is not None
+        facts = self._read()
+        return facts is not None and facts["format"] == FORMAT
 
     @property
     def finished(self) -> bool:
@@ -57,7 +60,7 @@ class RunFolder:
     def whole(self) -> bool:
         """True where its run is complete and all its files are what was written; else a warning names one."""
         if self.facts_file.is_file() and not self.begun:
-            logger.warning("%s is damaged: the run is made again.", self.facts_file)
+            logger.warning("%s is damaged, or of another version: the run is made again.", self.facts_file)
         if not self.finished:
             return False
         fault = damage(self.path, self.facts().get("files", {}))  # an older version kept none
@@ -84,9 +87,12 @@ class RunFolder:
         found = facts["format"]
         if found != FORMAT:
             message = f"{self.path} was written in format {found}, this version reads {FORMAT}."
-            advice = f"Run its recipe again: python -m stav2a.run --gin {self.snapshot}"
+            advice = f"Run its recipe again: {self._again()}"
             raise RunFolderError(message, advice=advice)
         return facts
+
+    def _again(self) -> str:
+        return command("run", "--gin", self.snapshot, "--output", self.path.parent)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -123,6 +129,23 @@ class RunFolder:
     def add(self, **facts: Any) -> None:
         """Add facts."""
         write_json(self.facts_file, {**self.facts(), **facts})
+
+    def span(self) -> tuple[float, float]:
+        """Begin and end of the finished run, in seconds since 1970; an older version kept only how long."""
+        facts = self.facts()
+        began_s = facts.get("began_s", time.time() - facts["seconds"])
+        return began_s, began_s + facts["seconds"]
+
+    def costs(self) -> dict[str, float]:
+        """Seconds and numbers of parameters by name, for tracking: of the whole, of stages, of blocks."""
+        facts = self.facts()
+        stages, blocks = facts.get("stage_seconds", {}), facts.get("parameters", {})
+        return {
+            "seconds": facts["seconds"],
+            **{f"seconds.{name}": seconds for name, seconds in stages.items()},
+            **({"parameters": sum(blocks.values())} if blocks else {}),
+            **{f"parameters.{name}": count for name, count in blocks.items() if count},
+        }
 
     def tracked(self, place: str) -> dict[str, Any]:
         """Facts of its run in a tracking store: the identifier `run`, `where` it is shown, `whole`."""
@@ -165,6 +188,6 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
             raise RuntimeError
     except (SafetensorError, RuntimeError):
         beside = f"{folder.snapshot.name} beside it: it is damaged, or from another run or version."
-        advice = f"Run the recipe again: python -m stav2a.run --gin {folder.snapshot}"
+        advice = f"Run the recipe again: {folder._again()}"
         raise RunFolderError(f"{folder.weights} does not fit {beside}", advice=advice) from None
     return experiment, model.eval()

@@ -1,5 +1,6 @@
 """One run of a recipe: prepare the clips, train, sample, measure."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,6 +123,14 @@ class RunSteps:
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
         classifier = self._classifier(model, corpus) if possible.classifier else None
         return TrainingOutcome(model, corpus, histories, classifier)
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that each stage took when it was trained, by this run or another one."""
+        found = {}
+        for each in self.keys.planned:
+            facts = self.store.path("stage", each.key, each.name) / "facts.json"
+            found[each.name] = json.loads(facts.read_text(encoding="utf-8"))["seconds"]
+        return found
 
     @cached_property
     def keys(self) -> Keys:

@@ -92,6 +92,11 @@ def audit(model: STAV2A, stages: Sequence[tuple[str, Any]], *, precision: str = 
     return Audit(blocks, audited, shapes, precision)
 
 
+def parameter_counts(model: STAV2A) -> dict[str, int]:
+    """Number of parameters of each block; the backbone's are without the U-Net's."""
+    return {slot: sum(p.numel() for p in _parameters(model, slot)) for slot in BLOCKS}
+
+
 def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageAudit]:
     """Freeze and unfreeze blocks as the stages do."""
     frozen = {slot for slot in BLOCKS if not any(p.requires_grad for p in model.block(slot).parameters())}

@@ -4,16 +4,24 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from stav2a.data.media import ClipNote
+from stav2a.data.media import ClipNote, MediaError, mux, read_audio
+from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT
+from stav2a.evaluation.samples import log_mels
 from stav2a.preparation.dataset_folder import DatasetFolder
 from stav2a.reports.html import Media, render
-from stav2a.reports.plots import histogram_png
+from stav2a.reports.pages import ComparedClip
+from stav2a.reports.plots import histogram_png, strip_png
+from stav2a.utils.resampling import resample_audio
 
+LARGEST_FILM = 8 << 20  # bytes of a film inside the page
 AV_ALIGN = "av_align"  # the rule, and the name of its filter
 BINS = 50  # of the histogram of AV-Align from 0 to 1; scores beyond count in the last bin
+PLAYED = 4  # kept clips on the page, and as many dropped ones
+RATE = 44_100
 SHOWN = 200  # dropped and failed clips on the page; all are in clips.csv
 COLUMNS = ("id", "split", "status", "rule", "reason", "scores", "notes")
 
@@ -28,6 +36,7 @@ class DatasetSummary:
         self.notes: Counter[str] = Counter()  # kind -> notes
         self.bins = [0] * BINS  # clips by their AV-Align score
         self.shown: dict[str, list[Mapping[str, Any]]] = {DROPPED: [], FAILED: []}
+        self.played: dict[str, list[Mapping[str, Any]]] = {KEPT: [], DROPPED: []}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one clip."""
@@ -39,8 +48,14 @@ class DatasetSummary:
             self.bins[min(max(int(score * BINS), 0), BINS - 1)] += 1
         if status == DROPPED:
             self.dropped_by[row["rule"]] += 1
+        if len(self.played.get(status, range(PLAYED))) < PLAYED:
+            self.played[status].append(row)
         if status != KEPT and len(self.shown[status]) < SHOWN:
             self.shown[status].append(row)
+
+    def to_play(self) -> list[Mapping[str, Any]]:
+        """Rows of the clips that the page plays: the first kept ones, then the first dropped ones."""
+        return [row for rows in self.played.values() for row in rows]
 
     def as_json(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -97,6 +112,7 @@ def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> Da
         title="Prepared clips",
         facts={"manifest": settings["manifest"]["form"]}
         | {status: str(count) for status, count in summary.statuses.items()},
+        clips=list(filter(None, (_played(row, folder, settings["videos"]) for row in summary.to_play()))),
         splits=dict(sorted(summary.splits.items())),
         kept=settings["kept"],
         rules=dict(sorted(summary.dropped_by.items())),
@@ -111,6 +127,28 @@ def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> Da
     )
     folder.write(folder.path / "report.html", page.encode())
     return summary
+
+
+def _played(
+    row: Mapping[str, Any], folder: DatasetFolder, videos: str
+) -> tuple[ComparedClip, list[tuple[Media, Media, Mapping[str, str]]]] | None:
+    """A clip to see and hear, with the onsets that were found; None where its file is gone or large."""
+    film, wav = (folder.unfinished / f"{row['position']}.{kind}" for kind in ("mp4", "wav"))
+    try:
+        sound = read_audio(Path(videos) / row["file"], RATE)
+        mux(Path(videos) / row["file"], sound, RATE, film, reencode=True)
+    except (MediaError, OSError):
+        return None
+    if film.stat().st_size > LARGEST_FILM:
+        return None
+    duration_s = len(sound) / RATE
+    mel = log_mels(resample_audio(sound, RATE, SAMPLE_RATE)[None])[0, 0].numpy()
+    picture = strip_png(mel, duration_s, detected_s=[at for at in row["onsets_s"] if at < duration_s])
+    scores = {rule: f"{score:.2f}" for rule, score in scores_by_rule(row).items()}
+    tags = [tag for tag in (row["status"], row["split"], row["label"], row["reason"]) if tag]
+    clip = ComparedClip(row["id"], row["caption"] or "", tags, (), duration_s, wav, {})
+    media = Media("clip", film.read_bytes(), "video/mp4"), Media("spectrogram", picture, "image/png")
+    return clip, [(*media, scores)]
 
 
 def _threshold(described: Any) -> float | None:

@@ -4,13 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any, NamedTuple, TypeVar
 
-from stav2a.evaluation.comparison import DIRECTIONS, NO, NOISE, YES, Comparison, Estimate, Key
+from stav2a.evaluation.comparison import (
+    DIRECTIONS,
+    NO,
+    NOISE,
+    SMALL,
+    SMALLEST_SHARE,
+    YES,
+    Comparison,
+    Estimate,
+    Key,
+)
 from stav2a.metrics.score import Score
 from stav2a.reports.tables import MINUS, PAPER, Cell, Document, NumberFormat, Table, csv_of
 
 NAMED = 5  # clips named in a note; the scores have them all
 FEW_SEEDS = 5
 PAPER_SIGN = "paper, same sign?"
+BEST = "Marked: the best of a column, where its paired difference to every other row excludes 0."
 
 READING, MEASURED, FEW, SKIPPED, NOTICED, MISSING = HEADINGS = (
     "How to read them", "What was measured", "Too few clips", "Left out", "Noticed", "Missing",
@@ -40,14 +51,15 @@ NOTES = {  # kind -> heading, text
     ),
     "few_seeds": (
         READING,
-        "So few seeds show only roughly how much trainings differ: where they differ more than clips do, an "
-        "interval holds the truth less often than its 95 %.",
+        "Few seeds show only roughly how much trainings differ: in simulations with three, a 95 % interval "
+        "misses the true value in 4 % of cases where only clips vary, and in up to 16 % where only seeds do.",
     ),
     "paired": (READING, "Differences are paired: the same {what} and the same draws of clips on both sides."),
     "sign": (
         READING,
         "Same sign as the paper's: yes or no where our interval excludes 0, else within noise. Each interval "
-        "stands for itself: one in twenty excludes 0 where there is nothing but noise.",
+        "stands for itself: one in twenty excludes 0 where there is nothing but noise. Published differences "
+        "of less than {share} % of the figure they are taken from are too small to have a sign: not counted.",
     ),
     "judges": (READING, "Judges disagree on the order of rows: {pairs}."),
     "published": (
@@ -70,6 +82,7 @@ NOTES = {  # kind -> heading, text
     "missing": (MISSING, "{row}, seed {seeds}: {reason}."),
     "no_scores": (MISSING, "{row}: no scores."),
     "absent": (MISSING, "{metric}: {reason}."),
+    "unmeasured": (MISSING, "{metrics}: the paper gives figures, which were not measured here."),
     "lacking": (MISSING, "{row}, {metric}: {reason}."),
     "no_interval": (
         MISSING,
@@ -213,17 +226,12 @@ def number_formats(comparison: Comparison, metric: str) -> tuple[NumberFormat, N
     return NumberFormat.of(comparison.values(metric).values()), NumberFormat.as_given(theirs)
 
 
-def figures_table(comparison: Comparison, contenders: Sequence[str] | None = None) -> Table:
-    """Rows by metrics; the published figures beside ours.
-
-    Args:
-        comparison: The rows.
-        contenders: Rows of which one can be the best; all by default.
-    """
+def figures_table(comparison: Comparison) -> Table:
+    """Rows by metrics; the published figures beside ours."""
     columns: dict[tuple[str, str], list[Cell]] = {}
     for score in (metric.score for metric in comparison.metrics):
         ours, theirs = number_formats(comparison, score.name)
-        best = comparison.best(score, contenders)
+        best = comparison.best.get(score.name)
         columns[score.name, titled(score)] = [
             ours.estimate(comparison.estimates.get((row, score.name)), best=row == best)
             for row in comparison.rows
@@ -233,9 +241,7 @@ def figures_table(comparison: Comparison, contenders: Sequence[str] | None = Non
             columns[score.name, PAPER] = [theirs.cell(value) for value in published]
     means = "Means over seeds, with" if comparison.several_seeds else "Figures with their"
     beside = " Beside them the paper's figures." if any(title == PAPER for _, title in columns) else ""
-    caption = (
-        f"{means} 95 % intervals; the best{' system' if contenders else ''} of each column is marked.{beside}"
-    )
+    caption = f"{means} 95 % intervals. {BEST}{beside}"
     return Table.of("Metrics", caption, comparison.rows, columns)
 
 
@@ -296,11 +302,12 @@ def counted(comparison: Comparison) -> list[str]:
     sentences = []
     for what, differences in kinds.items():
         verdicts = [difference.verdict for difference in differences.values()]
-        yes, no, noise = (verdicts.count(each) for each in (YES, NO, NOISE))
-        if yes + no + noise:
+        yes, no, noise, small = (verdicts.count(each) for each in (YES, NO, NOISE, SMALL))
+        if yes + no + noise + small:
+            more = f"; {small} more are too small in the paper to have one" if small else ""
             sentences.append(
                 f"Of {yes + no + noise} {what}: {yes} with the paper's sign, {no} with the other one, "
-                f"{noise} within noise."
+                f"{noise} within noise{more}."
             )
     return sentences
 
@@ -319,7 +326,7 @@ def _reading(comparison: Comparison) -> Iterator[Note]:
     if comparison.to_baseline:
         yield Note("paired", {"what": "seeds"})
     if counted(comparison):
-        yield Note("sign")
+        yield Note("sign", {"share": 100 * SMALLEST_SHARE})
 
 
 def _disagreements(comparison: Comparison) -> Iterator[Note]:
@@ -357,6 +364,8 @@ def comparison_notes(comparison: Comparison) -> Iterator[Note]:
             yield Note("missing", {"row": row, "seeds": seeds, "reason": reason})
         if not comparison.seeds[row] and row not in comparison.missing:
             yield Note("no_scores", {"row": row})
+    if comparison.unmeasured:
+        yield Note("unmeasured", {"metrics": [name.upper() for name in comparison.unmeasured]})
     yield from _absent(comparison.absent)
     for (row, name), reason in comparison.lacking.items():
         yield Note("lacking", {"row": row, "metric": name, "reason": reason})

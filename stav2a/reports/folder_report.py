@@ -4,12 +4,14 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stav2a.data.media import MediaError, mux, read_audio, write_wav
+from stav2a.data.onsets import Librosa
 from stav2a.evaluation.comparison import DIRECTIONS, Comparison, compare
 from stav2a.evaluation.folders.features import Crop
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
@@ -18,7 +20,14 @@ from stav2a.evaluation.published import plain, read_rows
 from stav2a.evaluation.scores import to_json
 from stav2a.metrics.score import Score
 from stav2a.recipe.parsing import shipped_root
-from stav2a.reports.comparison_tables import Note, comparison_notes, difference_tables, figures_table, listed
+from stav2a.reports.comparison_tables import (
+    BEST,
+    Note,
+    comparison_notes,
+    difference_tables,
+    figures_table,
+    listed,
+)
 from stav2a.reports.pages import ComparedClip, RowClip, clip_facts, write_page
 from stav2a.reports.tables import Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
@@ -61,6 +70,7 @@ class FolderReport:
                 metrics={s.name: DIRECTIONS[s.higher_is_better] for scores in rows.values() for s in scores},
                 baseline=baseline,
                 published=published(list(rows), metrics, crop or evaluated.common_s),
+                contenders=[row for row in rows if row != REAL],
             )
             for crop, rows in evaluated.scores.items()
         }
@@ -154,7 +164,9 @@ class FolderReport:
             document,
             title="Evaluation",
             comparison=comparison,
+            detector=Librosa(),
             facts={
+                "date": f"{datetime.now():%Y-%m-%d %H:%M}",
                 "systems": ", ".join(row for row in comparison.rows[1:]),
                 "clips": str(len(ids)),
                 "seconds": ", ".join(map(crop_in_figures, self.comparisons)),
@@ -209,10 +221,7 @@ def papers_table() -> Table:
 
 def _figures_table(comparisons: Mapping[Crop, Comparison]) -> Table:
     """Systems by metrics; of several crops, their rows below one another."""
-    tables = {
-        crop: figures_table(comparison, [row for row in comparison.rows if row != REAL])
-        for crop, comparison in comparisons.items()
-    }
+    tables = {crop: figures_table(comparison) for crop, comparison in comparisons.items()}
     if len(tables) == 1:
         return tables.popitem()[1]
     for crop, table in tables.items():
@@ -222,7 +231,7 @@ def _figures_table(comparisons: Mapping[Crop, Comparison]) -> Table:
     groups = list(dict.fromkeys(cells.columns.get_level_values(0)))  # a paper's column beside its metric's
     return Table(
         "Systems by durations by metrics",
-        "The layout of the paper's Table I; the best system of each duration is marked.",
+        f"The layout of the paper's Table I. {BEST}",
         cells[groups].map(lambda cell: cell if isinstance(cell, Cell) else Cell()),
     )
 

@@ -13,8 +13,8 @@ from stav2a.data import mel as front_end
 from stav2a.data.media import mux, read_audio, write_wav
 from stav2a.evaluation.comparison import Comparison, ComparisonError
 from stav2a.evaluation.samples import Generated, log_mels
-from stav2a.metrics.score import Score
-from stav2a.reports.comparison_tables import number_formats, titled
+from stav2a.metrics.score import FeatureExtractor, Score, describe
+from stav2a.reports.comparison_tables import MEASURED, READING, number_formats, titled
 from stav2a.reports.html import Media, render
 from stav2a.reports.plots import Mark, Panels, compare_png, curves_png, forest_png, strip_png
 from stav2a.reports.tables import MARKS, Document
@@ -156,6 +156,7 @@ def write_page(
     scores: Sequence[Score] = (),
     comparison: Comparison | None = None,
     clips: Sequence[ComparedClip] = (),
+    detector: FeatureExtractor | None = None,
     curves: Panels | None = None,
     details: Mapping[str, str | Mapping[str, str]] | None = None,
 ) -> Path:
@@ -169,6 +170,7 @@ def write_page(
         scores: Scores of a run, to be drawn as bars beside the first table's rows.
         comparison: Rows, to be drawn as a plot of each metric.
         clips: Clips to play.
+        detector: Onset detector whose onsets are marked in the clips' sounds.
         curves: Training curves, see `plots.curves_png`.
         details: Heading -> a text or a table, folded: the recipe, its lineage, the environment.
 
@@ -186,7 +188,9 @@ def write_page(
         bars={titled(score): bar for score in scores if (bar := _bar(score))},
         comparison=comparison,
         pictures=[_forest(comparison, each.score) for each in comparison.metrics] if comparison else [],
-        clips=[(clip, list(_cards(clip, comparison))) for clip in clips],
+        clips=[(clip, list(_cards(clip, comparison, detector))) for clip in clips],
+        detector=describe(detector) if detector else "",
+        folded=(READING, MEASURED),
         curves=Media("Training curves", curves_png(curves), "image/png") if curves else None,
         details=details or {},
     )
@@ -195,7 +199,7 @@ def write_page(
 
 
 def _cards(
-    clip: ComparedClip, comparison: Comparison | None
+    clip: ComparedClip, comparison: Comparison | None, detector: FeatureExtractor | None
 ) -> Iterator[tuple[Media, Media, Mapping[str, str]]]:
     """Player, spectrogram and facts of the real sound, then of every row in the table's order.
 
@@ -210,14 +214,15 @@ def _cards(
     order = comparison.rows if comparison else list(clip.rows)
     rows = {"real sound": RowClip(clip.reference, clip.reference)}
     rows |= {name: clip.rows[name] for name in order if name in clip.rows}
-    mels = {}
+    mels, detected = {}, {}
     for name, row in rows.items():
         sound = read_audio(row.audio, front_end.SAMPLE_RATE)
         mels[name] = log_mels(sound[None])[0, 0].numpy()
+        detected[name] = detector(sound, front_end.SAMPLE_RATE) if detector else None
     loudest = max(float(mel.max()) for mel in mels.values())
     for name, row in rows.items():
         player = Media(name, row.video, KINDS.get(row.video.suffix, row.video.suffix))
-        picture = strip_png(mels[name], clip.duration_s, clip.onsets_s, loudest)
+        picture = strip_png(mels[name], clip.duration_s, clip.onsets_s, loudest, detected[name])
         yield player, Media(f"spectrogram, {name}", picture, "image/png"), row.facts
 
 
@@ -254,6 +259,7 @@ def _forest(comparison: Comparison, score: Score) -> Media:
                 beside=beside,
             )
     heading = "paper (rank)" if published else ""
-    picture = forest_png(marks, title=titled(score), baseline=comparison.baseline, beside=heading)
+    drawn = {"label": score.label, "baseline": comparison.baseline, "beside": heading}
+    picture = forest_png(marks, title=titled(score), **drawn)
     values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(name).items()]
     return Media(f"{score.label} by row: {', '.join(values)}", picture, "image/png")

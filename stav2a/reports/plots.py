@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#56B4E9", "#E69F00", "#000000")
 STYLES = ("-", "--", ":", "-.")
 GREY = "#5c6066"
+BOTH_GREY = "#7f858c"  # read on light and dark ground
 
 Curve = Sequence[tuple[float, float]]  # (step, value)
 Panels = Mapping[str, Mapping[str, Curve]]
@@ -60,11 +61,11 @@ def curves_png(panels: Panels) -> bytes:
         handles = [lines[name] for name in shown]
         figure.legend(handles, shown, loc="lower center", ncols=in_legend_row, fontsize=8, frameon=False)
     figure.subplots_adjust(  # tight_layout would cost more than the drawing
-        left=0.5 / width,
+        left=0.75 / width,
         right=1 - 0.12 / width,
         top=1 - 0.52 / height,
         bottom=(0.45 + margin) / height,
-        wspace=0.22,
+        wspace=0.36,
         hspace=0.5,
     )
     return _png(figure)
@@ -91,7 +92,11 @@ def _draw_curves(axes: "Axes", curves: Mapping[str, Curve], looks: Mapping[str, 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.tick_params(labelsize=8)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    if axes.get_yscale() == "linear":  # an offset such as 1e-5 above the axis would be cut off
+        axes.ticklabel_format(axis="y", useOffset=False, style="plain")
     axes.set_xlabel("step", fontsize=9)
+    axes.set_ylabel("loss", fontsize=9)
 
 
 @dataclass(frozen=True)
@@ -116,18 +121,24 @@ class Mark:
 
 
 def forest_png(
-    rows: Mapping[str, Mark | None], *, title: str = "", baseline: str | None = None, beside: str = ""
+    rows: Mapping[str, Mark | None],
+    *,
+    title: str = "",
+    label: str = "",
+    baseline: str | None = None,
+    beside: str = "",
 ) -> bytes:
     """Forest plot: rows from top to bottom with their intervals, the baseline's as a band through all.
 
     Args:
         rows: Name -> its mark; None leaves its line empty.
         title: Title above the picture.
+        label: Label of the axis, with its unit.
         baseline: The row that the others are compared with, a diamond.
         beside: Heading of the texts at the right.
     """
     margin = 0.25 + 0.085 * max(map(len, rows), default=0)  # for the names
-    width, height = 4.6 + margin, 0.75 + ROW_INCHES * len(rows)
+    width, height = 4.6 + margin, 0.95 + ROW_INCHES * len(rows)
     figure = _new_figure(width, height, dpi=150)
     axes = figure.subplots()
     for place, (name, mark) in enumerate(rows.items()):
@@ -140,19 +151,21 @@ def forest_png(
             axes.axvspan(mark.low, mark.high, color=ORANGE, alpha=0.09, linewidth=0, zorder=0)
     _write(axes, -0.95, beside)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
-    for name, label in zip(rows, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if name == baseline else "normal")
+    for name, tick in zip(rows, axes.get_yticklabels(), strict=True):
+        tick.set_fontweight("bold" if name == baseline else "normal")
     axes.set_ylim(len(rows) - 0.5, -0.6)  # the first row on top
     axes.set_title(title, loc="left", fontsize=10.5, pad=12)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.25, linewidth=0.6)
+    axes.ticklabel_format(axis="x", useOffset=False, style="plain")
+    axes.set_xlabel(label, fontsize=8)
     figure.subplots_adjust(
         left=margin / width,
         right=1 - (1.0 if beside else 0.2) / width,
         top=1 - 0.42 / height,
-        bottom=0.3 / height,
+        bottom=0.5 / height,
     )
     return _png(figure)
 
@@ -221,6 +234,7 @@ def compare_png(
 
     height = 0.75 + 1.85 * len(mels)
     figure = _new_figure(7.2, height)
+    figure.set_facecolor("white")  # a file of its own, in any viewer
     loudest = max(float(np.max(mel)) for mel in mels.values())
     all_axes = figure.subplots(len(mels), 1, squeeze=False, sharex=True)[:, 0]
     for axes, (title, mel) in zip(all_axes, mels.items(), strict=True):
@@ -238,24 +252,39 @@ def compare_png(
 
 
 def strip_png(
-    mel: NDArray[np.floating], seconds: float, onsets_s: Onsets | None = None, loudest: float | None = None
+    mel: NDArray[np.floating],
+    seconds: float,
+    onsets_s: Onsets | None = None,
+    loudest: float | None = None,
+    detected_s: Onsets | None = None,
 ) -> bytes:
     """Small spectrogram without text, to stand beside others of the same moment; finely drawn.
+
+    Its axes are grey, to be read on light and dark ground.
 
     Args:
         mel: Log-mel magnitudes (T, M).
         seconds: Duration of the T frames.
         onsets_s: Times of the true events.
         loudest: Upper end of the colour scale, shared with the others; this one's own by default.
+        detected_s: Times of onsets that were detected in the sound.
     """
-    figure = _new_figure(3.3, 1.25, dpi=160)
+    figure = _new_figure(3.3, 1.4, dpi=160)
     axes = figure.subplots()
     loudest = float(np.max(mel)) if loudest is None else loudest
     _draw_spectrogram(axes, mel, seconds, onsets_s, loudest, STRIP_TICKS_HZ, fontsize=6.5, size=4)
-    axes.set_ylabel("")
-    axes.tick_params(axis="x", labelsize=6.5, pad=2, length=2)
-    axes.tick_params(axis="y", pad=1.5, length=2)
-    figure.subplots_adjust(left=0.085, right=0.985, top=0.9, bottom=0.16)
+    axes.set_ylabel("kHz", fontsize=6.5, labelpad=1, color=BOTH_GREY)
+    axes.set_xlabel("s", fontsize=6.5, labelpad=0, loc="right", color=BOTH_GREY)
+    axes.tick_params(axis="x", labelsize=6.5, pad=5, length=2, colors=BOTH_GREY)
+    axes.tick_params(axis="y", pad=1.5, length=2, colors=BOTH_GREY)
+    axes.spines[:].set_color(BOTH_GREY)
+    if detected_s is not None and len(detected_s):
+        below = np.full(len(detected_s), -0.055)
+        across = axes.get_xaxis_transform()
+        axes.plot(
+            detected_s, below, "^", color=GREEN, markersize=4, transform=across, clip_on=False, zorder=5
+        )
+    figure.subplots_adjust(left=0.11, right=0.985, top=0.92, bottom=0.24)
     return _png(figure)
 
 
@@ -299,12 +328,14 @@ def _new_figure(width: float, height: float, dpi: int = 100) -> "Figure":
     """An empty figure; width and height in inches."""
     from matplotlib.figure import Figure  # takes half a second, and not every command draws
 
-    return Figure(figsize=(width, height), dpi=dpi)
+    return Figure(figsize=(width, height), dpi=dpi, facecolor="none")  # the ground is the page's
 
 
 def _png(figure: "Figure") -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     picture = io.BytesIO()
+    for axes in figure.axes:
+        axes.set_facecolor("none")
     FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None}, pil_kwargs={"compress_level": 6})
     return picture.getvalue()

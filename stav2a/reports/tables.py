@@ -15,13 +15,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from stav2a.evaluation.comparison import NO, NOISE, YES, Estimate
+from stav2a.evaluation.comparison import NO, NOISE, SMALL, YES, Estimate
 
 MINUS, NOTHING = "−", "–"
 PAPER = "paper"  # title of published figures
 WIDTH = 110  # of a terminal, in characters
 LONG_TITLE = 12  # characters
-MARKS = {YES: "✓ yes", NO: "✗ no", NOISE: "≈ within noise"}
+MARKS = {YES: "✓ yes", NO: "✗ no", NOISE: "≈ within noise", SMALL: "too small"}
 
 
 class Cell(NamedTuple):
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     Args:
         figure: The figure, such as 0.945 or +0.023.
         interval: Interval of the figure, such as [0.921, 0.965]; may be empty.
-        best: True if it is the best of its column.
+        best: True if it is the best of its column, and known to be.
         verdict: Agreement of its sign with the published one; may be empty.
     """
 

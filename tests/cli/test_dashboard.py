@@ -1,9 +1,6 @@
-import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -64,27 +61,26 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
         line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     ) as served:
         try:
-            told = [served.stdout.readline() for _ in range(2)]
-            assert (
-                told[0].startswith(f"table3: http://127.0.0.1:{port}/#/compare-runs?runs=")
-                and child in told[0]
-            )
-            assert told[1] == f"all runs: http://127.0.0.1:{port}  (Ctrl-C ends)\n"
-            assert "<title>MLflow</title>" in page(f"http://127.0.0.1:{port}/")
+            told = [served.stdout.readline() for _ in range(3)]
+            page = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            shown = page.open(f"http://127.0.0.1:{port}/").read().decode()  # at once
         finally:
-            os.killpg(served.pid, signal.SIGINT)
-            try:
-                served.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(served.pid, signal.SIGKILL)
+            served.terminate()
+            served.wait(60)
+    assert told[0].startswith(f"table3: http://127.0.0.1:{port}/#/compare-runs?runs=") and child in told[0]
+    assert told[1].startswith(f"charts: http://127.0.0.1:{port}/#/experiments/")
+    assert told[2].startswith(f"all runs: http://127.0.0.1:{port}/#/experiments?")
+    assert all("workflowType=machine_learning" in line for line in told)
+    assert "<title>MLflow</title>" in shown
+    left = [file for file in Path("/proc").glob("[0-9]*/cmdline") if uri.encode() in read(file)]
+    assert left == []
+    with pytest.raises(OSError):
+        page.open(f"http://127.0.0.1:{port}/")
 
 
-def page(url: str) -> str:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url).read().decode()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+def read(file: Path) -> bytes:
+    """A file's bytes; empty where it is gone."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

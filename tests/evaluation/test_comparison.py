@@ -141,7 +141,7 @@ def test_published_differences_are_of_the_published_figures():
         (0.2, 0.0, 0.3, 0.02, "within noise"),
         (0.0, 0.0, 0.0, 0.02, "within noise"),
         (0.2, 0.1, 0.3, None, ""),
-        (0.2, 0.1, 0.3, 0.0, ""),
+        (0.2, 0.1, 0.3, 0.0, "too small"),
         (0.2, None, None, 0.02, ""),
     ],
 )
@@ -150,8 +150,37 @@ def test_verdicts(value, low, high, published, expected):
 
 
 def test_the_best_row_follows_the_direction():
-    found = compared()
-    assert [found.best(metric.score) for metric in found.metrics] == ["CN+Onset", "CN"]
+    clips = np.random.default_rng(0).uniform(size=(3, 30))
+    rows = {"CN": row(*clips), "more": row(*(clips + 0.2)), "most": row(*(clips + 0.3))}
+    assert compare(rows, metrics=AA, baseline="CN").best == {"aa": "most"}
+    lower = {name: row(*values, higher_is_better=False) for name, values in (("CN", clips), ("x", clips + 1))}
+    assert compare(lower, metrics={"aa": "lower"}, baseline="CN").best == {"aa": "CN"}
+
+
+def test_ties_and_differences_within_noise_have_no_best():
+    clips = np.random.default_rng(0).uniform(size=(3, 30))
+    noise = np.random.default_rng(1).normal(0, 0.3, (3, 30))
+    for other in (clips, clips + noise):
+        rows = {"CN": row(*clips), "far": row(*(clips - 1)), "CN+": row(*other)}
+        assert compare(rows, metrics=AA, baseline="far").best == {}
+    assert compare({"CN": row(*clips)}, metrics=AA, baseline="CN").best == {}
+    assert compare({"CN": row([0.1]), "CN+": row([0.9])}, metrics=AA, baseline="CN").best == {}
+
+
+def test_only_contenders_can_be_the_best():
+    clips = np.random.default_rng(0).uniform(size=(1, 30))
+    rows = {"real": row(*(clips + 1)), "A": row(*clips), "B": row(*(clips + 0.2))}
+    assert compare(rows, metrics=AA, baseline="A", contenders=["A", "B"]).best == {"aa": "B"}
+
+
+@pytest.mark.parametrize(("theirs", "verdict"), [(1.019, "too small"), (0.981, "too small"), (1.02, "yes")])
+def test_a_published_difference_below_two_percent_has_no_sign(theirs, verdict):
+    rows = {"CN": row([0.1, 0.2]), "CN+": row([0.3, 0.4])}
+    found = compare(
+        rows, metrics=AA, baseline="CN", published={"CN": {"aa": 1.0}, "CN+": {"aa": theirs, "pam": 2.0}}
+    )
+    assert difference(found, "CN+").verdict == verdict
+    assert found.unmeasured == ["pam"]
 
 
 def test_what_is_missing_stays_with_its_reason():

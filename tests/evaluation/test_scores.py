@@ -1,13 +1,17 @@
+import csv
 import dataclasses
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 
-from stav2a.evaluation.scores import evaluate, from_json, to_json
+from stav2a.evaluation.comparison import compare
+from stav2a.evaluation.scores import clips_csv, evaluate, from_json, to_json
 from stav2a.metrics.score import FLOOR, ArraySounds, EvaluationSet, MetricError, Score
 from stav2a.reports.comparison_tables import scores_document
+from tests.evaluation.compared import mean, study
 
 FULL = Score(
     name="aa_align",
@@ -48,6 +52,24 @@ NONE = Score(
 def samples():
     sounds = ArraySounds(generated=[np.zeros(9)], references=[np.zeros(9)], sample_rate=9)
     return EvaluationSet(ids=["a"], sounds=sounds)
+
+
+def test_a_comparison_is_recomputed_from_the_values_of_single_clips():
+    rows, metrics = study(), {"aa": "higher", "fd": "lower"}
+    lines = list(csv.DictReader(io.StringIO(clips_csv(rows, metrics))))
+    read: dict = {row: {} for row in rows}
+    for line in lines:
+        if line["aa"]:
+            read[line["row"]].setdefault(int(line["seed"]), {})[line["clip"]] = float(line["aa"])
+    again = {row: {seed: [mean(clips)] for seed, clips in seeds.items()} for row, seeds in read.items()}
+    expected = compare(rows, metrics=metrics, baseline="CN")
+    found = compare(again, metrics={"aa": "higher"}, baseline="CN")
+    assert len(found.estimates) == 3
+    for key, estimate in found.estimates.items():  # with the intervals
+        assert estimate == expected.estimates[key]
+    assert found.to_baseline["CN+Onset", "aa"] == expected.to_baseline["CN+Onset", "aa"]
+    whole = {(x["row"], int(x["seed"])): float(x["fd"]) for x in lines if not x["clip"]}
+    assert whole["CN", 1] == expected.estimates["CN", "fd"].by_seed[1]
 
 
 def test_the_text_table():

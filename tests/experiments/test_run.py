@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -119,6 +120,7 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     how = ["--experiment", "table3", "--run-name", "CN, seed 0", "--tag", "row=CN=1"]
     more = [*how, "--tag", f"{PARENT}=abc", "--attach", str(tmp_path / "diff.txt"), "--tracking-uri", uri]
+    more += ["--untracked", "local_head.onset.windows"]
     for _ in range(2):  # the second time it is there already
         assert main(["run", *arguments("cn_onset_gvf", first.output, *more)]) == 0
         assert "stage " not in capsys.readouterr().err
@@ -133,7 +135,23 @@ def test_a_finished_run_is_tracked_from_its_folder_where_it_is_not_yet(first, tm
     assert kept.text(child, "diff.txt") == "what is new"
     assert "samples/clips.json" in kept.files(child, "samples")
     losses = json.loads((first.folder("cn_onset_gvf") / "losses.json").read_text())
-    logged = kept.history(child, "joint/validation_loss")
+    facts = json.loads((first.folder("cn_onset_gvf") / "run.json").read_text())
+    assert child.seconds == pytest.approx(facts["seconds"], abs=0.01)  # not those of the tracking
+    assert child.metrics["seconds"] == facts["seconds"]
+    assert child.metrics["seconds.joint"] == facts["stage_seconds"]["joint"]
+    with safe_open(first.folder("cn_onset_gvf") / "model.safetensors", framework="pt") as weights:
+        unet = sum(
+            math.prod(weights.get_slice(name).get_shape())
+            for name in weights.keys()
+            if name.startswith("backbone.unet.")
+        )
+    assert child.metrics["parameters.unet"] == unet < child.metrics["parameters"]
+    assert child.params["version.threads"] == "1"
+    assert (
+        child.tags["judge.fd"] == "struck_objects classifier" and "SuperFlux" in child.tags["judge.aa_align"]
+    )
+    assert "run.seed" in child.params and "local_head.onset.windows" not in child.params
+    logged = kept.history(child, "training/joint/validation_loss")
     assert logged == [(step, pytest.approx(value)) for step, value in losses["joint"]["validation_loss"]]
 
 

@@ -6,6 +6,7 @@ import pytest
 from stav2a.experiments.run_folder import RunFolder, RunFolderError
 from stav2a.utils.errors import UsageError, exit_code
 from stav2a.utils.files import check_writable
+from stav2a.utils.program import command
 
 SIGNATURE, OTHER = "1a2b3c4d" * 8, "9f8e7d6c" * 8
 
@@ -71,10 +72,14 @@ def test_a_folder_of_another_version_is_told_with_the_way_out(tmp_path, content,
     (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(RunFolderError) as error:
         RunFolder(tmp_path).facts()
+    again = command("run", "--gin", tmp_path / "snapshot.gin", "--output", tmp_path.parent)
     assert str(error.value) == (
-        f"{tmp_path} was written in format {found}, this version reads 1. "
-        f"Run its recipe again: python -m stav2a.run --gin {tmp_path / 'snapshot.gin'}"
+        f"{tmp_path} was written in format {found}, this version reads 1. Run its recipe again: {again}"
     )
+    folder = RunFolder(tmp_path)
+    assert not folder.whole()  # so that this command makes it anew
+    folder.begin(signature="1", snapshot="", facts={})
+    assert folder.facts()["signature"] == "1"
 
 
 def test_a_folder_for_results_is_made_and_nothing_is_left_in_it(tmp_path):

@@ -56,8 +56,7 @@ def rate_by_keyboard(tab, *values: int) -> None:
             tab.keyboard.press(digit)
         tab.keyboard.press("Enter")
     wait_for(tab, "Saved.")
-    tab.locator("#next").focus()
-    tab.keyboard.press("Enter")
+    tab.keyboard.press("Enter")  # the focus is on Next
 
 
 def test_from_the_first_clip_to_the_report(tab, server):
@@ -106,6 +105,20 @@ def test_nobody_goes_on_before_the_clip_was_played_and_rated(tab):
     tab.keyboard.press("Space")
     wait_for(tab, "Saved.")
     assert tab.locator("#next").is_enabled() and tab.locator("#seek").is_enabled()
+
+
+def test_enter_before_a_rating_is_saved_waits_and_does_not_play_again(tab):
+    begin(tab, "Ada")
+    tab.keyboard.press("Space")
+    tab.wait_for_function("() => document.getElementById('play').textContent === 'Play again'")
+    tab.context.set_offline(True)
+    for key in ("5", "Enter", "5", "Enter", "5", "Enter", "5", "Enter", "Enter", "Enter"):
+        tab.keyboard.press(key)
+    assert tab.evaluate("document.getElementById('video').paused")
+    assert tab.locator("#play").text_content() == "Play again"
+    tab.context.set_offline(False)
+    wait_for(tab, "Saved.")
+    assert tab.evaluate("document.activeElement.id") == "next"
 
 
 def test_arrows_move_a_scale_by_one_and_back_shows_what_was_rated(tab):

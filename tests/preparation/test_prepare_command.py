@@ -55,6 +55,7 @@ def test_what_was_decided_is_told_for_every_clip(prepared):
     assert told["dropped_by"] == {"av_align": len(dropped)}
     assert 0 < sum(told["histograms"]["av_align"]) <= 10
     page = (prepared / "report.html").read_text()
+    assert page.count("<video") >= 4 and page.count('class="strip"') == page.count("<video")
     assert "Scores of the rule av_align: a histogram" in page and "data:image/png" in page
 
 

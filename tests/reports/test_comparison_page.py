@@ -73,7 +73,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(written, reader):
 
 def test_all_that_scrolls_can_be_reached_by_keyboard(reader):
     regions = [each for each in reader.all("div") if "scroll" in str(each.get("class"))]
-    assert len(regions) == 3
+    assert len(regions) == 4  # three tables, the training
     assert all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
     ids = {attributes["id"] for _, attributes in reader.elements if "id" in attributes}
     assert {region["aria-labelledby"] for region in regions} <= ids
@@ -108,3 +108,9 @@ def test_a_sound_that_is_gone_is_told(tmp_path):
     one = clip(tmp_path, "test_0")
     with pytest.raises((MediaError, FileNotFoundError), match="gone.wav"):
         page(tmp_path, clips=[dataclasses.replace(one, reference=tmp_path / "gone.wav")])
+
+
+def test_notes_stand_after_the_tables_the_plots_and_the_clips(tmp_path):
+    text = page(tmp_path).read_text()
+    places = [text.index(f'id="{name}"') for name in ("table-1", "pictures", "clips", "notes", "training")]
+    assert places == sorted(places)

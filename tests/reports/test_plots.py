@@ -3,6 +3,7 @@ import struct
 import numpy as np
 import pytest
 
+from stav2a.reports import plots
 from stav2a.reports.plots import (
     Mark,
     compare_png,
@@ -103,8 +104,32 @@ def test_a_legend_of_many_runs_takes_the_room_it_needs():
 
 def test_a_strip_is_small_and_marks_true_onsets():
     bare, two = strip_png(MEL, 2.0), strip_png(MEL, 2.0, [0.5, 1.0])
-    assert size(bare) == size(two) == (528, 200)
+    assert size(bare) == size(two) == (528, 224)
     assert count(two, "#D55E00") > count(bare, "#D55E00") == 0
+
+
+def test_a_strip_marks_detected_onsets_apart_from_true_ones():
+    both = strip_png(MEL, 2.0, [0.5], detected_s=[0.5, 1.0])
+    assert count(both, "#009E73") > count(strip_png(MEL, 2.0, [0.5]), "#009E73") == 0
+    assert count(both, "#D55E00") == count(strip_png(MEL, 2.0, [0.5]), "#D55E00")
+
+
+def test_no_axis_has_an_offset(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or b"")
+    curves_png({"loss": {"CN": [(0.0, 3.690001), (1.0, 3.690002)]}})
+    forest_png({"CN": Mark(1.00001, 1.000005, 1.000015)}, label="IS")
+    for axes in (axes for figure in drawn for axes in figure.axes):
+        axes.figure.draw_without_rendering()
+        assert axes.xaxis.get_offset_text().get_text() == axes.yaxis.get_offset_text().get_text() == ""
+        assert axes.get_xlabel()
+
+
+def test_plots_have_no_ground_of_their_own():
+    import cv2
+
+    png = np.frombuffer(forest_png({"CN": Mark(0.2, 0.1, 0.3)}), np.uint8)
+    assert cv2.imdecode(png, cv2.IMREAD_UNCHANGED)[0, 0, 3] == 0
 
 
 def test_strips_on_one_scale_show_which_sound_is_louder():

@@ -129,3 +129,14 @@ def test_a_kind_no_browser_plays_is_refused_and_nothing_is_written(tmp_path: Pat
     with pytest.raises(ReportError, match="generated is of kind '.zip'; expected video/…, audio/…"):
         write_page(tmp_path / "r.html", Document([]), title="x", clips=[clip])
     assert [file.name for file in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_clips_come_first_and_definitions_are_folded(page: str):
+    places = [page.index(f'id="{name}"') for name in ("clips", "table-1", "notes", "training")]
+    assert places == sorted(places)
+    folded = re.findall(r'<details class="card">\n<summary>(.*?)</summary>', page)
+    assert folded[:2] == ["How to read them", "What was measured"] or folded[0] == "What was measured"
+    assert re.findall(r'<details class="card" open>\n<summary>(.*?)</summary>', page) == [
+        "Left out",
+        "Missing",
+    ]

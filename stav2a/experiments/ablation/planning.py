@@ -77,6 +77,17 @@ class StudyPlan:
         """Entries to make, each once, in the order in which they are made."""
         return list(dict.fromkeys(each for run in self.runs for each in run.missing(self.store)))
 
+    def lacking(self) -> list[str]:
+        """Names of parameters in which rows differ only because some lack the component."""
+        tables = [describing.flatten(run.described) for run in self.runs]
+        names = dict.fromkeys(name for table in tables for name in table)
+        known = {name: [table[name] for table in tables if name in table] for name in names}
+        return [
+            name
+            for name, values in known.items()
+            if len(values) < len(tables) and values == values[:1] * len(values)
+        ]
+
     def signature(self) -> str:
         """Key of the study as it is: its runs, and how they are compared."""
         runs = [[run.row.name, run.row.builds_on, run.seed, run.signature] for run in self.runs]

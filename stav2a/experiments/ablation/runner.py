@@ -103,7 +103,8 @@ class StudyRunner:
         done = {tuple(run.tags.get(name) for name in names) for run in children if run.status == "FINISHED"}
         named = {(run.row.name, str(run.seed), run.signature): run for run in plan.runs}
         todo = [run for name, run in named.items() if name not in done or not run.folder.whole()]
-        runs = {self._job(run, folder, parent_id): run for run in todo}
+        lacking = plan.lacking()
+        runs = {self._job(run, folder, parent_id, lacking): run for run in todo}
         if count := len(plan.runs) - len(runs):
             _print_line(f"{count} of {len(plan.runs)} runs are finished and tracked already")
         if not runs:
@@ -143,7 +144,7 @@ class StudyRunner:
         shown = [s for s in scores if s.name in self.plan.study.metrics and s.unavailable is None]
         return ", ".join(f"{score.name} {score.value:.3f}" for score in shown)
 
-    def _job(self, run: PlannedRun, folder: StudyFolder, parent_id: str) -> Job:
+    def _job(self, run: PlannedRun, folder: StudyFolder, parent_id: str, lacking: Sequence[str]) -> Job:
         study = self.plan.study
         tags = {
             "study": study.name, "kind": "row", "row": run.row.name, "seed": str(run.seed), PARENT: parent_id
@@ -156,6 +157,7 @@ class StudyRunner:
             *("--output", str(self.plan.output), "--experiment", study.name, "--run-name", run.title),
             *(word for name, value in tags.items() for word in ("--tag", f"{name}={value}")),
             *(("--attach", str(diff)) if diff else ()),
+            *(word for name in lacking for word in ("--untracked", name)),
             *(("--tracking-uri", self.uri) if self.uri else ()),
             *(("--trust-recipe",) if study.trust else ()),
         ]
@@ -165,13 +167,16 @@ class StudyRunner:
         """Compare, from the tracking store alone; the files are logged there too."""
         store = open_store(self.uri, self.plan.output)
         parent = store.get(parent_id)
-        lines = [report(store, parent, folder), f"compare    {store.compare_url(store.children(parent_id))}"]
+        written = report(store, parent, folder)
         with self._connect(parent_id) as tracker:
-            for path in (*folder.tables, folder.page):
+            tracker.log_metrics(written.figures)
+            for path in (*folder.tables, folder.clips, folder.page):
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
+        lines = [written.text, f"compare    {store.compare_url(store.children(parent_id))}"]
+        lines.append(f"charts     {store.children_url(parent)}")
         if not store.is_server:
-            lines.append(f"opened by  stav2a dashboard {self.plan.study.name}")
+            lines.append(f"opened by  {store.opened_by(self.plan.study.name)}")
         return "\n".join(lines)
 
 

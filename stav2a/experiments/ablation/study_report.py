@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from stav2a.data.onsets import SuperFlux
 from stav2a.evaluation.comparison import Comparison, compare
-from stav2a.evaluation.scores import from_json
+from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
-from stav2a.experiments.tracking import TrackedRun, TrackingStore
+from stav2a.experiments.tracking import DEFAULT_OUTPUT, TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
 from stav2a.reports.comparison_tables import comparison_csv, comparison_document
 from stav2a.reports.pages import sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_text
+from stav2a.utils.program import command
 
 FORMAT = 2
 RECORD = "study.json"
@@ -36,6 +38,9 @@ class StudyFolder:
         self.page = self.path / "report.html"
         self.logs = self.path / "logs"
         self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
+        self.clips = self.path / "clips.csv"
+        named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", output)
+        self.again = command("ablation", "--report", name, *named)
 
     def log(self, run: PlannedRun) -> Path:
         """Output of a run's process."""
@@ -124,17 +129,24 @@ class StudyRecords:
         """The scores of every finished run."""
         return {key: from_json(self.store.text(run, "scores.json")) for key, run in self.runs.items()}
 
+    @property
+    def by_row(self) -> dict[str, dict[int, Sequence[Score]]]:
+        """The scores of every row by seed, in the table's order."""
+        keys = {
+            row["name"]: [(row["name"], seed) for seed in self.study["seeds"]] for row in self.study["rows"]
+        }
+        return {row: {key[1]: self.scores[key] for key in keys[row] if key in self.scores} for row in keys}
+
     def compared(self) -> Comparison:
         """The comparison that the study asks for."""
-        record, rows, missing = self.study, {}, {}
+        record, missing = self.study, {}
         for row in record["rows"]:
             keys = {seed: (row["name"], seed) for seed in record["seeds"]}
-            rows[row["name"]] = {seed: self.scores[key] for seed, key in keys.items() if key in self.scores}
             reasons = {seed: self._reason(key) for seed, key in keys.items() if key not in self.scores}
             if reasons:
                 missing[row["name"]] = reasons
         return compare(
-            rows,
+            self.by_row,
             metrics=dict(record["metrics"]),
             baseline=record["baseline"],
             builds_on={row["name"]: row["builds_on"] for row in record["rows"] if row["builds_on"]},
@@ -166,26 +178,30 @@ class StudyRecords:
         return "it was not run" if run is None else REASONS.get(run.status, run.status)
 
 
-def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str:
-    """Compare the runs of a study's own run, and write the tables and the page.
+class StudyReport(NamedTuple):
+    """A study's report: the table with the paths of the files, and the rows' figures for tracking."""
 
-    Returns:
-        The table, and the paths of the files.
-    """
+    text: str
+    figures: dict[str, float]
+
+
+def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> StudyReport:
+    """Compare the runs of a study's own run, and write the tables and the page."""
     records = StudyRecords(store, parent)
     study = records.study
     compared, head = records.compared(), facts(records)
     document = comparison_document(compared)
     markdown, csv, latex = folder.tables
-    write_text(markdown, f"{_headed(study['name'], head)}\n{document.markdown()}")
+    write_text(markdown, f"{_headed(study['name'], folder.again, head)}\n{document.markdown()}")
     write_text(csv, comparison_csv(compared))
     write_text(latex, document.latex())
+    write_text(folder.clips, clips_csv(records.by_row, dict(study["metrics"])))
     runs = records.shown()
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row, (_, run) in runs.items():
         for name in run.metrics:
-            if "/" in name:  # stage/loss; scores have none
-                curves.setdefault(name, {})[row] = store.history(run, name)
+            if "/" in name:  # training/STAGE/loss, in older runs STAGE/loss; scores have none
+                curves.setdefault(name.removeprefix("training/"), {})[row] = store.history(run, name)
     apart = {
         f"Differences of {row}": store.text(run, "diff.txt")
         for row, (_, run) in runs.items()
@@ -202,12 +218,25 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> str
             {row: records.scores[row, seed] for row, (seed, _) in runs.items()},
             dict(study["metrics"]),
         ),
+        detector=SuperFlux(),
         curves=curves,
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
-    tables = f"{markdown}, {csv.suffix}, {latex.suffix}"
+    tables = f"{markdown}, {csv.suffix}, {latex.suffix}; of each clip {folder.clips}"
     places = (f"report     {folder.page}", f"tables     {tables}")
-    return "\n".join([document.text(), *map(printable, places)])
+    text = "\n".join([document.text(), *map(printable, places)])
+    return StudyReport(text, row_figures(compared))
+
+
+def row_figures(comparison: Comparison) -> dict[str, float]:
+    """Mean and interval of each metric and row, by the names that tracking shows: `fd/CN`, `fd/CN_low`."""
+    found = {}
+    for (row, metric), estimate in comparison.estimates.items():
+        name = f"{metric}/{row.replace('/', '_')}"
+        found[name] = estimate.value
+        if estimate.low is not None and estimate.high is not None:
+            found |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return found
 
 
 def facts(records: StudyRecords) -> dict[str, str]:
@@ -215,16 +244,18 @@ def facts(records: StudyRecords) -> dict[str, str]:
     study = records.study
     count = f"{counted(len(study['rows']), 'row')} × {counted(len(study['seeds']), 'seed')}"
     environment, git = study.get("environment", {}), study.get("git", {})
-    machine = ("platform", "cpu_count", "gpu")
+    machine = ("platform", "cpu_count", "threads", "gpu")
     named = {name: value for name, value in environment.items() if name not in machine}
     if "commit" in git:
         named["commit"] = git["commit"][:10] + (" with changes" if git.get("dirty") == "yes" else "")
     device = environment.get("gpu") or f"{environment.get('cpu_count', '?')} CPU cores"
+    threads = dict.fromkeys(run.params.get("version.threads") for run in records.runs.values())
     found = {
         "command": study["command"],
         "runs": f"{count}, {len(records.runs)} of {len(study['runs'])} finished",
         "took": _took(study),
         "device": f"{device}, {environment.get('platform', '?')}",
+        "threads a run": ", ".join(filter(None, threads)),
         "date": study["attempts"][-1]["began"] if study["attempts"] else "",
         "versions": ", ".join(f"{name} {value}" for name, value in named.items()),
     }
@@ -246,7 +277,7 @@ def _took(study: Mapping[str, Any]) -> str:
     return took
 
 
-def _headed(name: str, found: Mapping[str, str]) -> str:
+def _headed(name: str, again: str, found: Mapping[str, str]) -> str:
     rows = [f"| {key} | {f'`{value}`' if key == 'command' else value} |" for key, value in found.items()]
-    note = f"Written by the command below; made again by `stav2a ablation --report {name}`. Don't edit it."
+    note = f"Written by the command below; made again by `{again}`. Don't edit it."
     return "\n".join([f"# {name}", "", note, "", "| | |", "|---|---|", *rows, ""])

@@ -10,6 +10,7 @@ from pathlib import Path
 from stav2a.experiments.tracking.environment import environment, git_state
 from stav2a.experiments.tracking.tracker import MlflowTracker, Tracker
 from stav2a.experiments.tracking.tracking_store import (
+    DEFAULT_OUTPUT,
     PARENT,
     AddressError,
     TrackedRun,
@@ -28,6 +29,7 @@ def connect(
     run_name: str,
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
+    span: tuple[float, float] | None = None,
 ) -> Tracker:
     """Begin a tracked run, or continue one.
 
@@ -38,6 +40,7 @@ def connect(
         run_name: Name of the run in the experiment.
         tags: Tags of the run. `{"mlflow.parentRunId": id}` makes it a child of another run.
         run_id: Run to continue. When the store does not hold it a new run begins, with a warning.
+        span: Begin and end, in seconds since 1970, of a run that is over; by default it is now.
 
     Raises:
         AddressError: The address is misspelt.
@@ -51,10 +54,10 @@ def connect(
     if store is None:
         return Tracker()
     store.check()
-    return MlflowTracker(store, experiment, run_name, tags or {}, run_id)
+    return MlflowTracker(store, experiment, run_name, tags or {}, run_id, span)
 
 
 __all__ = [
-    "AddressError", "TrackedRun", "PARENT", "Tracker", "TrackingError", "TrackingStore",
+    "AddressError", "DEFAULT_OUTPUT", "TrackedRun", "PARENT", "Tracker", "TrackingError", "TrackingStore",
     "connect", "environment", "git_state", "open_store", "resolve",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, platform, processors and GPU."""
+    """Versions of Python and of the packages that results depend on, platform, processors, threads, GPU."""
     import torch
 
     found = {"python": platform.python_version()}
@@ -24,6 +24,7 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     found |= {"platform": platform.platform(), "cpu_count": str(usable_cpus())}
+    found["threads"] = str(torch.get_num_threads())
     if torch.cuda.is_available():
         found |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
     return found

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from stav2a.experiments.tracking.tracking_store import TrackingError, TrackingStore
+from stav2a.utils.program import module_command
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -97,8 +98,11 @@ class MlflowTracker(Tracker):
         run_name: str,
         tags: Mapping[str, str],
         run_id: str | None,
+        span: tuple[float, float] | None = None,
     ) -> None:
         self.store = store
+        self._began_ms = int(1000 * span[0]) if span else None
+        self._ended_ms = int(1000 * span[1]) if span else None
         self.lost: list[str] = []
         self._mlflow = store.mlflow  # imported here, not in the thread
         self._run: Any = None
@@ -168,7 +172,7 @@ class MlflowTracker(Tracker):
             return
         self._finished = True
         self.wait()
-        self._put("the end", lambda: self._client.set_terminated(self._id, status))
+        self._put("the end", lambda: self._client.set_terminated(self._id, status, self._ended_ms))
         self._jobs.put(None)
         self._thread.join(FINISH_TIMEOUT_S)
         missing = "the rest, being too slow" if self._thread.is_alive() else ", ".join(sorted(set(self.lost)))
@@ -178,8 +182,8 @@ class MlflowTracker(Tracker):
     def where(self) -> str:
         if self.store.is_server:
             self.wait()
-            return f"{self.store}/#/experiments/{self._run.info.experiment_id}/runs/{self.run_id}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(str(self.store))}"
+            return self.store.run_url(self._run.info.experiment_id, self.run_id)
+        return self.store.opened_by()
 
     def _put(self, what: str, job: Callable[[], object]) -> None:
         if self._failure:
@@ -224,7 +228,8 @@ class MlflowTracker(Tracker):
         experiment_id = self._experiment_id(experiment)
         self._run = self._continued(run_id) if run_id else None
         if self._run is None:
-            self._run = self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
+            named = {"run_name": run_name, "tags": dict(tags)}
+            self._run = self._client.create_run(experiment_id, start_time=self._began_ms, **named)
         else:
             self._client.update_run(run_id, status="RUNNING")
             for name in self._run.data.metrics:
@@ -242,7 +247,8 @@ class MlflowTracker(Tracker):
                     raise
         if known.lifecycle_stage == "deleted":
             problem = f"its experiment {name!r} is deleted."
-            raise self.store.error(problem, "See mlflow experiments restore.")
+            restore = module_command("mlflow", "experiments", "restore", "-x", known.experiment_id)
+            raise self.store.error(problem, f"MLFLOW_TRACKING_URI={shlex.quote(str(self.store))} {restore}")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import socket
 import sqlite3
 import tempfile
@@ -28,6 +27,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import exclusive, sweep, temporary_beside
+from stav2a.utils.program import command, module_command
 
 PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 SERVERS = {"http": 80, "https": 443}
@@ -36,6 +36,9 @@ SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
 EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
 CONNECT_TIMEOUT_S = 3.0
 LOCAL_UI = "http://127.0.0.1:5000"
+VIEW = "workflowType=machine_learning"  # MLflow would show its view of language models
+ENVIRONMENT, DEFAULT = "MLFLOW_TRACKING_URI", "the default store"  # sources of an address
+DEFAULT_OUTPUT = Path("runs")  # of the commands
 MOST_RUNS = 5000
 COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
@@ -63,6 +66,7 @@ class TrackedRun:
     Attributes:
         status: FINISHED, RUNNING, FAILED or KILLED.
         started_s: Time of its start, in seconds since 1970.
+        seconds: Its duration; None while it runs.
         tags: Tags by name, without MLflow's own.
         metrics: Value of each metric at its highest step.
     """
@@ -73,6 +77,8 @@ class TrackedRun:
         self.name: str = run.info.run_name
         self.status: str = run.info.status
         self.started_s: float = run.info.start_time / 1000
+        end_time = run.info.end_time
+        self.seconds: float | None = None if end_time is None else end_time / 1000 - self.started_s
         tags = run.data.tags.items()
         self.tags: dict[str, str] = {name: value for name, value in tags if not name.startswith("mlflow.")}
         self.params: dict[str, str] = dict(run.data.params)
@@ -180,8 +186,8 @@ class TrackingStore:
                     if _complete(database, temporary):
                         return
                     if _holds_more(database, temporary):
-                        command = f"mlflow db upgrade {shlex.quote(str(self))}"
-                        advice = f"Upgrade it, after a copy ({command}), or choose another."
+                        upgrade = module_command("mlflow", "db", "upgrade", str(self))
+                        advice = f"Upgrade it, after a copy ({upgrade}), or choose another."
                         raise self.error("it was written by another MLflow version.", advice)
                     _rename_aside(database)
                 os.replace(temporary, database)
@@ -232,7 +238,7 @@ class TrackingStore:
             return self.get(name)
         known = ", ".join(sorted({run.tags["study"] for run in self.runs({"kind": "study"})}))
         problem = f"it holds no study {name!r}, but {known or 'none at all'}."
-        raise self.error(problem, "Name another, or run it: stav2a ablation --gin FILE.")
+        raise self.error(problem, "Name another, or run it with stav2a ablation.")
 
     def history(self, run: TrackedRun, metric: str) -> list[tuple[int, float]]:
         """Values of a metric over the steps; empty where the run has none."""
@@ -265,13 +271,44 @@ class TrackingStore:
         """Text of a run's file."""
         return self.file(run, path).read_text(encoding="utf-8")
 
+    def opened_by(self, *words: str) -> str:
+        """Command that opens MLflow's pages of this store; further words are arguments of `dashboard`."""
+        named: tuple[str | Path, ...] = ("--tracking-uri", str(self))
+        if self.origin == ENVIRONMENT:
+            named = ()
+        elif self.origin == DEFAULT and self.database is not None:
+            folder = self.database.parent
+            named = () if folder == DEFAULT_OUTPUT.resolve() else ("--output", folder)
+        return command("dashboard", *words, *named)
+
+    def run_url(self, experiment_id: str, run_id: str) -> str:
+        """Address of a run's page on a server."""
+        return f"{self}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
+
+    def all_url(self, base: str | None = None) -> str:
+        """Address of the list of experiments; `base` is used without a server."""
+        return f"{self._base(base)}/#/experiments?{VIEW}"
+
     def compare_url(self, runs: Sequence[TrackedRun], base: str | None = None) -> str:
         """Address of MLflow's page that compares runs, the oldest first; `base` is used without a server."""
         runs = sorted(runs, key=lambda run: run.started_s)
-        base = str(self) if self.is_server else base or LOCAL_UI
         chosen = quote(json.dumps([run.run_id for run in runs], separators=(",", ":")))
         experiments = quote(json.dumps(sorted({run.experiment_id for run in runs})))
-        return f"{base}/#/compare-runs?runs={chosen}&experiments={experiments}"
+        return f"{self._base(base)}/#/compare-runs?runs={chosen}&experiments={experiments}&{VIEW}"
+
+    def children_url(self, parent: TrackedRun, base: str | None = None) -> str:
+        """Address of the charts of a run's children.
+
+        MLflow folds children under their parent, without charts, unless they are sorted by something else
+        than their time.
+        """
+        wanted = quote(f"tags.`{PARENT}` = '{parent.run_id}'")
+        order = "orderByKey=attributes.run_name&orderByAsc=true&compareRunsMode=CHART"
+        page = f"{self._base(base)}/#/experiments/{parent.experiment_id}/runs"
+        return f"{page}?{VIEW}&searchFilter={wanted}&{order}"
+
+    def _base(self, base: str | None) -> str:
+        return str(self) if self.is_server else base or LOCAL_UI
 
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
@@ -292,9 +329,9 @@ def resolve(uri: str | None, root: Path) -> TrackingStore | None:
     """
     origin = "--tracking-uri"
     if uri is None:
-        uri, origin = os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI"
+        uri, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT
     if uri is None:
-        return _sqlite(root.resolve() / "mlflow.db", "the default store")
+        return _sqlite(root.resolve() / "mlflow.db", DEFAULT)
     uri = uri.strip()
     if uri.lower() == "none":
         return None
@@ -432,7 +469,7 @@ def _advice(uri: str, scheme: str) -> str:
 
 def _check_file(store: TrackingStore, database: Path) -> None:
     folder = database.parent
-    if store.origin == "the default store":
+    if store.origin == DEFAULT:
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise store.error(f"the folder {folder} does not exist.", "Make it, or correct the address.")

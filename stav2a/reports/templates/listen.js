@@ -12,6 +12,7 @@ let session = null; // annotator, versions, videos: [{video, seconds, played, ra
 let at = 0;
 const unsent = new Map(); // what has to reach the server, the newest of each kind
 let sending = false;
+let waiting = false; // Enter was pressed, and the last rating is not saved yet
 const current = () => session.videos[at];
 const done = each => each.played && scales.every(scale => scale.id in each.ratings);
 
@@ -29,6 +30,7 @@ function trouble(words) {
 
 function open(index) {
   at = index;
+  waiting = false;
   const here = current();
   video.src = `/videos/${here.video}.mp4`;
   for (const scale of scales) draw(scale, here.ratings[scale.id]);
@@ -56,6 +58,10 @@ function refresh() {
   $("next").disabled = !done(here) || unsent.size > 0;
   $("next").textContent = last ? "Finish" : "Next";
   $("status").textContent = wanting(here);
+  if (waiting && !$("next").disabled) {
+    waiting = false;
+    $("next").focus();
+  }
   drawTime();
 }
 
@@ -223,8 +229,9 @@ function type(digit) {
 function enter() {
   const after = scales.indexOf(document.activeElement) + 1;
   if (after < scales.length) scales[after].focus();
-  else if ($("next").disabled) $("play").focus();
-  else $("next").focus();
+  else if (!$("next").disabled) $("next").focus();
+  else if (done(current())) waiting = true; // for the last rating to be saved: `refresh` moves on
+  else (scales.find(scale => !(scale.id in current().ratings)) ?? $("play")).focus();
 }
 
 document.addEventListener("keydown", event => {

@@ -11,9 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stav2a.cli.main import main
+from stav2a.experiments.tracking import open_store
 
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -86,7 +88,7 @@ def test_a_failing_row_is_printed_with_its_log_and_the_others_continue(first):
 
 def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert "Differences to Pretrained-T2A" in first.stdout
-    assert "/#/compare-runs?runs=" in first.stdout and "stav2a dashboard mine" in first.stdout
+    assert "/#/compare-runs?runs=" in first.stdout and "dashboard mine --tracking-uri sqlite:" in first.stdout
     assert str(first.folder / "report.html") in first.stdout
     markdown = (first.folder / "table.md").read_text()
     assert markdown.startswith("# mine\n") and "| command | `stav2a ablation --gin " in markdown
@@ -94,6 +96,18 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
     diff = (first.folder / "diffs" / "FineTuned-T2A-seed0" / "diff.txt").read_text()
     assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
+
+
+def test_the_table_is_recomputed_from_the_values_of_single_clips(first):
+    with (first.folder / "clips.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len({line["clip"] for line in lines if line["clip"]}) == 20
+    for figure in first.figures:
+        values = [
+            float(x[figure["metric"]]) for x in lines if x["row"] == figure["row"] and x[figure["metric"]]
+        ]
+        assert float(figure["value"]) == pytest.approx(np.mean(values), abs=1e-12), figure
+        assert len(values) == (1 if figure["metric"] in ("fd", "is") else int(figure["clips"]))
 
 
 def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
@@ -113,6 +127,20 @@ def test_a_finished_run_whose_files_were_lost_is_made_again(first, study):
     again = run(first.folder.parents[1], *study)
     assert again.titles("finished") == ["Pretrained-T2A, seed 0"] and scores.read_bytes() == before
     assert again.figures == first.figures
+
+
+def test_the_study_s_own_run_has_the_rows_figures(first):
+    store = open_store(f"sqlite:///{first.folder.parents[1]}/mlflow.db", first.folder)
+    parent = store.study("mine")
+    for figure in first.figures:
+        name = f"{figure['metric']}/{figure['row']}"
+        assert parent.metrics[name] == pytest.approx(float(figure["value"]))
+        if figure["low"]:
+            assert parent.metrics[f"{name}_low"] == pytest.approx(float(figure["low"]))
+    rows = [run for run in store.children(parent.run_id) if run.status == "FINISHED"]
+    names = {name for run in rows for name in run.params}
+    assert {name for name in names if any(name not in run.params for run in rows)} == set()
+    assert {name for name in names if len({run.params[name] for run in rows}) > 1} == {"run.stages"}
 
 
 def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):

@@ -1,5 +1,6 @@
 import logging
 import math
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -185,7 +186,32 @@ def test_a_missing_artifact_is_an_error_at_once(root: Path, tracked: str):
 
 def test_where_is_a_command_for_a_shell(root: Path, tracked: str):
     with connect(None, root, experiment="spine", run_name="x") as run:
-        assert run.where() == f"mlflow ui --backend-store-uri 'sqlite:///{root}/mlflow.db'"
+        assert shlex.split(run.where())[-3:] == ["dashboard", "--output", str(root)]
+
+
+def test_a_run_that_is_over_shows_its_own_time(root: Path, tracked: str):
+    with connect(None, root, experiment="spine", run_name="old", span=(1000.0, 1075.5)) as run:
+        pass
+    info = client(root).get_run(run.run_id).info
+    assert (info.start_time, info.end_time) == (1_000_000, 1_075_500)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        (None, ("dashboard",)),
+        ("sqlite:////data/m.db", ("dashboard", "--tracking-uri", "sqlite:////data/m.db")),
+        ("http://h:5000", ("dashboard", "--tracking-uri", "http://h:5000")),
+    ],
+)
+def test_the_dashboard_s_command_names_the_store(uri, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tuple(shlex.split(resolve(uri, Path("runs")).opened_by()))[-len(words) :] == words
+    assert shlex.split(resolve(None, Path("other")).opened_by("table3"))[-4:] == [
+        "dashboard", "table3", "--output", "other",
+    ]  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/m.db")
+    assert resolve(None, Path("other")).opened_by().endswith("dashboard")
 
 
 def test_mlflow_is_silent_and_sends_no_telemetry(root: Path, tracked: str):
