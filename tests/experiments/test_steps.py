@@ -27,9 +27,9 @@ def test_clips_without_a_label_are_refused_before_any_stage_is_trained(tmp_path:
         for i, clip in enumerate(clips):
             table.writerow([clip.id, clip.caption, clip.split, clip.video, "" if i % 4 == 3 else clip.label])
     bindings = ["run.dataset = @dataset.manifest", f"dataset.manifest.file = '{tmp_path / 'mine.csv'}'"]
-    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    loaded = recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
     said: list[str] = []
-    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    steps = RunSteps(loaded.build(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
     with pytest.raises(UsageError) as error:
         steps.train()
     assert str(error.value) == (
