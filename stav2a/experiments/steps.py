@@ -26,6 +26,8 @@ from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.store import Store
 
+SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
+
 
 @dataclass(frozen=True)
 class TrainingOutcome:
@@ -107,6 +109,9 @@ class RunSteps:
             trainer=self.experiment.trainer(),
             log=self.log,
             print_line=self.print_line,
+            later=sum(clip.split == "test" for clip in corpus.clips)
+            * self.experiment.num_inference_steps
+            * SAMPLING_COST,
         )
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
         return TrainingOutcome(model, corpus, histories, self._classifier(model, corpus))
