@@ -43,9 +43,9 @@ def test_clips_without_a_label_are_refused_before_any_stage_is_trained(tmp_path:
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):
     counts = {"train_clips": 4, "validation_clips": 2, "test_clips": 0}
     bindings = [f"dataset.struck_objects.{name} = {count}" for name, count in counts.items()]
-    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    loaded = recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
     said: list[str] = []
-    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    steps = RunSteps(loaded.build(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
     with pytest.raises(UsageError, match="none of 6 clips is of the split 'test', which a run is measured"):
         steps.train()
     assert not any(line.startswith("stage ") for line in said)
