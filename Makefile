@@ -6,6 +6,7 @@ VENV ?= .venv
 GIN ?= recipes/cn_onset_gvf.gin
 ARGS ?=
 WORKERS ?= 2
+TORCH ?= torch==2.13.0
 WHEELS ?= wheels
 BENCH_PACKAGES := diffusers einops gin-config pytest pytest-benchmark pytest-timeout safetensors tqdm
 
@@ -23,10 +24,10 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check bench bench-gpu clean clean-env
+.PHONY: help setup run test check check-latest bench bench-gpu clean clean-env
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  Variables: PYTHON=python3.12 (for a new environment), GIN=recipes/cn.gin, ARGS='--bind ...', WORKERS=4"
 
@@ -44,6 +45,10 @@ check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# torch is held at one version: the newest would bring several GB of CUDA libraries, this one is there for CPUs too.
+check-latest: ## Install the wheel with the newest and the oldest allowed packages, and run the smoke recipe
+	PYTHON=$(PYTHON) TORCH=$(TORCH) sh tests/check_latest.sh
 
 bench: $(READY) ## Run the benchmarks and write docs/performance.md
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/benchmarks --benchmark-only

@@ -1,8 +1,8 @@
 """The registry: components by slot and name.
 
 `@register(slot, name)` is all that a component needs. It refuses at its definition what would go wrong later,
-then returns the class or function unchanged: plain, picklable, callable from Python. The registry's table and
-gin hold what it adds; in gin the slot is the module and the name the name: `local_head.onset`.
+then returns the class or function unchanged: plain, picklable, callable from Python. The registry's table
+holds what it adds. A recipe makes a `Configured` of a component, which carries the recipe's values.
 """
 
 import difflib
@@ -13,12 +13,11 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, TypeVar
 
-import gin
 from torch import nn
 
 from stav2a.slots import SLOTS
@@ -106,8 +105,24 @@ class Entry:
         return typing.get_type_hints(self.factory.__init__ if inspect.isclass(self.factory) else self.factory)
 
 
+@dataclass(frozen=True, eq=False)
+class Configured:
+    """A component with the values that a recipe gives its parameters; a call adds what is wired.
+
+    Args:
+        entry: The component.
+        values: Value of every settable parameter; components in it are `Configured` as well.
+    """
+
+    entry: Entry
+    values: Mapping[str, Any]
+
+    def __call__(self, *wired: Any, **more: Any) -> Any:
+        return self.entry.factory(*wired, **{**self.values, **more})
+
+
 _ENTRIES: dict[tuple[str, str], Entry] = {}
-_BY_FACTORY: dict[Callable[..., Any], Entry] = {}  # the plain factory, and the one that gin supplies
+_BY_FACTORY: dict[Callable[..., Any], Entry] = {}
 
 
 def register(slot: str, name: str) -> Callable[[Factory], Factory]:
@@ -130,9 +145,7 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
         entry = Entry(slot, name, factory, parameters_of(factory, SLOTS[slot].wired), file, line)
         for fault in _faults(entry, _ENTRIES.get((slot, name))):
             raise RegistryError(f'{entry.selector} {fault}\n  In file "{file}", line {line}')
-        gin.register(name, module=slot, denylist=list(SLOTS[slot].wired))(factory)
-        _ENTRIES[slot, name] = entry
-        _BY_FACTORY[factory] = _BY_FACTORY[gin.get_configurable(entry.selector)] = entry
+        _ENTRIES[slot, name] = _BY_FACTORY[factory] = entry
         return factory
 
     return decorate
@@ -223,13 +236,10 @@ def fails(slot: str, factory: Any, error: Exception, given: str = "") -> Registr
     )
 
 
-def supplied(entry: Entry) -> Callable[..., Any]:
-    """The component's factory with the parameters that the loaded recipe binds, if any."""
-    return gin.get_configurable(entry.selector)
-
-
 def entry_of(factory: Any) -> Entry | None:
-    """The entry of a registered factory, plain or as gin supplies it; None for anything else."""
+    """The entry of a registered factory, plain or configured; None for anything else."""
+    if isinstance(factory, Configured):
+        return factory.entry
     try:
         return _BY_FACTORY.get(factory)
     except TypeError:  # not hashable
@@ -328,8 +338,6 @@ def _faults(entry: Entry, taken: Entry | None) -> Iterator[str]:
         yield f"was imported twice, as {modules}. Run another module with python -m, or import one name."
     if taken is not None:
         yield f'is taken by file "{taken.file}", line {taken.line}. Take another name.'
-    if gin.config_is_locked():
-        yield "comes after a recipe was loaded. Import it earlier, or offer it as a plugin."
     factory = entry.factory
     doc = (vars(factory).get("__doc__") if inspect.isclass(factory) else factory.__doc__) or ""
     if not doc.strip() or doc.startswith(f"{factory.__name__}("):  # as dataclass makes it

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gin
 import numpy as np
 import pytest
 
@@ -37,14 +36,6 @@ def ctrl_c_is_heard() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def no_recipe_is_left_behind():
-    """gin's state is the process's, so each test starts and ends without a recipe."""
-    gin.clear_config()
-    yield
-    gin.clear_config()
-
-
 @pytest.fixture
 def recipes() -> Path:
     """The folder of the recipes in this clone."""
@@ -57,10 +48,6 @@ def scratch_registry():
     registry.load()  # first, so that ours stay
     before = dict(registry._ENTRIES), dict(registry._BY_FACTORY)
     yield registry
-    gin.clear_config()
-    for entry in [entry for key, entry in registry._ENTRIES.items() if key not in before[0]]:
-        gin.config._REGISTRY.pop(entry.selector)
-        gin.config._INVERSE_REGISTRY.pop(entry.factory)
     for table, kept in zip((registry._ENTRIES, registry._BY_FACTORY), before, strict=True):
         table.clear()
         table.update(kept)

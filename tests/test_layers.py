@@ -28,7 +28,7 @@ LAYERS = [
     ["utils"],
 ]
 ONLY_IN = {
-    "gin": {"registry", "recipe", "experiments.experiment"},
+    "gin": {"recipe.parsing"},
     "mlflow": {"experiments.tracking"},
 }
 WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional

@@ -54,8 +54,9 @@ def test_the_wheel_carries_what_the_clone_has(wheel):
         ("stav2a", "stav2a"),
         ("recipes", "stav2a/_recipes"),
         ("ablations", "stav2a/_ablations"),
+        ("docs", "stav2a/_docs"),
     ):
-        files = [path for path in (ROOT / source).rglob("*") if path.suffix in {".py", ".gin", ".csv"}]
+        files = [path for path in (ROOT / source).rglob("*") if path.suffix in {".py", ".gin", ".csv", ".md"}]
         expected |= {f"{shipped}/{path.relative_to(ROOT / source).as_posix()}" for path in files}
     assert any(name.startswith("stav2a/_recipes/") for name in expected)
     assert expected - names == set()
@@ -70,6 +71,17 @@ def test_the_installed_package_finds_its_recipes(installed, tmp_path):
     where = python(installed, tmp_path, "-c", "import stav2a; print(stav2a.__file__)").stdout.strip()
     assert Path(where).is_relative_to(installed)
     assert list(tmp_path.iterdir()) == [], "checking a recipe leaves nothing behind"
+
+
+@pytest.mark.slow
+def test_a_page_that_a_message_names_is_in_the_wheel(installed, tmp_path):
+    result = python(
+        installed,
+        tmp_path,
+        *("-m", "stav2a", "convert", "cavp", "--checkpoint", "a.ckpt", "--output", "new"),
+    )
+    (named,) = re.findall(r"see (\S+\.md)\.$", result.stderr, flags=re.M)
+    assert Path(named).is_file() and Path(named).is_relative_to(installed)
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ from typer import Argument, Option
 
 from stav2a.cli.options import number
 from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.utils.shipped import doc
 
-EXAMPLES = """
+EXAMPLES = f"""
   stav2a convert cavp --checkpoint cavp_epoch66.ckpt --output checkpoints/cavp
   stav2a convert audioldm --checkpoint audioldm-s-full.ckpt --output checkpoints/audioldm
   stav2a convert tango --checkpoint pytorch_model_main.bin --output checkpoints/t2a
@@ -17,7 +18,7 @@ EXAMPLES = """
 Files are opened without running anything in them (torch 2.10 or newer). Every key has to be known,
 present and of its shape; otherwise all that do not fit are named, and nothing is written. The output
 holds one folder a part, with model.safetensors and config.json; the lines that a recipe needs are
-printed. Where the files come from, and under which licence: docs/weights.md.
+printed. Where the files come from, and under which licence: {doc("weights.md")}.
 """
 
 

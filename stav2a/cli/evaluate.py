@@ -112,7 +112,7 @@ def evaluate(
         raise UsageError(f"--baseline {baseline} is no system. The systems are: {', '.join(systems)}.")
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
-    from stav2a.evaluation.folders.recipes import load_names
+    from stav2a.evaluation.folders.recipes import load_metrics
     from stav2a.evaluation.folders.systems import choose, score
     from stav2a.metrics.judges.judge import weights_in
     from stav2a.reports.folder_report import FILES, PAGE, FolderReport
@@ -121,9 +121,9 @@ def evaluate(
     registry.load()
     check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
-    names, bound = load_names(metrics, preset=preset, recipes=gin, bindings=bind, trust=trust_recipe)
+    names, loaded = load_metrics(metrics, preset=preset, recipes=gin, bindings=bind, trust=trust_recipe)
     with weights_in(weights_dir):
-        chosen = choose(names, released=released, detector=detector, flow=flow, bound=bound)
+        chosen = choose(names, released=released, detector=detector, flow=flow, loaded=loaded)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
     found = score(
         clips,

@@ -10,6 +10,7 @@ from typer import Option
 from stav2a import __version__, run
 from stav2a.cli import ablation, components, convert, dashboard, evaluate, generate, listen, prepare
 from stav2a.cli.options import register
+from stav2a.utils.shipped import doc
 
 MODULES = (run, ablation, dashboard, components, generate, evaluate, listen, prepare, convert)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
@@ -20,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="stav2a COMMAND --help explains one command, with examples.",
+    epilog=f"stav2a COMMAND --help explains one command, with examples. Documentation: {doc('index.md')}",
 )
 for name, module in COMMANDS.items():
     register(app, name, getattr(module, name), module.EXAMPLES)

@@ -16,7 +16,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, printable, text_of
+from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, printable
 
 SEVERAL = {"--checkpoint", "--generated", "--metrics", "--seeds", "--systems"}  # `--seeds 0 1 2`
 
@@ -67,9 +67,13 @@ TrustRecipe = Annotated[bool, Option("--trust-recipe", help="let recipes import 
 
 
 class Command(TyperCommand):
-    """A command whose options of `SEVERAL` take all their values at once."""
+    """A command whose options of `SEVERAL` take all their values at once, and whose recipes need `--gin`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(parameter.name == "gin" for parameter in self.params):
+            for before, word in zip(["", *args], args, strict=False):
+                if word.endswith(".gin") and not before.startswith("-"):
+                    raise typer.BadParameter(f"{word}: write --gin {word}", ctx)
         return super().parse_args(ctx, list(_one_by_one(args)))
 
 
@@ -120,7 +124,7 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
             expected = exit_code(error)
             if expected is None or os.environ.get("STAV2A_TRACEBACK") == "1":
                 raise
-            print("\n".join(map(printable, f"error: {text_of(error)}".split("\n"))), file=sys.stderr)
+            print("\n".join(map(printable, f"error: {error}".split("\n"))), file=sys.stderr)
             code = expected
         raise typer.Exit(code)
 

@@ -8,10 +8,11 @@ from typer import Option
 
 from stav2a.cli.options import Bind, TrustRecipe, number
 from stav2a.utils.errors import SUCCESS, UsageError, printable
+from stav2a.utils.shipped import doc
 
 RECIPE = "recipes/cn_onset_gvf.gin"
 
-EXAMPLES = """
+EXAMPLES = f"""
   stav2a prepare --manifest vggsound.csv --videos clips --output data/vggsound --captions auto_acd.csv
   stav2a prepare --manifest clips --videos clips --output data/mine      a folder is a manifest as well
   stav2a prepare --manifest vggsound.csv --videos clips --output data/vggsound \\
@@ -21,7 +22,7 @@ The recipe names the encoders, the onset detector and the filters. An encoder wi
 features: its inputs, on which it will be trained, are kept instead. Killed at any moment, the same
 command goes on, and the folder ends up byte for byte the same. A clip that can't be read is listed in the
 report and does not stop the others; the exit code is 0. The forms of manifests, and the contents of the
-folder: docs/data.md.
+folder: {doc("data.md")}.
 """
 
 

@@ -13,22 +13,27 @@ from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError
 
 logger = logging.getLogger(__name__)
-PAD, END, FIRST_WORD = 0, 1, 2
+PAD, END, WORD, FIRST_GRAM = 0, 1, 2, 3  # rows of the table; each word has the row WORD in common
+GRAMS = (3, 4, 5)  # characters
+LONGEST_WORD = 32  # characters
+GRAM_SCALE = 0.3  # deviation of untrained n-grams against WORD's, so that an unknown word says little
 
 
 @register("text_encoder", "tiny_mt5")
 class TinyMT5(nn.Module):
-    """mT5 encoder of any size, trained from scratch, whose vocabulary is whole words.
+    """mT5 encoder of any size, trained from scratch, whose words are sums of character n-grams.
 
-    Words are hashed into a table of fixed size, so there is no vocabulary file and no unknown word. Every
-    caption is padded to `max_length`, so that the tokens of a clip do not depend on its batch.
+    n-grams of 3 to 5 characters are hashed into a table of fixed size: there is no vocabulary file and no
+    unknown word, and words of one stem are alike ("wood", "wooden"). While training, half of a word's
+    n-grams are left out. Every caption is padded to `max_length`, so that the tokens of a clip do not depend
+    on its batch.
 
     Args:
         dim: Width of a token, D_c.
         layers: Number of transformer layers.
         heads: Number of attention heads; a divisor of `dim`.
-        vocabulary: Size of the word table.
-        max_length: Tokens per caption, end token included; longer captions are truncated.
+        vocabulary: Size of the table of n-grams.
+        max_length: Tokens per caption, a word each, end token included; longer captions are truncated.
 
     Shapes:
         B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0)
@@ -39,8 +44,10 @@ class TinyMT5(nn.Module):
         (torch.Size([2, 12, 16]), [3, 1])
     """
 
+    version = "2"  # whole words were hashed before
+
     def __init__(
-        self, *, dim: int = 64, layers: int = 2, heads: int = 4, vocabulary: int = 2048, max_length: int = 12
+        self, *, dim: int = 64, layers: int = 2, heads: int = 4, vocabulary: int = 4096, max_length: int = 12
     ) -> None:
         super().__init__()
         from transformers import MT5Config, MT5EncoderModel
@@ -56,19 +63,45 @@ class TinyMT5(nn.Module):
         )
         self.dim, self.vocabulary, self.max_length = dim, vocabulary, max_length
         self.encoder = MT5EncoderModel(config)
+        with torch.no_grad():
+            self.encoder.get_input_embeddings().weight[FIRST_GRAM:].mul_(GRAM_SCALE)
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        ids = torch.tensor([self._ids(caption) for caption in captions], device=self.encoder.device)
-        return _encode(self.encoder, ids, ids != PAD)
+        words = [self._ids(caption) for caption in captions]
+        most = max(len(ids) for caption in words for ids in caption)
+        ids = torch.tensor(
+            [[each + [PAD] * (most - len(each)) for each in caption] for caption in words],
+            device=self.encoder.device,
+        )  # (B, K0, N)
+        used, gram = ids != PAD, ids >= FIRST_GRAM
+        weight = used / gram.sum(dim=-1, keepdim=True).clamp(min=1).sqrt().where(gram, 1)
+        if self.training:
+            weight = weight * (~gram | (torch.rand(ids.shape, device=ids.device) < 0.5))
+        embedded = (self.encoder.get_input_embeddings()(ids) * weight.unsqueeze(-1)).sum(dim=2)
+        return _encode(self.encoder, used.any(dim=-1), inputs_embeds=embedded)
 
-    def _ids(self, caption: str) -> list[int]:
+    def _ids(self, caption: str) -> list[list[int]]:
+        """Rows of the table for each token: a word's n-grams and WORD, or END, or PAD."""
         words = re.findall(r"\w+", caption.lower())
         if left_out := words[self.max_length - 1 :]:
             _warn(self.max_length - 1, "words", " ".join(left_out))
-        words = words[: self.max_length - 1]
-        table = self.vocabulary - FIRST_WORD
-        ids = [FIRST_WORD + zlib.crc32(word.encode()) % table for word in words] + [END]
-        return ids + [PAD] * (self.max_length - len(ids))
+        table = self.vocabulary - FIRST_GRAM
+        ids = [
+            [WORD, *(FIRST_GRAM + zlib.crc32(gram.encode()) % table for gram in grams(word))]
+            for word in words[: self.max_length - 1]
+        ]
+        return ids + [[END]] + [[PAD]] * (self.max_length - len(ids) - 1)
+
+
+def grams(word: str) -> list[str]:
+    """Character n-grams of a word between its ends, which are marked.
+
+    Example:
+        >>> grams("bell")
+        ['<be', 'bel', 'ell', 'll>', '<bel', 'bell', 'ell>', '<bell', 'bell>']
+    """
+    marked = f"<{word[:LONGEST_WORD]}>"
+    return [marked[i : i + n] for n in GRAMS for i in range(len(marked) - n + 1)]
 
 
 class PretrainedTextEncoder(nn.Module):
@@ -97,7 +130,7 @@ class PretrainedTextEncoder(nn.Module):
         batch = self.tokenizer(
             list(captions), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.encoder.device)
-        return _encode(self.encoder, batch.input_ids, batch.attention_mask.bool())
+        return _encode(self.encoder, batch.attention_mask.bool(), input_ids=batch.input_ids)
 
 
 @register("text_encoder", "mt5")
@@ -154,6 +187,6 @@ def _warn(most: int, what: str, left_out: str) -> None:
 _warned: set[tuple[int, str]] = set()
 
 
-def _encode(encoder: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    hidden = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+def _encode(encoder: nn.Module, mask: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+    hidden = encoder(attention_mask=mask.long(), **given).last_hidden_state
     return hidden * mask.unsqueeze(-1), mask  # ControlNet takes no mask: padding must be zero

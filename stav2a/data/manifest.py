@@ -17,6 +17,7 @@ from stav2a.data.clip import SPLITS, Clip
 from stav2a.registry import register
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import StaV2AError
+from stav2a.utils.shipped import doc
 
 LONGEST = 1_000_000  # characters of a line
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -125,7 +126,7 @@ class ManifestDataset:
         if not self.file.is_file():
             raise ManifestError(
                 f"dataset.manifest.file = {str(self.file)!r}: there is no such file. Expected a csv with the "
-                f"columns {', '.join(REQUIRED)}; docs/benchmark.md shows one."
+                f"columns {', '.join(REQUIRED)}; {doc('data.md')} describes it."
             )
         (_, columns), *table = list(rows(self.file, ",")) or [(1, [])]
         _check_columns(self.file, columns)

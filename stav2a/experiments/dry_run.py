@@ -30,7 +30,7 @@ from stav2a.models import audit
 from stav2a.models.stav2a import BLOCKS, STAV2A
 from stav2a.recipe import describing
 from stav2a.recipe.parsing import leaves, mapped
-from stav2a.registry import Entry, RegistryError, entry_of, fails, name_of, selector_of
+from stav2a.registry import Configured, Entry, RegistryError, entry_of, fails, name_of, selector_of
 from stav2a.sampling.fast.engines import Eager
 from stav2a.slots import E_V, SLOTS
 from stav2a.training.corpus import Corpus
@@ -222,7 +222,7 @@ def dry_run(experiment: Experiment) -> DryRun:
     """
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         experiment.check()
-        _try_machine()
+        _try_machine(experiment)
         experiment, left_out = experiment.with_labels_of(experiment.listed_clips())
         run = _assembled(experiment)
         run.left_out.extend(left_out)
@@ -370,13 +370,13 @@ def _one_step(factory: Callable[..., Any]) -> Any:
     return factory(**{name: value for name, value in lengths.items() if entry and name in entry.settable})
 
 
-def _try_machine() -> None:
+def _try_machine(experiment: Experiment) -> None:
     """Try every engine and optimizer of the recipe with a few numbers on this machine's device.
 
     Raises:
         UsageError: One does not run here.
     """
-    for owner, parameter, factory, entry in _nested():
+    for owner, parameter, factory, entry in _nested(experiment):
         if entry.slot not in TRIALS:
             continue
         try:
@@ -393,13 +393,15 @@ def _try_machine() -> None:
             ) from error
 
 
-def _nested() -> Iterator[tuple[Entry, str, Callable[..., Any], Entry]]:
+def _nested(experiment: Experiment) -> Iterator[tuple[Entry, str, Callable[..., Any], Entry]]:
     """Every component that another one is given: its owner, the owner's parameter, its factory, its entry."""
-    for owner, values in describing.reach(Experiment).values():
-        for parameter, value in values.items():
+    root = describing.root_entry(type(experiment))
+    values = {name: getattr(experiment, name) for name in root.settable}
+    for owner in describing.reach(Configured(root, values)).values():
+        for parameter, value in owner.values.items():
             for leaf in leaves(value):
                 if (entry := entry_of(leaf)) is not None:
-                    yield owner, parameter, leaf, entry
+                    yield owner.entry, parameter, leaf, entry
 
 
 def _try_engine(factory: Callable[..., Any]) -> None:

@@ -60,7 +60,7 @@ def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(tried.model, trained, precision=sampler.get("precision", "float32"))
         lines = [*model_cost.audit_lines(found), *lines]
-    described = describing.describe_root(Experiment)["parameters"]
+    described = describing.describe_root(experiment)["parameters"]
     missing = audit.missing_weights(tried.requested, described)
     missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]

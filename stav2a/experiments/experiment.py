@@ -225,7 +225,7 @@ class Keys:
         blocks = {slot: signed(getattr(experiment, slot)) for slot in BLOCKS}
         self.filters = experiment.data_filters(contents)
 
-        dataset, whole = [signed(experiment.dataset)], describing.describe_root(Experiment, contents)
+        dataset, whole = [signed(experiment.dataset)], describing.describe_root(experiment, contents)
         self.run = signature(whole)
         if hasattr(self.dataset, "identity"):  # its parameters do not determine its clips
             dataset = [dataset[0]["component"], self.dataset.identity(contents)]

@@ -13,6 +13,8 @@ from stav2a.recipe import describing
 from stav2a.registry import Entry, Parameter
 from stav2a.slots import SLOTS
 
+ROOT = describing.root_entry(Experiment)
+
 
 def sections(doc: str) -> dict[str, str]:
     """A docstring's parts by their headings; what comes before the first is under "".
@@ -66,7 +68,9 @@ def list_all() -> str:
         width = max((len(entry.name) for entry in entries), default=0)
         lines = [f"  {entry.name:{width}}  {entry.summary}" for entry in entries]
         blocks.append("\n".join([f"{slot}: {contract(slot)}", *(lines or ["  (no component is installed)"])]))
-    return "\n\n".join([*blocks, "More: stav2a components SLOT, or SLOT.NAME"])
+    return "\n\n".join(
+        [*blocks, "More: stav2a components SLOT, or SLOT.NAME; settings of a run: stav2a components run"]
+    )
 
 
 def attributes(slot: str) -> dict[str, tuple[str, str]]:
@@ -109,7 +113,7 @@ def detail_slot(slot: str) -> str:
     blocks = ["\n".join(head)]
     for entry in registry.available(slot):
         lines = [entry.selector, f"  {entry.summary}"]
-        lines += [f"  {_declared(parameter)}" for parameter in entry.settable.values()]
+        lines += [f"  {_declared(parameter)}" for parameter in _ordered(entry) if not parameter.wired]
         blocks.append("\n".join([*lines, f"  {_place(entry)}"]))
     return "\n\n".join(blocks)
 
@@ -120,22 +124,23 @@ def explain(entry: Entry) -> str:
     blocks = [f"{entry.selector}\n\n{textwrap.indent(text.pop(''), '  ')}"]
     docs = argument_docs(entry)
     if entry.parameters:
-        lines = (
-            f"  {_declared(each)}\n      {docs.get(each.name, '')}" for each in entry.parameters.values()
-        )
+        lines = (f"  {_declared(each)}\n      {docs.get(each.name, '')}" for each in _ordered(entry))
         blocks.append("\n".join(["Parameters:", *lines]))
     text.pop("Args", None)
     blocks += [f"{heading}:\n{textwrap.indent(body, '  ')}" for heading, body in text.items()]
-    blocks.append(f"Slot:\n  {entry.slot}: {contract(entry.slot)}")
-    blocks.append("In a recipe:\n" + "\n".join(f"  {line}" for line in example(entry)))
+    if entry.slot:
+        blocks.append(f"Slot:\n  {entry.slot}: {contract(entry.slot)}")
+        blocks.append("In a recipe:\n" + "\n".join(f"  {line}" for line in example(entry)))
     return "\n\n".join([*blocks, _place(entry)])
 
 
 def example(entry: Entry) -> list[str]:
-    """Lines of a recipe that use the component: a binding that takes it, and one of its parameters."""
-    lines = [next(_uses(entry), f"... = @{entry.selector}")]
-    with_default = [each for each in entry.settable.values() if each.default is not registry.REQUIRED]
-    return lines + [f"{entry.selector}.{each.name} = {_default(each)}" for each in with_default[:1]]
+    """Lines of a recipe that use the component: what takes it, what it requires, and another parameter."""
+    lines = [next(_uses(entry), f"... = @{entry.selector}")] if entry.slot else []
+    required = [each for each in entry.settable.values() if each.default is registry.REQUIRED]
+    others = [each for each in entry.settable.values() if each.default is not registry.REQUIRED]
+    lines += [f"{entry.selector}.{each.name} = {_placeholder(each)}" for each in required]
+    return lines + [f"{entry.selector}.{each.name} = {_default(each)}" for each in others[:1]]
 
 
 def slot_as_json(slot: str) -> dict[str, Any]:
@@ -180,11 +185,27 @@ def entry_as_json(entry: Entry) -> dict[str, Any]:
 
 def _uses(entry: Entry) -> Iterator[str]:
     """Bindings that take components of this slot: the root's first, then those of other components."""
-    for owner in [describing.root_entry(Experiment), *registry.available()]:
+    for owner in [ROOT, *registry.available()]:
         if entry.slot in owner.settable:
             yield f"{owner.selector}.{entry.slot} = @{entry.selector}"
         if f"{entry.slot}s" in owner.settable:
             yield f"{owner.selector}.{entry.slot}s = [@{entry.selector}]"
+
+
+def _ordered(entry: Entry) -> list[Parameter]:
+    """The parameters: those that a recipe must set, those that it may, and those that it can't."""
+    order = sorted(entry.parameters.values(), key=lambda each: each.default is not registry.REQUIRED)
+    return sorted(order, key=lambda each: each.wired)
+
+
+def _placeholder(parameter: Parameter) -> str:
+    """A value to be replaced, as a recipe writes the kind."""
+    singular = parameter.name.removesuffix("s")
+    if parameter.name in SLOTS:
+        return f"@{parameter.name}.NAME"
+    if singular in SLOTS:
+        return f"[@{singular}.NAME]"
+    return "'...'" if parameter.annotation.startswith(("str", "Path")) else "..."
 
 
 def _declared(parameter: Parameter) -> str:

@@ -25,8 +25,10 @@ from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.errors import UsageError, printable, text_of
+from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.store import Store
+
+SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class RunSteps:
         """Carry out all steps, in the main process."""
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
         for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
-            self.print_line(f"will not be measured: {text_of(missing)}")
+            self.print_line(f"will not be measured: {missing}")
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         trained = self.train(flow)
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
@@ -119,6 +121,9 @@ class RunSteps:
             trainer=self.experiment.trainer(),
             log=self.log,
             print_line=self.print_line,
+            later=sum(clip.split == "test" for clip in corpus.clips)
+            * self.experiment.num_inference_steps
+            * SAMPLING_COST,
         )
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
         classifier = self._classifier(model, corpus) if possible.classifier else None

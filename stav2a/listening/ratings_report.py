@@ -10,9 +10,9 @@ from stav2a.experiments.tracking import Tracker
 from stav2a.listening.analysis import RESAMPLES, RatingAnalysis, analyse
 from stav2a.listening.database import HIGHEST, LOWEST, NAMES, SCALES, Rating
 from stav2a.listening.setup import ListeningTest
-from stav2a.recipe.parsing import shipped_root
 from stav2a.reports.tables import PAPER, Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
+from stav2a.utils.shipped import shipped_root
 
 FILE = "table2_paper.csv"
 SOURCE = (

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from stav2a.data.media import mux, probe, read_audio
 from stav2a.evaluation.folders.pairing import files_in
 from stav2a.listening.database import Database, ListenError, Video
 from stav2a.utils.contents import file_hash
 from stav2a.utils.files import exclusive
+from stav2a.utils.progress import progress
 
 DATABASE, COPIES = "ratings.sqlite", "copies"
 VIDEO, SOUND = ".mp4", ".wav"
@@ -98,10 +98,11 @@ def begin_or_resume(
             shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir()
         made: list[Video] = []
-        for clip in tqdm(drawn, desc="videos", unit="clip", leave=False):
-            versions, more = _copy_versions(clip, paired[clip], partial)
-            made += versions
-            remarks += more
+        with progress(len(drawn), "videos", "clip", leave=False) as bar:
+            for clip in bar.counted(drawn):
+                versions, more = _copy_versions(clip, paired[clip], partial)
+                made += versions
+                remarks += more
         partial.rename(folder / COPIES)
         Database(folder / DATABASE).create({"systems": list(systems), "told": options}, made)
     return load(folder), remarks

@@ -16,6 +16,7 @@ from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble, from_hub,
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CONFIG, CheckpointError, RequestedWeights, no_weights, skips_weights
 from stav2a.utils.errors import StaV2AError
+from stav2a.utils.shipped import doc
 
 GRADIENT, ADAMW, EMA = 4, 8, 4  # bytes per trained parameter beside its weight, in float32
 DENOISER = ("unet", "backbone")  # blocks that a sampler of another precision keeps a copy of
@@ -239,7 +240,7 @@ class TextStandIn(nn.Module):
 DATA = ("file", "folder", "videos")  # parameters of datasets that are paths
 CLIPS = (
     "get the clips (the paper's are VGGSound's), and prepare them with this recipe, or once for all rows of "
-    "Table III with recipes/cn_unfiltered.gin in its place: docs/data.md"
+    "Table III with recipes/cn_unfiltered.gin in its place: " + doc("data.md")
 )
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",

@@ -26,6 +26,7 @@ from stav2a.utils.checkpoints import (
 )
 from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import new_folder, write_json
+from stav2a.utils.shipped import doc
 
 BLOCKS = (
     "feature_encoder",
@@ -118,7 +119,7 @@ class STAV2A(nn.Module):
                 raise PretrainedError(
                     f"The {slot} was made by something that is no registered component with plain "
                     "parameters, so another process could not make it again.",
-                    advice="Register it; see docs/components.md.",
+                    advice=f"Register it; see {doc('components.md')}.",
                 )
         with new_folder(Path(folder)) as new:
             for slot in BLOCKS:
@@ -216,7 +217,7 @@ def _described(factory: Callable[..., Any]) -> Any:
     if entry is None:
         return None
     try:
-        if factory is not entry.factory:  # gin's, with the values of a recipe
+        if factory is not entry.factory:  # with the values of a recipe
             parameters = describing.describe(factory)["parameters"]
         else:
             parameters = {

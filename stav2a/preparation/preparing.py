@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from stav2a.data.manifest import open_manifest
 from stav2a.data.prepared.shards import (
@@ -30,6 +29,7 @@ from stav2a.preparation.plan import PreparationRequest, write_plan
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
 from stav2a.utils.files import check_writable, exclusive, sweep
+from stav2a.utils.progress import progress
 
 Engine = Callable[[ClipWork, Iterable[int], int], Iterator[ClipRecord]]
 ENGINES: dict[str, Engine] = {"local": run_local, "ray": run_ray}
@@ -126,7 +126,7 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
 def make_texts(folder: DatasetFolder, encoder: Any) -> None:
     """Encode all captions of the plan; files that exist already are left."""
     captions, number = folder.plan.captions(), 0
-    with one_thread(), torch.no_grad(), tqdm(desc="encoding captions", unit="caption", disable=None) as bar:
+    with one_thread(), torch.no_grad(), progress(None, "encoding captions", "caption") as bar:
         while group := list(islice(captions, TEXTS_IN_A_FILE)):
             if not folder.text(number).exists():
                 encoded = [encoder.to(device())([caption]) for caption in group]
@@ -145,15 +145,12 @@ def _make_shards(folder: DatasetFolder, work: ClipWork, engine: Engine, workers:
     plan = folder.plan
     waiting: dict[int, set[int]] = {}  # shard -> positions of its unfinished clips
     counts = dict.fromkeys((KEPT, DROPPED, FAILED), 0)
-    bar = tqdm(total=plan.clips, desc="preparing clips", unit="clip", disable=None, smoothing=0.1)
+    bar = progress(plan.clips, "preparing clips", "clip")
 
     def positions() -> Iterator[int]:
         for shard in range(plan.shards):
             missing = folder.missing(shard)
-            if not bar.disable:  # finished clips count, but not for the speed
-                finished = len(plan.positions(shard)) - len(missing)
-                bar.initial += finished
-                bar.update(finished)
+            bar.skip(len(plan.positions(shard)) - len(missing))
             if missing:
                 waiting[shard] = set(missing)
                 yield from missing
@@ -165,7 +162,7 @@ def _make_shards(folder: DatasetFolder, work: ClipWork, engine: Engine, workers:
             shard = record.position // plan.shard_clips
             folder.write(folder.part(shard, record.position), record.pack())
             counts[record.facts["status"]] += 1
-            bar.set_postfix(counts, refresh=False)
+            bar.note(", ".join(f"{name} {count}" for name, count in counts.items()))
             bar.update()
             waiting[shard].discard(record.position)
             if not waiting[shard]:

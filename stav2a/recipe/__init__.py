@@ -1,23 +1,22 @@
 """Recipes: gin files that name the component of every slot, and its parameters.
 
-`load` reads recipes laid over one another, checks every word of them, and only then hands the bindings to
-gin, which supplies them to the components as they are called. gin's state is the process's: one recipe at a
-time, and loading another replaces it.
+`load` reads recipes laid over one another, checks every word of them, and configures the components with
+their values. A recipe holds all of its values itself, so a process may use several.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-import gin
 
 from stav2a import registry
 from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import Binding, check
 from stav2a.recipe.describing import diff
 from stav2a.recipe.parsing import Place, RecipeError, Reference, shown
+from stav2a.registry import Configured, Entry
 
 __all__ = ["Binding", "Place", "Recipe", "RecipeError", "as_root", "diff", "load", "shown"]
 
@@ -32,7 +31,7 @@ def as_root(name: str) -> Callable[[type[Root]], type[Root]]:
 
     def decorate(root: type[Root]) -> type[Root]:
         describing.ROOTS[root] = name
-        return gin.configurable(name)(root)
+        return root
 
     return decorate
 
@@ -47,6 +46,7 @@ class Recipe(Generic[Root]):
         written: Every binding in the order read, also those that a later one replaces.
         bindings: Binding in force for each complete name.
         imports: Modules that the files import.
+        configured: The root, with all that it leads to.
     """
 
     named: tuple[Path, ...]
@@ -54,18 +54,23 @@ class Recipe(Generic[Root]):
     written: tuple[Binding, ...]
     bindings: Mapping[str, Binding]
     imports: tuple[str, ...]
-    root: type[Root]
+    configured: Configured
 
     def build(self) -> Root:
-        """The root with the parameters of this recipe, which must be the one loaded last."""
-        return self.root()
+        """The root with the parameters of this recipe."""
+        root: Root = self.configured()
+        return root
+
+    def component(self, entry: Entry) -> Configured:
+        """A component with the values that this recipe binds, whether or not the root leads to it."""
+        return _configure(entry, self.bindings)
 
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.
 
         Included files and those of a folder `scale` don't count: they offer settings for what may be used.
         """
-        reached = describing.reach(self.root)
+        reached = describing.reach(self.configured)
         asked = {None, *(path for path in self.named if path.parent.name != SCALES)}
         return [
             binding
@@ -74,8 +79,8 @@ class Recipe(Generic[Root]):
         ]
 
     def described(self) -> Any:
-        """The whole configuration; see `describing.describe_root`."""
-        return describing.describe_root(self.root)
+        """The whole configuration; see `describing.describe`."""
+        return describing.describe(self.configured)
 
     def signature(self) -> str:
         """Signature of the whole configuration."""
@@ -83,7 +88,7 @@ class Recipe(Generic[Root]):
 
     def snapshot(self) -> str:
         """A recipe that alone makes the same configuration, with every parameter by its complete name."""
-        return describing.snapshot(self.root, self.imports)
+        return describing.snapshot(self.configured, self.imports)
 
 
 def load(
@@ -104,45 +109,60 @@ def load(
         root: Class that the recipes describe, declared by `as_root`.
 
     Raises:
-        RecipeError: Something doesn't fit; nothing is loaded then.
+        RecipeError: Something doesn't fit.
     """
     registry.load()
-    gin.clear_config()
     names = [recipes] if isinstance(recipes, str | Path) else recipes
     parsed = parsing.read(names, bindings, trust=trust)
-    written = check(parsed.written, describing.root_entry(root))
-    recipe = Recipe(
+    entry = describing.root_entry(root)
+    written = check(parsed.written, entry)
+    in_force = {binding.key: binding for binding in written}
+    recipe: Recipe[Root] = Recipe(
         named=tuple(parsed.named),
         files=tuple(parsed.files),
         written=tuple(written),
-        bindings={binding.key: binding for binding in written},
+        bindings=in_force,
         imports=tuple(dict.fromkeys(parsed.imports)),
-        root=root,
+        configured=_configure(entry, in_force),
     )
-    try:
-        _bind_in_gin(recipe)
-        for binding in recipe.unused():  # which refuses a component without its values
-            selector = binding.entry.selector
-            message = f"{binding.key} has no effect: {selector} is not in use."
-            if strict:
-                raise RecipeError(message, binding.place, f"Use @{selector} or leave the line out.")
-            logger.warning("warning: %s\n  %s", message, binding.place)
-        recipe.described()  # and values that can't be described
-    except RecipeError:
-        gin.clear_config()
-        raise
+    for binding in recipe.unused():
+        selector = binding.entry.selector
+        message = f"{binding.key} has no effect: {selector} is not in use."
+        if strict:
+            raise RecipeError(message, binding.place, f"Use @{selector} or leave the line out.")
+        logger.warning("warning: %s\n  %s", message, binding.place)
+    recipe.described()  # refuses values that can't be described
     return recipe
 
 
-def _bind_in_gin(recipe: Recipe[Any]) -> None:
-    root = describing.root_selector(describing.ROOTS[recipe.root])
-    for binding in recipe.bindings.values():
-        selector = binding.entry.selector if binding.entry.slot else root
-        gin.bind_parameter(f"{selector}.{binding.parameter}", _for_gin(binding.value))
-    gin.finalize()
+def _configure(outermost: Entry, bindings: Mapping[str, Binding]) -> Configured:
+    """A component with the bound values, and so on down: also a component that is another's default.
 
+    Raises:
+        RecipeError: A parameter has no value, or a component is part of itself.
+    """
+    bound: dict[str, dict[str, Any]] = defaultdict(dict)
+    for binding in bindings.values():
+        bound[binding.entry.selector][binding.parameter] = binding.value
+    made: dict[str, Configured] = {}
 
-def _for_gin(value: Any) -> Any:
-    if isinstance(value, Reference):
-        return gin.config.ConfigurableReference(value.selector, evaluate=False)
-    return parsing.mapped(_for_gin, value)
+    def configure(entry: Entry, path: tuple[str, ...]) -> Configured:
+        path = (*path, entry.selector)
+        if entry.selector in path[:-1]:
+            raise RecipeError(f"A component is part of itself: {' -> '.join(path)}.")
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, Reference):
+                return configure(registry.get(*value.selector.split(".")), path)
+            if inner := registry.entry_of(value):
+                return configure(inner, path)
+            return parsing.mapped(fill, value)
+
+        if entry.selector not in made:
+            given = bound[entry.selector]
+            values = {name: given.get(name, each.default) for name, each in entry.settable.items()}
+            describing.check_complete(entry, values)
+            made[entry.selector] = Configured(entry, {name: fill(value) for name, value in values.items()})
+        return made[entry.selector]
+
+    return configure(outermost, ())

@@ -149,9 +149,13 @@ def _check_slots(binding: Binding) -> None:
     names = (binding.parameter, binding.parameter.removesuffix("s"))
     slot = next((each for each in names if each in SLOTS), None)
     for reference in _references(binding.value):
-        if slot and not reference.selector.startswith(f"{slot}."):
+        theirs = reference.selector.split(".")[0]
+        if slot and theirs != slot:
             message = f"{binding.key} was given {reference.selector}."
-            raise RecipeError(message, binding.place, registry.advise(slot))
+            own = f"{binding.entry.selector}.{theirs}"
+            known = theirs in binding.entry.settable
+            fitting = f" Or bind {own} = @{reference.selector}." if known else ""
+            raise RecipeError(message, binding.place, registry.advise(slot) + fitting)
 
 
 def _refuse_repeats(bindings: Sequence[Binding]) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gin
-
 from stav2a import registry, slots
 from stav2a.recipe.parsing import RecipeError, leaves
-from stav2a.registry import Entry
+from stav2a.registry import Configured, Entry
 from stav2a.utils.contents import Contents
 
 WEIGHTS = ("checkpoint", "weights")  # parameters that name files; so does every value of the type Path
@@ -22,50 +20,35 @@ ROOTS: dict[type, str] = {}  # name in files, by class
 
 
 def root_entry(root: type) -> Entry:
-    """The root as an entry without a slot. What gin denies to recipes counts as wired."""
-    found = gin.config._REGISTRY[root_selector(ROOTS[root])]
-    parameters = registry.parameters_of(found.wrapped, found.denylist or ())
-    return Entry("", ROOTS[root], found.wrapped, parameters, inspect.getfile(found.wrapped), 0)
+    """The root as an entry without a slot."""
+    return Entry("", ROOTS[root], root, registry.parameters_of(root), inspect.getfile(root), 0)
 
 
-def root_selector(name: str) -> str:
-    """The root's complete name in gin: its module and itself."""
-    matches = gin.config._REGISTRY.matching_selectors(name)
-    roots = [each for each in matches if each not in {entry.selector for entry in registry.available()}]
-    assert len(roots) == 1, f"Expected one gin.configurable named {name}, found {roots}."
-    return roots[0]
-
-
-def values(entry: Entry) -> dict[str, Any]:
-    """Every settable parameter with the value it will have: the bound one, else the default.
+def check_complete(entry: Entry, values: Mapping[str, Any]) -> None:
+    """Refuse a parameter that has neither a binding nor a default.
 
     Raises:
-        RecipeError: A parameter has neither.
+        RecipeError: With the line to write.
     """
-    bound = gin.get_bindings(entry.selector if entry.slot else root_selector(entry.name))
-    found = {name: bound.get(name, parameter.default) for name, parameter in entry.settable.items()}
-    for name, value in found.items():
+    for name, value in values.items():
         if value is registry.REQUIRED:
-            slot = name if name in slots.SLOTS else ""
-            advice = registry.advise(slot) if slot else f"Write {entry.selector}.{name} = VALUE"
+            advice = (
+                registry.advise(name) if name in slots.SLOTS else f"Write {entry.selector}.{name} = VALUE"
+            )
             raise RecipeError(f"{entry.selector}.{name} has no value.", None, advice)
-    return found
 
 
-def reach(root: type) -> dict[str, tuple[Entry, dict[str, Any]]]:
-    """The root and every component that it leads to, each with its values."""
-    found: dict[str, tuple[Entry, dict[str, Any]]] = {}
+def reach(root: Configured) -> dict[str, Configured]:
+    """The root and every component that it leads to, by name."""
+    found: dict[str, Configured] = {}
 
-    def visit(entry: Entry, path: tuple[str, ...]) -> None:
-        if entry.selector in path:
-            raise RecipeError(f"A component is part of itself: {' -> '.join([*path, entry.selector])}.")
-        found[entry.selector] = entry, values(entry)
-        for value in found[entry.selector][1].values():
-            for leaf in leaves(value):
-                if inner := registry.entry_of(leaf):
-                    visit(inner, (*path, entry.selector))
+    def visit(each: Configured) -> None:
+        found[each.entry.selector] = each
+        for leaf in leaves(each.values):
+            if isinstance(leaf, Configured):
+                visit(leaf)
 
-    visit(root_entry(root), ())
+    visit(root)
     return found
 
 
@@ -81,7 +64,7 @@ def describe(value: Any, contents: Contents | None = None) -> Described:
     """
     entry = registry.entry_of(value)
     if entry is not None:
-        return _describe_entry(entry, contents)
+        return _describe_entry(entry, _values(value, entry), contents)
     if isinstance(value, Mapping):
         return {str(key): describe(inner, contents) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -94,9 +77,10 @@ def describe(value: Any, contents: Contents | None = None) -> Described:
     raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
 
 
-def describe_root(root: type, contents: Contents | None = None) -> Described:
-    """The whole loaded configuration: the root's parameters, described."""
-    return _describe_entry(root_entry(root), contents)
+def describe_root(root: Any, contents: Contents | None = None) -> Described:
+    """A whole configuration: the parameters of a built root, described."""
+    entry = root_entry(type(root))
+    return _describe_entry(entry, {name: getattr(root, name) for name in entry.settable}, contents)
 
 
 def signature(described: Described) -> str:
@@ -138,11 +122,11 @@ def diff(a: Described, b: Described) -> str:
     return "\n".join(lines)
 
 
-def snapshot(root: type, imports: tuple[str, ...] = ()) -> str:
+def snapshot(root: Configured, imports: tuple[str, ...] = ()) -> str:
     """A recipe that alone makes the same configuration: every parameter in use, by its complete name."""
     lines = [f"import {module}" for module in imports]
-    for selector, (_, found) in reach(root).items():
-        lines += [f"{selector}.{name} = {format_value(value)}" for name, value in found.items()]
+    for selector, each in reach(root).items():
+        lines += [f"{selector}.{name} = {format_value(value)}" for name, value in each.values.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -169,9 +153,18 @@ def format_value(value: Any) -> str:
     raise RecipeError(f"{value!r} ({type(value).__name__}) can't be written in a recipe.")
 
 
-def _describe_entry(entry: Entry, contents: Contents | None) -> Described:
+def _values(value: Any, entry: Entry) -> Mapping[str, Any]:
+    """Values of a component's parameters: of a plain one the defaults."""
+    if isinstance(value, Configured):
+        return value.values
+    found = {name: parameter.default for name, parameter in entry.settable.items()}
+    check_complete(entry, found)
+    return found
+
+
+def _describe_entry(entry: Entry, values: Mapping[str, Any], contents: Contents | None) -> Described:
     """Name, parameters, and the version of a component that has one: it gives other results than before."""
-    found = values(entry)
+    found = dict(values)
     if contents:
         found |= {name: Path(found[name]) for name in WEIGHTS if _is_there(found.get(name))}
     parameters = {name: describe(value, contents) for name, value in found.items()}

@@ -6,6 +6,7 @@ errors where nothing is wrong, runs any import, and does not keep the line of a 
 
 import importlib
 import os
+import sys
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from gin import config_parser
 
 from stav2a import registry
 from stav2a.utils.errors import USAGE, StaV2AError
+from stav2a.utils.shipped import shipped_root
 
 
 class RecipeError(StaV2AError):
@@ -147,13 +149,6 @@ def lineage(recipe: str | Path) -> list[Path]:
     return parsed.files
 
 
-def shipped_root(kind: str) -> Path:
-    """The folder of the package's own recipes or studies: inside it when installed, beside it in a clone."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / f"_{kind}"
-    return installed if installed.is_dir() else package.parent / kind
-
-
 def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
     """The recipe's file: from `folder`, else from the recipes and studies that come with the package.
 
@@ -175,7 +170,8 @@ def find(name: str | Path, folder: Path, place: Place | None = None) -> Path:
     near |= {Path(name).with_name(path.name).as_posix() for path in here.glob(f"*{SUFFIX}")}
     looked = f"Looked in {shown(folder)} and {shown(root)}."
     kind = "study" if first == "ablations" else "recipe"
-    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, registry.did_you_mean(str(name), near))
+    written = str(name) if Path(name).suffix == SUFFIX else f"{name}{SUFFIX}"
+    raise RecipeError(f'There is no {kind} "{name}". {looked}', place, registry.did_you_mean(written, near))
 
 
 def _read_file(parsed: ParsedFiles, path: Path, *, trust: bool | None, place: Place | None = None) -> None:
@@ -204,18 +200,21 @@ def _read_text(parsed: ParsedFiles, text: str, path: Path | None, *, trust: bool
             if included not in parsed.files:
                 _read_file(parsed, included, trust=trust, place=place)
         elif isinstance(statement, config_parser.ImportStatement) and trust is not None:
-            _import(statement.module, place, trust=trust)
+            _import(statement.module, place, folder, trust=trust)
             parsed.imports.append(statement.module)
         elif isinstance(statement, config_parser.BindingStatement):
             scope, selector, parameter, value, _ = statement
             parsed.written.append(WrittenBinding(scope, selector, parameter, value, place))
 
 
-def _import(module: str, place: Place, *, trust: bool) -> None:
+def _import(module: str, place: Place, folder: Path, *, trust: bool) -> None:
+    """Import a module: of a trusted recipe also one beside it, or in the current folder."""
     offered = {entry_point.module for entry_point in registry.plugins()}
     if not trust and module != "stav2a" and not module.startswith("stav2a.") and module not in offered:
         advice = "Allow it with --trust-recipe if you know the recipe, or offer the module as a plugin."
         raise RecipeError(f"`import {module}` would run code of that module.", place, advice)
+    if trust:  # and it stays there, for the worker processes
+        sys.path[:0] = [str(each) for each in (folder, Path.cwd()) if str(each) not in sys.path]
     try:
         importlib.import_module(module)
     except Exception as error:

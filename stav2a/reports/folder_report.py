@@ -19,7 +19,6 @@ from stav2a.evaluation.folders.systems import PAPERS, REAL, ChosenMetric, Folder
 from stav2a.evaluation.published import plain, read_rows
 from stav2a.evaluation.scores import to_json
 from stav2a.metrics.score import Score
-from stav2a.recipe.parsing import shipped_root
 from stav2a.reports.comparison_tables import (
     BEST,
     Note,
@@ -32,6 +31,7 @@ from stav2a.reports.pages import ComparedClip, RowClip, clip_facts, write_page
 from stav2a.reports.tables import Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
 from stav2a.utils.resampling import fit_audio
+from stav2a.utils.shipped import shipped_root
 
 FILES = ("table.txt", "table.md", "table.csv", "table.tex", "scores.json", "left_out.csv")
 PAGE = "report.html"

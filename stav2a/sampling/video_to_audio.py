@@ -5,19 +5,19 @@ windows of the model's duration; a shorter one is padded with its last frame, an
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from stav2a.data.media import probe, read_video
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
+from stav2a.utils.progress import progress
 from stav2a.utils.resampling import fit_audio
 
 OVERLAP = 0.25  # least overlap of neighbouring windows, and length of the cross-fade, as a share of a window
@@ -64,13 +64,7 @@ def video_to_audio(
     batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
     parts: list[np.ndarray] = []
     total = len(batches) * num_inference_steps
-    with tqdm(total=total, desc=video.name, unit="step", leave=False, disable=None) as bar:
-
-        def progress(timesteps: Iterable[Any]) -> Iterator[Any]:
-            for t in timesteps:
-                yield t
-                bar.update()
-
+    with progress(total, video.name, "step", leave=False) as bar:
         for batch, numbers in batches:
             z = sampler(
                 model,
@@ -80,7 +74,7 @@ def video_to_audio(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
-                progress=progress,
+                progress=bar.counted,
             )
             parts.extend(to_audio(model, z)[1].numpy())
     samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]

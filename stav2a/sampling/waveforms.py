@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from stav2a.models.stav2a import STAV2A
 from stav2a.sampling.reference import SamplerError
 from stav2a.utils.distributed import device
+from stav2a.utils.progress import progress
 
 BATCH = 32
 LOUDEST = 0.99
@@ -63,16 +63,19 @@ def generate(
     """
     model.eval()
     parts = []
-    for start in tqdm(range(0, len(captions), BATCH), desc="sampling", unit="batch", leave=False):
-        rows = slice(start, start + BATCH)
-        z = sampler(
-            model,
-            e_v[rows].to(device()),
-            captions[rows],
-            scheduler=scheduler,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seeds=[noise_seed(seed, i) for i in range(len(captions))[rows]],
-        )
-        parts.append(to_audio(model, z)[1].cpu().numpy())
+    starts = range(0, len(captions), BATCH)
+    with progress(len(starts) * num_inference_steps, "sampling", "step", leave=False) as bar:
+        for start in starts:
+            rows = slice(start, start + BATCH)
+            z = sampler(
+                model,
+                e_v[rows].to(device()),
+                captions[rows],
+                scheduler=scheduler,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                seeds=[noise_seed(seed, i) for i in range(len(captions))[rows]],
+                progress=bar.counted,
+            )
+            parts.append(to_audio(model, z)[1].cpu().numpy())
     return np.concatenate(parts).clip(-LOUDEST, LOUDEST)

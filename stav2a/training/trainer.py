@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from stav2a.registry import expect, register
 from stav2a.training.loop import TrainingRun
 from stav2a.training.objective import History, TrainingContext, TrainingSpec
 from stav2a.utils.errors import UsageError
+from stav2a.utils.progress import progress
 
 
 @register("optimizer", "adamw")
@@ -96,18 +96,12 @@ class AccelerateTrainer:
         """
         run = TrainingRun(plan, work, self)
         run.resume()
-        bar = tqdm(
-            total=plan.steps,
-            initial=run.progress.step,
-            desc=plan.name,
-            unit="step",
-            leave=False,
-            disable=not run.accelerator.is_main_process,
-        )
+        begun, shown = run.progress.step, run.accelerator.is_main_process
+        bar = progress(plan.steps, plan.name, "step", initial=begun, leave=False, shown=shown)
         with bar:
             while run.progress.step < plan.steps:
                 loss = run.step()
-                bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                bar.note(f"loss {loss:.4f}")
                 bar.update()
                 run.save_when_due()
         run.finish()

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import write_json
+from stav2a.utils.progress import progress
 
 PROGRESS_FROM = 64  # files to read
 
@@ -143,11 +142,10 @@ class Contents:
         """
         states = [(path, os.path.abspath(path), file_state(path)) for path in files]
         new = [each for each in states if self._known.get(each[1], [None])[0] != list(each[2])]
-        quiet = None if len(new) >= PROGRESS_FROM else True
-        for path, name, state in tqdm(
-            new, desc="reading the dataset", unit="file", leave=False, disable=quiet
-        ):
-            self._known[name] = [list(state), file_hash(path)]
+        shown = len(new) >= PROGRESS_FROM
+        with progress(len(new), "reading the dataset", "file", leave=False, shown=shown) as bar:
+            for path, name, state in bar.counted(new):
+                self._known[name] = [list(state), file_hash(path)]
         if new:
             self._keep()
         found = {name: HashedFile(path, state, str(self._known[name][1])) for path, name, state in states}

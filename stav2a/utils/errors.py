@@ -41,10 +41,6 @@ class StaV2AError(ValueError):
         self.message, self.place, self.advice = message, place, advice
 
     def __str__(self) -> str:
-        return self.text()
-
-    def text(self) -> str:
-        """The error in words; a method of its own, as gin overrides `__str__` of errors in components."""
         parts = (self.message, str(self.place) if self.place else "", self.advice)
         return self.separator.join(part for part in parts if part)
 
@@ -82,8 +78,3 @@ def exit_code(error: BaseException) -> int | None:
     if isinstance(own, int):
         return own
     return FAILURE if isinstance(error, OSError) else None
-
-
-def text_of(error: BaseException) -> str:
-    """The error's text, without the lines that gin adds to errors of components."""
-    return error.text() if isinstance(error, StaV2AError) else str(error)

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from stav2a.utils.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,11 +38,11 @@ def parallel(
     Args:
         function: Picklable function of one picklable item.
         workers: Number of processes; by default one a usable core. 1 stays in this process.
-        description: Text beside the progress bar.
+        description: Name of the work, for its progress.
         fewest: Number of items from which processes are worth their start; fewer stay in this process.
     """
     workers = min(workers or usable_cpus(), len(items))
-    with tqdm(total=len(items), desc=description, unit="clip", disable=None) as bar:
+    with progress(len(items), description, "clip") as bar:
         if workers <= 1 or len(items) < fewest:
             for item in items:
                 yield function(item)

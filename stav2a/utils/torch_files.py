@@ -17,6 +17,7 @@ from torch import Tensor
 from stav2a.utils import onnx_files
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.contents import file_hash
+from stav2a.utils.shipped import doc
 
 OLDEST_TORCH = (2, 10)  # before it, torch.load(weights_only=True) could be made to run code
 
@@ -72,7 +73,7 @@ def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
     check_torch(torch.__version__)
     if not path.is_file():
         message = f"{path}: there is no such file."
-        raise ConvertError(message, advice="Download it first; see docs/weights.md.")
+        raise ConvertError(message, advice=f"Download it first; see {doc('weights.md')}.")
     sha256 = file_hash(path)
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))

@@ -52,8 +52,8 @@ ROWS: dict[str, Sequence[str]] = {
 
 def scored(store: Store, name: str) -> dict[str, Any]:
     """One row: its scores with their intervals, and what sampling took of the processor."""
-    recipe.load(RECIPE, ROWS[name], root=Experiment)
-    experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+    loaded = recipe.load(RECIPE, ROWS[name], root=Experiment)
+    experiment = loaded.build()
     began: dict[str, float] = {}
 
     def tell(line: str) -> None:

@@ -232,3 +232,44 @@ def test_tables_are_printed_in_any_locale(encoding):
 def test_texts_are_read_in_utf_8_whatever_the_locale():
     for path in sorted(Path(stav2a.__file__).parent.rglob("*.py")):
         assert ".read_text()" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "recipes/cn.gin"], "recipes/cn.gin: write --gin recipes/cn.gin"),
+        (["run", "--gin", "recipes/cn.gin", "scale/smoke.gin"], "write --gin scale/smoke.gin"),
+        (["run", "--gin", "cn", "--check"], "Did you mean cn.gin? Known: "),
+        (["run", "--gin", "recipes/cn_onset", "--check"], "Did you mean recipes/cn_onset.gin? Known: "),
+    ],
+)
+def test_a_recipe_given_in_a_wrong_way_is_told_the_right_one(arguments, told, capsys):
+    assert main(arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_settings_of_a_run_are_listed(capsys):
+    assert main(["components", "run"]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "  classifier: Callable[..., Any] | None  (required)",
+        "  num_inference_steps: int = 200",
+        "      Weight w of the text in eq. 7.",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_what_a_component_requires_is_shown_first(capsys):
+    assert main(["components", "dataset.manifest"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("Parameters:") + 1] == "  file: str  (required)"
+    written = lines.index("In a recipe:")
+    assert lines[written + 2 : written + 4] == [
+        "  dataset.manifest.file = '...'",
+        "  dataset.manifest.videos = None",
+    ]
+    assert main(["components", "local_head.onset"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.index("  in_dim: int  (supplied by the assembly)") > lines.index(
+        "  windows: tuple[int, ...] = (1, 2, 4, 8)"
+    )

@@ -32,7 +32,7 @@ def run(tmp_path_factory) -> Path:
     loaded = recipe.load(RECIPES, root=Experiment)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "untrained")
     folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts={"recipe": "cn_onset_gvf"})
-    save_tensors(folder.weights, Experiment().model().state_dict())
+    save_tensors(folder.weights, loaded.build().model().state_dict())
     return folder.path
 
 

@@ -1,6 +1,5 @@
 """Filters: what is kept, what is not, and by which rule."""
 
-import gin
 import numpy as np
 import pytest
 
@@ -232,6 +231,6 @@ def test_a_recipe_names_several_in_one_line(recipes):
         recipes / "cn.gin", ["stage.joint.data_filter = @data_filter.all_of", line], root=Experiment
     )
     assert "@data_filter.speech_captions" in loaded.snapshot()
-    made = gin.get_configurable("data_filter.all_of")()
+    made = loaded.build().stages[-1]().data_filter()
     assert [type(each).__name__ for each in made.filters] == ["SpeechCaptions", "AVAlignFilter"]
     assert made.filters[1].flow_size == 32  # its own bindings hold inside

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.evaluation.folders.recipes import DEFAULT, PRESETS, load_names
+from stav2a.evaluation.folders.recipes import DEFAULT, PRESETS, load_metrics
 from stav2a.evaluation.folders.systems import choose
 from stav2a.metrics.judges.yamnet import YAMNetwork
 from stav2a.registry import available
@@ -46,12 +46,12 @@ class Loudness:
 
 
 def chosen(names=(), **given):
-    names, bound = load_names(names, **given)
-    return choose(names, bound=bound)
+    names, loaded = load_metrics(names, **given)
+    return choose(names, loaded=loaded)
 
 
 def test_without_a_word_the_papers_eight_and_kad_are_chosen():
-    assert load_names([])[0] == list(DEFAULT)
+    assert load_metrics([])[0] == list(DEFAULT)
     assert [each.name for each in chosen()] == list(DEFAULT)
 
 
@@ -101,9 +101,9 @@ def test_mistakes_are_told_in_a_line(tmp_path, capsys, more, told):
 
 def test_unknown_names_are_a_mistake():
     with pytest.raises(UsageError, match="there is no preset 'laptopp'. Did you mean laptop?"):
-        load_names([], preset="laptopp")
+        load_metrics([], preset="laptopp")
     with pytest.raises(UsageError, match="there is no metric 'fdd'. Did you mean fd"):
-        load_names(["fdd"])
+        load_metrics(["fdd"])
 
 
 def test_processes_that_share_the_judges_work_give_the_same_figures(tmp_path, capsys):

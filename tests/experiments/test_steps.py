@@ -44,9 +44,9 @@ def test_clips_without_a_label_train_a_model_all_the_same(every, told, measured,
         "run.metrics = [@metric.fd, @metric.class_accuracy, @metric.aa_align]",
         "stage.autoencoder.data_filter = @data_filter.none",
     ]
-    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    loaded = recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
     said: list[str] = []
-    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    steps = RunSteps(loaded.build(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
     outcome = steps.run()
     assert any(told in line for line in said) and (outcome.trained.classifier is not None) == measured
     scores = {score.name: score for score in outcome.scores}
@@ -59,9 +59,9 @@ def test_clips_without_a_label_train_a_model_all_the_same(every, told, measured,
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):
     counts = {"train_clips": 4, "validation_clips": 2, "test_clips": 0}
     bindings = [f"dataset.struck_objects.{name} = {count}" for name, count in counts.items()]
-    recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+    loaded = recipe.load(["recipes/cn.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
     said: list[str] = []
-    steps = RunSteps(Experiment(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
+    steps = RunSteps(loaded.build(), Store(tmp_path / "runs"), lambda *loss: None, said.append)
     with pytest.raises(UsageError, match="none of 6 clips is of the split 'test', which a run is measured"):
         steps.train()
     assert not any(line.startswith("stage ") for line in said)

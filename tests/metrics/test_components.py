@@ -2,12 +2,12 @@ import dataclasses
 import math
 import pickle
 
-import gin
 import numpy as np
 import pytest
 
-from stav2a import registry
+from stav2a import recipe, registry
 from stav2a.evaluation.scores import from_json, to_json
+from stav2a.experiments.experiment import Experiment
 from stav2a.metrics import registered  # noqa: F401  (registers)
 from stav2a.metrics.distribution import frechet_distance
 from stav2a.metrics.registered.judged import (
@@ -295,11 +295,7 @@ def test_a_classifier_gives_one_row_a_clip():
 
 
 def test_recipes_name_the_metrics():
-    with gin.unlock_config():
-        gin.parse_config("metric.aa_align.matching = 'released'\nmetric.is.splits = 2")
-    try:
-        assert gin.get_configurable("metric.aa_align")(detector=Spikes).matching == "released"
-        assert gin.get_configurable("metric.is")().splits == 2
-    finally:
-        with gin.unlock_config():
-            gin.clear_config()
+    bindings = ["metric.aa_align.matching = 'released'", "metric.is.splits = 2"]
+    loaded = recipe.load("recipes/cn.gin", bindings, root=Experiment)
+    aa_align, *_, inception_score, _ = [metric() for metric in loaded.build().metrics]
+    assert aa_align.matching == "released" and inception_score.splits == 2

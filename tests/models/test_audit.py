@@ -410,8 +410,8 @@ def test_parts_that_do_not_go_together_are_told_by_a_check(recipes, capsys):
 
 
 def test_the_recipe_alone_decides(recipes):
-    recipe.load([recipes / "cn.gin"], root=Experiment)
-    experiment: Any = Experiment()  # type: ignore[call-arg]
+    loaded = recipe.load([recipes / "cn.gin"], root=Experiment)
+    experiment: Any = loaded.build()
     factories = {slot: getattr(experiment, slot) for slot in BLOCKS}
     state = torch.get_rng_state()
     first, second = (

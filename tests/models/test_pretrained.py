@@ -6,7 +6,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import gin
 import pytest
 import torch
 
@@ -96,11 +95,10 @@ def test_another_process_makes_the_same_sound(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_recipes_model_comes_back_without_the_recipe(tmp_path):
-    recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"], root=Experiment)
-    model = Experiment().model()
+    loaded = recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"], root=Experiment)
+    model = loaded.build().model()
     tiny.shake(model)
     model.save_pretrained(tmp_path / "model")
-    gin.clear_config()
     loaded = STAV2A.from_pretrained(tmp_path / "model")
     assert same(loaded, model)
     assert loaded.described == model.described

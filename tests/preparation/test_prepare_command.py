@@ -91,8 +91,8 @@ def test_a_recipe_without_filters_keeps_every_clip(prepare, tmp_path):
 
 
 def test_decisions_are_found_by_the_recipes_filters(prepared):
-    recipe.load("recipes/cn_onset_gvf.gin", root=Experiment)
-    stages = [factory() for factory in Experiment().stages]
+    loaded = recipe.load("recipes/cn_onset_gvf.gin", root=Experiment)
+    stages = [factory() for factory in loaded.build().stages]
     decisions = PreparedFolder(prepared).decisions(filter_key(stages[-1].data_filter))
     assert {decision.keep for decision in decisions} == {True, False}
 
@@ -148,8 +148,10 @@ def test_encoders_with_weights_leave_features_and_latents(encoded, prepared):
 
 
 def test_features_are_those_of_the_encoder_to_half_precision(encoded, prepared, weights):
-    recipe.load("recipes/cn_onset_gvf.gin", [word for word in weights if word != "--bind"], root=Experiment)
-    encoder = Experiment().feature_encoder().eval()
+    loaded = recipe.load(
+        "recipes/cn_onset_gvf.gin", [word for word in weights if word != "--bind"], root=Experiment
+    )
+    encoder = loaded.build().feature_encoder().eval()
     frames = PreparedFolder(prepared).tensor("frames")[[2]].float() / 255
     with torch.no_grad():
         torch.testing.assert_close(

@@ -21,8 +21,8 @@ LATENT_STAGES = {"autoencoder", "t2a_pretrain", "t2a_finetune", "joint"}
 @pytest.fixture
 def planned(recipes: Path, tmp_path: Path) -> Callable[..., Keys]:
     def plan(*bindings: str, variant: str = "cn_onset_gvf") -> Keys:
-        recipe.load(recipes / f"{variant}.gin", bindings, root=Experiment)
-        experiment = Experiment()  # type: ignore[call-arg]  # gin supplies every argument
+        loaded = recipe.load(recipes / f"{variant}.gin", bindings, root=Experiment)
+        experiment = loaded.build()
         return Keys(experiment, Contents(tmp_path / "contents.json"))
 
     return plan

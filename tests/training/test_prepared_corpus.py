@@ -41,8 +41,8 @@ def using(folder: Path) -> list[str]:
 
 
 def pipeline(bindings: list[str], store: Path) -> RunSteps:
-    recipe.load(SMOKE, bindings, root=Experiment)
-    return RunSteps(Experiment(), Store(store), lambda name, value, step: None, lambda line: None)
+    loaded = recipe.load(SMOKE, bindings, root=Experiment)
+    return RunSteps(loaded.build(), Store(store), lambda name, value, step: None, lambda line: None)
 
 
 def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):

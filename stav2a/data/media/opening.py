@@ -32,7 +32,7 @@ COMPLETE = "Give a complete video file (mp4, mov, webm, mkv, …)."
 class MediaError(StaV2AError):
     """A media file that can't be read or written; `place` is its path. One line, whatever the file's name."""
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         return printable(f"{self.place}: {self.message}" if self.place else self.message)
 
 

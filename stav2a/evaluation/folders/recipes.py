@@ -35,15 +35,15 @@ class FolderEvaluation:
     metrics: Sequence[Callable[..., Any]]
 
 
-def load_names(
+def load_metrics(
     names: Sequence[str],
     *,
     preset: str | None = None,
     recipes: Sequence[str | Path] = (),
     bindings: Sequence[str] = (),
     trust: bool = False,
-) -> tuple[list[str], set[str]]:
-    """Names of the metrics to compute, once a recipe is loaded that binds their parameters.
+) -> tuple[list[str], recipe.Recipe[FolderEvaluation]]:
+    """Names of the metrics to compute, and the recipe that binds their parameters.
 
     Args:
         names: Names; those with `_released` at the end are in the form of the paper's authors.
@@ -53,7 +53,7 @@ def load_names(
         trust: Let the recipes import any module.
 
     Returns:
-        Names for `systems.choose`, and the complete names of all that is bound.
+        Names and recipe for `systems.choose`.
 
     Raises:
         UsageError: Both names and a preset, or a preset that there isn't.
@@ -80,7 +80,7 @@ def load_names(
     found = [registry.name_of(factory) for factory in factories]
     if written and found == list(dict.fromkeys(plain.values())):
         found = list(plain)
-    return found, set(loaded.bindings)
+    return found, loaded
 
 
 def _binds_metrics(recipes: Sequence[str | Path], *, trust: bool) -> bool:

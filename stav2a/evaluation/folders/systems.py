@@ -1,7 +1,7 @@
 """Scores of folders of sounds: every system, every crop, every metric, on the same clips."""
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from stav2a.evaluation.folders.features import (
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
 from stav2a.evaluation.scores import evaluate
 from stav2a.metrics.score import RELEASED, EvaluationSet, Score
-from stav2a.registry import available, did_you_mean, get, supplied
+from stav2a.recipe import Recipe
+from stav2a.registry import available, did_you_mean, get
 from stav2a.utils.errors import UsageError
 
 REAL = "real sound"
@@ -54,16 +55,16 @@ def choose(
     released: bool = False,
     detector: str | None = None,
     flow: str | None = None,
-    bound: Collection[str] = (),
+    loaded: Recipe[Any] | None = None,
 ) -> list[ChosenMetric]:
-    """The metrics of these names, with the parameters that a loaded recipe binds.
+    """The metrics of these names, with the parameters that a recipe binds.
 
     Args:
         names: Names of registered metrics; with `_released` at the end, in the form of the paper's authors.
         released: Take every metric in that form, if it has one of its own.
         detector: Onset detector of those that have one; None is each metric's own.
         flow: Optical flow of those that have one; None is each metric's own.
-        bound: Complete names of the parameters that a recipe binds, such as `metric.fd.judge`.
+        loaded: Recipe that binds parameters of metrics and judges.
 
     Raises:
         UsageError: No metric of that name, or it has no other form.
@@ -71,6 +72,7 @@ def choose(
     """
     slots = {"detector": ("onset_detector", detector), "flow": ("optical_flow", flow)}
     parts = {setting: get(slot, name).factory for setting, (slot, name) in slots.items() if name}
+    bound = loaded.bindings if loaded else {}
     entries = {entry.name: entry for entry in available("metric")}
     chosen = {}
     for name in names:
@@ -81,9 +83,8 @@ def choose(
         if name == papers and papers not in entries:
             raise UsageError(f"{plain} has one form alone, the paper's too.", advice=f"Write {plain}.")
         entry = entries[papers if released and papers in entries else name]
-        metric: Any = supplied(entry)(
-            **{each: part for each, part in parts.items() if each in entry.parameters}
-        )
+        factory: Any = loaded.component(entry) if loaded else entry.factory
+        metric = factory(**{each: part for each, part in parts.items() if each in entry.parameters})
         changed = any(f"{entry.selector}.{each}" in bound for each in entry.settable if each not in DRAWS)
         as_published = (entry.name == papers or papers not in entries) and not changed
         chosen[entry.name] = ChosenMetric(plain, metric, as_published)

@@ -16,6 +16,7 @@ from stav2a.experiments.ablation.study_report import StudyFolder, new_record, re
 from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, git_state, open_store, resolve
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError
 from stav2a.utils.files import check_writable, write_json
+from stav2a.utils.progress import progress
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ class StudyRunner:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 _print_line(f"failed    {job.title}  ({took}, {how}); its log is {job.log} and ends with")
                 _print_line("\n".join(f"    {line}" for line in job.last_lines()))
-            progress.update()
+            bar.update()
 
-        with tqdm(total=len(runs), unit="run", file=sys.stderr, disable=None) as progress:
+        with progress(len(runs), self.plan.study.name, "run") as bar:
             try:
                 codes = run_all(
                     list(runs),

@@ -28,6 +28,7 @@ from urllib.request import getproxies, proxy_bypass
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import exclusive, sweep, temporary_beside
 from stav2a.utils.program import command, module_command
+from stav2a.utils.shipped import doc
 
 PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 SERVERS = {"http": 80, "https": 443}
@@ -464,7 +465,7 @@ def _advice(uri: str, scheme: str) -> str:
     if scheme == "file" or (uri and "://" not in uri):
         folder = uri.removeprefix("file:").removeprefix("//").rstrip("/")
         return f"MLflow no longer keeps runs in plain folders. Write sqlite:///{folder}/mlflow.db."
-    return "See docs/tracking.md."
+    return f"See {doc('tracking.md')}."
 
 
 def _check_file(store: TrackingStore, database: Path) -> None:
