@@ -319,7 +319,7 @@ def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
             "run.seed = 10000000000000000000000",
             "run.seed = 10000000000000000000000: expected 0 to 4294967295",
         ),
-        ("run.guidance_scale = -1.0", "run.guidance_scale = -1.0: expected 0 or more"),
+        ("run.guidance_scale = -1.0", "run.guidance_scale = -1.0: expected 0 to 1000.0"),
         ("stage.joint.steps = -1", "stage.joint.steps = -1: expected 0 or more"),
         ("stage.joint.batch_size = 0", "stage.joint.batch_size = 0: expected 1 or more"),
         ("classifier.mel_cnn.batch_size = 0", "classifier.mel_cnn.batch_size = 0: expected 1 or more"),

@@ -20,7 +20,7 @@ def test_the_plan_is_printed_and_nothing_is_made(tmp_path, capsys):
         (["--gin", "ablations/tabel3.gin"], 'error: There is no study "ablations/tabel3.gin". Looked in'),
         (["--gin", "recipes/cn.gin"], "error: 'run.dataset' is a setting of a recipe, but a study was"),
         ([*SMOKE, "--seeds", "1", "1"], "error: --seeds holds 1 twice."),
-        ([*SMOKE, "--jobs", "0"], "error: --jobs 0: expected at least 1."),
+        ([*SMOKE, "--jobs", "0"], "Invalid value for '--jobs': Input should be greater than or equal to 1"),
         ([*SMOKE, "--tracking-uri", "none"], "error: --tracking-uri none: a study is compared from what its"),
         ([*SMOKE, "--bind", "run.seed = 1"], "error: --bind 'run.seed = 1': a study sets the seeds."),
         (

@@ -178,7 +178,8 @@ PAPERS = "fad", "kl_released", "pam_released", "clap_released", "av_align_releas
 
 def test_a_scale_has_its_own_metrics_and_the_paper_s_figures_stand_beside_their_like(tmp_path):
     smoke = plan(study.load("ablations/table3.gin", ["recipes/scale/smoke.gin"], seeds=[0]), tmp_path)
-    assert list(smoke.study.metrics) == ["aa_align", "av_align", "class_accuracy_vague", "kl", "fd", "is"]
+    own = ["aa_align", "av_align", "class_accuracy_vague", "kl", "fd", "is"]
+    assert list(smoke.study.metrics) == [*own, "fd_yamnet", "kad_yamnet", "probe_accuracy_vague_yamnet"]
     assert smoke.study.published["CN"]["aa_align"] == 0.669, "for its sign alone: no row measures theirs"
     assert smoke.study.unmeasured == (*PAPERS, "pam", "clap")
     assert f"not measured by any row: {', '.join(smoke.study.unmeasured)}" in summary(smoke)

