@@ -20,8 +20,8 @@ from tests.commands import PROGRAM, parse
 
 # What users type: `!` is required, `*` may be repeated, `+` takes several values, `?` may be left out.
 INTERFACE = {
-    "run": "--gin!* --bind* --output --tracking-uri --experiment --run-name --tag* --attach* --untracked* --check "
-    "--strict --trust-recipe",
+    "run": "--gin!* --bind* --output --tracking-uri --experiment --run-name --tag* --attach* --untracked* "
+    "--check --strict --trust-recipe",
     "ablation": "--gin* --report --bind* --seeds+ --jobs --plan --again --output --tracking-uri "
     "--cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",

