@@ -19,7 +19,7 @@ MAX_STEPS = 999  # one less than the noise levels: spread over all 1000, diffuse
 
 EXAMPLES = """
   stav2a generate clip.mp4 --run runs/RUN --output sounds
-  stav2a generate *.mp4 --run runs/RUN --prompt "a spoon hits a glass" --seed 1 --output sounds
+  stav2a generate *.mp4 --run runs/RUN --prompt "someone shakes a tambourine" --seed 1 --output sounds
 
 For each VIDEO, DIR/NAME.mp4 is written, its picture copied and its old sound replaced, and the sound
 alone as DIR/NAME.wav. A picture that mp4 does not hold is copied into a mov or mkv. Their duration is the

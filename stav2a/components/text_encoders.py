@@ -24,9 +24,8 @@ class TinyMT5(nn.Module):
     """mT5 encoder of any size, trained from scratch, whose words are sums of character n-grams.
 
     n-grams of 3 to 5 characters are hashed into a table of fixed size: there is no vocabulary file and no
-    unknown word, and words of one stem are alike ("wood", "wooden"). While training, half of a word's
-    n-grams are left out. Every caption is padded to `max_length`, so that the tokens of a clip do not depend
-    on its batch.
+    unknown word, and words of one stem are alike ("wood", "wooden"). Every caption is padded to `max_length`,
+    so that the tokens of a clip do not depend on its batch.
 
     Args:
         dim: Width of a token, D_c.
@@ -75,8 +74,6 @@ class TinyMT5(nn.Module):
         )  # (B, K0, N)
         used, gram = ids != PAD, ids >= FIRST_GRAM
         weight = used / gram.sum(dim=-1, keepdim=True).clamp(min=1).sqrt().where(gram, 1)
-        if self.training:
-            weight = weight * (~gram | (torch.rand(ids.shape, device=ids.device) < 0.5))
         embedded = (self.encoder.get_input_embeddings()(ids) * weight.unsqueeze(-1)).sum(dim=2)
         return _encode(self.encoder, used.any(dim=-1), inputs_embeds=embedded)
 

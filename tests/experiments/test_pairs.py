@@ -72,7 +72,7 @@ def outcome(*entries: Entry) -> str | None:
     try:
         dry_run(recipe.load(SMOKE, bindings, root=Experiment).build())
     except StaV2AError as error:
-        text = error.text()
+        text = str(error)
         assert "\n" not in text.strip(), text
         return text
     return None
