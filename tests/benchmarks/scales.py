@@ -114,7 +114,7 @@ QUARTER = Scale(
     autoencoder=PAPER.autoencoder,
 )
 SCALES = {scale.name: scale for scale in (LAPTOP, QUARTER, PAPER)}
-CAPTIONS = ("someone shakes a tambourine", "a low drum far away", "steps on gravel", "a bell rings twice")
+CAPTIONS = ("a spoon hits a glass", "a low drum far away", "steps on gravel", "a bell rings twice")
 
 
 def given(model: STAV2A, batch: int, seed: int) -> dict[str, Any]:
