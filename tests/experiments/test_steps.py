@@ -53,7 +53,7 @@ def test_clips_without_a_label_train_a_model_all_the_same(every, told, measured,
     assert ("fd" in scores) == measured and "aa_align" in scores
     if measured:
         assert scores["fd"].unavailable is None
-        assert scores["class_accuracy_vague"].unavailable == "the clips' true classes are not known"
+        assert scores["class_accuracy"].unavailable == "the clips' true classes are not known"
 
 
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):
