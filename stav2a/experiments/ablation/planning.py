@@ -100,7 +100,7 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
 
     Raises:
         RecipeError: A row's recipe doesn't load.
-        StudyError: Two rows are the same, or a metric is known to nobody or measured by no row.
+        StudyError: Two rows are the same, or a metric is unknown or measured by no row.
     """
     runs: dict[str, PlannedRun] = {}
     reporters: list[Any] = []

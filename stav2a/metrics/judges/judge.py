@@ -49,7 +49,7 @@ class PublishedJudge(ABC):
 
     @property
     def missing(self) -> tuple[str, str] | None:
-        """What it lacks, and what to do; None for nothing."""
+        """Missing weights, and the remedy; None where they are there."""
         if self.path is None:
             where = f"into a folder that the environment variable {ENVIRONMENT} names"
         elif not self.path.exists():

@@ -294,7 +294,7 @@ def _from_diffusers(config: Mapping[str, Any], source: str) -> UNetSizes:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """What a published U-Net predicts and reads, which its tensors do not tell.
+    """Prediction type and text encoder of a published U-Net, which are not in its tensors.
 
     Args:
         sizes: Key of `UNETS`.

@@ -12,7 +12,7 @@ let session = null; // annotator, versions, videos: [{video, seconds, played, ra
 let at = 0;
 const unsent = new Map(); // what has to reach the server, the newest of each kind
 let sending = false;
-let waiting = false; // Enter was pressed, and the last rating is not saved yet
+let waiting = false; // Enter was pressed on the last scale, before the end of the video or of saving
 const current = () => session.videos[at];
 const done = each => each.played && scales.every(scale => scale.id in each.ratings);
 
@@ -228,10 +228,14 @@ function type(digit) {
 
 function enter() {
   const after = scales.indexOf(document.activeElement) + 1;
+  const unset = scales.find(scale => !(scale.id in current().ratings));
   if (after < scales.length) scales[after].focus();
   else if (!$("next").disabled) $("next").focus();
-  else if (done(current())) waiting = true; // for the last rating to be saved: `refresh` moves on
-  else (scales.find(scale => !(scale.id in current().ratings)) ?? $("play")).focus();
+  else if (unset) unset.focus();
+  else {
+    waiting = true; // for the end of the video and for the last rating to be saved: `refresh` moves on
+    if (video.paused && !current().played) $("play").focus();
+  }
 }
 
 document.addEventListener("keydown", event => {

@@ -79,6 +79,6 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 def test_weights_that_are_not_there_are_told(tmp_path):
     assert Cnn14(weights=str(tmp_path / "no.pth")).fault == (
-        "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth here: "
-        f"{tmp_path / 'no.pth'}"
+        "weights of PANNs Cnn14 classifier not found: put Cnn14_16k_mAP=0.438.pth, from "
+        f"zenodo.org/records/3987831, here: {tmp_path / 'no.pth'}"
     )

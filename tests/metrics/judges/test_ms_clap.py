@@ -110,6 +110,7 @@ def test_a_missing_tokenizer_is_told(judge, tmp_path):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     torch.save({"model": {"audio_encoder.projection.linear1.weight": torch.zeros(2, 2)}}, tmp_path / "x.pth")
+    tokenizer(tmp_path / "gpt2", ["a"])
     with pytest.raises(CheckpointError, match="weights of MS-CLAP 2023 does not fit this model: missing"):
         MSClap(weights=str(tmp_path / "x.pth")).model  # noqa: B018
 
