@@ -1,5 +1,6 @@
 """Plan of a study: every run with its signature, and what the store has of it. Nothing is trained here."""
 
+import functools
 import json
 import logging
 from collections import Counter
@@ -48,9 +49,18 @@ class PlannedRun:
         """Name for messages, and of the tracked run."""
         return f"{self.row.name}, seed {self.seed}"
 
+    @property
+    def finished(self) -> bool:
+        """True where it is complete, and was undamaged when this was first asked."""
+        return self.folder.finished and self._undamaged
+
+    @functools.cached_property
+    def _undamaged(self) -> bool:
+        return self.folder.whole()
+
     def missing(self, store: Store) -> list[StoreEntry]:
         """Entries that it will make; none where it is finished."""
-        if self.folder.finished:
+        if self.finished:
             return []
         return [each for each in self.entries if not store.has(each.kind, each.key, each.name)]
 
@@ -142,7 +152,7 @@ def try_rows(plan: StudyPlan) -> None:
     """
     with _each_warning_once():
         for row in plan.study.rows:
-            runs = [run for run in plan.runs if run.row is row and not run.folder.finished]
+            runs = [run for run in plan.runs if run.row is row and not run.finished]
             for run in runs[:1]:
                 loaded = recipe.load(run.recipes, run.bindings, trust=plan.study.trust, root=Experiment)
                 try:
@@ -231,7 +241,7 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
         own = [each for each in missing if each not in trained]
         trained.update(own)
         state = f"trains {_listed(own)}" if own else "samples and measures"
-        if finished := sum(run.folder.finished for run in runs):
+        if finished := sum(run.finished for run in runs):
             part = f"{finished} of {len(runs)} finished; {state}"
             state = part if finished < len(runs) else "finished"
         lines.append(f"  {row.name:{width}}  {state}")

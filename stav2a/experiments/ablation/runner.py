@@ -103,7 +103,7 @@ class StudyRunner:
         children = open_store(self.uri, plan.output).children(parent_id)
         done = {tuple(run.tags.get(name) for name in names) for run in children if run.status == "FINISHED"}
         named = {(run.row.name, str(run.seed), run.signature): run for run in plan.runs}
-        todo = [run for name, run in named.items() if name not in done or not run.folder.whole()]
+        todo = [run for name, run in named.items() if name not in done or not run.finished]
         lacking = plan.lacking()
         runs = {self._job(run, folder, parent_id, lacking): run for run in todo}
         if count := len(plan.runs) - len(runs):

@@ -9,6 +9,7 @@ import pytest
 from stav2a.experiments.ablation import study
 from stav2a.experiments.ablation.planning import duration, plan, summary, training_s
 from stav2a.recipe import RecipeError
+from stav2a.utils.contents import hashes_of
 
 ROOT = Path(__file__).parents[3]
 STUDIES = sorted(path for path in (ROOT / "ablations").glob("*.gin") if path.name != "base.gin")
@@ -68,10 +69,12 @@ def test_a_finished_run_makes_nothing(tmp_path):
     run = before.runs[0]
     run.folder.begin(signature=run.signature, snapshot="", facts={})
     assert run.missing(before.store)
-    run.folder.add(finished=True)
+    run.folder.add(finished=True, files=hashes_of(run.folder.path, [run.folder.snapshot]))
     again = plan(table3(0), tmp_path)
     assert again.runs[0].missing(again.store) == []
     assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in summary(again)
+    run.folder.snapshot.write_text("damaged")
+    assert "  Pretrained-T2A  trains autoencoder" in summary(plan(table3(0), tmp_path))
 
 
 def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(tmp_path):
