@@ -100,6 +100,7 @@ class Entry:
         """Parameters that a recipe may bind."""
         return {name: parameter for name, parameter in self.parameters.items() if not parameter.wired}
 
+    @functools.cached_property
     def hints(self) -> dict[str, Any]:
         """Annotations of the parameters as types."""
         return typing.get_type_hints(self.factory.__init__ if inspect.isclass(self.factory) else self.factory)

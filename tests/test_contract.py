@@ -68,7 +68,7 @@ def test_a_block_shows_its_shapes(entry):
 
 @every_component
 def test_annotations_are_there_and_fit_the_defaults(entry):
-    hints = entry.hints()
+    hints = entry.hints
     assert set(entry.parameters) <= set(hints)
     for name, default in defaults(entry).items():
         value = Reference(found.selector) if (found := registry.entry_of(default)) else default

@@ -59,7 +59,7 @@ def test_an_entry_tells_what_it_is_and_where():
     assert entry.summary == "Keep every second frame."
     assert list(entry.settable) == ["gain"] and list(entry.parameters) == ["in_dim", "length", "gain"]
     assert entry.parameters["gain"].default == 1.0 and entry.parameters["gain"].annotation == "float"
-    assert entry.hints()["gain"] is float
+    assert entry.hints["gain"] is float
     assert Path(entry.file) == Path(__file__) and entry.line > 0
 
 

@@ -173,7 +173,7 @@ def _refuse_repeats(bindings: Sequence[Binding]) -> None:
 def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
     """The value as its annotation has it, or an error that names both."""
     try:
-        return conform(value, entry.hints().get(parameter, Any))
+        return conform(value, entry.hints.get(parameter, Any))
     except Mismatch:
         expected = entry.parameters[parameter].annotation
         given = repr(value) if isinstance(value, Reference) else f"{value!r} ({type(value).__name__})"
