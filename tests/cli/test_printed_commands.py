@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from stav2a.experiments.run_folder import RunFolder, RunFolderError
+from stav2a.experiments.tracking import TrackingError, connect
 from stav2a.utils import program
 from stav2a.utils.files import write_json
 
@@ -119,4 +121,21 @@ def test_the_command_that_a_damaged_run_is_made_again_with(study, monkeypatch):
         run.facts()
     command = caught.value.advice.removeprefix("Run its recipe again: ")
     done = shell(command, folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_that_mend_a_tracking_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with connect(None, tmp_path, experiment="mine", run_name="a") as tracker:
+        store = tracker.store
+    MlflowClient(str(store)).delete_experiment("1")
+    with pytest.raises(TrackingError) as caught:
+        connect(None, tmp_path, experiment="mine", run_name="b").wait()
+    (restore,) = re.findall(r"\((.*)\)", caught.value.advice)
+    done = shell(restore, tmp_path)
+    assert done.returncode == 0, done.stderr
+    with connect(None, tmp_path, experiment="mine", run_name="b"):
+        pass
+    done = shell(program.module_command("mlflow", "db", "upgrade", str(store)), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -104,12 +104,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def started(arguments: list[str]) -> tuple[subprocess.Popen[str], str]:
     """The running command, and the address it serves."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "stav2a", "listen", *arguments]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=HERE
     )
     assert process.stdout
     for line in process.stdout:
@@ -131,14 +133,21 @@ def test_killed_at_any_moment_it_goes_on_and_has_lost_nothing(tmp_path):
     process, address = started([*arguments, "--port", str(free_port())])
     videos = told(f"{address}session?annotator=ada")["videos"]
     for value, each in enumerate(videos, start=1):
-        told(f"{address}rating", {"annotator": "ada", "video": each["video"], "scale": "ta", "value": value})
+        told(f"{address}played", {"annotator": "ada", "video": each["video"]})
+        for scale in ("aq", "sa", "ta", "oq"):
+            rating = {"annotator": "ada", "video": each["video"], "scale": scale, "value": value}
+            told(f"{address}rating", rating)
     process.kill()
     process.wait()
     process, address = started([*arguments, "--port", str(free_port())])
     again = told(f"{address}session?annotator=ada")["videos"]
+    assert process.stdout
+    report = process.stdout.readline().removeprefix("the table: ")
+    subprocess.run(report, shell=True, check=True, env=HERE)
+    assert (tmp_path / "test" / "report.tex").exists()
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
-    assert [each["ratings"] for each in again] == [{"ta": value} for value in range(1, len(videos) + 1)]
+    assert [set(each["ratings"].values()) for each in again] == [{n} for n in range(1, len(videos) + 1)]
     assert [each["video"] for each in again] == [each["video"] for each in videos]
 
 

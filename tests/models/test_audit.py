@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,9 @@ def test_every_recipe_is_audited_at_paper_scale(name, recipes, capsys, tmp_path)
         assert rows["backbone"][2:6] == ["UNetControlNet", CONTROLNET[name], "M", "joint"]
     advice = [line[9:] for line in out.splitlines() if line.startswith("#     -> ")]
     assert advice[: -len(JUDGES)] == LACKING_AT_PAPER_SCALE
+    for command in (line for line in advice if line.startswith("stav2a convert")):
+        assert main(shlex.split(command)[1:]) == 1
+        assert f"{shlex.split(command)[4]}: there is no such file" in capsys.readouterr().err
     for line, judge in zip(advice[-len(JUDGES) :], JUDGES, strict=True):
         assert line.startswith(
             f"Put {judge.published}, from {judge.source}, into a folder that the environment "

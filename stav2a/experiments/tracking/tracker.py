@@ -248,7 +248,8 @@ class MlflowTracker(Tracker):
         if known.lifecycle_stage == "deleted":
             problem = f"its experiment {name!r} is deleted."
             restore = module_command("mlflow", "experiments", "restore", "-x", known.experiment_id)
-            raise self.store.error(problem, f"MLFLOW_TRACKING_URI={shlex.quote(str(self.store))} {restore}")
+            where = f"MLFLOW_TRACKING_URI={shlex.quote(str(self.store))}"
+            raise self.store.error(problem, f"Restore it ({where} {restore}), or choose another name.")
         return str(known.experiment_id)
 
     def _continued(self, run_id: str) -> Any:
