@@ -24,10 +24,9 @@ PLACES = {
     "engine": "sampler.fast.engine = {}", "shortcut": "sampler.fast.shortcut = {}",
     "optimizer": "trainer.accelerate.optimizer = {}", "optical_flow": "metric.av_align.flow = {}",
     "data_filter": "stage.joint.data_filter = {}", "judge": "metric.fd.judge = {}",
-    "metric": "run.metrics = [{}]",
     "stage": "run.stages = [{}]",
 }  # fmt: skip
-TRIED = [slot for slot in registry.SLOTS if slot != "dataset"]
+TRIED = [slot for slot in registry.SLOTS if slot not in ("dataset", "metric")]
 NOT_HERE = {"engine.compiled"}  # takes minutes
 REFUSED = {  # why: a part of the message
     "local_head.linear": "stage.onset needs a local head with an onset pretext task",
@@ -49,7 +48,7 @@ def refusal(entry: Entry) -> str | None:
     """The error of a dry run with this component; None where it passes."""
     bindings = [line for line in TINY if line.startswith(f"{entry.selector}.")]
     bindings += [PLACES.get(entry.slot, f"run.{entry.slot} = {{}}").format(f"@{entry.selector}")]
-    if entry.slot not in ("metric", "judge", "optical_flow", "classifier"):
+    if entry.slot not in ("judge", "optical_flow", "classifier"):
         bindings += ["run.classifier = None", "run.metrics = []"]
     if entry.slot not in ("stage", "feature_encoder", "local_head"):
         bindings += ["run.stages = [@stage.joint]"]
@@ -71,3 +70,10 @@ def test_every_component_works_or_is_refused_in_one_line(slot):
     assert {
         selector for selector, told in refused.items() if REFUSED.get(selector, "\0") not in told
     } == set()
+
+
+@pytest.mark.slow
+def test_all_metrics_work_together():
+    metrics = ", ".join(f"@{each.selector}" for each in registry.available("metric"))
+    bindings = (f"run.metrics = [{metrics}]", "run.stages = [@stage.joint]")
+    dry_run(recipe.load(SMOKE, bindings, root=Experiment).build())

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from stav2a.cli.main import main
 from stav2a.evaluation.scores import from_json
-from stav2a.experiments.run_folder import RunFolderError, load
+from stav2a.experiments.run_folder import RunFolder, RunFolderError, load
 from stav2a.experiments.tracking import PARENT, open_store
 from stav2a.reports.comparison_tables import scores_document
 
@@ -211,20 +211,28 @@ RUN_DAMAGES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "damage"), RUN_DAMAGES.items(), ids=RUN_DAMAGES)
-def test_what_is_damaged_in_a_finished_run_is_made_again(first, capsys, caplog, name, damage):
+def test_what_is_damaged_in_a_finished_run_is_noticed(first, tmp_path, caplog):
+    for name, damage in RUN_DAMAGES.items():
+        folder = RunFolder(tmp_path / name.replace("/", "-"))
+        shutil.copytree(first.folder("cn_onset_gvf"), folder.path)
+        assert folder.whole()
+        damage(folder.path / name)
+        assert not folder.whole()
+        told = caplog.records[-1].getMessage()
+        assert str(folder.path) in told and name in told and "made again" in told
+
+
+@pytest.mark.slow
+def test_what_is_damaged_in_a_finished_run_is_made_again(first, capsys):
     folder = first.folder("cn_onset_gvf")
-    path = folder / name
-    written = {each: (folder / each).read_bytes() for each in ("scores.json", "model.safetensors")}
-    before = path.read_bytes()
-    damage(path)
+    kept = [folder / name for name in ("scores.json", "model.safetensors", "samples/clips.json")]
+    written = [path.read_bytes() for path in kept]
+    for name, damage in RUN_DAMAGES.items():
+        damage(folder / name)
     assert main(["run", *arguments("cn_onset_gvf", first.output)]) == 0
     printed = capsys.readouterr()
     assert printed.out == first.stdout and "training" not in printed.err
-    assert str(folder) in caplog.text and name in caplog.text and "made again" in caplog.text
-    assert {each: (folder / each).read_bytes() for each in written} == written
-    if name not in ("run.json", "report.html"):  # they hold times
-        assert path.read_bytes() == before
+    assert [path.read_bytes() for path in kept] == written
 
 
 @pytest.mark.slow

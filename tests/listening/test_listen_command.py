@@ -110,9 +110,7 @@ HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
 def started(arguments: list[str]) -> tuple[subprocess.Popen[str], str]:
     """The running command, and the address it serves."""
     command = [sys.executable, "-m", "stav2a", "listen", *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=HERE
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=HERE)
     assert process.stdout
     for line in process.stdout:
         if found := re.search(r"http://\S+/", line):
