@@ -1,6 +1,7 @@
 """Execution of one recipe in its run folder: train, evaluate, write and track; or answer from the folder."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -31,7 +32,7 @@ from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import check_writable, sweep, write_json, write_text
 from stav2a.utils.program import command
-from stav2a.utils.store import Store, save_tensors
+from stav2a.utils.store import CONTENT, Store, save_tensors
 
 SAMPLES = 8  # clips in the report
 LOSSES = "training/"  # before the losses' names in tracking: MLflow sorts by name, and scores come first
@@ -116,7 +117,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
     if not distributed.is_main():  # it trains with the others and writes nothing
         if not distributed.broadcast_from_main():
             dry_run(experiment := loaded.build())
-            RunSteps(experiment, store, lambda *loss: None, lambda line: None).train()
+            steps = RunSteps(experiment, store, lambda *loss: None, lambda line: None)
+            steps.sample(steps.train())
         return ""
     check_writable(output)
     sweep(output.rglob(".tmp-*"))
@@ -133,7 +135,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
                 dry_run(steps.experiment)
             scores = _run_and_track(loaded, folder, steps, options, place, finished)
     tracked = resolve(options.uri, output)
-    places: dict[str, Any] = {"report": folder.report, "samples": folder.samples, "model": folder.weights}
+    places: dict[str, Any] = {"report": folder.report, "samples": folder.samples, "sounds": folder.sounds}
+    places["model"] = folder.weights
     places["tracking"] = folder.tracked(place)["where"]
     if tracked is not None and not tracked.is_server:  # relative to the current folder
         places["tracking"] = tracked.opened_by()
@@ -216,6 +219,7 @@ def _run_and_track(
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
     save_tensors(folder.weights, outcome.trained.model.state_dict())
+    shutil.copytree(outcome.sounds, folder.sounds, ignore=lambda *_: [CONTENT], dirs_exist_ok=True)
     write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, to_json(outcome.scores))
     write_json(folder.losses, outcome.trained.histories)

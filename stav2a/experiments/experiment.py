@@ -268,6 +268,24 @@ class Keys:
             "latents": encoded_by("autoencoder"),
             "flows": signature([files, "frames at their times", *flows]),  # without one, Farneback's
         }
+        settings = (
+            "sampler",
+            "scheduler",
+            "prediction_type",
+            "num_inference_steps",
+            "guidance_scale",
+            "seed",
+        )
+        self.by_kind["sounds"] = signature(
+            {
+                "blocks": blocks,
+                "stages": [each.key for each in self.planned],
+                "features": self.by_kind["features"],
+                "duration_s": experiment.duration_s,
+                "format": STORE_FORMAT,
+                **{name: signed(getattr(experiment, name)) for name in settings},
+            }
+        )
         if experiment.classifier:
             self.by_kind["classifier"] = signature([[signed(experiment.classifier), trainer], clips])
 
@@ -282,6 +300,7 @@ class Keys:
             StoreEntry("features", keys["features"]),
             StoreEntry("latents", keys["latents"]),
             *(StoreEntry("classifier", keys["classifier"], steps=each) for each in steps),
+            StoreEntry("sounds", keys["sounds"]),
             StoreEntry("flows", keys["flows"]),
         ]
 

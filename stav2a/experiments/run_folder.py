@@ -40,6 +40,7 @@ class RunFolder:
         self.losses = path / "losses.json"
         self.report = path / "report.html"
         self.samples = path / "samples"
+        self.sounds = path / "sounds"
 
     @classmethod
     def of(cls, output: Path, recipe_name: str, signature: str) -> "RunFolder":
@@ -70,7 +71,8 @@ class RunFolder:
 
     def finish(self) -> None:
         """Add that the run is complete, and the hashes of its files."""
-        files = [self.weights, self.scores, self.losses, self.report, self.snapshot, *self.samples.iterdir()]
+        files = [self.weights, self.scores, self.losses, self.report, self.snapshot]
+        files += [*self.samples.iterdir(), *self.sounds.iterdir()]
         self.add(finished=True, files=hashes_of(self.path, files))
 
     def facts(self) -> dict[str, Any]:

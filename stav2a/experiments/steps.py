@@ -7,8 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from stav2a.data.clip import Clip, file_stem
+from stav2a.data.media import read_audio, write_flac
+from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.samples import Generated, TrainingSounds, classified, evaluation_set, mean_flows
@@ -26,6 +30,7 @@ from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, printable
+from stav2a.utils.files import atomic
 from stav2a.utils.store import Store
 
 SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
@@ -43,9 +48,10 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The result of a run: one score a metric, of the sounds made beside the real ones."""
+    """The result of a run: the sounds made, files in the folder `sounds`, and one score a metric."""
 
     trained: TrainingOutcome
+    sounds: Path
     made: Generated
     scores: Sequence[Score]
 
@@ -73,7 +79,11 @@ class RunSteps:
         trained = self.train(flow)
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
         metrics = [metric() for metric in possible.metrics]
-        made = self._sample(trained)
+        sounds = self.sample(trained)
+        rows = trained.corpus.test_rows
+        clips = [trained.corpus.clips[row] for row in rows]
+        audio = [read_audio(sounds / sound_name(clip), SAMPLE_RATE) for clip in clips]
+        made = Generated(clips, np.stack(audio), trained.corpus.audio(rows))
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
         flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
@@ -84,7 +94,7 @@ class RunSteps:
         classes = class_names(trained.corpus.clips)
         examples = TrainingSounds(trained.corpus, self.store, self.keys.by_kind["clips"])
         samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples)
-        return RunOutcome(trained, made, evaluate(samples, metrics))
+        return RunOutcome(trained, sounds, made, evaluate(samples, metrics))
 
     def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:
         """Carry out the steps of all processes: the clips, the stages, the classifier.
@@ -121,9 +131,7 @@ class RunSteps:
             trainer=self.experiment.trainer(),
             log=self.log,
             print_line=self.print_line,
-            later=sum(clip.split == "test" for clip in corpus.clips)
-            * self.experiment.num_inference_steps
-            * SAMPLING_COST,
+            later=len(corpus.test_rows) * self.experiment.num_inference_steps * SAMPLING_COST,
         )
         corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
         classifier = self._classifier(model, corpus) if possible.classifier else None
@@ -168,7 +176,7 @@ class RunSteps:
         )
 
     def _check_clips(self, corpus: Corpus) -> None:
-        if not any(clip.split == "test" for clip in corpus.clips):
+        if not corpus.test_rows:
             raise UsageError(
                 f"none of {len(corpus.clips)} clips is of the split 'test', which a run is measured on.",
                 advice="Give some clips this split.",
@@ -197,19 +205,47 @@ class RunSteps:
         classifier.load_state_dict(weights)
         return classifier
 
-    def _sample(self, trained: TrainingOutcome) -> Generated:
-        self.print_line("sampling the test clips")
-        corpus, experiment = trained.corpus, self.experiment
-        rows = [row for row, clip in enumerate(corpus.clips) if clip.split == "test"]
-        clips = [corpus.clips[row] for row in rows]
-        audio = waveforms.generate(
-            trained.model,
-            corpus.features()[rows],
-            [clip.caption for clip in clips],
-            sampler=experiment.sampler(),
-            scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
-            num_inference_steps=experiment.num_inference_steps,
-            guidance_scale=experiment.guidance_scale,
-            seed=experiment.seed,
-        )
-        return Generated(clips, audio, corpus.audio(rows))
+    def sample(self, trained: TrainingOutcome) -> Path:
+        """Make the sounds of the test clips, in all processes: a folder of a flac each, by `sound_name`.
+
+        A batch is kept when it is made, so that a killed run goes on with the next.
+        """
+        corpus, experiment, key = trained.corpus, self.experiment, self.keys.by_kind["sounds"]
+        clips = [corpus.clips[row] for row in corpus.test_rows]
+        batches = waveforms.batches_of(len(clips))
+
+        def make() -> Callable[[Path], None]:
+            self.print_line("sampling the test clips")
+            kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npy" for batch in batches}
+            own = batches[distributed.rank() :: distributed.count()]
+            left = [batch for batch in own if not kept[batch].exists()]
+            made = waveforms.generate(
+                trained.model,
+                corpus.features()[corpus.test_rows],
+                [clip.caption for clip in clips],
+                sampler=experiment.sampler(),
+                scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
+                num_inference_steps=experiment.num_inference_steps,
+                guidance_scale=experiment.guidance_scale,
+                seed=experiment.seed,
+                batches=left,
+                shown=distributed.is_main(),
+            )
+            for batch, audio in zip(left, made, strict=True):
+                with atomic(kept[batch]) as temporary, temporary.open("wb") as file:
+                    np.save(file, audio, allow_pickle=False)
+            distributed.wait()
+
+            def fill(folder: Path) -> None:
+                for batch, path in kept.items():
+                    for i, audio in zip(batch, np.load(path, allow_pickle=False), strict=True):
+                        write_flac(folder / sound_name(clips[i]), audio, SAMPLE_RATE)
+
+            return fill
+
+        return self.store.obtain_together("sounds", key, make)
+
+
+def sound_name(clip: Clip) -> str:
+    """Name of the file of a clip's generated sound."""
+    return f"{file_stem(clip.id)}.flac"

@@ -1,15 +1,13 @@
 """Pages of results: tables, plots, and clips to play; and the samples of a run as files."""
 
-import hashlib
 import json
 import math
-import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stav2a.data import mel as front_end
+from stav2a.data.clip import file_stem
 from stav2a.data.media import mux, read_audio, write_wav
 from stav2a.evaluation.comparison import Comparison, ComparisonError
 from stav2a.evaluation.samples import Generated, log_mels
@@ -21,7 +19,6 @@ from stav2a.reports.tables import MARKS, Document
 from stav2a.utils.files import write_bytes, write_json, write_text
 
 KINDS = {".mp4": "video/mp4", ".wav": "audio/wav"}
-LONGEST_NAME = 240  # bytes: a file's name may have 255, endings included
 BAR_WIDTH = 150  # of a score's picture, in its own units
 
 
@@ -68,7 +65,7 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
     for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
-        name = sample_name(clip.id)
+        name = file_stem(clip.id)
         write_wav(folder / f"{name}.wav", audio, front_end.SAMPLE_RATE)
         write_wav(folder / f"{name}.reference.wav", reference, front_end.SAMPLE_RATE)
         mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{name}.mp4", reencode=True)
@@ -87,20 +84,6 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
             }
         )
     write_json(folder / "clips.json", clips)
-
-
-def sample_name(clip_id: str) -> str:
-    """Name of a clip's files, without endings: its id, or a name made from one that can't be a file's.
-
-    Example:
-        >>> sample_name("dog 1"), sample_name("../dog")
-        ('dog 1', '.._dog-4a79e6c2')
-    """
-    encoded = os.fsencode(clip_id)
-    # a.reference.wav is the real sound of a.
-    if len(encoded) <= LONGEST_NAME and not re.search(r"[/\\\0]|\.reference$", clip_id):
-        return clip_id
-    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', clip_id[:80])}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def sample_clips(
@@ -137,7 +120,7 @@ def sample_clips(
         )
         for first in list(folders)[:1]
         for clip_id, clip in described[first].items()
-        for name in [sample_name(clip_id)]
+        for name in [file_stem(clip_id)]
     ]
 
 

@@ -1,6 +1,6 @@
 """Waveforms from latents, for one batch or many clips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,21 +52,27 @@ def generate(
     num_inference_steps: int,
     guidance_scale: float,
     seed: int,
-) -> np.ndarray:
-    """Waveforms of many clips, in batches; the noise of a clip depends on the seed and its index alone.
+    batches: Sequence[range],
+    shown: bool = True,
+) -> Iterator[np.ndarray]:
+    """Waveforms of many clips, a batch at a time.
+
+    The noise of a clip depends on the seed and its index alone.
+
+    Args:
+        batches: Indices of the clips of each batch; see `batches_of`.
+        shown: False for no progress bar.
 
     Shapes:
-        e_v (N, L, D_v) -> audio (N, S)
+        e_v (N, L, D_v) -> audio (B, S) for each batch
 
     Raises:
         SamplerError: The model gives NaN.
     """
     model.eval()
-    parts = []
-    starts = range(0, len(captions), BATCH)
-    with progress(len(starts) * num_inference_steps, "sampling", "step", leave=False) as bar:
-        for start in starts:
-            rows = slice(start, start + BATCH)
+    with progress(len(batches) * num_inference_steps, "sampling", "step", leave=False, shown=shown) as bar:
+        for batch in batches:
+            rows = slice(batch.start, batch.stop)
             z = sampler(
                 model,
                 e_v[rows].to(device()),
@@ -74,8 +80,12 @@ def generate(
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
-                seeds=[noise_seed(seed, i) for i in range(len(captions))[rows]],
+                seeds=[noise_seed(seed, i) for i in batch],
                 progress=bar.counted,
             )
-            parts.append(to_audio(model, z)[1].cpu().numpy())
-    return np.concatenate(parts).clip(-LOUDEST, LOUDEST)
+            yield to_audio(model, z)[1].cpu().numpy().clip(-LOUDEST, LOUDEST)
+
+
+def batches_of(count: int) -> list[range]:
+    """Indices of the clips of each batch."""
+    return [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]

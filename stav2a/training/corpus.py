@@ -88,6 +88,11 @@ class Corpus:
         classes = class_names(self.clips)
         return torch.tensor([classes.index(clip.label) if clip.label else -1 for clip in self.clips])
 
+    @cached_property
+    def test_rows(self) -> list[int]:
+        """Row numbers of the clips that a run is measured on."""
+        return [row for row, clip in enumerate(self.clips) if clip.split == "test"]
+
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
         """Row numbers of a split's clips that a filter, given by its factory, keeps."""
         pairs = zip(self.clips, self.decisions[filter_key(data_filter, self.store.contents)], strict=True)

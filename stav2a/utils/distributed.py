@@ -1,6 +1,6 @@
 """Data-parallel processes of one run, as `torchrun` or `accelerate launch` start them; usually there is one.
 
-All of them train; the main process alone prepares, samples, evaluates, tracks and writes.
+All of them train and sample; the main process alone prepares, evaluates and tracks.
 """
 
 import contextlib
@@ -37,6 +37,11 @@ def on_cpu() -> bool:
 def count() -> int:
     """Number of processes."""
     return _state().num_processes
+
+
+def rank() -> int:
+    """Number of this process, from 0, which is the main one."""
+    return _state().process_index
 
 
 def device() -> torch.device:

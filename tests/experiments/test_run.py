@@ -12,10 +12,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
 from stav2a.cli.main import main
+from stav2a.data.media import read_audio
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.run_folder import RunFolder, RunFolderError, load
 from stav2a.experiments.tracking import PARENT, open_store
@@ -93,6 +95,22 @@ def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
     assert set(first.stages.values()) == {"training"} and len(first.stages) == 6
     leftovers = [path.name for path in first.output.rglob("*") if path.name.startswith(".")]
     assert leftovers == []
+
+
+@pytest.mark.slow
+def test_every_sound_is_kept_and_other_metrics_measure_it_without_sampling(first):
+    folder = first.folder("cn_onset_gvf")
+    clips = json.loads((folder / "samples" / "clips.json").read_text())
+    sounds = {path.stem: path for path in (folder / "sounds").iterdir()}
+    assert {clip["id"] for clip in clips} <= set(sounds) and "sampling" in first.stderr
+    for clip in clips:
+        sample = read_audio(folder / "samples" / f"{clip['id']}.wav", 16_000)
+        assert np.abs(read_audio(sounds[clip["id"]], 16_000) - sample).max() < 2**-14
+    again = command("cn_onset_gvf", first.output, "--bind", "run.metrics = [@metric.aa_align]")
+    assert again.code == 0 and "sampling" not in again.stderr and "training" not in again.stderr
+    (aa_align,) = from_json((again.folder("cn_onset_gvf") / "scores.json").read_text())
+    before = from_json((folder / "scores.json").read_text())
+    assert aa_align == next(score for score in before if score.name == "aa_align")
 
 
 @pytest.fixture(scope="module")

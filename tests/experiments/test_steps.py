@@ -15,6 +15,7 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.steps import RunSteps
 from stav2a.metrics.registered.judged import ClassAccuracy
 from stav2a.metrics.score import ClassifierOutputs
+from stav2a.sampling import waveforms
 from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
 
@@ -54,6 +55,44 @@ def test_clips_without_a_label_train_a_model_all_the_same(every, told, measured,
     if measured:
         assert scores["fd"].unavailable is None
         assert scores["class_accuracy"].unavailable == "the clips' true classes are not known"
+
+
+def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(waveforms, "BATCH", 3)
+    counts = {"train_clips": 2, "validation_clips": 2, "test_clips": 8}
+    bindings = [f"dataset.struck_objects.{name} = {count}" for name, count in counts.items()]
+    bindings += [
+        "run.stages = []",
+        "run.classifier = None",
+        "run.metrics = []",
+        "run.num_inference_steps = 2",
+    ]
+    loaded = recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
+
+    def steps(output: str) -> RunSteps:
+        return RunSteps(loaded.build(), Store(tmp_path / output), lambda *loss: None, lambda line: None)
+
+    unbroken = steps("unbroken")
+    trained = unbroken.train()
+    wanted = {path.name: path.read_bytes() for path in unbroken.sample(trained).glob("*.flac")}
+    assert len(wanted) == len(trained.corpus.test_rows) == 8
+
+    decoded: list[int] = []
+
+    def to_audio(model, z, real=waveforms.to_audio):
+        decoded.append(len(z))
+        if len(decoded) == 2:
+            raise KeyboardInterrupt
+        return real(model, z)
+
+    monkeypatch.setattr(waveforms, "to_audio", to_audio)
+    stopped = steps("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.sample(trained)
+    found = stopped.sample(trained)
+    assert sum(decoded[2:]) == len(wanted) - 3
+    assert {path.name: path.read_bytes() for path in found.glob("*.flac")} == wanted
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):

@@ -18,7 +18,7 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, PretrainedError, assemble
 from stav2a.registry import RegistryError
 from stav2a.sampling import FastSampler, ddpm
-from stav2a.sampling.waveforms import generate
+from stav2a.sampling.waveforms import batches_of, generate
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.errors import UsageError
 from tests import tiny
@@ -41,7 +41,7 @@ def shaken(**changes) -> STAV2A:
 
 def write_sound(model: STAV2A, path: Path) -> None:
     e_v = torch.linspace(-1, 1, 8 * 16).view(1, 8, 16)
-    audio = generate(
+    (audio,) = generate(
         model,
         e_v,
         ["a low drum"],
@@ -50,6 +50,7 @@ def write_sound(model: STAV2A, path: Path) -> None:
         num_inference_steps=3,
         guidance_scale=2.0,
         seed=0,
+        batches=batches_of(1),
     )
     write_wav(path, audio[0], SAMPLE_RATE)
 

@@ -11,7 +11,7 @@ import torch
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.sampling import FastSampler, SamplerError, ddim
 from stav2a.sampling.video_to_audio import cross_fade, read_windows, video_to_audio, window_starts
-from stav2a.sampling.waveforms import generate, noise_seed
+from stav2a.sampling.waveforms import batches_of, generate, noise_seed
 from tests import tiny
 from tests.cli.test_generate_command import DURATION_S, FPS, write_video
 
@@ -50,7 +50,8 @@ def test_a_model_that_gives_nan_is_refused_for_a_video_and_in_a_run(videos, bloc
         sound(model, videos / "short.mp4")
     with pytest.raises(SamplerError, match=message):
         e_v = torch.zeros(1, 8, 16)
-        generate(model, e_v, ["a bell"], num_inference_steps=2, guidance_scale=1.0, seed=0, **settings)
+        settings |= {"num_inference_steps": 2, "guidance_scale": 1.0, "seed": 0, "batches": batches_of(1)}
+        list(generate(model, e_v, ["a bell"], **settings))
 
 
 @pytest.mark.parametrize("rate_hz", [4.0, 12.5, 25.0])

@@ -14,6 +14,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import soundfile
 from av.video.reformatter import VideoReformatter
 
 from stav2a.data.media.opening import (
@@ -118,6 +119,20 @@ def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes(samples.T.tobytes())
+
+
+def write_flac(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
+    """Write (S,) sound in [-1, 1] as a 16-bit flac.
+
+    Raises:
+        MediaError: If the file can't be written.
+    """
+    content = io.BytesIO()
+    soundfile.write(
+        content, np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16), sample_rate, format="FLAC"
+    )
+    with _replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
 
 
 def container_for(video_path: Path | str, *, reencode: bool = False) -> str:
