@@ -18,6 +18,12 @@ from stav2a.utils.files import write_json, write_text
 from stav2a.utils.program import command
 
 FORMAT = 1
+# Kinds of the facts that are read, and what stands for one that an older version did not write.
+KINDS: dict[str, tuple[Any, Any]] = {
+    "signature": (str, None), "files": (dict, {}), "tracking": (dict, {}), "stage_seconds": (dict, {}),
+    "parameters": (dict, {}),
+}  # fmt: skip
+FINISHED_KINDS: dict[str, tuple[Any, Any]] = {"seconds": ((int, float), None)}
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +107,11 @@ class RunFolder:
             facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return facts if isinstance(facts, dict) and "format" in facts else None
+        if not isinstance(facts, dict) or "format" not in facts:
+            return None
+        kinds = KINDS | (FINISHED_KINDS if facts.get("finished") else {})
+        right = all(isinstance(facts.get(name, absent), kind) for name, (kind, absent) in kinds.items())
+        return facts if right or facts["format"] != FORMAT else None
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
         """Make the folder, or continue in it.
@@ -170,10 +180,12 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     """
     folder = RunFolder(run)
     facts = folder.facts()
-    for file in (folder.snapshot, folder.weights):
-        if not file.is_file():
-            advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
-            raise RunFolderError(f"{run} holds no finished run: {file.name} is missing.", advice=advice)
+    lacking = [f"{file.name} is missing" for file in (folder.snapshot, folder.weights) if not file.is_file()]
+    if not folder.finished:
+        lacking.append("it was stopped before its end")
+    if lacking:
+        advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
+        raise RunFolderError(f"{run} holds no finished run: {lacking[0]}.", advice=advice)
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("configuration", facts.get("signature")):
         logger.warning(

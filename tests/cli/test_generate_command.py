@@ -33,6 +33,7 @@ def run(tmp_path_factory) -> Path:
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "untrained")
     folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts={"recipe": "cn_onset_gvf"})
     save_tensors(folder.weights, loaded.build().model().state_dict())
+    folder.add(seconds=1.0, finished=True)
     return folder.path
 
 
@@ -307,6 +308,13 @@ def test_an_unfinished_run(copy, videos, tmp_path, capsys, name):
         f"error: {copy.path} holds no finished run: {name} is missing. "
         "Give the `stav2a run` command that began it again; it continues where it stopped.\n"
     )
+
+
+def test_a_run_that_is_being_made_again_gives_no_sound_of_its_old_weights(copy, videos, tmp_path, capsys):
+    facts = copy.facts()
+    copy.begin(signature=facts["signature"], snapshot=copy.snapshot.read_text(), facts={})
+    code, error = refused(copy, videos, tmp_path, capsys)
+    assert code == 2 and "holds no finished run: it was stopped before its end. Give the" in error
 
 
 def test_a_run_of_another_format(copy, videos, tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
 
 
 def test_a_run_is_finished_when_it_says_so(folder):
-    folder.add(finished=True)
+    folder.add(seconds=3.5, finished=True)
     assert folder.finished and RunFolder(folder.path).finished
 
 
@@ -80,6 +81,25 @@ def test_a_folder_of_another_version_is_told_with_the_way_out(tmp_path, content,
     assert not folder.whole()  # so that this command makes it anew
     folder.begin(signature="1", snapshot="", facts={})
     assert folder.facts()["signature"] == "1"
+
+
+DAMAGED: list[dict[str, Any]] = [
+    {"format": 1},
+    {"format": 1, "signature": 3},
+    {"format": 1, "signature": SIGNATURE, "finished": True},
+    {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": "3"},
+    {"format": 1, "signature": SIGNATURE, "files": 3},
+    {"format": 1, "signature": SIGNATURE, "tracking": []},
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=str)
+def test_facts_of_the_wrong_kind_are_damaged_and_written_again(tmp_path, content, caplog):
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    folder = RunFolder(tmp_path)
+    assert not folder.whole() and "is damaged, or of another version" in caplog.text
+    folder.begin(signature=SIGNATURE, snapshot="", facts={})
+    assert folder.facts()["signature"] == SIGNATURE
 
 
 def test_a_folder_for_results_is_made_and_nothing_is_left_in_it(tmp_path):

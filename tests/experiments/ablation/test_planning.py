@@ -69,7 +69,7 @@ def test_a_finished_run_makes_nothing(tmp_path):
     run = before.runs[0]
     run.folder.begin(signature=run.signature, snapshot="", facts={})
     assert run.missing(before.store)
-    run.folder.add(finished=True, files=hashes_of(run.folder.path, [run.folder.snapshot]))
+    run.folder.add(seconds=1.0, finished=True, files=hashes_of(run.folder.path, [run.folder.snapshot]))
     again = plan(table3(0), tmp_path)
     assert again.runs[0].missing(again.store) == []
     assert "  Pretrained-T2A  finished\n  FineTuned-T2A   trains autoencoder" in summary(again)
