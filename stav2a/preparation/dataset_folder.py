@@ -25,7 +25,9 @@ from stav2a.data.prepared.shards import (
     PreparedFolderError,
     pack_shard,
     read_facts,
+    read_settings,
     read_shard,
+    shard_fault,
 )
 from stav2a.preparation.plan import PreparationPlan
 from stav2a.utils.errors import UsageError
@@ -52,13 +54,15 @@ class DatasetFolder:
 
     @property
     def finished(self) -> bool:
-        return (self.path / INDEX).is_file() and not self.unfinished.exists()
+        whole = all(shard.is_file() for shard in self.shards())
+        return whole and (self.path / INDEX).is_file() and not self.unfinished.exists()
 
     def shard(self, number: int) -> Path:
         return self.path / SHARDS / f"{number:05d}.safetensors"
 
     def shards(self) -> list[Path]:
-        return sorted((self.path / SHARDS).glob("*.safetensors"))
+        """The files of all shards, there or not."""
+        return [self.shard(number) for number in range(self.plan.shards)]
 
     def text(self, number: int) -> Path:
         return self.path / TEXT / f"{number:05d}.safetensors"
@@ -68,8 +72,9 @@ class DatasetFolder:
 
         Raises:
             UsageError: The folder has another format.
+            PreparedFolderError: The file is damaged.
         """
-        found = json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
+        found = read_settings(self.path / SETTINGS)
         if found.get("format") != FORMAT:
             raise UsageError(
                 f"{self.path} was prepared in format {found.get('format')}, this version writes {FORMAT}. "
@@ -106,6 +111,13 @@ class DatasetFolder:
         parts = (self.part(shard, position) for position in self.plan.positions(shard))
         self.write(self.shard(shard), pack_shard([ClipRecord.unpack(part.read_bytes()) for part in parts]))
         shutil.rmtree(self.unfinished / f"{shard:05d}", ignore_errors=True)
+
+    def check(self) -> Iterator[str]:
+        """Remove shards that are damaged or hold other clips, so that they are made again; say so of each."""
+        for number, path in enumerate(self.shards()):
+            if path.is_file() and (fault := shard_fault(path, self.plan.positions(number))):
+                path.unlink()
+                yield f"{path}: {fault}: its clips are prepared again"
 
     def reopen(self, again: Callable[[Mapping[str, Any]], bool]) -> int:
         """Take shards apart, without those clips whose facts say so; returns the number of these."""

@@ -25,10 +25,10 @@ from stav2a.preparation.dataset_folder import DatasetFolder, write_index
 from stav2a.preparation.dataset_report import write_report
 from stav2a.preparation.executors import one_thread, run_local, run_ray
 from stav2a.preparation.parts import RecipeParts
-from stav2a.preparation.plan import PreparationRequest, write_plan
+from stav2a.preparation.plan import PreparationRequest, same_plans, write_plan
 from stav2a.utils.distributed import device
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import check_writable, exclusive, sweep
+from stav2a.utils.files import atomic, check_writable, exclusive, sweep
 from stav2a.utils.progress import progress
 
 Engine = Callable[[ClipWork, Iterable[int], int], Iterator[ClipRecord]]
@@ -66,6 +66,9 @@ def prepare(
     with exclusive(folder.lock, f"clips in {folder.path}"):
         sweep(folder.path.rglob(".tmp-*"))
         _begin(folder, request, parts)
+        with progress(folder.plan.shards, "checking shards", "shard", leave=False) as bar:
+            for line in bar.counted(folder.check()):
+                print(line, file=sys.stderr, flush=True)
         videos = request.videos.resolve()
         if changed := folder.reopen(partial(is_changed, videos)):
             print(f"preparing {changed} clips again, whose videos changed", file=sys.stderr, flush=True)
@@ -112,14 +115,19 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
                 f"{folder.path} holds clips prepared with another {' and another '.join(differing)}. "
                 "Choose another --output, or give the same command again."
             )
+        with atomic(folder.plan.path) as temporary:
+            write_plan(temporary, manifest, request)
+            if same_plans(folder.plan.path, temporary):
+                shutil.copyfile(folder.plan.path, temporary)
+            else:
+                print(f"{folder.plan.path}: damaged: made again", file=sys.stderr, flush=True)
         return
     others = [each for each in folder.path.iterdir() if each.name != folder.lock.name]
     if others and not folder.unfinished.is_dir():
         raise UsageError(f"{folder.path} holds other things. Choose a new or empty --output.")
     folder.unfinished.mkdir(exist_ok=True)
-    temporary = folder.unfinished / "plan.parquet"
-    write_plan(temporary, manifest, request)
-    temporary.replace(folder.plan.path)
+    with atomic(folder.plan.path) as temporary:
+        write_plan(temporary, manifest, request)
     folder.write_json(folder.path / SETTINGS, settings)
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from stav2a.data.media.audio import read_audio
 from stav2a.data.mel import log_mel, normalised
 from stav2a.data.onsets import SuperFlux, onset_frames
 from stav2a.data.prepared import PreparedFolder
-from stav2a.data.prepared.shards import ClipRecord, read_shard
+from stav2a.data.prepared.shards import ClipRecord, PreparedFolderError, read_shard
 from stav2a.experiments.experiment import Experiment
 from stav2a.preparation import clip_stages, preparing
 from stav2a.utils.checkpoints import save_weights, state
@@ -116,6 +119,51 @@ def test_an_interrupted_command_goes_on(prepared, prepare, files_of, tmp_path):
     (folder / "unfinished" / "00001.safetensors.new").write_bytes(b"half")
     assert prepare(folder) == 0
     assert files_of(folder) == files_of(prepared)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def swap(shards: Path) -> None:
+    for number, other in ((0, "aside"), (1, 0), ("aside", 1)):
+        name, to = (f"{each:05d}.safetensors" if each != "aside" else each for each in (number, other))
+        (shards / name).rename(shards / to)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a shard in the middle is missing": lambda folder: (folder / "shards/00001.safetensors").unlink(),
+    "the last shard is missing": lambda folder: (folder / "shards/00002.safetensors").unlink(),
+    "all shards are missing": lambda folder: shutil.rmtree(folder / "shards"),
+    "a bit of a tensor is flipped": lambda folder: flip(folder / "shards/00001.safetensors"),
+    "two shards are swapped": lambda folder: swap(folder / "shards"),
+    "a shard is cut off": lambda folder: os.truncate(folder / "shards/00000.safetensors", 1000),
+    "the plan is missing": lambda folder: (folder / "plan.parquet").unlink(),
+    "a bit of the plan is flipped": lambda folder: flip(folder / "plan.parquet"),
+    "the index is cut off": lambda folder: os.truncate(folder / "index.parquet", 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_the_same_command_mends_a_damaged_folder(damage, prepared, prepare, files_of, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    damage(folder)
+    assert prepare(folder) == 0
+    assert files_of(folder) == files_of(prepared)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"format": 2', b"[1]"])
+def test_damaged_settings_are_told_by_the_command_and_by_the_reader(
+    content, prepared, prepare, tmp_path, capsys
+):
+    folder = shutil.copytree(prepared, tmp_path / "copy")
+    (folder / "prepared.json").write_bytes(content)
+    assert prepare(folder) == 2
+    assert f"{folder}/prepared.json: damaged (" in capsys.readouterr().err
+    with pytest.raises(PreparedFolderError, match=r"prepared.json: damaged \("):
+        PreparedFolder(folder)
 
 
 @pytest.fixture(scope="session")

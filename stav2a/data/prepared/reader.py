@@ -24,6 +24,7 @@ from stav2a.data.prepared.shards import (
     PreparedFolderError,
     digest,
     norm,
+    read_settings,
 )
 from stav2a.registry import register
 from stav2a.utils.contents import Contents
@@ -139,13 +140,12 @@ class PreparedFolder:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not (folder / SETTINGS).is_file():
         raise PreparedFolderError(
             f"{folder} holds no prepared clips: there is no {SETTINGS} in it. "
             "Give the --output of `stav2a prepare`."
-        ) from None
+        )
+    found = read_settings(folder / SETTINGS)
     if found.get("format") not in (1, FORMAT):
         raise PreparedFolderError(
             f"{folder} was prepared in format {found.get('format')}, this version reads 1 and {FORMAT}. "

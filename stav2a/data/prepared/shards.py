@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from stav2a.utils.errors import StaV2AError
+from stav2a.utils.errors import USAGE, StaV2AError
 
 FORMAT = 2  # 1 had the notes on a clip as text; both are read
 KEPT, DROPPED, FAILED = "kept", "dropped", "failed"
@@ -22,6 +22,8 @@ FACTS = "rows"  # the one entry of a file's metadata: several would be written i
 
 class PreparedFolderError(StaV2AError):
     """Prepared clips that are missing, damaged, or made for something else."""
+
+    exit_code = USAGE
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,21 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a folder was prepared with.
+
+    Raises:
+        PreparedFolderError: The file is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise PreparedFolderError(
+            f"{path}: damaged ({error}), so that it is not known how the clips were made. "
+            "Prepare them in another folder."
+        ) from None
+
+
 def read_facts(path: Path) -> list[dict[str, Any]]:
     """The facts of a shard's clips, without their tensors.
 
@@ -97,6 +114,23 @@ def read_facts(path: Path) -> list[dict[str, Any]]:
         raise PreparedFolderError(
             f"{path}: damaged ({error}). Delete it and give `stav2a prepare` again."
         ) from None
+
+
+def shard_fault(path: Path, positions: Sequence[int]) -> str:
+    """Fault of a shard that shall hold the clips of these positions; empty where there is none."""
+    try:
+        facts = read_facts(path)
+        if [each["position"] for each in facts] != list(positions):
+            return "it holds other clips"
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():
+                tensor = file.get_slice(name)
+                for each in facts:
+                    if each["row"] is not None and digest(tensor[each["row"]]) != each["hashes"][name]:
+                        return f"{name} of row {each['row']} is not what was written"
+    except (PreparedFolderError, SafetensorError, OSError, KeyError, TypeError, IndexError) as error:
+        return f"it can't be read ({error})"
+    return ""
 
 
 def read_shard(path: Path) -> Iterator[ClipRecord]:
