@@ -16,7 +16,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from stav2a.utils.errors import FAILURE, INTERRUPTED, exit_code, printable
+from stav2a.utils.errors import FAILURE, INTERRUPTED, StaV2AError, exit_code, printable
 
 SEVERAL = {"--checkpoint", "--generated", "--metrics", "--seeds", "--systems"}  # `--seeds 0 1 2`
 
@@ -104,6 +104,24 @@ def register(app: typer.Typer, name: str, function: Callable[..., int], examples
     app.command(name, cls=Command, epilog=paragraphs)(guarded(function))
 
 
+def _output_fault(more: str = "") -> Exception | None:
+    """Fault of the standard output, to which all that was printed is written; None where there is none."""
+    try:
+        sys.stdout.write(more)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        return error
+    except OSError as error:
+        _drop_output()
+        message = f"the standard output can't be written ({error.strerror}): what was printed is lost."
+        return StaV2AError(message, advice="What was made is kept; the same command prints it again.")
+    return None
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def guarded(function: Callable[..., int]) -> Callable[..., None]:
     """Turn expected errors of a command into one `error: …` on stderr, and all ends into exit codes.
 
@@ -114,13 +132,19 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             code = function(*args, **kwargs)
+            if fault := _output_fault():
+                raise fault
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)
             code = INTERRUPTED
         except BrokenPipeError:  # the reader of our output (head, less) has left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             code = FAILURE
         except Exception as error:
+            if (
+                isinstance(error, OSError) and error.filename is None
+            ):  # perhaps of a print: one more will tell
+                error = _output_fault("\n") or error
             expected = exit_code(error)
             if expected is None or os.environ.get("STAV2A_TRACEBACK") == "1":
                 raise

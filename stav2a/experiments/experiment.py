@@ -22,7 +22,8 @@ from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
 
 MOST_STEPS = 999
-STORE_FORMAT = "1"  # raise it when the same settings give another result; one component's: its own `version`
+LONGEST_S = 600.0  # of a clip
+STORE_FORMAT = "2"  # raise it when the same settings give another result; one component's: its own `version`
 
 
 @recipe.as_root("run")
@@ -89,8 +90,9 @@ class Experiment:
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         check_bounds("run.seed", self.seed, 0, MAX_SEED)
         check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)
-        if self.duration_s <= 0:
-            raise UsageError(f"run.duration_s = {self.duration_s}: expected more than 0 seconds.")
+        if not 0 < self.duration_s <= LONGEST_S:
+            expected = f"expected more than 0 seconds, and at most {LONGEST_S:g}"
+            raise UsageError(f"run.duration_s = {self.duration_s}: {expected}.")
         if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
             raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
         for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):

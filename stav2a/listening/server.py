@@ -11,6 +11,7 @@ import json
 import logging
 import reprlib
 import socket
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -119,16 +120,16 @@ def video_of(test: ListeningTest, token: Any) -> Video:
 
 
 def annotator_of(name: Any) -> str:
-    """A name in the form that is saved: spaces and capitals make no difference.
+    """A name in the form that is saved: spaces, capitals and the form of accents make no difference.
 
     Raises:
         ListenError: It is empty, too long, or no text.
 
     Example:
-        >>> annotator_of("  Ada   Lovelace ")
-        'ada lovelace'
+        >>> annotator_of("  Ada   Lovelace "), annotator_of("Zoe\u0308")
+        ('ada lovelace', 'zoë')
     """
-    words = " ".join(name.split()).casefold() if isinstance(name, str) else ""
+    words = unicodedata.normalize("NFC", " ".join(name.split()).casefold()) if isinstance(name, str) else ""
     if not words or len(words) > MAX_NAME or not words.isprintable():
         raise ListenError(f"the name is {reprlib.repr(name)}. Expected 1 to {MAX_NAME} characters.")
     return words

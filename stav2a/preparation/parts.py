@@ -67,7 +67,7 @@ def build_parts(
         else:
             keep += inputs
             names = " and ".join(inputs or ("captions",))
-            kept.append(f"{name}: has no weights, this recipe trains it; {names} are kept, and no {output}")
+            kept.append(f"{name}: has no weights, this recipe trains it; kept: {names}; not {output}")
     if experiment.classifier is not None:
         keep.append("mel")  # it is trained on the clips' own sound
     contents = Contents()

@@ -272,7 +272,8 @@ def _statements(text: str, path: Path | None) -> Iterator[tuple[Any, Mapping[Any
     except SyntaxError as error:
         line, lines = error.lineno or 1, text.splitlines()
         seen = f"The line is: {lines[line - 1].strip()}\n  " if path and 0 < line <= len(lines) else ""
-        advice = f"{seen}Write: slot.name.parameter = value"
+        advice = f"{seen}Write: slot.name.parameter = value, where a value is a number, a text in quotes, "
+        advice += "True, False, None, @slot.name, or a list, tuple or dictionary of these."
         raise RecipeError(_message(error.msg), Place(path, line, text), advice) from None
     except tokenize.TokenError as error:
         message, (line, _) = error.args

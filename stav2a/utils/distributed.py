@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stav2a.utils.errors import UsageError
+
 STEP_LIMIT = timedelta(minutes=30)  # of an exchange of gradients: a process that is lost ends the run
 WAIT_LIMIT = timedelta(days=7)  # of the others while the main process prepares the data
 
@@ -20,7 +22,14 @@ def _state() -> Any:
     """Accelerate's state of this process; the first call joins the group that the launcher asks for."""
     from accelerate import PartialState
 
-    return PartialState(cpu=on_cpu(), timeout=STEP_LIMIT)
+    try:
+        return PartialState(cpu=on_cpu(), timeout=STEP_LIMIT)
+    except (ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(
+            f"this process can't join the others that its environment names (WORLD_SIZE, RANK): {reason}.",
+            advice="Start all of them by torchrun, or unset both variables.",
+        ) from error
 
 
 @functools.cache

@@ -219,6 +219,16 @@ def test_a_closed_pipe_is_quiet():
     assert result.stderr == "" and result.stdout.strip() == "{"
 
 
+def test_a_full_disk_under_the_standard_output_is_named():
+    command = f"{sys.executable} -m stav2a components --json > /dev/full"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: the standard output can't be written (No space left on device): what was printed is lost. "
+        "What was made is kept; the same command prints it again.\n"
+    )
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_tables_are_printed_in_any_locale(encoding):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"}

@@ -1,5 +1,8 @@
 """The dry run before every run: what can't work is refused in one line, and nothing else is changed."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +205,13 @@ def test_clips_without_labels_are_told_by_a_check(labelled, tmp_path):
         f"{4 - labelled} of 4 clips have no label: no classifier is trained, and what needs it is left out: "
         "fd, class_accuracy"
     ]
+
+
+def test_a_group_of_processes_that_cannot_be_joined_is_named():
+    script = "from stav2a.utils import distributed; distributed.device()"
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MASTER_")}
+    environment = {**alone, "WORLD_SIZE": "2", "RANK": "7"}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    told = ended.stderr.splitlines()[-1]
+    assert "this process can't join the others that its environment names (WORLD_SIZE, RANK): " in told
+    assert told.endswith("Start all of them by torchrun, or unset both variables.")

@@ -341,6 +341,7 @@ def test_a_folder_of_another_run_is_not_written_over(tmp_path, capsys):
     [
         ("run.duration_s = 2.5", "Choose a multiple of"),
         ("run.duration_s = -1.0", "expected more than 0 seconds"),
+        ("run.duration_s = 1e9", "run.duration_s = 1000000000.0: expected more than 0 seconds, and at most"),
         ("run.num_inference_steps = 0", "expected 1 to 999"),
         (
             "run.seed = 10000000000000000000000",

@@ -10,6 +10,10 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import RecipeError
 
 FILE = 'In file "mine.gin", line 2'
+WRITE = (
+    "Write: slot.name.parameter = value, where a value is a number, a text in quotes, True, False, None, "
+    "@slot.name, or a list, tuple or dictionary of these."
+)
 
 # What is written below `include 'recipes/cn_onset.gin'`, and the message. "…" stands for anything.
 MISTAKES = {
@@ -238,14 +242,21 @@ MISTAKES = {
         "Couldn't parse statement, expected ':' or '='.",
         FILE,
         "The line is: run.seed 1",
-        "Write: slot.name.parameter = value",
+        WRITE,
+    ),
+    "a call": (
+        "run.guidance_scale = float('nan')",
+        "…",
+        FILE,
+        "The line is: run.guidance_scale = float('nan')",
+        WRITE,
     ),
     "text without quotes": (
         "run.prediction_type = epsilon",
         "epsilon is no value. Text needs quotes; a component starts with @, a macro with %.",
         FILE,
         "The line is: run.prediction_type = epsilon",
-        "Write: slot.name.parameter = value",
+        WRITE,
     ),
     "a dictionary with lists for keys": (
         "run.seed = {[1]: 2}",

@@ -36,6 +36,7 @@ DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
 EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
 CONNECT_TIMEOUT_S = 3.0
+AWAY = "Move it away, and all is tracked anew by the same command; or choose another file."
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "workflowType=machine_learning"  # MLflow would show its view of language models
 ENVIRONMENT, DEFAULT = "MLFLOW_TRACKING_URI", "the default store"  # sources of an address
@@ -483,15 +484,16 @@ def _check_file(store: TrackingStore, database: Path) -> None:
             with database.open("r+b") as file:
                 head = file.read(16)
             if head and head != b"SQLite format 3\0":
-                advice = "Move it away, and all is tracked anew by the same command; or choose another file."
-                raise store.error("the file is not an SQLite database.", advice)
+                raise store.error("the file is not an SQLite database.", AWAY)
             with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
                 tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             if tables and not {("alembic_version",), ("experiments",)} & set(tables):  # both are MLflow's
                 raise store.error("the database belongs to another program.", "Choose another file.")
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.OperationalError) as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise store.error(f"it can't be written ({problem}).", "Choose a place that can.") from error
+    except sqlite3.DatabaseError as error:
+        raise store.error(f"the file is damaged ({error}).", AWAY) from error
 
 
 def _check_host(store: TrackingStore) -> None:

@@ -1,5 +1,6 @@
 import logging
 import math
+import os
 import shlex
 import socket
 import sqlite3
@@ -374,6 +375,16 @@ def test_a_server_that_is_not_mlflow_is_an_error(another_server: str, tmp_path: 
     message = refused(another_server, tmp_path)
     assert message.startswith(f"--tracking-uri is {another_server}: MLflow can't use it: ")
     assert "404" in message
+
+
+def test_a_database_that_was_cut_off_is_told_as_damaged(tmp_path: Path):
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE experiments (name TEXT)")
+        database.executemany("INSERT INTO experiments VALUES (?)", [("x" * 1000,)] * 100)
+    database.close()
+    os.truncate(tmp_path / "mlflow.db", 5000)
+    message = refused(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert "the file is damaged (" in message and "Move it away" in message
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path):
