@@ -152,11 +152,16 @@ def impulse_s(path: Path) -> float:
 
 
 def ends_s(path: Path) -> tuple[float, float]:
-    """Times at which picture and sound end, of packets and without what an encoder pads."""
+    """Times at which picture and sound end, of packets and without what an encoder pads.
+
+    The last packet's duration is that of the last frame shown: an mp4 has the time from packet to packet.
+    """
     with av.open(str(path)) as file:
-        ends = {}
+        starts: dict[str, float] = {}
+        durations: dict[str, float] = {}
         for packet in file.demux(*[s for s in file.streams if s.type in ("video", "audio")]):
             if packet.size and packet.pts is not None:
-                end = float((packet.pts + packet.duration) * packet.time_base)
-                ends[packet.stream.type] = max(ends.get(packet.stream.type, 0.0), end)
-        return ends["video"], ends["audio"]
+                kind = packet.stream.type
+                starts[kind] = max(starts.get(kind, 0.0), float(packet.pts * packet.time_base))
+                durations[kind] = float(packet.duration * packet.time_base)
+        return starts["video"] + durations["video"], starts["audio"] + durations["audio"]

@@ -25,6 +25,7 @@ from tests.data.strange_films import FLASH, FRAMES, STEP_S, WRAP_S, film
 
 RATE_HZ = 16_000
 UNEVEN = [STEP_S * i + (0.3 if i > 30 else 0) for i in range(FRAMES)]
+HOLE = [STEP_S * i + (30 if i > 30 else 0) for i in range(FRAMES)]
 EARLY = [STEP_S * i - 0.4 for i in range(FRAMES)]
 
 
@@ -46,6 +47,7 @@ FILMS = {
     "an mp4 whose picture begins late": lambda p: film(p / "x.mp4", late_s=0.5),
     "pictures before time 0": lambda p: film(p / "x.mp4", times_s=EARLY),
     "frames at uneven times": lambda p: film(p / "x.mp4", times_s=UNEVEN),
+    "a hole between frames, with B-frames": lambda p: film(p / "x.mp4", times_s=HOLE, bf="2"),
     "an avi with B-frames": lambda p: film(p / "x.avi", bf="2"),
     "a flv with B-frames": lambda p: film(p / "x.flv", bf="2"),
     "a fragment from 8 s on": lambda p: film(p / "x.mp4", start_s=8),

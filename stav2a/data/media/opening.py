@@ -252,10 +252,13 @@ def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
     """
     frame_ticks = round(1 / stream.average_rate / stream.time_base)
     seen = (p for p in packets(container, stream) if p.size and stamp(p) is not None and not p.is_discard)
-    times = [(stamp(p), stamp(p) + (p.duration or frame_ticks)) for p in seen]  # and no packet is kept
+    times = [(stamp(p), p.duration or frame_ticks) for p in seen]  # and no packet is kept
     if not times:
         raise MediaError(f"the video has no frames. {COMPLETE}", path)
-    stamps, end = sorted(start for start, _ in times), max(end for _, end in times)
+    # An mp4 has the time from one packet to the next, so the last one's stands for the last frame shown.
+    _, duration = times[-1] if "mp4" in container.format.name else max(times)
+    stamps = sorted(start for start, _ in times)
+    end = stamps[-1] + duration
     found_s, declared_s = float((end - stamps[0]) * stream.time_base), _declared_s(container, stream)
     if found_s < 0.9 * declared_s - 2 / stream.average_rate:
         raise MediaError(f"cut off: {found_s:.2f} s of {declared_s:.2f} s are there. {COMPLETE}", path)
