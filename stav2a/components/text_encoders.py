@@ -13,10 +13,9 @@ from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError
 
 logger = logging.getLogger(__name__)
-PAD, END, WORD, FIRST_GRAM = 0, 1, 2, 3  # rows of the table; each word has the row WORD in common
+PAD, END, FIRST_GRAM = 0, 1, 2  # rows of the table
 GRAMS = (3, 4, 5)  # characters
 LONGEST_WORD = 32  # characters
-GRAM_SCALE = 0.3  # deviation of untrained n-grams against WORD's, so that an unknown word says little
 
 
 @register("text_encoder", "tiny_mt5")
@@ -43,7 +42,7 @@ class TinyMT5(nn.Module):
         (torch.Size([2, 12, 16]), [3, 1])
     """
 
-    version = "2"  # whole words were hashed before
+    version = "3"  # 1: whole words; 2: words had a row in common, which hid what tells them apart
 
     def __init__(
         self, *, dim: int = 64, layers: int = 2, heads: int = 4, vocabulary: int = 4096, max_length: int = 12
@@ -62,8 +61,6 @@ class TinyMT5(nn.Module):
         )
         self.dim, self.vocabulary, self.max_length = dim, vocabulary, max_length
         self.encoder = MT5EncoderModel(config)
-        with torch.no_grad():
-            self.encoder.get_input_embeddings().weight[FIRST_GRAM:].mul_(GRAM_SCALE)
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = [self._ids(caption) for caption in captions]
@@ -72,19 +69,19 @@ class TinyMT5(nn.Module):
             [[each + [PAD] * (most - len(each)) for each in caption] for caption in words],
             device=self.encoder.device,
         )  # (B, K0, N)
-        used, gram = ids != PAD, ids >= FIRST_GRAM
-        weight = used / gram.sum(dim=-1, keepdim=True).clamp(min=1).sqrt().where(gram, 1)
+        used = ids != PAD
+        weight = used / used.sum(dim=-1, keepdim=True).clamp(min=1).sqrt()  # words of any length weigh alike
         embedded = (self.encoder.get_input_embeddings()(ids) * weight.unsqueeze(-1)).sum(dim=2)
         return _encode(self.encoder, used.any(dim=-1), inputs_embeds=embedded)
 
     def _ids(self, caption: str) -> list[list[int]]:
-        """Rows of the table for each token: a word's n-grams and WORD, or END, or PAD."""
+        """Rows of the table for each token: a word's n-grams, or END, or PAD."""
         words = re.findall(r"\w+", caption.lower())
         if left_out := words[self.max_length - 1 :]:
             _warn(self.max_length - 1, "words", " ".join(left_out))
         table = self.vocabulary - FIRST_GRAM
         ids = [
-            [WORD, *(FIRST_GRAM + zlib.crc32(gram.encode()) % table for gram in grams(word))]
+            [FIRST_GRAM + zlib.crc32(gram.encode()) % table for gram in grams(word)]
             for word in words[: self.max_length - 1]
         ]
         return ids + [[END]] + [[PAD]] * (self.max_length - len(ids) - 1)

@@ -89,7 +89,7 @@ def test_words_count_and_their_case_and_punctuation_do_not(tiny):
 @torch.no_grad()
 def test_words_mean_the_same_in_every_process(tiny):
     # Python's own hash would differ
-    assert tiny._ids("bell")[0] == [2, 220, 498, 443, 117, 489, 295, 451, 92, 426]
+    assert tiny._ids("bell")[0] == [330, 201, 297, 390, 258, 25, 251, 285, 339]
     assert tiny._ids("bell")[1:] == [[1], *[[0]] * 6]
 
 
