@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from stav2a.components.vocoders import HiFiGAN
 from stav2a.models.stav2a import as_video
+from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.training.objective import TrainingSpec, on_device
 from stav2a.utils import distributed
+from stav2a.utils.errors import UsageError
 from tests import tiny
+from tests.cli.test_generate_command import write_video
 from tests.training.stage_settings import STAGES
 
 ELSEWHERE = torch.device("meta")
@@ -55,6 +58,26 @@ class Words(nn.Module):
     def forward(self, captions: Any) -> tuple[Tensor, Tensor]:
         ids = torch.tensor([[len(caption) % 8] for caption in captions], device=self.table.weight.device)
         return self.table(ids), torch.ones_like(ids, dtype=torch.bool)
+
+
+def test_a_video_follows_the_model(tmp_path):
+    given: list[Tensor] = []
+
+    def sampler(model: Any, e_v: Tensor, *_: Any, **__: Any) -> Tensor:
+        given.append(e_v)
+        raise KeyboardInterrupt
+
+    write_video(tmp_path / "x.mp4", 20)
+    settings: dict[str, Any] = {"scheduler": None, "num_inference_steps": 1, "guidance_scale": 1.0}
+    with pytest.raises(KeyboardInterrupt):
+        video_to_audio(tiny.model().to(ELSEWHERE), tmp_path / "x.mp4", sampler=sampler, **settings)
+    assert given[0].device == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(UsageError, match="can't be used: .*Write auto or cpu"):
+        distributed.device_named(name)
 
 
 @pytest.mark.parametrize("name", STAGES)

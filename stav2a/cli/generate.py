@@ -51,6 +51,9 @@ def generate(
             help="weight of the prompt, 1 is plain (default: the run's)",
         ),
     ] = None,
+    device: Annotated[
+        str, Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU if there is one")
+    ] = "auto",
     reencode: Annotated[
         bool,
         Option(
@@ -65,12 +68,15 @@ def generate(
     from stav2a.data.manifest import control_in
     from stav2a.experiments import run_folder
     from stav2a.sampling.video_to_audio import video_to_audio
+    from stav2a.utils import distributed
     from stav2a.utils.files import check_writable
 
     prompt = prompt.strip()
     if found := control_in(prompt):
         raise UsageError(f"--prompt holds the control character {found!r}. Leave it out.")
+    place = distributed.device_named(device)
     experiment, model = run_folder.load(run, trust=trust_recipe)
+    model.to(place)
     check_writable(output)
     if not prompt and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)

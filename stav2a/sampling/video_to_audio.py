@@ -42,7 +42,7 @@ def video_to_audio(
     The same file, arguments and number of threads give the same bits.
 
     Args:
-        model: Model in evaluation mode.
+        model: Model in evaluation mode, on any device.
         video: File of the video.
         sampler: A sampler, such as `FastSampler()`.
         scheduler: A scheduler of diffusers, for the prediction type of the model.
@@ -58,6 +58,7 @@ def video_to_audio(
         MediaError: The video can't be read.
         SamplerError: The model gives NaN.
     """
+    device = next(model.parameters()).device
     duration_s, rate_hz = probe(video, hidden=True).duration_s, model.feature_encoder.frame_rate_hz
     starts = window_starts(duration_s, model.duration_s, rate_hz)
     frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
@@ -68,7 +69,7 @@ def video_to_audio(
         for batch, numbers in batches:
             z = sampler(
                 model,
-                model.feature_encoder(as_video(batch)),
+                model.feature_encoder(as_video(batch.to(device))),
                 [prompt] * len(batch),
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
@@ -76,7 +77,7 @@ def video_to_audio(
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
                 progress=bar.counted,
             )
-            parts.extend(to_audio(model, z)[1].numpy())
+            parts.extend(to_audio(model, z)[1].cpu().numpy())
     samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
     sound = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
     return fit_audio(sound.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))

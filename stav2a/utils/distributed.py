@@ -48,6 +48,25 @@ def count() -> int:
     return _state().num_processes
 
 
+def device_named(name: str) -> torch.device:
+    """The device of this name, such as "cuda:1"; "auto" is `device`.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    if name == "auto":
+        return device()
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(
+            f"the device {name!r} can't be used: {reason}", advice="Write auto or cpu."
+        ) from error
+    return found
+
+
 def rank() -> int:
     """Number of this process, from 0, which is the main one."""
     return _state().process_index

@@ -26,7 +26,7 @@ INTERFACE = {
     "--cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
-    "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --reencode "
+    "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --device --reencode "
     "--overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
     "--weights-dir --released --duration* --detector --flow --baseline --output --overwrite --tracking-uri "
