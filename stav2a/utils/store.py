@@ -49,7 +49,7 @@ class Store:
 
     def path(self, kind: str, key: str, name: str = "") -> Path:
         """Folder of the entry, finished or not."""
-        return self._renamed(self.root, kind, key, name)
+        return self.root / _label(kind, key, name)
 
     def has(self, kind: str, key: str, name: str = "") -> bool:
         """True where the entry is finished. Its files are not read; `find` does that."""
@@ -118,13 +118,13 @@ class Store:
 
     def partial(self, kind: str, key: str, name: str = "") -> Path:
         """Folder for the checkpoints of an unfinished entry, kept until the entry is finished."""
-        folder = self._renamed(self.root / "partial", kind, key, name)
+        folder = self.root / "partial" / _label(kind, key, name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def folders(self, kind: str, key: str, name: str = "") -> list[Path]:
         """Folders of the entry that exist: the finished one, and the one of its checkpoints."""
-        paths = [self._renamed(folder, kind, key, name) for folder in (self.root, self.root / "partial")]
+        paths = [folder / _label(kind, key, name) for folder in (self.root, self.root / "partial")]
         return [path for path in paths if path.exists()]
 
     @contextlib.contextmanager
@@ -155,22 +155,14 @@ class Store:
         (self.root / "damaged").mkdir(exist_ok=True)
         path.rename(self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}")
 
-    def _renamed(self, folder: Path, kind: str, key: str, name: str) -> Path:
-        """Path of an entry in a folder; one that an older version wrote without its name gets it now."""
-        path = folder / _label(kind, key, name)
-        if name and not path.exists():
-            with contextlib.suppress(OSError):  # there is none
-                (folder / _label(kind, key)).rename(path)
-        return path
-
 
 def _fault(entry: Path) -> str:
-    """Fault of an entry; empty where there is none, or where an older version wrote it."""
+    """Fault of an entry; empty where there is none."""
     try:
         content = json.loads((entry / CONTENT).read_text(encoding="utf-8"))
         written, hashes = content["entry"], content["files"]
     except FileNotFoundError:
-        return ""
+        return f"{CONTENT} is missing"
     except (ValueError, KeyError, TypeError):
         return f"{CONTENT} can't be read"
     return f"it is the content of {written}" if written != entry.name else damage(entry, hashes)

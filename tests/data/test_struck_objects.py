@@ -151,7 +151,7 @@ def test_rendering_goes_on_where_it_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["video", "hashes", "name"])
-def test_a_damaged_clip_is_rendered_again(tmp_path, damage):
+def test_a_damaged_clip_is_rendered_again(tmp_path, damage, caplog):
     dataset = StruckObjects(train_clips=0, validation_clips=0, test_clips=2)
     clips = dataset.clips(tmp_path)
     written = [clip.video.read_bytes() for clip in clips]
@@ -161,6 +161,7 @@ def test_a_damaged_clip_is_rendered_again(tmp_path, damage):
         hashes.write_text(text[:9] if damage == "hashes" else text.replace(clips[0].id, "another"))
     clips[0].video.write_bytes(written[1])
     assert [clip.video.read_bytes() for clip in dataset.clips(tmp_path)] == written
+    assert f"first {clips[0].id}. They are rendered again." in caplog.text
 
 
 def test_another_seed_is_another_world_beside_the_first(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from stav2a.utils.parallel import parallel
 VERSION = "2"  # raise it with every change of a clip's picture or sound
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
 HASHES = "content.json"
+
+logger = logging.getLogger(__name__)
 
 
 @register("dataset", "struck_objects")
@@ -80,12 +83,15 @@ class StruckObjects:
         performances = self.performances()
         clips = [_clip(performance, root) for performance in performances]
         hashes = _hashes(root)
-        missing = [
-            performance
-            for performance, clip in zip(performances, clips, strict=True)
-            if not clip.video.is_file()
-            or (hashes is not None and hashes.get(clip.id) != file_hash(clip.video))
-        ]
+        there = [clip for clip in clips if clip.video.is_file()]
+        damaged = {
+            clip.id for clip in there if hashes is not None and hashes.get(clip.id) != file_hash(clip.video)
+        }
+        if damaged:
+            told = "%s: damaged clips: %d, first %s. They are rendered again."
+            logger.warning(told, root, len(damaged), min(damaged))
+        whole = {clip.id for clip in there} - damaged
+        missing = [made for made, clip in zip(performances, clips, strict=True) if clip.id not in whole]
         for _ in parallel(partial(_render, root=root), missing, description="rendering clips"):
             pass
         if missing or hashes is None:
