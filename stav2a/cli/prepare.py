@@ -1,5 +1,6 @@
 """`stav2a prepare`: videos into a filtered, labelled, encoded, cached dataset."""
 
+import itertools
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,6 +53,14 @@ def prepare(
             help="part of the training clips to hold out, where the manifest holds out none, such as 0.02",
         ),
     ] = 0.0,
+    test: Annotated[
+        float,
+        Option(
+            parser=number(lambda value: 0 <= value < 1, "number from 0 to 1"),
+            metavar="PART",
+            help="part of the training clips to measure on, where the manifest has none for it, such as 0.1",
+        ),
+    ] = 0.0,
     engine: Annotated[Literal["local", "ray"], Option(help="how the work is carried out")] = "local",
     workers: Annotated[
         int | None,
@@ -94,19 +103,36 @@ def prepare(
     from stav2a.preparation.parts import build_parts
     from stav2a.preparation.plan import PreparationRequest
     from stav2a.utils.parallel import usable_cpus
+    from stav2a.utils.program import command
 
+    if validation + test >= 1:
+        raise UsageError(f"--validation {validation} and --test {test} leave no clip to train on.")
     if run:
         experiment, model = run_folder.load(run, trust=trust_recipe)
     else:
         loaded = recipe.load(gin or [RECIPE], bind, trust=trust_recipe, root=Experiment)
         experiment, model = loaded.build(), None
     lines = preparing.prepare(
-        PreparationRequest(manifest, videos, output, captions, split, validation, shard_clips),
+        PreparationRequest(
+            manifest,
+            videos,
+            output,
+            captions,
+            split,
+            validation=validation,
+            test=test,
+            shard_clips=shard_clips,
+        ),
         build_parts(experiment, without, model),
         engine=engine,
         workers=workers or usable_cpus(),
         retry_failed=retry_failed,
     )
+    recipes = [run / "snapshot.gin"] if run else gin or [RECIPE]
+    dataset = ("run.dataset = @dataset.prepared", f"dataset.prepared.folder = {str(output)!r}")
+    words = [*(("--gin", each) for each in recipes), *(("--bind", each) for each in (*bind, *dataset))]
+    trust = ["--trust-recipe"] if trust_recipe else []
+    lines.append(f"train    {command('run', *itertools.chain(*words), *trust)}")
     if export:
         from stav2a.preparation.dataset_folder import DatasetFolder, export_webdataset
 

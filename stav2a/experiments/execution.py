@@ -140,7 +140,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
     places["tracking"] = folder.tracked(place)["where"]
     if tracked is not None and not tracked.is_server:  # relative to the current folder
         places["tracking"] = tracked.opened_by()
-    places["generate"] = command("generate", "VIDEO.mp4", "--run", folder.path, "--output", "sounds")
+    where = ("--run", folder.path, "--output", "sounds")
+    places["generate"] = command("generate", "VIDEO.mp4", *where, *folder.trust)
     return "\n".join(
         [scores_document(scores).text(), *(printable(f"{name:9}{at}") for name, at in places.items())]
     )
@@ -180,6 +181,7 @@ def _run_and_track(
                 "configuration": loaded.signature(),
                 "environment": environment(),
                 "git": git_state(Path.cwd()),
+                "modules": loaded.module_folders(),
             }
             folder.begin(signature=steps.keys.run, snapshot=loaded.snapshot(), facts=known)
         facts = folder.facts()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ FORMAT = 1
 # Kinds of the facts that are read, and what stands for one that an older version did not write.
 KINDS: dict[str, tuple[Any, Any]] = {
     "signature": (str, None), "files": (dict, {}), "tracking": (dict, {}), "stage_seconds": (dict, {}),
-    "parameters": (dict, {}),
+    "parameters": (dict, {}), "modules": (list, []),
 }  # fmt: skip
 FINISHED_KINDS: dict[str, tuple[Any, Any]] = {"seconds": ((int, float), None)}
 
@@ -100,7 +101,13 @@ class RunFolder:
         return facts
 
     def _again(self) -> str:
-        return command("run", "--gin", self.snapshot, "--output", self.path.parent)
+        return command("run", "--gin", self.snapshot, "--output", self.path.parent, *self.trust)
+
+    @property
+    def trust(self) -> list[str]:
+        """Option for commands on a run whose recipe imports modules of its user's."""
+        facts = self._read() or {}
+        return ["--trust-recipe"] if facts.get("modules") else []
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -186,6 +193,8 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
     if lacking:
         advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
         raise RunFolderError(f"{run} holds no finished run: {lacking[0]}.", advice=advice)
+    if trust:  # its own modules, which lay beside its recipe
+        sys.path += [each for each in facts.get("modules", []) if each not in sys.path]
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("configuration", facts.get("signature")):
         logger.warning(

@@ -181,6 +181,10 @@ class RunSteps:
                 f"none of {len(corpus.clips)} clips is of the split 'test', which a run is measured on.",
                 advice="Give some clips this split.",
             )
+        for each in self.keys.planned:  # those of a late stage too, before the first is trained
+            if data_filter := getattr(each.stage, "data_filter", None):
+                for split in ("train", "validation") if hasattr(each.stage, "held_out") else ("train",):
+                    corpus.rows(split, data_filter)
 
     def _classifier(self, model: STAV2A, corpus: Corpus) -> Any:
         assert self.experiment.classifier is not None

@@ -35,6 +35,7 @@ class PreparationRequest:
         captions: File of captions by id, which replace the manifest's own.
         split: Split of the clips whose manifest names none.
         validation: Fraction of the training clips to hold out, where the manifest holds out none.
+        test: Fraction of the training clips to measure on, where the manifest has none for it.
         shard_clips: Number of clips per shard.
     """
 
@@ -44,6 +45,7 @@ class PreparationRequest:
     captions: Path | None = None
     split: str = "train"
     validation: float = 0.0
+    test: float = 0.0
     shard_clips: int = 256
 
 
@@ -58,12 +60,12 @@ def write_plan(path: Path, manifest: Manifest, request: PreparationRequest) -> N
 
     captions = Captions(request.captions) if request.captions else None
     ids, texts = array("Q"), array("Q", [_hash("")])  # caption row 0 is the null text
-    held_out = request.validation
+    parts = {"validation": request.validation, "test": request.test}
     for clip in _clips(manifest, captions, request.split):
         ids.append(_hash(clip.id))
         texts.append(_hash(clip.caption))
-        if clip.split == "validation":
-            held_out = 0.0
+        if clip.split in parts:
+            parts[clip.split] = 0.0
     if captions and (unused := captions.unused()):
         logger.warning(
             "note: %s: %d of %d ids are no clip of %s, such as %r.",
@@ -84,8 +86,12 @@ def write_plan(path: Path, manifest: Manifest, request: PreparationRequest) -> N
         for position, clip in enumerate(_clips(manifest, captions, request.split)):
             if repeated[position]:
                 clip = replace(clip, fault=clip.fault or f"the id {clip.id!r} occurs before. Give it another")
-            if clip.split == "train" and _hash(clip.id) < held_out * 2**64:
-                clip = replace(clip, split="validation")
+            if clip.split == "train":
+                place = _hash(clip.id) / 2**64
+                if place < parts["validation"]:
+                    clip = replace(clip, split="validation")
+                elif place >= 1 - parts["test"]:
+                    clip = replace(clip, split="test")
             yield {**asdict(clip), "caption_row": int(caption_rows[position])}
 
     schema = pa.schema([(name, pa.string()) for name in TEXTS] + [(name, pa.int64()) for name in NUMBERS])

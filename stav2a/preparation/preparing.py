@@ -89,7 +89,6 @@ def prepare(
         *summary.lines(),
         f"report   {folder.path / 'report.html'}",
         f"clips    {folder.path / 'clips.csv'}",
-        f"train    run.dataset = @dataset.prepared, dataset.prepared.folder = {str(folder.path)!r}",
     ]
 
 
@@ -100,7 +99,12 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
     settings: dict[str, Any] = {
         "format": FORMAT,
         "manifest": {"form": manifest.form, "sha256": manifest.signature(), "captions": captions},
-        "choices": {"split": request.split, "validation": request.validation, "shard": request.shard_clips},
+        "choices": {
+            "split": request.split,
+            "validation": request.validation,
+            **({"test": request.test} if request.test else {}),
+            "shard": request.shard_clips,
+        },
         "kept": list(parts.kept),
         "videos": str(request.videos.resolve()),
         **parts.described,

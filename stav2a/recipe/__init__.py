@@ -5,6 +5,7 @@ their values. A recipe holds all of its values itself, so a process may use seve
 """
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ class Recipe(Generic[Root]):
     def component(self, entry: Entry) -> Configured:
         """A component with the values that this recipe binds, whether or not the root leads to it."""
         return _configure(entry, self.bindings)
+
+    def module_folders(self) -> list[str]:
+        """Folders of the imported modules that neither this package nor a plugin offers."""
+        offered = {entry_point.module.split(".")[0] for entry_point in registry.plugins()} | {"stav2a"}
+        tops = {each.split(".")[0] for each in self.imports} - offered
+        files = [Path(sys.modules[name].__file__ or "") for name in tops]
+        return sorted({str(file.parents[file.name == "__init__.py"]) for file in files})
 
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.

@@ -1,6 +1,6 @@
 """Tables and notes of scores: of one run, and of rows compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,8 @@ from stav2a.reports.tables import MINUS, PAPER, Cell, Document, NumberFormat, Ta
 
 NAMED = 5  # clips named in a note; the scores have them all
 FEW_SEEDS = 5
+ENOUGH_CLIPS = {"fd": 2048, "fad": 100, "is": 500}  # with fewer a figure says little by itself
+ENOUGH_FOR_OTHERS = 30
 PAPER_SIGN = "paper, same sign?"
 BEST = "Marked: the best of a column, where its paired difference to every other row excludes 0."
 
@@ -71,8 +73,8 @@ NOTES = {  # kind -> heading, text
     "judge": (MEASURED, "{metrics}: by {judge}."),
     "few_clips": (
         FEW,
-        "{metrics}. With fewer clips a figure says little by itself: compare systems on the same clips "
-        "alone, and look at the intervals.",
+        "There are {clips}; expected {enough}. With fewer clips a figure says little by itself: compare "
+        "systems on the same clips alone, and look at the intervals.",
     ),
     "skipped": (SKIPPED, "{metric}: {count} of {total} clips, {reason}: {clips}."),
     "skipped_clip": (SKIPPED, "{clip}, {where}: {reason}."),
@@ -151,10 +153,23 @@ def scores_document(scores: Sequence[Score]) -> Document:
         *_conditions(measured),
         *(_measured(score, score.beside) for score in measured),
         *_judges(measured),
+        *_few_clips((score, score.n) for score in measured),
         *(note for score in measured for note in _skipped(score.label, score.n, score.skipped)),
         *_absent({score.label: score.unavailable for score in scores if score.unavailable}),
     ]
     return Document([Table.of("Metrics", "", rows, columns)] if rows else [], listed({"": notes}))
+
+
+def _few_clips(measured: Iterable[tuple[Score, int]]) -> Iterator[Note]:
+    """Note on the scores of too few clips, each given with its number of clips."""
+    found: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for score, clips in measured:
+        enough = ENOUGH_CLIPS.get(score.name, ENOUGH_FOR_OTHERS)
+        if clips < enough:
+            found[score.label], wanted[score.label] = clips, enough
+    if found:
+        yield Note("few_clips", {"clips": _by_label(found), "enough": _by_label(wanted)})
 
 
 def _conditions(scores: Sequence[Score]) -> Iterator[Note]:
@@ -359,6 +374,7 @@ def comparison_notes(comparison: Comparison) -> Iterator[Note]:
         if not metric.drawn:
             yield Note("no_interval", {"metric": metric.score.label})
     yield from _judges([metric.score for metric in comparison.metrics])
+    yield from _few_clips((metric.score, metric.clips) for metric in comparison.metrics)
     for row in comparison.rows:
         for reason, seeds in grouped(dict(sorted(comparison.missing.get(row, {}).items()))).items():
             yield Note("missing", {"row": row, "seeds": seeds, "reason": reason})

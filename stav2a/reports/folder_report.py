@@ -39,8 +39,6 @@ PAPERS_TABLE = "table1_paper.csv"
 SOURCE = "Table I of the paper, arXiv:2409.08601v2"
 ROUNDED_S = 0.3  # largest difference of a crop from the paper's duration
 MOST = 20  # clips named in notes; left_out.csv has them all
-FEW = {"fd": 2048, "fad": 100, "is": 500}  # with fewer clips a figure says little by itself
-FEW_CLIPS = 30  # for all others
 SHOWN = 6  # clips on the page
 RATE = 44_100
 FIGURES = (
@@ -87,7 +85,6 @@ class FolderReport:
                 Note("systems"),
                 Note("paired", {"what": "clips"}),
                 Note("published"),
-                *_few(comparison),
                 *_named("skipped", self.evaluated.skipped),
                 *_named("noticed", self.evaluated.warnings),
                 *(  # metrics that compare with the real sound have no figure of it
@@ -249,16 +246,6 @@ def _chance_table(rows: Mapping[str, Sequence[Score]]) -> Table:
         ]
     caption = "By chance: each sound with what other clips have. Corrected: 0 is chance, 1 perfect."
     return Table.of("Against chance", caption, list(known), columns)
-
-
-def _few(comparison: Comparison) -> Iterator[Note]:
-    few = [
-        f"{metric.score.label} has {metric.clips} of {needed}"
-        for metric in comparison.metrics
-        if metric.clips < (needed := FEW.get(metric.score.name, FEW_CLIPS))
-    ]
-    if few:
-        yield Note("few_clips", {"metrics": few})
 
 
 def _named(kind: str, clips: Sequence[SkippedClip]) -> Iterator[Note]:

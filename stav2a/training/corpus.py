@@ -23,6 +23,7 @@ from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.models.stav2a import STAV2A, as_video, encode_captions
 from stav2a.recipe.describing import signature
+from stav2a.registry import name_of
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import fingerprint
@@ -101,9 +102,11 @@ class Corpus:
         if not kept:
             reasons = [decision.reason for decision in decisions.values()]
             common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
+            filtered = f"{name_of(data_filter)} keeps none of {len(decisions)} clips of the split {split!r}"
             raise UsageError(
-                f"No clip of the split {split!r} is left to train on. The most frequent reason: {common}. "
-                "Give more clips, or lower the filter's threshold."
+                f"{filtered}. The most frequent reason: {common}.",
+                advice="Give more clips, lower the filter's threshold, or take @data_filter.none as the "
+                "data_filter of the stages that use it.",
             )
         return torch.tensor(kept)
 

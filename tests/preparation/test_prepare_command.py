@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from stav2a import recipe
+from stav2a.cli.main import main
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.data.filters import filter_key
@@ -343,6 +345,27 @@ def test_a_folder_of_videos_with_captions_and_a_held_out_part(prepare, world, tm
     assert {clip.split for clip in clips} == {"train", "validation"}
     assert {clip.id: clip.caption for clip in clips if clip.caption} == {"test/test_00001": "a drum"}
     assert caplog.messages == [f"note: {captions}: 1 of 2 ids are no clip of {world}, such as 'nobody'."]
+
+
+def test_a_part_of_the_clips_is_for_measuring(prepare, world, tmp_path, capsys):
+    options = ["--validation", "0.3", "--test", "0.3"]
+    assert prepare(tmp_path / "out", *options, manifest=world) == 0
+    clips = PreparedFolder(tmp_path / "out").clips
+    assert {clip.split for clip in clips} == {"train", "validation", "test"}
+    assert prepare(tmp_path / "none", "--validation", "0.5", "--test", "0.5") == 2
+    assert "leave no clip to train on" in capsys.readouterr().err
+
+
+def test_the_command_that_trains_is_printed_whole(prepare, tmp_path, capsys):
+    bound = ["--bind", "data_filter.av_align.threshold = 0.0"]
+    assert prepare(tmp_path / "my data", *bound) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("train ")]
+    words = shlex.split(line)
+    assert words[words.index("run") :] == [
+        "run", "--gin", "recipes/cn_onset_gvf.gin", *bound, "--bind", "run.dataset = @dataset.prepared",
+        "--bind", f"dataset.prepared.folder = '{tmp_path / 'my data'}'",
+    ]  # fmt: skip
+    assert main([*words[words.index("run") :], "--check"]) == 0
 
 
 def test_kept_clips_are_exported(prepared, prepare, tmp_path):

@@ -137,6 +137,7 @@ def test_clips_come_first_and_definitions_are_folded(page: str):
     folded = re.findall(r'<details class="card">\n<summary>(.*?)</summary>', page)
     assert folded[:2] == ["How to read them", "What was measured"] or folded[0] == "What was measured"
     assert re.findall(r'<details class="card" open>\n<summary>(.*?)</summary>', page) == [
+        "Too few clips",
         "Left out",
         "Missing",
     ]

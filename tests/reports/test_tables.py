@@ -155,7 +155,7 @@ def test_the_markdown_tables(four):
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == [
         "## Metrics", "## Differences to CN", "## Step by step",
-        "### How to read them", "### What was measured", "### Missing",
+        "### How to read them", "### What was measured", "### Too few clips", "### Missing",
     ]  # fmt: skip
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert table[:2] == ["|  | AA-Align ↑ | paper | FD ↓ | paper |", "|:---|---:|---:|---:|---:|"]

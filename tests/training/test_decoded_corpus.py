@@ -101,7 +101,9 @@ def test_rows_of_a_split_that_a_filter_keeps(whole):
 
 def test_a_split_without_clips_is_an_error(clips, model, tmp_path):
     few = decoded(clips[:2], model, tmp_path)
-    with pytest.raises(UsageError, match="No clip of the split 'test' is left .* there was none to begin"):
+    with pytest.raises(
+        UsageError, match="keeps none of 0 clips of the split 'test'. .* there was none to begin"
+    ):
         few.rows("test", KeepAll)
 
 
@@ -109,11 +111,11 @@ def test_the_reason_of_an_empty_split_is_of_its_own_clips(clips, model, whole):
     few = copy(whole)
     reasons = {"train": "too dark", "validation": "too quiet", "test": "too short"}
     few.decisions = {filter_key(KeepAll): [Decision(False, None, reasons[clip.split]) for clip in clips]}
-    with pytest.raises(UsageError, match="split 'validation' is left .* reason: too quiet. Give more"):
+    with pytest.raises(UsageError, match="of the split 'validation'. .* reason: too quiet. Give more"):
         few.rows("validation", KeepAll)
     few.clips = [replace(clip, split="train") for clip in clips]
     with pytest.raises(
-        UsageError, match="split 'validation' is left .* reason: there was none to begin with"
+        UsageError, match="of the split 'validation'. .* reason: there was none to begin with"
     ):
         few.rows("validation", KeepAll)
 
