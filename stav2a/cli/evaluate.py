@@ -136,9 +136,9 @@ def evaluate(
     )
     report = FolderReport(found, chosen, baseline=baseline or next(iter(systems)))
     files = report.write(output, clips)
-    _track(tracking_uri, output, found, files)
+    where = _track(tracking_uri, output, found, files)
     print(report.document().text())
-    print("\n".join(map(printable, files)))
+    print("\n".join(map(printable, [*files, f"tracking {where}"])))
     return SUCCESS
 
 
@@ -155,8 +155,8 @@ def _systems(given: Sequence[tuple[str, str]]) -> dict[str, Path]:
     return systems
 
 
-def _track(uri: str | None, folder: Path, evaluated: "FolderScores", files: Sequence[Path]) -> None:
-    """Log figures, values per clip and files, as a run of the folder's name."""
+def _track(uri: str | None, folder: Path, evaluated: "FolderScores", files: Sequence[Path]) -> str:
+    """Log figures, values per clip and files, as a run of the folder's name; returns what shows it."""
     from stav2a.evaluation.scores import figures, per_clip
     from stav2a.experiments.tracking import connect, environment
     from stav2a.reports.folder_report import crop_in_figures
@@ -173,3 +173,4 @@ def _track(uri: str | None, folder: Path, evaluated: "FolderScores", files: Sequ
                 tracker.log_table(per_clip(scores), f"per_clip/{row}-{at}.json")
         for file in files:
             tracker.log_artifact(file)
+        return tracker.where()

@@ -223,4 +223,4 @@ def _default(parameter: Parameter) -> str:
 
 
 def _place(entry: Entry) -> str:
-    return f'In file "{entry.file}", line {entry.line}'
+    return f'In file "{entry.file}"' + (f", line {entry.line}" if entry.line else "")

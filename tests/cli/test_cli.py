@@ -32,8 +32,8 @@ INTERFACE = {
     "--weights-dir --released --duration* --detector --flow --baseline --output --overwrite --tracking-uri "
     "--workers --jobs --trust-recipe",
     "listen": "--systems+ --report --output --clips --seed --videos --port --overwrite --tracking-uri",
-    "prepare": "--manifest! --videos! --output! --captions --split --validation --engine --workers --gin* "
-    "--bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
+    "prepare": "--manifest! --videos! --output! --captions --split --validation --test --engine "
+    "--workers --gin* --bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
     "convert": "kind --checkpoint!+ --output! --unet --leave-out* --scale-factor",
 }
 
@@ -52,6 +52,7 @@ listen --port
 listen --seed
 prepare --shard-clips
 prepare --validation
+prepare --test
 prepare --workers"""
 
 
