@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from stav2a.experiments.run_folder import RunFolder, RunFolderError
 from stav2a.experiments.tracking import TrackingError, connect
@@ -129,7 +128,7 @@ def test_the_commands_that_mend_a_tracking_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with connect(None, tmp_path, experiment="mine", run_name="a") as tracker:
         store = tracker.store
-    MlflowClient(str(store)).delete_experiment("1")
+    store.mlflow.MlflowClient(str(store)).delete_experiment("1")
     with pytest.raises(TrackingError) as caught:
         connect(None, tmp_path, experiment="mine", run_name="b").wait()
     (restore,) = re.findall(r"\((.*)\)", caught.value.advice)
