@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -315,6 +316,25 @@ def test_a_run_that_is_being_made_again_gives_no_sound_of_its_old_weights(copy, 
     copy.begin(signature=facts["signature"], snapshot=copy.snapshot.read_text(), facts={})
     code, error = refused(copy, videos, tmp_path, capsys)
     assert code == 2 and "holds no finished run: it was stopped before its end. Give the" in error
+
+
+def test_a_run_finds_the_modules_that_lay_beside_its_recipe(tmp_path, monkeypatch, copy):
+    (tmp_path / "parts_of_mine.py").write_text("MINE = 1\n")
+    (tmp_path / "mine.gin").write_text(f"import parts_of_mine\n{copy.snapshot.read_text()}")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    loaded = recipe.load([tmp_path / "mine.gin"], trust=True, root=Experiment)
+    assert loaded.module_folders() == [str(tmp_path)]
+    copy.snapshot.write_text(loaded.snapshot())
+    copy.add(modules=loaded.module_folders(), configuration=loaded.signature())
+    assert copy.trust == ["--trust-recipe"]
+    for path in (str(tmp_path), str(copy.path)):
+        monkeypatch.setattr(sys, "path", [each for each in sys.path if each != path])
+    monkeypatch.delitem(sys.modules, "parts_of_mine")
+    run_folder.load(copy.path, trust=True)
+    assert sys.modules["parts_of_mine"].__file__ == str(tmp_path / "parts_of_mine.py")
+    monkeypatch.delitem(sys.modules, "parts_of_mine")
+    with pytest.raises(recipe.RecipeError, match="Allow it with --trust-recipe"):
+        run_folder.load(copy.path)
 
 
 def test_a_run_of_another_format(copy, videos, tmp_path, capsys):
