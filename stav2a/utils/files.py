@@ -99,7 +99,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Folder to fill, which takes its name when the block ends without an error.
+    """Folder to fill, which takes its name when the block ends without an error; else nothing is left.
 
     Raises:
         UsageError: The name is taken, or the folder can't be made.
@@ -107,6 +107,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} is there already. Choose another folder, or move it away first.")
     temporary = temporary_beside(path)
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
@@ -116,6 +117,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the first that is not empty keeps those above it
+            for parent in made:
+                parent.rmdir()
 
 
 def check_writable(output: Path) -> None:

@@ -13,7 +13,16 @@ import torch
 from safetensors.numpy import save_file
 
 from stav2a.utils.errors import UsageError
-from stav2a.utils.files import HOST, atomic, check_replaced, exclusive, sweep, temporary_beside, write_text
+from stav2a.utils.files import (
+    HOST,
+    atomic,
+    check_replaced,
+    exclusive,
+    new_folder,
+    sweep,
+    temporary_beside,
+    write_text,
+)
 from stav2a.utils.store import Store, save_tensors
 
 
@@ -118,3 +127,12 @@ def test_temporary_files_of_dead_processes_are_swept(tmp_path):
 def test_a_name_of_any_length_can_be_written(tmp_path):
     write_text(tmp_path / ("x" * 250 + ".txt"), "whole")
     assert (tmp_path / ("x" * 250 + ".txt")).read_text() == "whole"
+
+
+def test_a_folder_that_was_not_filled_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a" / "b" / "c"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "a" / "b" / "c") as folder:
+        (folder / "x").touch()
+    assert (tmp_path / "a" / "b" / "c" / "x").exists()
