@@ -141,9 +141,7 @@ def guarded(function: Callable[..., int]) -> Callable[..., None]:
             _drop_output()
             code = FAILURE
         except Exception as error:
-            if (
-                isinstance(error, OSError) and error.filename is None
-            ):  # perhaps of a print: one more will tell
+            if isinstance(error, OSError) and not error.filename:  # perhaps of a print: one more will tell
                 error = _output_fault("\n") or error
             expected = exit_code(error)
             if expected is None or os.environ.get("STAV2A_TRACEBACK") == "1":

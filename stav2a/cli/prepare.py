@@ -1,9 +1,8 @@
 """`stav2a prepare`: videos into a filtered, labelled, encoded, cached dataset."""
 
-import itertools
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
@@ -35,6 +34,12 @@ class EncoderSlot(StrEnum):
     TEXT_ENCODER = "text_encoder"
 
 
+def part_of_clips(purpose: str) -> Any:
+    """Option that takes a part of the clips, from 0 to 1."""
+    parser = number(lambda value: 0 <= value < 1, "number from 0 to 1")
+    return Option(parser=parser, metavar="PART", help=purpose)
+
+
 def prepare(
     manifest: Annotated[Path, Option(metavar="FILE", help="which clips there are, or a folder")],
     videos: Annotated[Path, Option(metavar="DIR", help="the folder of their files")],
@@ -47,19 +52,11 @@ def prepare(
     ] = "train",
     validation: Annotated[
         float,
-        Option(
-            parser=number(lambda value: 0 <= value < 1, "number from 0 to 1"),
-            metavar="PART",
-            help="part of the training clips to hold out, where the manifest holds out none, such as 0.02",
-        ),
+        part_of_clips("part of the training clips to hold out, where the manifest has none, such as 0.02"),
     ] = 0.0,
     test: Annotated[
         float,
-        Option(
-            parser=number(lambda value: 0 <= value < 1, "number from 0 to 1"),
-            metavar="PART",
-            help="part of the training clips to measure on, where the manifest has none for it, such as 0.1",
-        ),
+        part_of_clips("part of the training clips to measure on, where the manifest has none, such as 0.1"),
     ] = 0.0,
     engine: Annotated[Literal["local", "ray"], Option(help="how the work is carried out")] = "local",
     workers: Annotated[
@@ -113,16 +110,7 @@ def prepare(
         loaded = recipe.load(gin or [RECIPE], bind, trust=trust_recipe, root=Experiment)
         experiment, model = loaded.build(), None
     lines = preparing.prepare(
-        PreparationRequest(
-            manifest,
-            videos,
-            output,
-            captions,
-            split,
-            validation=validation,
-            test=test,
-            shard_clips=shard_clips,
-        ),
+        PreparationRequest(manifest, videos, output, captions, split, validation, test, shard_clips),
         build_parts(experiment, without, model),
         engine=engine,
         workers=workers or usable_cpus(),
@@ -130,9 +118,9 @@ def prepare(
     )
     recipes = [run / "snapshot.gin"] if run else gin or [RECIPE]
     dataset = ("run.dataset = @dataset.prepared", f"dataset.prepared.folder = {str(output)!r}")
-    words = [*(("--gin", each) for each in recipes), *(("--bind", each) for each in (*bind, *dataset))]
-    trust = ["--trust-recipe"] if trust_recipe else []
-    lines.append(f"train    {command('run', *itertools.chain(*words), *trust)}")
+    words = [word for each in recipes for word in ("--gin", each)]
+    words += [word for each in (*bind, *dataset) for word in ("--bind", each)]
+    lines.append(f"train    {command('run', *words, *(['--trust-recipe'] if trust_recipe else []))}")
     if export:
         from stav2a.preparation.dataset_folder import DatasetFolder, export_webdataset
 

@@ -204,7 +204,7 @@ class DryRun:
                 return call()
         except StaV2AError:
             raise
-        except (NumbersNeededError, NotImplementedError) as error:
+        except (NumbersNeededError, NotImplementedError) as error:  # torch's, of what has no meta version
             reason = next(iter(str(error).splitlines()), "")
             self.unchecked.append(f"{selector_of(slot, factory)} needs numbers: {reason}")
             return otherwise

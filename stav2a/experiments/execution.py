@@ -181,7 +181,7 @@ def _run_and_track(
                 "configuration": loaded.signature(),
                 "environment": environment(),
                 "git": git_state(Path.cwd()),
-                "modules": loaded.module_folders(),
+                "modules": loaded.own_modules(),
             }
             folder.begin(signature=steps.keys.run, snapshot=loaded.snapshot(), facts=known)
         facts = folder.facts()

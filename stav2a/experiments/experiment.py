@@ -23,6 +23,7 @@ from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
 
 MOST_STEPS = 999
 LONGEST_S = 600.0  # of a clip
+SAMPLING = ("sampler", "scheduler", "prediction_type", "num_inference_steps", "guidance_scale", "seed")
 STORE_FORMAT = "2"  # raise it when the same settings give another result; one component's: its own `version`
 
 
@@ -270,14 +271,6 @@ class Keys:
             "latents": encoded_by("autoencoder"),
             "flows": signature([files, "frames at their times", *flows]),  # without one, Farneback's
         }
-        settings = (
-            "sampler",
-            "scheduler",
-            "prediction_type",
-            "num_inference_steps",
-            "guidance_scale",
-            "seed",
-        )
         self.by_kind["sounds"] = signature(
             {
                 "blocks": blocks,
@@ -285,7 +278,7 @@ class Keys:
                 "features": self.by_kind["features"],
                 "duration_s": experiment.duration_s,
                 "format": STORE_FORMAT,
-                **{name: signed(getattr(experiment, name)) for name in settings},
+                **{name: signed(getattr(experiment, name)) for name in SAMPLING},
             }
         )
         if experiment.classifier:

@@ -19,12 +19,10 @@ from stav2a.utils.files import write_json, write_text
 from stav2a.utils.program import command
 
 FORMAT = 1
-# Kinds of the facts that are read, and what stands for one that an older version did not write.
-KINDS: dict[str, tuple[Any, Any]] = {
-    "signature": (str, None), "files": (dict, {}), "tracking": (dict, {}), "stage_seconds": (dict, {}),
-    "parameters": (dict, {}), "modules": (list, []),
+KINDS: dict[str, Any] = {  # of facts that are read
+    "signature": str, "seconds": (int, float), "files": dict, "tracking": dict, "stage_seconds": dict,
+    "parameters": dict, "modules": dict,
 }  # fmt: skip
-FINISHED_KINDS: dict[str, tuple[Any, Any]] = {"seconds": ((int, float), None)}
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +114,9 @@ class RunFolder:
             return None
         if not isinstance(facts, dict) or "format" not in facts:
             return None
-        kinds = KINDS | (FINISHED_KINDS if facts.get("finished") else {})
-        right = all(isinstance(facts.get(name, absent), kind) for name, (kind, absent) in kinds.items())
-        return facts if right or facts["format"] != FORMAT else None
+        needed = {"signature", "seconds"} if facts.get("finished") else {"signature"}
+        right = all(isinstance(facts[name], kind) for name, kind in KINDS.items() if name in facts)
+        return facts if facts["format"] != FORMAT or (right and needed <= facts.keys()) else None
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:
         """Make the folder, or continue in it.
@@ -194,7 +192,7 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
         advice = "Give the `stav2a run` command that began it again; it continues where it stopped."
         raise RunFolderError(f"{run} holds no finished run: {lacking[0]}.", advice=advice)
     if trust:  # its own modules, which lay beside its recipe
-        sys.path += [each for each in facts.get("modules", []) if each not in sys.path]
+        sys.path += [each for each in facts.get("modules", {}).values() if each and each not in sys.path]
     loaded = recipe.load([folder.snapshot.resolve()], trust=trust, root=Experiment)
     if loaded.signature() != facts.get("configuration", facts.get("signature")):
         logger.warning(

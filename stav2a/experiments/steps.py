@@ -212,7 +212,7 @@ class RunSteps:
     def sample(self, trained: TrainingOutcome) -> Path:
         """Make the sounds of the test clips, in all processes: a folder of a flac each, by `sound_name`.
 
-        A batch is kept when it is made, so that a killed run goes on with the next.
+        A batch is kept when it is made, so that a killed run continues with the next.
         """
         corpus, experiment, key = trained.corpus, self.experiment, self.keys.by_kind["sounds"]
         clips = [corpus.clips[row] for row in corpus.test_rows]

@@ -112,12 +112,13 @@ class DatasetFolder:
         self.write(self.shard(shard), pack_shard([ClipRecord.unpack(part.read_bytes()) for part in parts]))
         shutil.rmtree(self.unfinished / f"{shard:05d}", ignore_errors=True)
 
-    def check(self) -> Iterator[str]:
-        """Remove shards that are damaged or hold other clips, so that they are made again; say so of each."""
-        for number, path in enumerate(self.shards()):
-            if path.is_file() and (fault := shard_fault(path, self.plan.positions(number))):
-                path.unlink()
-                yield f"{path}: {fault}: its clips are prepared again"
+    def remove_damaged(self, number: int) -> str:
+        """Remove a shard that is damaged or holds other clips; the fault, empty where there is none."""
+        path = self.shard(number)
+        fault = shard_fault(path, self.plan.positions(number)) if path.is_file() else ""
+        if fault:
+            path.unlink()
+        return fault
 
     def reopen(self, again: Callable[[Mapping[str, Any]], bool]) -> int:
         """Take shards apart, without those clips whose facts say so; returns the number of these."""

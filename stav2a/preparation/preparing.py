@@ -67,8 +67,10 @@ def prepare(
         sweep(folder.path.rglob(".tmp-*"))
         _begin(folder, request, parts)
         with progress(folder.plan.shards, "checking shards", "shard", leave=False) as bar:
-            for line in bar.counted(folder.check()):
-                print(line, file=sys.stderr, flush=True)
+            for number in bar.counted(range(folder.plan.shards)):
+                if fault := folder.remove_damaged(number):
+                    told = f"{folder.shard(number)}: {fault}: its clips are prepared again"
+                    print(told, file=sys.stderr, flush=True)
         videos = request.videos.resolve()
         if changed := folder.reopen(partial(is_changed, videos)):
             print(f"preparing {changed} clips again, whose videos changed", file=sys.stderr, flush=True)
@@ -121,9 +123,7 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
             )
         with atomic(folder.plan.path) as temporary:
             write_plan(temporary, manifest, request)
-            if same_plans(folder.plan.path, temporary):
-                shutil.copyfile(folder.plan.path, temporary)
-            else:
+            if not same_plans(folder.plan.path, temporary):
                 print(f"{folder.plan.path}: damaged: made again", file=sys.stderr, flush=True)
         return
     others = [each for each in folder.path.iterdir() if each.name != folder.lock.name]

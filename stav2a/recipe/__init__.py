@@ -66,12 +66,14 @@ class Recipe(Generic[Root]):
         """A component with the values that this recipe binds, whether or not the root leads to it."""
         return _configure(entry, self.bindings)
 
-    def module_folders(self) -> list[str]:
-        """Folders of the imported modules that neither this package nor a plugin offers."""
+    def own_modules(self) -> dict[str, str]:
+        """Imported modules that neither this package nor a plugin offers, with their folders, "" for none."""
         offered = {entry_point.module.split(".")[0] for entry_point in registry.plugins()} | {"stav2a"}
-        tops = {each.split(".")[0] for each in self.imports} - offered
-        files = [Path(sys.modules[name].__file__ or "") for name in tops]
-        return sorted({str(file.parents[file.name == "__init__.py"]) for file in files})
+        found = {}
+        for name in sorted({each.split(".")[0] for each in self.imports} - offered):
+            file = getattr(sys.modules[name], "__file__", None)
+            found[name] = str(Path(file).parents[Path(file).stem == "__init__"]) if file else ""
+        return found
 
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.

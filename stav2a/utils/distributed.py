@@ -48,6 +48,11 @@ def count() -> int:
     return _state().num_processes
 
 
+def device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    return _state().device
+
+
 def device_named(name: str) -> torch.device:
     """The device of this name, such as "cuda:1"; "auto" is `device`.
 
@@ -70,11 +75,6 @@ def device_named(name: str) -> torch.device:
 def rank() -> int:
     """Number of this process, from 0, which is the main one."""
     return _state().process_index
-
-
-def device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
-    return _state().device
 
 
 def is_main() -> bool:

@@ -180,7 +180,7 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
         except Timeout:
             logger.warning("another process is making the %s: waiting for it", what)
             held.acquire()
-    except NotImplementedError:
+    except NotImplementedError:  # filelock's word for a file system without locks
         pass
     except PermissionError as error:
         advice = "It may be another user's: let its owner make it writable for you, or choose another folder."

@@ -320,12 +320,12 @@ def test_a_run_that_is_being_made_again_gives_no_sound_of_its_old_weights(copy, 
 
 def test_a_run_finds_the_modules_that_lay_beside_its_recipe(tmp_path, monkeypatch, copy):
     (tmp_path / "parts_of_mine.py").write_text("MINE = 1\n")
-    (tmp_path / "mine.gin").write_text(f"import parts_of_mine\n{copy.snapshot.read_text()}")
+    (tmp_path / "mine.gin").write_text(f"import parts_of_mine\nimport builtins\n{copy.snapshot.read_text()}")
     monkeypatch.setattr(sys, "path", list(sys.path))
     loaded = recipe.load([tmp_path / "mine.gin"], trust=True, root=Experiment)
-    assert loaded.module_folders() == [str(tmp_path)]
+    assert loaded.own_modules() == {"builtins": "", "parts_of_mine": str(tmp_path)}
     copy.snapshot.write_text(loaded.snapshot())
-    copy.add(modules=loaded.module_folders(), configuration=loaded.signature())
+    copy.add(modules=loaded.own_modules(), configuration=loaded.signature())
     assert copy.trust == ["--trust-recipe"]
     for path in (str(tmp_path), str(copy.path)):
         monkeypatch.setattr(sys, "path", [each for each in sys.path if each != path])
