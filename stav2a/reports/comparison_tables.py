@@ -73,8 +73,8 @@ NOTES = {  # kind -> heading, text
     "judge": (MEASURED, "{metrics}: by {judge}."),
     "few_clips": (
         FEW,
-        "There are {clips}; expected {enough}. With fewer clips a figure says little by itself: compare "
-        "systems on the same clips alone, and look at the intervals.",
+        "{metrics}. With fewer clips a figure says little by itself: compare systems on the same clips "
+        "alone, and look at the intervals.",
     ),
     "skipped": (SKIPPED, "{metric}: {count} of {total} clips, {reason}: {clips}."),
     "skipped_clip": (SKIPPED, "{clip}, {where}: {reason}."),
@@ -162,14 +162,13 @@ def scores_document(scores: Sequence[Score]) -> Document:
 
 def _few_clips(measured: Iterable[tuple[Score, int]]) -> Iterator[Note]:
     """Note on the scores of too few clips, each given with its number of clips."""
-    found: dict[str, int] = {}
-    wanted: dict[str, int] = {}
-    for score, clips in measured:
-        enough = ENOUGH_CLIPS.get(score.name, ENOUGH_FOR_OTHERS)
-        if clips < enough:
-            found[score.label], wanted[score.label] = clips, enough
-    if found:
-        yield Note("few_clips", {"clips": _by_label(found), "enough": _by_label(wanted)})
+    needed = {
+        score.label: (clips, ENOUGH_CLIPS.get(score.name, ENOUGH_FOR_OTHERS)) for score, clips in measured
+    }
+    few = {label: f"{clips} of {enough}" for label, (clips, enough) in needed.items() if clips < enough}
+    if few:
+        groups = [f"{', '.join(labels)}: {share}" for share, labels in grouped(few).items()]
+        yield Note("few_clips", {"metrics": "; ".join(groups)})
 
 
 def _conditions(scores: Sequence[Score]) -> Iterator[Note]:
