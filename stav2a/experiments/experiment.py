@@ -179,7 +179,8 @@ class Experiment:
         for factory in self.metrics:
             factory()
         self.scheduler(prediction_type=self.prediction_type)
-        self.data_filters()
+        for factory in self.data_filters().values():
+            factory()
 
     def described(self, slot: str) -> Any:
         """A slot's component with all its parameters."""
