@@ -5,11 +5,19 @@ The other place is torch's meta device, which every machine has: like a GPU it r
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from stav2a.components.vocoders import HiFiGAN
+from stav2a.metrics.judges import cnn14, ms_clap, vggish
+from stav2a.metrics.judges.cavp import CAVPJudge, CAVPTowers
+from stav2a.metrics.judges.cnn14 import Cnn14
+from stav2a.metrics.judges.judge import PublishedJudge, judges_on
+from stav2a.metrics.judges.ms_clap import MSClap
+from stav2a.metrics.judges.vggish import VGGish
+from stav2a.metrics.judges.yamnet import YAMNet, YAMNetwork
 from stav2a.models.stav2a import as_video
 from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.training.objective import TrainingSpec, on_device
@@ -89,6 +97,37 @@ def test_a_stage_moves_what_its_loss_needs(name, tmp_path):
     STAGES[name]().run(work)
     assert [loss.device for loss in trainer.losses] == [ELSEWHERE]
     assert any(p.grad is not None for p in here.parameters())
+
+
+def without_last(network: Any) -> Any:
+    network.embeddings = network.embeddings[:-1]
+    return network
+
+
+NETWORKS: dict[str, tuple[type[PublishedJudge], Any]] = {
+    "panns_cnn14": (Cnn14, cnn14.network),
+    "vggish": (VGGish, lambda: without_last(vggish.network())),
+    "ms_clap": (MSClap, ms_clap.Towers),
+    "yamnet": (YAMNet, YAMNetwork),
+    "cavp": (CAVPJudge, CAVPTowers),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_judge_moves_what_its_model_takes(name):
+    kind, network = NETWORKS[name]
+    judge = kind(weights="none")
+    judge.__dict__["model"] = network().eval().to(judge.device)
+    assert judge.device == ELSEWHERE
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the answer, at the end
+        judge(np.zeros(16_000, np.float32), 16_000)
+
+
+def test_a_judge_stays_where_it_is_told():
+    with judges_on("cpu"):
+        assert YAMNet(weights="none").device == torch.device("cpu")
+    assert YAMNet(weights="none").device == ELSEWHERE
 
 
 @torch.no_grad()

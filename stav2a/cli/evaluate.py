@@ -62,9 +62,12 @@ def evaluate(
         Path | None,
         Option(
             metavar="DIR",
-            help="published weights of FD, FAD, KL, IS, PAM, CLAP (default: $STAV2A_WEIGHTS)",
+            help="published weights of the judges (default: $STAV2A_WEIGHTS)",
         ),
     ] = None,
+    device: Annotated[
+        str, Option(metavar="DEVICE", help="of the judges: auto, cpu, cuda or cuda:N; auto is the GPU if any")
+    ] = "auto",
     released: Annotated[
         bool, Option("--released", help="take the metrics in the form of the paper's tables")
     ] = False,
@@ -114,15 +117,17 @@ def evaluate(
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.recipes import load_metrics
     from stav2a.evaluation.folders.systems import choose, score
-    from stav2a.metrics.judges.judge import weights_in
+    from stav2a.metrics.judges.judge import judges_on, weights_in
     from stav2a.reports.folder_report import FILES, PAGE, FolderReport
+    from stav2a.utils import distributed
     from stav2a.utils.files import check_replaced, check_writable
 
     registry.load()
+    distributed.device_named(device)  # refused now if it is not there
     check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
     names, loaded = load_metrics(metrics, preset=preset, recipes=gin, bindings=bind, trust=trust_recipe)
-    with weights_in(weights_dir):
+    with weights_in(weights_dir), judges_on(device):
         chosen = choose(names, released=released, detector=detector, flow=flow, loaded=loaded)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
     found = score(

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
-from stav2a.data.media import decode
+from stav2a.data.media import decode, read_video
 from stav2a.data.optical_flow import ClipFlow, load_flows, save_flows
 from stav2a.metrics.score import (
     ArraySounds,
     ClassifierOutputs,
     EvaluationSet,
     FeatureExtractor,
+    MetricError,
+    VideoFeatures,
+    Watcher,
     describe,
 )
 from stav2a.recipe.describing import signature
@@ -26,6 +29,7 @@ from stav2a.slots import OpticalFlow
 from stav2a.training.corpus import AT_ONCE, Corpus
 from stav2a.utils.distributed import device
 from stav2a.utils.parallel import parallel
+from stav2a.utils.progress import progress
 from stav2a.utils.store import Store
 
 FEATURES = "features.npy"
@@ -82,6 +86,46 @@ class TrainingSounds:
         return list(np.load(folder / FEATURES, allow_pickle=False))
 
 
+@dataclass(frozen=True)
+class ClipVideos:
+    """The clips' films, as `metrics.score.Videos`.
+
+    Args:
+        clips: The clips.
+        store: Store of the features.
+        key: Key of the clips in the store.
+        duration_s: Duration of the sounds.
+    """
+
+    clips: Sequence[Clip]
+    store: Store
+    key: str
+    duration_s: float
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def features(self, watcher: Watcher) -> VideoFeatures:
+        """Features of each picture, from the store if an earlier run left them there."""
+        try:
+            times_s = watcher.frame_times_s(self.duration_s)
+        except MetricError as error:
+            return VideoFeatures({}, dict.fromkeys(range(len(self)), str(error)))
+
+        def make(folder: Path) -> None:
+            with progress(len(self), "pictures of the test clips", "clip") as bar:
+                films = (
+                    read_video(clip.video, times_s=times_s, fit=watcher.fit)
+                    for clip in bar.counted(self.clips)
+                )
+                np.save(folder / FEATURES, np.stack([watcher.watched(each) for each in films]))
+            self.store.contents.check_unchanged(clip.video for clip in self.clips)
+
+        key = signature([self.key, watcher.definition, "picture", [clip.id for clip in self.clips]])
+        found = np.load(self.store.obtain("judged", key, make) / FEATURES, allow_pickle=False)
+        return VideoFeatures(dict(enumerate(found)), {})
+
+
 def mean_flows(clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str) -> list[ClipFlow]:
     """Mean flow of every frame of the test clips, at their own size and rate.
 
@@ -131,6 +175,7 @@ def evaluation_set(
     classes: Sequence[str],
     flow: str = "Farneback",
     examples: TrainingSounds | None = None,
+    videos: ClipVideos | None = None,
 ) -> EvaluationSet:
     """The arrays about the test clips that metrics may need.
 
@@ -141,6 +186,7 @@ def evaluation_set(
         classes: Names of the classes.
         flow: Name of the optical flow.
         examples: Real sounds of the training clips.
+        videos: The clips' films.
     """
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
@@ -159,6 +205,7 @@ def evaluation_set(
         labels=np.array([classes.index(label) for label in labels]) if labelled else None,
         vague=np.array([bool(clip.vague) for clip in clips]),
         captions=[clip.caption for clip in clips],
+        videos=videos,
         classifier=classifier,
         examples=examples if examples and examples.rows else None,
     )

