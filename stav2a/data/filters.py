@@ -13,6 +13,7 @@ from stav2a.data.media import Decoded
 from stav2a.data.onsets import Librosa
 from stav2a.data.optical_flow import Farneback, clip_motion
 from stav2a.metrics.alignment import aa_align, video_peaks_s
+from stav2a.metrics.judges.judge import judges_on
 from stav2a.metrics.judges.yamnet import LIKELY, YAMNetWindows
 from stav2a.recipe import describing
 from stav2a.registry import expect, register
@@ -298,9 +299,9 @@ class SpeechCaptions:
 
 @register("data_filter", "speech_sound")
 class SpeechSound:
-    """Keep clips in whose sound little human speech is heard, by the share of windows with speech.
+    """Keep clips whose sound contains little human speech, by the share of windows with speech.
 
-    It hears what a caption leaves unsaid; singing is no speech.
+    It finds speech that a caption leaves out. Singing is no speech.
 
     Args:
         judge: Model that gives each window's probability of speech.
@@ -318,7 +319,9 @@ class SpeechSound:
         threshold: float = LIKELY,
         share: float = 0.1,
     ) -> None:
-        self.judge, self.threshold, self.share = expect("judge", judge)(), threshold, share
+        with judges_on("cpu"):  # filters run in many processes
+            self.judge = expect("judge", judge)()
+        self.threshold, self.share = threshold, share
         if self.judge.fault:
             what, advice = self.judge.missing or (self.judge.fault, "")
             raise CheckpointError(

@@ -57,16 +57,15 @@ class PaSST(PublishedJudge):
     def front_end(self) -> str:
         return f"32 kHz, no mean, the first {LONGEST_S} s, zero-padded, {MELS} mels of 0 to {HIGHEST_HZ} Hz"
 
-    @functools.cached_property
-    def model(self) -> "PatchTransformer":
+    def load(self) -> "PatchTransformer":
         model = PatchTransformer()
         load_state(model, renamed(read(self.file, ["model"]).tensors), f"{self.file}: weights of {self.name}")
-        return model.eval()
+        return model
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
         first = (sound - sound.mean())[: LONGEST_S * RATE]
-        embedding, logits = self.model(log_mels(torch.from_numpy(padded(first, LONGEST_S * RATE)))[None])
-        return np.array((embedding[0].numpy(), logits[0].numpy()), dtype=OUTPUTS)
+        embedding, logits = self.model(log_mels(self.tensor(padded(first, LONGEST_S * RATE)))[None])
+        return np.array((embedding[0].cpu().numpy(), logits[0].cpu().numpy()), dtype=OUTPUTS)
 
 
 class PatchTransformer(nn.Module):
@@ -129,10 +128,10 @@ def log_mels(sound: Tensor) -> Tensor:
         (S,) -> (128, (S - 1) // 320 + 1)
     """
     emphasised = sound[1:] - EMPHASIS * sound[:-1]
-    window = torch.hann_window(WINDOW, periodic=False)
+    window = torch.hann_window(WINDOW, periodic=False, device=sound.device)
     spectrum = torch.stft(emphasised, BINS, HOP, WINDOW, window, center=True, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(dim=-1)
-    return ((mel_bank() @ power + FLOOR).log() + SHIFT) / SCALE
+    return ((mel_bank().to(sound.device) @ power + FLOOR).log() + SHIFT) / SCALE
 
 
 @functools.cache

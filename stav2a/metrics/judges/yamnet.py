@@ -129,8 +129,8 @@ class YAMNetWindows(YAMNet):
         return f"{super().front_end}, each by itself"
 
     def judge(self, sound: np.ndarray) -> np.ndarray:
-        parts = [self.model(part)[1].sigmoid().numpy() for part in windows(sound).split(AT_ONCE)]
-        chances = np.concatenate(parts)
+        parts = [self.model(part.to(self.device))[1].cpu() for part in windows(sound).split(AT_ONCE)]
+        chances = torch.cat(parts).sigmoid().numpy()
         found = np.empty(len(chances), dtype=PRESENCE)
         for kind, classes in KINDS.items():
             found[kind] = chances[:, classes].max(axis=1)

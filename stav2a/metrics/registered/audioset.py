@@ -210,7 +210,7 @@ class WindowShare(JudgedMetric):
 
 @register("metric", "speech_share_yamnet")
 class SpeechShare(WindowShare):
-    """Share of the generated sounds' windows in which YAMNet hears speech.
+    """Share of the generated sounds' windows in which YAMNet finds speech.
 
     Args:
         judge: A model that gives each window's speech; None is `judge.yamnet_windows`.
@@ -227,7 +227,7 @@ class SpeechShare(WindowShare):
 
 @register("metric", "music_share_yamnet")
 class MusicShare(WindowShare):
-    """Share of the generated sounds' windows in which YAMNet hears music.
+    """Share of the generated sounds' windows in which YAMNet finds music.
 
     Args:
         judge: A model that gives each window's music; None is `judge.yamnet_windows`.
