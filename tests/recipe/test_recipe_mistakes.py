@@ -116,8 +116,8 @@ MISTAKES = {
         FILE,
     ),
     "none of the choices": (
-        "objective.flow.time_sampling = 'even'",
-        "objective.flow.time_sampling expects Literal['uniform', 'logit_normal'], but was given 'even'",
+        "objective.epsilon.time_sampling = 'all'",
+        "objective.epsilon.time_sampling expects Literal['uniform', 'logit_normal'], but was given 'all' (str).",
         FILE,
     ),
     "a setting that another has replaced": (
