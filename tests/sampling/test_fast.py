@@ -18,6 +18,7 @@ from stav2a.components.backbones import (
 )
 from stav2a.components.local_heads import NearestHead
 from stav2a.sampling import (
+    CudaGraph,
     FastSampler,
     NoShortcut,
     ReferenceSampler,
@@ -74,6 +75,12 @@ def test_a_flow_gives_the_references_latents(scheduler):
         for sampler in (FastSampler(), ReferenceSampler())
     )
     assert error(found, expected) <= 1e-5
+
+
+def test_an_engine_for_gpus_refuses_a_model_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SamplerError, match="runs on cuda alone, but the model is on cpu"):
+        sample(FastSampler(engine=CudaGraph), made())
 
 
 def test_a_schedulers_table_is_made_once_for_its_settings(monkeypatch):
