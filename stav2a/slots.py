@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the names of arguments alone
@@ -165,6 +166,24 @@ class Metric(Protocol):
     """
 
     def __call__(self, samples: "EvaluationSet") -> "Score": ...
+
+
+class Objective(Protocol):
+    """What the denoiser is trained to predict, and at which noise levels.
+
+    Latents z, noise eps and targets are (B, C, T, F), timesteps t (B,).
+
+    Attributes:
+        prediction_type: Name of the prediction for schedulers, as diffusers has it.
+    """
+
+    prediction_type: str
+
+    def draw_times(self, count: int, rng: torch.Generator) -> Tensor: ...
+    def spread_times(self, count: int) -> Tensor: ...
+    def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def weights(self, t: Tensor) -> Tensor | None: ...
 
 
 class Scheduler(Protocol):
@@ -341,6 +360,7 @@ SLOTS: dict[str, Slot] = {
     "optical_flow": Slot(OpticalFlow),
     "metric": Slot(Metric),
     "judge": Slot(Judge),
+    "objective": Slot(Objective),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "sampler": Slot(Sampler),
     "engine": Slot(Engine),

@@ -85,7 +85,7 @@ def generate(
         video_to_audio,
         model,
         sampler=experiment.sampler(),
-        scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
+        scheduler=experiment.noise_scheduler(),
         prompt=prompt,
         seed=seed,
         num_inference_steps=steps or experiment.num_inference_steps,

@@ -25,6 +25,7 @@ from stav2a.sampling import (
     ddim,
     ddpm,
     dpm_solver,
+    flow_match_euler,
     unipc,
 )
 from stav2a.sampling.fast import fast_sampler
@@ -60,6 +61,16 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
     settings: Any = {"num_inference_steps": 20, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
     found, expected = (
         sampler(model, features(), CAPTIONS, scheduler=scheduler(prediction_type), **settings)
+        for sampler in (FastSampler(), ReferenceSampler())
+    )
+    assert error(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("scheduler", [flow_match_euler, dpm_solver, unipc])
+def test_a_flow_gives_the_references_latents(scheduler):
+    model, settings = made(), {"num_inference_steps": 9, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
+    found, expected = (
+        sampler(model, features(), CAPTIONS, scheduler=scheduler("flow_prediction"), **settings)
         for sampler in (FastSampler(), ReferenceSampler())
     )
     assert error(found, expected) <= 1e-5
