@@ -1,8 +1,8 @@
 """Synchformer [Iashin et al., 2024], the judge of DeSync: how far a sound is from its picture in time.
 
 Both are cut into segments of 0.64 s, one every 0.32 s. Each tower describes a segment for itself; a joint
-transformer over 14 segments of both gives the likeliest of 21 offsets. With equal random weights the network
-agrees with the authors' to 1e-5 (docs/metrics.md).
+transformer over 14 segments of both gives the likeliest of 21 offsets. With equal random weights at full size
+the network agrees with the authors' to 1e-6 (docs/metrics.md).
 """
 
 import functools
