@@ -197,8 +197,9 @@ class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
     Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the
-    number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), and a
-    wrapper of the timesteps such as a progress bar. At a guidance scale of 1 the null branch is not computed.
+    number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), captions
+    in place of the null text of eq. 7, and a wrapper of the timesteps such as a progress bar. At a guidance
+    scale of 1 the null branch is not computed.
     """
 
     def __call__(
@@ -211,6 +212,7 @@ class Sampler(Protocol):
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
+        negative_captions: Sequence[str] | None = None,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     ) -> Tensor: ...
 

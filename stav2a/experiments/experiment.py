@@ -19,9 +19,8 @@ from stav2a.training.corpus import classifiable
 from stav2a.training.train import PlannedStage
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
-from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
+from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
 
-MOST_STEPS = 999
 LONGEST_S = 600.0  # of a clip
 RUNNING = ("scheduler", "sampler", "trainer", "classifier")
 DENOISER = {"unet", "backbone"}
@@ -91,8 +90,8 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_inference_steps <= MOST_STEPS:
-            expected = f"1 to {MOST_STEPS}, one fewer than the noise levels that the model is trained on"
+        if not 1 <= self.num_inference_steps <= MAX_STEPS:
+            expected = f"1 to {MAX_STEPS}, one fewer than the noise levels that the model is trained on"
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         check_bounds("run.seed", self.seed, 0, MAX_SEED)
         check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)

@@ -70,12 +70,13 @@ class FastSampler:
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
+        negative_captions: Sequence[str] | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
         self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
-        conditions = text_conditions(model, e_v, captions, guidance_scale)
+        conditions = text_conditions(model, e_v, captions, guidance_scale, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
         loop = self._prepared(model, conditions, table, guided=guidance_scale != 1)
         return loop.run(z_t, conditions, table, guidance_scale, step_generators(seeds), progress)
