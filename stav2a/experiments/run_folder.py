@@ -21,8 +21,9 @@ from stav2a.utils.program import command
 FORMAT = 1
 KINDS: dict[str, Any] = {  # of facts that are read
     "signature": str, "seconds": (int, float), "files": dict, "tracking": dict, "stage_seconds": dict,
-    "parameters": dict, "modules": dict,
+    "parameters": dict, "modules": dict, "recipe": str, "environment": dict, "git": dict,
 }  # fmt: skip
+NEEDED = {"signature", "seconds", "recipe", "environment", "git"}  # facts of every finished run
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class RunFolder:
             return None
         if not isinstance(facts, dict) or "format" not in facts:
             return None
-        needed = {"signature", "seconds"} if facts.get("finished") else {"signature"}
+        needed = NEEDED if facts.get("finished") else {"signature"}
         right = all(isinstance(facts[name], kind) for name, kind in KINDS.items() if name in facts)
         return facts if facts["format"] != FORMAT or (right and needed <= facts.keys()) else None
 

@@ -34,7 +34,7 @@ def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
 
 
 def test_a_run_is_finished_when_it_says_so(folder):
-    folder.add(seconds=3.5, finished=True)
+    folder.add(seconds=3.5, environment={}, git={}, finished=True)
     assert folder.finished and RunFolder(folder.path).finished
 
 
@@ -88,6 +88,7 @@ DAMAGED: list[dict[str, Any]] = [
     {"format": 1, "signature": 3},
     {"format": 1, "signature": SIGNATURE, "finished": True},
     {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": "3"},
+    {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": 3, "recipe": "cn", "environment": {}},
     {"format": 1, "signature": SIGNATURE, "files": 3},
     {"format": 1, "signature": SIGNATURE, "tracking": []},
 ]
