@@ -66,8 +66,9 @@ class RunFolder:
 
     def whole(self) -> bool:
         """True where its run is complete and all its files are what was written; else a warning names one."""
-        if self.facts_file.is_file() and not self.begun:
-            logger.warning("%s is damaged, or of another version: the run is made again.", self.facts_file)
+        if self.path.is_dir() and not self.begun:
+            fault = "damaged, or of another version" if self.facts_file.exists() else "missing"
+            logger.warning("%s is %s: the run is made again.", self.facts_file, fault)
         if not self.finished:
             return False
         fault = damage(self.path, self.facts().get("files", {}))  # an older version kept none

@@ -103,6 +103,12 @@ def test_facts_of_the_wrong_kind_are_damaged_and_written_again(tmp_path, content
     assert folder.facts()["signature"] == SIGNATURE
 
 
+def test_missing_facts_are_told(folder, caplog):
+    folder.facts_file.unlink()
+    assert not folder.whole()
+    assert caplog.messages == [f"{folder.facts_file} is missing: the run is made again."]
+
+
 def test_a_folder_for_results_is_made_and_nothing_is_left_in_it(tmp_path):
     check_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
