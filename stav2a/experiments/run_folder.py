@@ -118,6 +118,10 @@ class RunFolder:
             return None
         needed = NEEDED if facts.get("finished") else {"signature"}
         right = all(isinstance(facts[name], kind) for name, kind in KINDS.items() if name in facts)
+        right = right and all(
+            isinstance(each, dict) and (not each.get("whole") or {"run", "where"} <= each.keys())
+            for each in facts.get("tracking", {}).values()
+        )
         return facts if facts["format"] != FORMAT or (right and needed <= facts.keys()) else None
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:

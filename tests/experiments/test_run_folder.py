@@ -91,6 +91,8 @@ DAMAGED: list[dict[str, Any]] = [
     {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": 3, "recipe": "cn", "environment": {}},
     {"format": 1, "signature": SIGNATURE, "files": 3},
     {"format": 1, "signature": SIGNATURE, "tracking": []},
+    {"format": 1, "signature": SIGNATURE, "tracking": {"a.db": "x"}},
+    {"format": 1, "signature": SIGNATURE, "tracking": {"a.db": {"whole": True}}},
 ]
 
 
@@ -131,6 +133,6 @@ def test_a_run_can_be_tracked_in_several_places(tmp_path):
     folder.begin(signature=SIGNATURE, snapshot="", facts={})
     folder.add_tracked("sqlite:///a.db", run="1")
     folder.add_tracked("sqlite:///b.db", run="2")
-    folder.add_tracked("sqlite:///a.db", whole=True)
-    assert folder.tracked("sqlite:///a.db") == {"run": "1", "whole": True}
+    folder.add_tracked("sqlite:///a.db", where="here", whole=True)
+    assert folder.tracked("sqlite:///a.db") == {"run": "1", "where": "here", "whole": True}
     assert folder.tracked("sqlite:///b.db") == {"run": "2"}
