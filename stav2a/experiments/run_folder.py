@@ -21,8 +21,9 @@ from stav2a.utils.program import command
 FORMAT = 1
 KINDS: dict[str, Any] = {  # of facts that are read
     "signature": str, "seconds": (int, float), "files": dict, "tracking": dict, "stage_seconds": dict,
-    "parameters": dict, "modules": dict,
+    "parameters": dict, "modules": dict, "recipe": str, "environment": dict, "git": dict,
 }  # fmt: skip
+NEEDED = {"signature", "seconds", "recipe", "environment", "git"}  # facts of every finished run
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,9 @@ class RunFolder:
 
     def whole(self) -> bool:
         """True where its run is complete and all its files are what was written; else a warning names one."""
-        if self.facts_file.is_file() and not self.begun:
-            logger.warning("%s is damaged, or of another version: the run is made again.", self.facts_file)
+        if self.path.is_dir() and not self.begun:
+            fault = "damaged, or of another version" if self.facts_file.exists() else "missing"
+            logger.warning("%s is %s: the run is made again.", self.facts_file, fault)
         if not self.finished:
             return False
         fault = damage(self.path, self.facts().get("files", {}))  # an older version kept none
@@ -114,8 +116,12 @@ class RunFolder:
             return None
         if not isinstance(facts, dict) or "format" not in facts:
             return None
-        needed = {"signature", "seconds"} if facts.get("finished") else {"signature"}
+        needed = NEEDED if facts.get("finished") else {"signature"}
         right = all(isinstance(facts[name], kind) for name, kind in KINDS.items() if name in facts)
+        right = right and all(
+            isinstance(each, dict) and (not each.get("whole") or {"run", "where"} <= each.keys())
+            for each in facts.get("tracking", {}).values()
+        )
         return facts if facts["format"] != FORMAT or (right and needed <= facts.keys()) else None
 
     def begin(self, *, signature: str, snapshot: str, facts: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """One run of a recipe: prepare the clips, train, sample, measure."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -40,7 +42,10 @@ from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import atomic
 from stav2a.utils.store import Store
 
+UNREADABLE = (BadZipFile, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)  # of a zip
 SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -229,9 +234,9 @@ class RunSteps:
 
         def make() -> Callable[[Path], None]:
             self.print_line("sampling the test clips")
-            kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npy" for batch in batches}
+            kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npz" for batch in batches}
             own = batches[distributed.rank() :: distributed.count()]
-            left = [batch for batch in own if not kept[batch].exists()]
+            left = [batch for batch in own if _kept_batch(kept[batch]) is None]
             made = waveforms.generate(
                 trained.model,
                 corpus.features()[corpus.test_rows],
@@ -246,17 +251,31 @@ class RunSteps:
             )
             for batch, audio in zip(left, made, strict=True):
                 with atomic(kept[batch]) as temporary, temporary.open("wb") as file:
-                    np.save(file, audio, allow_pickle=False)
+                    np.savez(file, audio=audio)  # a zip, which has a checksum
             distributed.wait()
 
             def fill(folder: Path) -> None:
                 for batch, path in kept.items():
-                    for i, audio in zip(batch, np.load(path, allow_pickle=False), strict=True):
+                    made = _kept_batch(path)
+                    assert made is not None  # just written, or checked above
+                    for i, audio in zip(batch, made, strict=True):
                         write_flac(folder / sound_name(clips[i]), audio, SAMPLE_RATE)
 
             return fill
 
         return self.store.obtain_together("sounds", key, make)
+
+
+def _kept_batch(path: Path) -> np.ndarray | None:
+    """Sounds of a batch that was finished before; None where there are none, with a warning if damaged."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["audio"]
+    except UNREADABLE as error:
+        logger.warning("%s is damaged (%s): its sounds are made again.", path, error)
+        return None
 
 
 def sound_name(clip: Clip) -> str:

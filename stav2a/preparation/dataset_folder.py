@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from stav2a.data.prepared.shards import (
     SETTINGS,
     SHARDS,
     TEXT,
-    ClipRecord,
     PreparedFolderError,
     pack_shard,
     read_facts,
@@ -109,16 +108,19 @@ class DatasetFolder:
     def close(self, shard: int) -> None:
         """Make a shard of its clips, all of which are finished."""
         parts = (self.part(shard, position) for position in self.plan.positions(shard))
-        self.write(self.shard(shard), pack_shard([ClipRecord.unpack(part.read_bytes()) for part in parts]))
+        self.write(self.shard(shard), pack_shard([row for part in parts for row in read_shard(part)]))
         shutil.rmtree(self.unfinished / f"{shard:05d}", ignore_errors=True)
 
-    def remove_damaged(self, number: int) -> str:
-        """Remove a shard that is damaged or holds other clips; the fault, empty where there is none."""
-        path = self.shard(number)
-        fault = shard_fault(path, self.plan.positions(number)) if path.is_file() else ""
-        if fault:
+    def remove_damaged(self, number: int) -> list[str]:
+        """Remove a shard, or finished clips of an unfinished one, with a fault; the faults."""
+        shard, positions = self.shard(number), self.plan.positions(number)
+        expected: dict[Path, Sequence[int]] = {self.part(number, each): [each] for each in positions}
+        if shard.is_file():
+            expected = {shard: positions}
+        faults = {path: shard_fault(path, held) for path, held in expected.items() if path.is_file()}
+        for path in (path for path, fault in faults.items() if fault):
             path.unlink()
-        return fault
+        return [f"{path}: {fault}" for path, fault in faults.items() if fault]
 
     def reopen(self, again: Callable[[Mapping[str, Any]], bool]) -> int:
         """Take shards apart, without those clips whose facts say so; returns the number of these."""
@@ -126,7 +128,7 @@ class DatasetFolder:
         for number in range(self.plan.shards):
             if not self.shard(number).exists():
                 for part in self.part(number, 0).parent.glob("*.safetensors"):
-                    if again(ClipRecord.unpack(part.read_bytes()).facts):
+                    if any(map(again, read_facts(part))):
                         part.unlink()
                         total += 1
             elif left_out := sum(map(again, read_facts(self.shard(number)))):
@@ -172,7 +174,7 @@ def write_index(folder: DatasetFolder) -> Iterator[dict[str, Any]]:
     schema = pa.schema(columns, metadata={"tensors": json.dumps(tensors, sort_keys=True)})
     folder.unfinished.mkdir(exist_ok=True)
     temporary = folder.unfinished / INDEX
-    with pq.ParquetWriter(temporary, schema) as file:
+    with pq.ParquetWriter(temporary, schema, write_page_checksum=True) as file:
         for number, path in enumerate(folder.shards()):
             rows = [{**facts, "shard": number} for facts in read_facts(path)]
             file.write_table(pa.Table.from_pylist(rows, schema))

@@ -19,6 +19,7 @@ from stav2a.data.prepared.shards import (
     TEXTS_IN_A_FILE,
     ClipRecord,
     pack_texts,
+    text_fault,
 )
 from stav2a.preparation.clip_stages import ClipWork, Decode, Encode, is_changed, to_half
 from stav2a.preparation.dataset_folder import DatasetFolder, write_index
@@ -68,19 +69,18 @@ def prepare(
         _begin(folder, request, parts)
         with progress(folder.plan.shards, "checking shards", "shard", leave=False) as bar:
             for number in bar.counted(range(folder.plan.shards)):
-                if fault := folder.remove_damaged(number):
-                    told = f"{folder.shard(number)}: {fault}: its clips are prepared again"
-                    print(told, file=sys.stderr, flush=True)
+                for fault in folder.remove_damaged(number):
+                    print(f"{fault}: its clips are prepared again", file=sys.stderr, flush=True)
         videos = request.videos.resolve()
         if changed := folder.reopen(partial(is_changed, videos)):
             print(f"preparing {changed} clips again, whose videos changed", file=sys.stderr, flush=True)
         if retry_failed:
             failed = folder.reopen(lambda facts: facts["status"] == FAILED)
             print(f"trying {failed} failed clips again", file=sys.stderr, flush=True)
-        if not folder.finished:
-            encoders = parts.encoders
-            if "text_encoder" in encoders:
-                make_texts(folder, encoders["text_encoder"])
+        finished, encoders = folder.finished, parts.encoders
+        if "text_encoder" in encoders:
+            make_texts(folder, encoders["text_encoder"])
+        if not finished:
             decode = Decode(folder.plan, videos, parts.settings, parts.detector, parts.filters)
             encode = Encode(parts.settings.keep, encoders.get("feature_encoder"), encoders.get("autoencoder"))
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)
@@ -136,14 +136,19 @@ def _begin(folder: DatasetFolder, request: PreparationRequest, parts: RecipePart
 
 
 def make_texts(folder: DatasetFolder, encoder: Any) -> None:
-    """Encode all captions of the plan; files that exist already are left."""
+    """Encode all captions of the plan; files that hold them already are left."""
     captions, number = folder.plan.captions(), 0
     with one_thread(), torch.no_grad(), progress(None, "encoding captions", "caption") as bar:
         while group := list(islice(captions, TEXTS_IN_A_FILE)):
-            if not folder.text(number).exists():
+            path = folder.text(number)
+            fault = text_fault(path, group) if path.is_file() else ""
+            if fault:
+                told = f"{path}: {fault}: its captions are encoded again"
+                print(told, file=sys.stderr, flush=True)
+            if fault or not path.is_file():
                 encoded = [encoder.to(device())([caption]) for caption in group]
                 tokens = [to_half("e_text", e_text[0][mask[0]]) for e_text, mask in encoded]  # (K_i, D)
-                folder.write(folder.text(number), pack_texts(group, tokens))
+                folder.write(path, pack_texts(group, tokens))
             bar.update(len(group))
             number += 1
 

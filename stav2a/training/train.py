@@ -15,7 +15,6 @@ from stav2a.models.stav2a import BLOCKS, STAV2A
 from stav2a.slots import Objective, Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import History, Log, TrainingContext
-from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.files import write_json
 from stav2a.utils.progress import followed_by
@@ -59,20 +58,18 @@ def train_stages(
         The losses of every stage, by its name.
     """
 
-    def run(stage: Any, frozen: frozenset[str], folder: Path) -> History:
+    def run(stage: Any, frozen: frozenset[str], told: str, folder: Path) -> History:
+        print_line(f"{told}: training")
         work = TrainingContext(model, corpus, folder, seed, objective, frozen, log, trainer)
         return stage.run(work)
 
     histories = {}
     for number, (each, frozen) in enumerate(in_order(planned, model), start=1):
-        found = distributed.broadcast_from_main(
-            distributed.is_main() and store.find("stage", each.key, each.name)
-        )
-        print_line(f"stage {number}/{len(planned)}  {each.name}: {'from the store' if found else 'training'}")
+        told = f"stage {number}/{len(planned)}  {each.name}"
         missing = [other for other in planned[number:] if not store.has("stage", other.key, other.name)]
         with followed_by((sum(other.cost(corpus) for other in missing) + later) / each.cost(corpus)):
             weights, history, trained_here = train_once(
-                partial(run, each.stage, frozen),
+                partial(run, each.stage, frozen, told),
                 partial(_weights, model, each.stage.trains),
                 store=store,
                 kind="stage",
@@ -82,6 +79,7 @@ def train_stages(
             )
         load_part(model, weights)
         if not trained_here:
+            print_line(f"{told}: from the store")
             log_losses({each.name: history}, log)
         histories[each.name] = history
     return histories

@@ -13,6 +13,7 @@ from stav2a.utils.files import write_json
 from stav2a.utils.progress import progress
 
 PROGRESS_FROM = 64  # files to read
+MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # errors where there is no such file
 
 
 class FileState(NamedTuple):
@@ -99,7 +100,7 @@ def damage(folder: Path, hashes: Mapping[str, str]) -> str:
         try:
             if file_hash(folder / name) != expected:
                 return f"{name} is not what was written"
-        except FileNotFoundError:
+        except MISSING:
             return f"{name} is missing"
     return ""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
-from stav2a.utils.contents import Contents, damage, files_in, hashes_of
+from stav2a.utils.contents import MISSING, Contents, damage, files_in, hashes_of
 from stav2a.utils.files import atomic, exclusive, flush_to_disk, temporary_beside, write_json
 
 CONTENT = "content.json"  # the label of an entry and the hashes of its files
@@ -64,7 +64,7 @@ class Store:
             OSError: A file can't be read, for another reason than that it is missing.
         """
         path = self.path(kind, key, name)
-        if not path.is_dir():
+        if not os.path.lexists(path):
             return None
         if fault := _fault(path):
             logger.warning("%s is damaged: %s. It is made again.", path, fault)
@@ -82,7 +82,7 @@ class Store:
         path = self.path(kind, key)
         if self.find(kind, key) is None:
             with self.exclusive(kind, key):
-                if not path.is_dir() or _fault(path):  # it may have been made in the meantime
+                if _fault(path):  # it may have been made in the meantime
                     with self.create(kind, key) as folder:
                         make(folder)
         return path
@@ -99,7 +99,7 @@ class Store:
             if distributed.is_main() and not found:
                 locked.enter_context(self.exclusive(kind, key, name))
                 path = self.path(kind, key, name)
-                found = path.is_dir() and not _fault(path)  # it may have been made in the meantime
+                found = not _fault(path)  # it may have been made in the meantime
             if not distributed.broadcast_from_main(found):
                 fill = make()
                 if distributed.is_main():
@@ -139,7 +139,7 @@ class Store:
             content = {"entry": path.name, "files": hashes_of(folder, files_in(folder))}
             write_json(folder / CONTENT, content)
             flush_to_disk(folder)
-            if path.is_dir() and _fault(path):
+            if os.path.lexists(path) and _fault(path):
                 self._move_aside(path)
             try:
                 os.rename(folder, path)
@@ -158,13 +158,17 @@ class Store:
 
 def _fault(entry: Path) -> str:
     """Fault of an entry; empty where there is none."""
+    if not entry.is_dir():
+        return "it is no folder"
     try:
         content = json.loads((entry / CONTENT).read_text(encoding="utf-8"))
         written, hashes = content["entry"], content["files"]
-    except FileNotFoundError:
+    except MISSING:
         return f"{CONTENT} is missing"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"{CONTENT} can't be read"
+    if not isinstance(hashes, dict) or not hashes:
+        return f"{CONTENT} lists no files"
     return f"it is the content of {written}" if written != entry.name else damage(entry, hashes)
 
 

@@ -32,7 +32,8 @@ def run(tmp_path_factory) -> Path:
     """The folder of a run whose model has learnt nothing."""
     loaded = recipe.load(RECIPES, root=Experiment)
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "untrained")
-    folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts={"recipe": "cn_onset_gvf"})
+    facts = {"recipe": "cn_onset_gvf", "environment": {}, "git": {}}
+    folder.begin(signature=loaded.signature(), snapshot=loaded.snapshot(), facts=facts)
     save_tensors(folder.weights, loaded.build().model().state_dict())
     folder.add(seconds=1.0, finished=True)
     return folder.path

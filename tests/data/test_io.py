@@ -217,6 +217,56 @@ def test_bad_videos_are_told_in_one_line(clip, tmp_path):
     assert not (tmp_path / "o.mp4").exists()
 
 
+def test_bad_sounds_are_told_in_one_line(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("not a sound")
+    expected = {
+        "missing.wav": r"no such file. Give the path of a sound or video file \(wav, flac, mp3, mp4, …\).",
+        ".": "a folder, where a sound or video file was expected. Name the files in it.",
+        "empty.wav": r"an empty file \(0 bytes\). Give a complete sound or video file",
+        "text.wav": r"not a readable sound or video, or cut off \(.*\). Give a complete sound or video file",
+    }
+    for name, message in expected.items():
+        with pytest.raises(MediaError, match=message):
+            read_audio(tmp_path / name, 16_000)
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.mka", "x.m4a"])
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.8])
+def test_a_sound_that_is_cut_off_is_refused(tmp_path, name, keep):
+    whole = write_sound(tmp_path / f"whole_{name}")
+    assert len(read_audio(whole, 16_000)) == pytest.approx(32_000, abs=2048)
+    with pytest.raises(MediaError, match="cut off.* Give a complete sound or video file"):
+        read_audio(cut(tmp_path / name, whole, keep), 16_000)
+
+
+def write_sound(path: Path) -> Path:
+    """Two seconds of noise in the format of the file's ending, an mp4's index before its sound."""
+    codec = {".wav": "pcm_s16le", ".flac": "flac", ".mka": "aac", ".m4a": "aac"}[path.suffix]
+    noise = (np.random.default_rng(0).normal(size=(1, 32_000)) * 3000).astype(np.int16)
+    options = {"movflags": "+faststart"} if path.suffix == ".m4a" else {}
+    form = {".m4a": "ipod", ".mka": "matroska"}.get(path.suffix, path.suffix[1:])
+    with av.open(str(path), "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        size = stream.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(stream.codec_context.format, "mono", 16_000, frame_size=size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, 64_044])
+def test_a_wav_without_its_length_is_read_whole(tmp_path, length):
+    content = bytearray(write_sound(tmp_path / "x.wav").read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = length.to_bytes(4, "little")
+    (tmp_path / "x.wav").write_bytes(content)
+    assert len(read_audio(tmp_path / "x.wav", 16_000)) == 32_000
+
+
 @pytest.mark.parametrize("name", ["x.mp4", "x.mkv"])
 def test_a_video_cut_behind_its_index_is_refused(tmp_path, name):
     whole = tmp_path / f"whole_{name}"

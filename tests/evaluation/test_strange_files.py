@@ -1,6 +1,7 @@
 """Strangers' files in an evaluation: frames at their own times, files that are none, names in two forms."""
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +69,25 @@ def test_frames_have_their_own_times_in_the_filter(clip):
 
 def test_what_is_no_sound_is_left_out_with_its_reason(tmp_path):
     for side in ("real", "ours"):
-        for name in ("a.wav", "b.wav", "c.wav", "d.wav"):
+        for name in ("a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav", "g.wav"):
             sound(tmp_path / side, name)
     for name in ("b.wav", "c.wav", "d.wav"):
         (tmp_path / "ours" / name).unlink()
     sound(tmp_path / "ours", "b.wav", np.ones(32))  # 2 ms
     (tmp_path / "ours" / "c.wav").symlink_to(tmp_path / "nowhere.wav")
     (tmp_path / "ours" / "d.wav").mkdir()
+    os.truncate(tmp_path / "ours" / "e.wav", (tmp_path / "ours" / "e.wav").stat().st_size // 2)
+    (tmp_path / "real" / "f.wav").write_text("no sound")
+    (tmp_path / "ours" / "g.wav").write_bytes(b"")
     found = scored(tmp_path, ("aa_align",))
     assert found.ids[None] == ["a"]
     reasons = {each.clip: each.reason for each in found.skipped}
     assert "lasts 2 ms; a spectrogram needs 27 ms" in reasons["b"]
+    assert re.search(
+        r"e.wav: cut off: \d+ of \d+ bytes of sound are there. Give a complete sound", reasons["e"]
+    )
+    assert "f.wav: not a readable sound or video, or cut off (" in reasons["f"]
+    assert "g.wav: an empty file (0 bytes). Give a complete sound or video file (wav, " in reasons["g"]
     assert reasons["c"] == reasons["d"] == f"no such file in {tmp_path / 'ours'}"
 
 

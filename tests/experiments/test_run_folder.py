@@ -34,7 +34,7 @@ def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
 
 
 def test_a_run_is_finished_when_it_says_so(folder):
-    folder.add(seconds=3.5, finished=True)
+    folder.add(seconds=3.5, environment={}, git={}, finished=True)
     assert folder.finished and RunFolder(folder.path).finished
 
 
@@ -88,8 +88,11 @@ DAMAGED: list[dict[str, Any]] = [
     {"format": 1, "signature": 3},
     {"format": 1, "signature": SIGNATURE, "finished": True},
     {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": "3"},
+    {"format": 1, "signature": SIGNATURE, "finished": True, "seconds": 3, "recipe": "cn", "environment": {}},
     {"format": 1, "signature": SIGNATURE, "files": 3},
     {"format": 1, "signature": SIGNATURE, "tracking": []},
+    {"format": 1, "signature": SIGNATURE, "tracking": {"a.db": "x"}},
+    {"format": 1, "signature": SIGNATURE, "tracking": {"a.db": {"whole": True}}},
 ]
 
 
@@ -100,6 +103,12 @@ def test_facts_of_the_wrong_kind_are_damaged_and_written_again(tmp_path, content
     assert not folder.whole() and "is damaged, or of another version" in caplog.text
     folder.begin(signature=SIGNATURE, snapshot="", facts={})
     assert folder.facts()["signature"] == SIGNATURE
+
+
+def test_missing_facts_are_told(folder, caplog):
+    folder.facts_file.unlink()
+    assert not folder.whole()
+    assert caplog.messages == [f"{folder.facts_file} is missing: the run is made again."]
 
 
 def test_a_folder_for_results_is_made_and_nothing_is_left_in_it(tmp_path):
@@ -124,6 +133,6 @@ def test_a_run_can_be_tracked_in_several_places(tmp_path):
     folder.begin(signature=SIGNATURE, snapshot="", facts={})
     folder.add_tracked("sqlite:///a.db", run="1")
     folder.add_tracked("sqlite:///b.db", run="2")
-    folder.add_tracked("sqlite:///a.db", whole=True)
-    assert folder.tracked("sqlite:///a.db") == {"run": "1", "whole": True}
+    folder.add_tracked("sqlite:///a.db", where="here", whole=True)
+    assert folder.tracked("sqlite:///a.db") == {"run": "1", "where": "here", "whole": True}
     assert folder.tracked("sqlite:///b.db") == {"run": "2"}

@@ -1,6 +1,7 @@
 """The steps of a run, on clips of a user's own."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_clips_without_a_label_train_a_model_all_the_same(every, told, measured,
         assert scores["class_accuracy"].unavailable == "the clips' true classes are not known"
 
 
-def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, monkeypatch):
+def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr(waveforms, "BATCH", 3)
     counts = {"train_clips": 2, "validation_clips": 2, "test_clips": 8}
     bindings = [f"dataset.struck_objects.{name} = {count}" for name, count in counts.items()]
@@ -89,10 +90,30 @@ def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, 
     stopped = steps("stopped")
     with pytest.raises(KeyboardInterrupt):
         stopped.sample(trained)
+    (kept,) = tmp_path.rglob("*.npz")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "damaged")
     found = stopped.sample(trained)
     assert sum(decoded[2:]) == len(wanted) - 3
     assert {path.name: path.read_bytes() for path in found.glob("*.flac")} == wanted
-    assert not list(tmp_path.rglob("*.npy"))
+    assert not caplog.messages
+
+    kept = tmp_path / "damaged" / kept.relative_to(tmp_path / "stopped")
+    for content in (b"", kept.read_bytes()[:99], flipped(kept)):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(content)
+        found = steps("damaged").sample(trained)
+        assert {path.name: path.read_bytes() for path in found.glob("*.flac")} == wanted
+        assert [f"{kept} is damaged (" in message for message in caplog.messages] == [True]
+        caplog.clear()
+        shutil.rmtree(found)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def flipped(path: Path) -> bytes:
+    """Content of a file with one bit of its middle turned."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
 
 
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):

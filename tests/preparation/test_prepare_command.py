@@ -135,6 +135,22 @@ def swap(shards: Path) -> None:
         (shards / name).rename(shards / to)
 
 
+def rename(path: Path) -> None:
+    content = path.read_bytes()
+    assert b"train_00005" in content
+    path.write_bytes(content.replace(b"train_00005", b"train_00009"))
+
+
+def unfinish(folder: Path, damage: Callable[[Path], object]) -> None:
+    """Take the second shard apart into its finished clips, and damage the second of them."""
+    shard, parts = folder / "shards/00001.safetensors", folder / "unfinished/00001"
+    parts.mkdir(parents=True)
+    for row in read_shard(shard):
+        (parts / f"{row.position:08d}.safetensors").write_bytes(row.pack())
+    shard.unlink()
+    damage(parts / "00000005.safetensors")
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a shard in the middle is missing": lambda folder: (folder / "shards/00001.safetensors").unlink(),
     "the last shard is missing": lambda folder: (folder / "shards/00002.safetensors").unlink(),
@@ -144,6 +160,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a shard is cut off": lambda folder: os.truncate(folder / "shards/00000.safetensors", 1000),
     "the plan is missing": lambda folder: (folder / "plan.parquet").unlink(),
     "a bit of the plan is flipped": lambda folder: flip(folder / "plan.parquet"),
+    "a name in a shard's facts is changed": lambda folder: rename(folder / "shards/00001.safetensors"),
+    "a finished clip of an unfinished shard is changed": lambda folder: unfinish(folder, rename),
+    "a finished clip of an unfinished shard is empty": lambda folder: unfinish(
+        folder, lambda p: os.truncate(p, 0)
+    ),
     "the index is cut off": lambda folder: os.truncate(folder / "index.parquet", 100),
 }
 
@@ -156,7 +177,7 @@ def test_the_same_command_mends_a_damaged_folder(damage, prepared, prepare, file
     assert files_of(folder) == files_of(prepared)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b'{"format": 2', b"[1]"])
+@pytest.mark.parametrize("content", [b"\xff", b'{"format": 3', b"[1]"])
 def test_damaged_settings_are_told_by_the_command_and_by_the_reader(
     content, prepared, prepare, tmp_path, capsys
 ):

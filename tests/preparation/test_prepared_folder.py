@@ -1,5 +1,6 @@
 """Reading a prepared folder: rows when asked for, and nothing that is not what was written."""
 
+import json
 import shutil
 
 import numpy as np
@@ -95,10 +96,11 @@ def test_an_unfinished_folder_is_refused(copy):
 def test_a_folder_of_an_earlier_format_is_read_and_of_no_other(copy):
     settings = copy / "prepared.json"
     text = settings.read_text()
-    settings.write_text(text.replace('"format": 2', '"format": 1'))
-    assert len(PreparedFolder(copy)) == 10
-    settings.write_text(text.replace('"format": 2', '"format": 3'))
-    with pytest.raises(PreparedFolderError, match="in format 3, this version reads 1 and 2. Prepare it anew"):
+    for earlier in (1, 2):
+        settings.write_text(text.replace('"format": 3', f'"format": {earlier}'))
+        assert len(PreparedFolder(copy)) == 10
+    settings.write_text(text.replace('"format": 3', '"format": 4'))
+    with pytest.raises(PreparedFolderError, match="in format 4, this version reads 1 to 3. Prepare it anew"):
         PreparedFolder(copy)
 
 
@@ -116,3 +118,68 @@ def test_each_distinct_caption_is_embedded_once(copy):
     null, _ = cache.texts([3], [True])
     torch.testing.assert_close(null[0, 0], encoder([""])[0][0, 0], atol=2e-3, rtol=1e-3)
     assert len(list(DatasetFolder(copy).plan.captions())) == len({"", *captions})
+
+
+def flip_numbers(tensors):
+    tensors["e_text"] *= -1
+
+
+def move_an_end(tensors):
+    tensors["lengths"][:2] += [1, -1]
+
+
+def end_too_late(tensors):
+    tensors["lengths"][-1] += 1
+
+
+@pytest.fixture
+def texts(copy):
+    """The file of a folder's text embeddings."""
+    make_texts(DatasetFolder(copy), tiny.model().text_encoder)
+    return copy / "text" / "00000.safetensors"
+
+
+@pytest.mark.parametrize("change", [flip_numbers, move_an_end, end_too_late])
+def test_changed_text_embeddings_are_found_when_they_are_read_and_made_again(change, copy, texts, capsys):
+    written, tensors = texts.read_bytes(), load_file(texts)
+    with safe_open(texts, framework="np") as file:
+        told = file.metadata()
+    change(tensors)
+    save_file(tensors, texts, told)
+    with pytest.raises(
+        PreparedFolderError, match="00000.safetensors: e_text of its caption . is not what was"
+    ):
+        PreparedFolder(copy).texts(range(10))
+    make_texts(DatasetFolder(copy), tiny.model().text_encoder)
+    assert texts.read_bytes() == written
+    assert capsys.readouterr().err.count("not what was written: its captions are encoded again") == 1
+
+
+@pytest.mark.parametrize("cut", [lambda content: content[:-9], lambda content: content[:9]])
+def test_a_damaged_file_of_text_embeddings_is_told(cut, copy, texts):
+    texts.write_bytes(cut(texts.read_bytes()))
+    with pytest.raises(PreparedFolderError, match=r"text/00000.safetensors: damaged \("):
+        PreparedFolder(copy).texts([0])
+
+
+def test_an_embedding_of_another_caption_is_found(copy, texts):
+    caption = PreparedFolder(copy).clips[0].caption
+    texts.write_bytes(texts.read_bytes().replace(caption.encode(), caption[::-1].encode()))
+    with pytest.raises(PreparedFolderError, match="e_text of its caption 1 is not what was written"):
+        PreparedFolder(copy).texts([0])
+
+
+def test_text_embeddings_of_an_earlier_format_are_read_without_their_hashes(copy, texts):
+    wanted, _ = PreparedFolder(copy).texts([3])
+    captions = list(DatasetFolder(copy).plan.captions())
+    save_file(load_file(texts), texts, {"captions": json.dumps(captions)})
+    settings = copy / "prepared.json"
+    settings.write_text(settings.read_text().replace('"format": 3', '"format": 2'))
+    torch.testing.assert_close(PreparedFolder(copy).texts([3])[0], wanted)
+
+
+def test_a_changed_fact_in_the_index_is_found(copy):
+    index = copy / "index.parquet"
+    index.write_bytes(index.read_bytes().replace(b"train", b"trail"))
+    with pytest.raises(PreparedFolderError, match=r"index.parquet: damaged \("):
+        PreparedFolder(copy)

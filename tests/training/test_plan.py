@@ -194,7 +194,7 @@ def test_weights_that_the_model_lacks_are_refused():
         load_part(tiny.model(), {"local_head.extra": torch.zeros(1)})
 
 
-def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
+def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path, caplog):
     stages = {
         "autoencoder": AutoencoderStage(data_filter=KeepAll, steps=2, batch_size=4, crop=32),
         "onset": OnsetStage(data_filter=KeepAll, steps=2),
@@ -202,14 +202,16 @@ def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
     }
     planned = [PlannedStage(name, stage, f"key of {name}") for name, stage in stages.items()]
     ends, histories, printed = [], [], []
+
+    def train(model, lines):
+        return train_stages(
+            planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, objective=Epsilon(),
+            trainer=AccelerateTrainer(), log=lambda name, value, step: None, print_line=lines.append,
+        )  # fmt: skip
+
     for _ in range(2):
         model, lines = tiny.model(), []
-        histories.append(
-            train_stages(
-                planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, objective=Epsilon(),
-                trainer=AccelerateTrainer(), log=lambda name, value, step: None, print_line=lines.append,
-            )
-        )  # fmt: skip
+        histories.append(train(model, lines))
         ends.append({name: t.clone() for name, t in model.state_dict().items()})
         printed.append(lines)
     assert printed[0] == [f"stage {i}/3  {name}: training" for i, name in enumerate(stages, start=1)]
@@ -218,3 +220,7 @@ def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
     assert any(not torch.equal(t, tiny.model().state_dict()[name]) for name, t in ends[0].items())
     assert histories[0] == histories[1]
     assert set(histories[0]) == set(stages)
+    (damaged,) = tmp_path.glob("stage-onset-*/history.json")
+    damaged.write_text("{}")
+    train(tiny.model(), [])
+    assert [message.partition(" is damaged")[0] for message in caplog.messages] == [str(damaged.parent)]

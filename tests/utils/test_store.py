@@ -171,6 +171,25 @@ def test_what_can_not_be_written_leaves_the_old_file(tmp_path):
     assert json.loads((tmp_path / "x").read_text()) == {"kept": True}
 
 
+def content(folder: Path, files: object) -> str:
+    return json.dumps({"entry": folder.name, "files": files})
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+def replace_by_link(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
 DAMAGES = {
     "flipped": lambda folder: (folder / "x.txt").write_text("mode"),
     "cut": lambda folder: (folder / "x.txt").write_text("ma"),
@@ -178,6 +197,12 @@ DAMAGES = {
     "missing": lambda folder: (folder / "x.txt").unlink(),
     "hashes flipped": lambda folder: (folder / "content.json").write_text("{}"),
     "hashes missing": lambda folder: (folder / "content.json").unlink(),
+    "hashes of none": lambda folder: (folder / "content.json").write_text(content(folder, {})),
+    "hashes in a list": lambda folder: (folder / "content.json").write_text(content(folder, ["x.txt"])),
+    "a folder in its place": lambda folder: replace_by_folder(folder / "x.txt"),
+    "a folder in the hashes' place": lambda folder: replace_by_folder(folder / "content.json"),
+    "a file in the entry's place": replace_by_file,
+    "a dangling link in the entry's place": replace_by_link,
     "hashes cut": lambda folder: (folder / "content.json").write_text('{"en'),
 }
 

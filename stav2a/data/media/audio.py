@@ -1,5 +1,7 @@
 """The sound of a file, mono, on the time axis of its picture."""
 
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,25 @@ import av
 import numpy as np
 
 from stav2a.data.media.clip_notes import ClipNote
-from stav2a.data.media.opening import SAMPLE_RATES_HZ, MediaError, film_stream, opened, packets
+from stav2a.data.media.opening import (
+    SAMPLE_RATES_HZ,
+    SOUND,
+    MediaError,
+    declared_s,
+    film_stream,
+    opened,
+    packets,
+)
 from stav2a.utils.resampling import resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
 LONGEST_GAP_S = 120.0
 LOUD = 0.05  # part of the samples that may lie beyond full scale, as codecs let loud music
 PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the codec's padding
+ESTIMATED = ("mp3", "aac")  # formats whose duration FFmpeg may have guessed from the bit rate
+STREAMED = 0x7FFF0000  # bytes of a wav from which on they are no length: a program that wrote to a pipe
+CHUNKS = 1000  # parts of a wav that are looked at
+COUNTED = 64  # bytes by which programs that count a wav's header too are wrong
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
 
@@ -129,10 +143,10 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     Time 0 is where the picture begins or, without one, the sound.
 
     Raises:
-        MediaError: If the file can't be read, or has no sound.
+        MediaError: If the file can't be read, has no sound, or is a sound file that is cut off.
     """
     path = Path(path)
-    with opened(path) as container:
+    with opened(path, kind=SOUND) as container:
         if not container.streams.audio:
             raise MediaError("no sound stream in it. Give a file with sound.", path)
         stream, sound = container.streams.audio[0], AudioCollector(path)
@@ -141,6 +155,33 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
             for frame in packet.decode():
                 sound.add(frame)
         zero_s = float((first.start_time or 0) * first.time_base)
+        alone = first is stream and container.format.name not in ESTIMATED
+        declared, found = declared_s(container, stream) if alone else 0.0, sound.last_s - sound.start_s
+        if container.format.name == "wav":
+            _check_wav(path)
     if not sound.pieces:
         raise MediaError("the sound stream is empty. Give a file with sound.", path)
+    if found < 0.9 * declared - PADDING_S:
+        raise MediaError(f"cut off: {found:.2f} s of {declared:.2f} s are there. {SOUND.complete}", path)
     return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
+
+
+def _check_wav(path: Path) -> None:
+    """Refuse a wav that holds less than its header says: FFmpeg takes what is there for the whole."""
+    with path.open("rb") as file:
+        riff, _, form = struct.unpack("<4sI4s", file.read(12))
+        if (riff, form) != (b"RIFF", b"WAVE"):  # RF64, whose lengths are elsewhere
+            return
+        for _ in range(CHUNKS):
+            head = file.read(8)
+            if len(head) < 8:
+                return
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                there = path.stat().st_size - file.tell()
+                if there + COUNTED < size < STREAMED:
+                    raise MediaError(
+                        f"cut off: {there} of {size} bytes of sound are there. {SOUND.complete}", path
+                    )
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)

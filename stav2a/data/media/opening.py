@@ -26,7 +26,29 @@ SAFE = {
 }
 STILLS = ("png", "mjpeg", "bmp", "tiff", "webp", "jpeg2000", "gif")  # codecs of cover pictures
 BACK_S = 1.0  # a clock that goes back by more was set anew: streams that were joined
-COMPLETE = "Give a complete video file (mp4, mov, webm, mkv, …)."
+
+
+@dataclass(frozen=True)
+class MediaKind:
+    """A kind of file that is asked for, in words for messages.
+
+    Args:
+        name: Its name.
+        endings: Usual endings of such files.
+    """
+
+    name: str
+    endings: str
+
+    @property
+    def complete(self) -> str:
+        """Advice on a file that is damaged."""
+        return f"Give a complete {self.name} file ({self.endings})."
+
+
+VIDEO = MediaKind("video", "mp4, mov, webm, mkv, …")
+SOUND = MediaKind("sound or video", "wav, flac, mp3, mp4, …")
+COMPLETE = VIDEO.complete
 
 
 class MediaError(StaV2AError):
@@ -111,18 +133,19 @@ CLIP = ClipLimits()
 
 
 @contextmanager
-def opened(path: Path, *, hidden: bool = False) -> Iterator[Any]:
+def opened(path: Path, *, hidden: bool = False, kind: MediaKind = VIDEO) -> Iterator[Any]:
     """An open PyAV container.
 
     Args:
         path: The file.
         hidden: Whether frames that an mp4's edit list hides count as frames.
+        kind: The kind of file that is asked for.
 
     Raises:
         MediaError: The file can't be read, or is no video or sound file.
     """
-    _check_file(path)
-    with explained(path, "not a readable video, or cut off", COMPLETE):
+    _check_file(path, kind)
+    with explained(path, f"not a readable {kind.name}, or cut off", kind.complete):
         options = SAFE | ({"advanced_editlist": "0"} if hidden else {})
         with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
             if len(container.streams) > MAX_STREAMS:
@@ -134,18 +157,20 @@ def opened(path: Path, *, hidden: bool = False) -> Iterator[Any]:
             yield container
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, kind: MediaKind) -> None:
     with explained(path, "can't be read", "Give a file that you may read."):
         if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
             raise MediaError("an address, where a file was expected. Fetch it first.", path)
         if not path.exists():
-            raise MediaError("no such file. Give the path of a video file (mp4, mov, webm, mkv, …).", path)
+            raise MediaError(f"no such file. Give the path of a {kind.name} file ({kind.endings}).", path)
         if path.is_dir():
-            raise MediaError("a folder, where a video file was expected. Name the files in it.", path)
+            raise MediaError(f"a folder, where a {kind.name} file was expected. Name the files in it.", path)
         if not path.is_file():  # reading a pipe or a device may never end
-            raise MediaError(f"a pipe or device, where a video file was expected. {COMPLETE}", path)
+            raise MediaError(
+                f"a pipe or device, where a {kind.name} file was expected. {kind.complete}", path
+            )
         if path.stat().st_size == 0:
-            raise MediaError(f"an empty file (0 bytes). {COMPLETE}", path)
+            raise MediaError(f"an empty file (0 bytes). {kind.complete}", path)
 
 
 def video_stream(container: Any, path: Path) -> Any:
@@ -259,14 +284,14 @@ def timeline(container: Any, stream: Any, path: Path) -> tuple[list[int], int]:
     _, duration = times[-1] if "mp4" in container.format.name else max(times)
     stamps = sorted(start for start, _ in times)
     end = stamps[-1] + duration
-    found_s, declared_s = float((end - stamps[0]) * stream.time_base), _declared_s(container, stream)
-    if found_s < 0.9 * declared_s - 2 / stream.average_rate:
-        raise MediaError(f"cut off: {found_s:.2f} s of {declared_s:.2f} s are there. {COMPLETE}", path)
+    found_s, declared = float((end - stamps[0]) * stream.time_base), declared_s(container, stream)
+    if found_s < 0.9 * declared - 2 / stream.average_rate:
+        raise MediaError(f"cut off: {found_s:.2f} s of {declared:.2f} s are there. {COMPLETE}", path)
     return stamps, end
 
 
-def _declared_s(container: Any, stream: Any) -> float:
-    """Duration of the picture by the header; 0 if there is none."""
+def declared_s(container: Any, stream: Any) -> float:
+    """Duration of a stream by the header; 0 if there is none."""
     if stream.duration:
         whole_s = float(stream.duration * stream.time_base)
         fragment = "mp4" in container.format.name and not stream.frames  # of a longer film, such as DASH's

@@ -15,6 +15,7 @@ from torch import Tensor
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision
 from stav2a.data.prepared.shards import (
+    AGAIN,
     FORMAT,
     INDEX,
     SETTINGS,
@@ -22,6 +23,7 @@ from stav2a.data.prepared.shards import (
     TEXT,
     TEXTS_IN_A_FILE,
     PreparedFolderError,
+    TextFile,
     digest,
     norm,
     read_settings,
@@ -30,7 +32,7 @@ from stav2a.registry import register
 from stav2a.utils.contents import Contents
 
 OPEN_FILES = 64
-AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
+HASHED = 3  # first format with hashes of the texts
 
 
 class PreparedFolder:
@@ -51,11 +53,13 @@ class PreparedFolder:
         self.folder, self.settings = folder, _settings(folder)
         self.videos = videos or Path(self.settings["videos"])
         try:
-            table = pq.read_table(folder / INDEX)
+            table = pq.read_table(folder / INDEX, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise PreparedFolderError(f"{folder / INDEX}: damaged ({error}). {AGAIN}") from None
         self.kinds: dict[str, Any] = json.loads(table.schema.metadata[b"tensors"])
         self.table = table.filter(np.asarray(table["row"].is_valid()))
+        self._checked_texts: set[int] = set()
+        self._text_file = functools.lru_cache(OPEN_FILES)(TextFile.open)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -112,6 +116,10 @@ class PreparedFolder:
     def _caption_rows(self) -> list[int]:
         return self.table["caption_row"].to_pylist()
 
+    @cached_property
+    def _captions(self) -> list[str]:
+        return self.table["caption"].to_pylist()
+
     def texts(self, rows: Sequence[int], drop: Sequence[bool] | None = None) -> tuple[Tensor, Tensor]:
         """Embeddings of some clips' captions, padded with zeros to the longest, and their mask.
 
@@ -126,14 +134,20 @@ class PreparedFolder:
         found = []
         for row, null in zip(rows, dropped, strict=True):
             number = 0 if null else self._caption_rows[int(row)]  # distinct caption 0 is the null text
-            file, place = divmod(number, TEXTS_IN_A_FILE)
-            path = self.folder / TEXT / f"{file:05d}.safetensors"
+            file_number, place = divmod(number, TEXTS_IN_A_FILE)
+            path = self.folder / TEXT / f"{file_number:05d}.safetensors"
             if not path.is_file():
                 raise PreparedFolderError(
                     f"{self.folder} holds no text embeddings: {'; '.join(self.settings['kept'])}."
                 )
-            ends, tokens = _open_texts(path)
-            found.append(torch.from_numpy(tokens[ends[place] : ends[place + 1]].astype(np.float32)))
+            file = self._text_file(path)
+            if self.settings["format"] >= HASHED and number not in self._checked_texts:
+                if not file.holds(place, "" if null else self._captions[int(row)]):
+                    raise PreparedFolderError(
+                        f"{path}: e_text of its caption {place} is not what was written. {AGAIN}"
+                    )
+                self._checked_texts.add(number)
+            found.append(torch.from_numpy(file.embedding(place).astype(np.float32)))
         e_text = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
         lengths = torch.tensor([len(each) for each in found])
         return e_text, torch.arange(e_text.shape[1])[None] < lengths[:, None]
@@ -146,9 +160,9 @@ def _settings(folder: Path) -> dict[str, Any]:
             "Give the --output of `stav2a prepare`."
         )
     found = read_settings(folder / SETTINGS)
-    if found.get("format") not in (1, FORMAT):
+    if found.get("format") not in range(1, FORMAT + 1):
         raise PreparedFolderError(
-            f"{folder} was prepared in format {found.get('format')}, this version reads 1 and {FORMAT}. "
+            f"{folder} was prepared in format {found.get('format')}, this version reads 1 to {FORMAT}. "
             "Prepare it anew."
         )
     if not (folder / INDEX).is_file():
@@ -156,13 +170,6 @@ def _settings(folder: Path) -> dict[str, Any]:
             f"{folder} is not finished. Give its `stav2a prepare` command again; it goes on."
         )
     return found
-
-
-@functools.lru_cache(OPEN_FILES)
-def _open_texts(path: Path) -> tuple[list[int], Any]:
-    """Ends of the captions' tokens in a file that `pack_texts` made, and the tokens, which stay on disk."""
-    file = safe_open(path, framework="np")
-    return [0, *np.cumsum(file.get_tensor("lengths")).tolist()], file.get_slice("e_text")
 
 
 class Sharded:

@@ -13,11 +13,14 @@ from safetensors.numpy import load, save
 
 from stav2a.utils.errors import USAGE, StaV2AError
 
-FORMAT = 2  # 1 had the notes on a clip as text; both are read
+FORMAT = 3  # 2 had no hashes of facts and texts, 1 the notes on a clip as text; the reader reads all
 KEPT, DROPPED, FAILED = "kept", "dropped", "failed"
 SETTINGS, INDEX, SHARDS, TEXT = "prepared.json", "index.parquet", "shards", "text"
 TEXTS_IN_A_FILE = 256
 FACTS = "rows"  # the one entry of a file's metadata: several would be written in any order
+HASH = "hash"  # of all other facts of a row; of a caption's embedding
+AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
+UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 class PreparedFolderError(StaV2AError):
@@ -43,19 +46,21 @@ class ClipRecord:
         return self.facts["position"]
 
     def pack(self) -> bytes:
-        """The clip as the content of a safetensors file; the same bytes for the same clip."""
-        return save(dict(self.tensors), {FACTS: _json([self.facts])})
+        """The clip as the content of a shard of one clip; the same bytes for the same clip."""
+        return pack_shard([self])
 
     @classmethod
     def unpack(cls, content: bytes) -> "ClipRecord":
         """Read the content that `pack` made."""
         length = int.from_bytes(content[:8], "little")
-        (facts,) = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][FACTS])
-        return cls(facts, load(content))
+        (row,) = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][FACTS])
+        return cls(_own(row), {name: stacked[0] for name, stacked in load(content).items()})
 
 
 def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
-    """Stack clips into the content of one file. Those with tensors get their `row`, hashes and norms.
+    """Stack clips into the content of one file.
+
+    Those with tensors get their `row`, hashes and norms, all a hash of their facts.
 
     Raises:
         PreparedFolderError: Tensors of one name differ in shape or type.
@@ -70,7 +75,7 @@ def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
             )
         tensors[name] = np.stack([row.tensors[name] for row in whole])
     places = {row.position: place for place, row in enumerate(whole)}
-    facts = [
+    written = [
         {
             **row.facts,
             "row": places.get(row.position),
@@ -79,7 +84,20 @@ def pack_shard(rows: Sequence[ClipRecord]) -> bytes:
         }
         for row in rows
     ]
-    return save(tensors, {FACTS: _json(facts)})
+    return save(tensors, {FACTS: _json([{**row, HASH: _facts_hash(row)} for row in written])})
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a clip without those that `pack_shard` adds."""
+    return {name: value for name, value in row.items() if name not in ("row", "hashes", "norms", HASH)}
+
+
+def _facts_hash(row: Mapping[str, Any]) -> str:
+    return _hash(_json({name: value for name, value in row.items() if name != HASH}).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _json(value: Any) -> str:
@@ -108,45 +126,57 @@ def read_facts(path: Path) -> list[dict[str, Any]]:
         PreparedFolderError: It is damaged.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            return json.loads(file.metadata()[FACTS])
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise PreparedFolderError(
-            f"{path}: damaged ({error}). Delete it and give `stav2a prepare` again."
-        ) from None
+        rows = _rows(path)
+        fault = _facts_fault(rows)
+    except UNREADABLE as error:
+        raise PreparedFolderError(f"{path}: damaged ({error}). {AGAIN}") from None
+    if fault:
+        raise PreparedFolderError(f"{path}: {fault}. {AGAIN}")
+    return [{name: value for name, value in row.items() if name != HASH} for row in rows]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with safe_open(path, framework="np") as file:
+        return json.loads(file.metadata()[FACTS])
+
+
+def _facts_fault(rows: Sequence[Mapping[str, Any]]) -> str:
+    changed = (number for number, row in enumerate(rows) if row[HASH] != _facts_hash(row))
+    return next((f"the facts of clip {number} are not what was written" for number in changed), "")
 
 
 def shard_fault(path: Path, positions: Sequence[int]) -> str:
     """Fault of a shard that shall hold the clips of these positions; empty where there is none."""
     try:
-        facts = read_facts(path)
-        if [each["position"] for each in facts] != list(positions):
+        rows = _rows(path)
+        if fault := _facts_fault(rows):
+            return fault
+        if [row["position"] for row in rows] != list(positions):
             return "it holds other clips"
         with safe_open(path, framework="np") as file:
             for name in file.keys():
                 tensor = file.get_slice(name)
-                for each in facts:
-                    if each["row"] is not None and digest(tensor[each["row"]]) != each["hashes"][name]:
-                        return f"{name} of row {each['row']} is not what was written"
-    except (PreparedFolderError, SafetensorError, OSError, KeyError, TypeError, IndexError) as error:
+                for row in rows:
+                    if row["row"] is not None and digest(tensor[row["row"]]) != row["hashes"][name]:
+                        return f"{name} of row {row['row']} is not what was written"
+    except UNREADABLE as error:
         return f"it can't be read ({error})"
     return ""
 
 
 def read_shard(path: Path) -> Iterator[ClipRecord]:
     """The clips of a shard, one at a time."""
-    facts = read_facts(path)
+    rows = read_facts(path)
     with safe_open(path, framework="np") as file:
-        for each in facts:
-            place = each["row"]
-            own = {name: value for name, value in each.items() if name not in ("row", "hashes", "norms")}
+        for row in rows:
+            place = row["row"]
             names = file.keys() if place is not None else ()
-            yield ClipRecord(own, {name: file.get_slice(name)[place] for name in names})
+            yield ClipRecord(_own(row), {name: file.get_slice(name)[place] for name in names})
 
 
 def digest(tensor: np.ndarray) -> str:
     """A short hash of a tensor's numbers."""
-    return hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()[:16]
+    return _hash(np.ascontiguousarray(tensor).tobytes())
 
 
 def norm(tensor: np.ndarray) -> float:
@@ -157,9 +187,69 @@ def norm(tensor: np.ndarray) -> float:
 def pack_texts(captions: Sequence[str], embeddings: Sequence[np.ndarray]) -> bytes:
     """The content of a file of text embeddings: all tokens in a row, and the number of each caption's tokens.
 
+    Its metadata has each caption with a hash.
+
     Shapes:
         embeddings (K_i, D) each
     """
     lengths = np.array([len(each) for each in embeddings], np.int64)
     tensors = {"e_text": np.concatenate(embeddings), "lengths": lengths}
-    return save(tensors, {"captions": json.dumps(list(captions))})
+    named = zip(captions, embeddings, strict=True)
+    return save(tensors, {FACTS: _json([_text_row(caption, tokens) for caption, tokens in named])})
+
+
+def _text_row(caption: str, tokens: np.ndarray) -> dict[str, str]:
+    return {"caption": caption, HASH: digest(tokens)}
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file that `pack_texts` made.
+
+    Args:
+        ends: Where each caption's tokens begin in `tokens`, and where the last one's end.
+        tokens: All tokens, which stay on disk.
+        rows: Each caption, with a hash of its embedding; none in a file of format 1 or 2.
+    """
+
+    ends: Sequence[int]
+    tokens: Any
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def open(cls, path: Path) -> "TextFile":
+        """Open a file.
+
+        Raises:
+            PreparedFolderError: It is damaged.
+        """
+        try:
+            file = safe_open(path, framework="np")
+            rows = json.loads(file.metadata().get(FACTS, "[]"))
+            ends = [0, *np.cumsum(file.get_tensor("lengths")).tolist()]
+            return cls(ends, file.get_slice("e_text"), rows)
+        except UNREADABLE as error:
+            raise PreparedFolderError(f"{path}: damaged ({error}). {AGAIN}") from None
+
+    def embedding(self, place: int) -> np.ndarray:
+        """Embedding (K, D) of a caption by its place in the file."""
+        return self.tokens[self.ends[place] : self.ends[place + 1]]
+
+    def holds(self, place: int, caption: str) -> bool:
+        """True where this caption and its embedding are at a place in the file, as they were written."""
+        try:
+            return self.rows[place] == _text_row(caption, self.embedding(place))
+        except UNREADABLE:
+            return False
+
+
+def text_fault(path: Path, captions: Sequence[str]) -> str:
+    """Fault of a file of text embeddings that shall hold these captions; empty where there is none."""
+    try:
+        file = TextFile.open(path)
+    except PreparedFolderError:
+        return "it can't be read"
+    if len(file.rows) != len(captions):
+        return "it holds other captions"
+    changed = (place for place, caption in enumerate(captions) if not file.holds(place, caption))
+    return next((f"e_text of its caption {place} is not what was written" for place in changed), "")

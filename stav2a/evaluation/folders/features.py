@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stav2a.data.media import MediaError, probe, probe_times, read_audio, read_video
-from stav2a.data.media.opening import opened
+from stav2a.data.media.opening import SOUND, opened
 from stav2a.data.mel import SHORTEST_S
 from stav2a.data.optical_flow import motion
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip
@@ -164,7 +164,7 @@ def extract(
 
     @functools.cache
     def sound(side: str) -> Waveform:
-        with opened(clip.files[side]) as container:
+        with opened(clip.files[side], kind=SOUND) as container:
             if not container.streams.audio:
                 raise MediaError("no sound stream in it. Give a file with sound.", clip.files[side])
             rate = int(container.streams.audio[0].rate)  # each extractor brings it to its own, once
@@ -205,7 +205,7 @@ def extract(
         try:
             files[side] = HashedFile.of(file)
             found.contents[side] = files[side].content
-            known = cache.obtain(files[side], "facts", functools.partial(facts, side))
+            known = cache.obtain(files[side], "facts of a whole file", functools.partial(facts, side))
             found.durations_s[side], found.peaks[side] = map(float, known)
             if found.durations_s[side] < SHORTEST_S:
                 shortest = f"a spectrogram needs {1e3 * SHORTEST_S:.0f} ms"

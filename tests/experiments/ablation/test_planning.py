@@ -67,7 +67,8 @@ def test_what_the_store_holds_is_reused(tmp_path):
 def test_a_finished_run_makes_nothing(tmp_path):
     before = plan(table3(0), tmp_path)
     run = before.runs[0]
-    run.folder.begin(signature=run.signature, snapshot="", facts={})
+    facts = {"recipe": "pretrained_t2a", "environment": {}, "git": {}}
+    run.folder.begin(signature=run.signature, snapshot="", facts=facts)
     assert run.missing(before.store)
     run.folder.add(seconds=1.0, finished=True, files=hashes_of(run.folder.path, [run.folder.snapshot]))
     again = plan(table3(0), tmp_path)
