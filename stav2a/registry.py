@@ -22,6 +22,7 @@ from torch import nn
 
 from stav2a.slots import SLOTS
 from stav2a.utils.errors import USAGE, StaV2AError
+from stav2a.utils.shipped import doc, shipped_root
 
 # Modules of this package that register components.
 BUILT_IN = (
@@ -89,7 +90,12 @@ class Entry:
 
     @property
     def doc(self) -> str:
-        return inspect.getdoc(self.factory) or ""
+        """Its docstring; pages of the documentation are named by their places on this machine."""
+
+        def place(page: re.Match[str]) -> str:
+            return doc(page[1]) if (shipped_root("docs") / page[1]).is_file() else page[0]
+
+        return re.sub(r"\bdocs/(\w+\.md)", place, inspect.getdoc(self.factory) or "")
 
     @property
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -371,3 +372,9 @@ def test_a_module_imported_under_two_names_is_told():
     define("parts")
     with pytest.raises(RegistryError, match="^local_head.twice was imported twice, as parts and __main__. "):
         define("__main__")
+
+
+def test_pages_that_a_docstring_names_can_be_opened_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = [page for entry in registry.available() for page in re.findall(r"[^\s(]+\.md", entry.doc)]
+    assert len(named) >= 2 and all(Path(page).is_absolute() and Path(page).is_file() for page in named)

@@ -17,7 +17,9 @@ from stav2a.cli.options import Output, TrackingUri
 from stav2a.utils.errors import SUCCESS, StaV2AError
 from stav2a.utils.network import HOST, check_free
 
-STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 10.0
+# One process starts sooner than MLflow's four; its server says where it runs before it answers.
+QUICK = ("--workers", "1", "--uvicorn-opts", "--log-level warning")
 STDERR = 2  # MLflow's own words; the standard output has the addresses alone
 
 EXAMPLES = """
@@ -54,12 +56,13 @@ def dashboard(
     if store.is_server:
         print("\n".join([*addresses, f"all runs: {store.all_url()}"]), flush=True)
         return SUCCESS
-    command = ["ui", "--backend-store-uri", store.uri, "--host", HOST, "--port", str(port)]
+    command = ["ui", "--backend-store-uri", store.uri, "--host", HOST, "--port", str(port), *QUICK]
+    print("starting MLflow's pages; their address comes when they answer", file=sys.stderr, flush=True)
     with _served([sys.executable, "-m", "mlflow", *command]) as pages:
         if not _answers(pages, base):
-            raise DashboardError(
-                f"MLflow's pages ended with exit code {pages.returncode}; its words are above."
-            )
+            ended = f"ended with exit code {pages.returncode}; its words are above"
+            silent = f"do not answer after {START_TIMEOUT_S:g} s"
+            raise DashboardError(f"MLflow's pages {silent if pages.returncode is None else ended}.")
         print("\n".join([*addresses, f"all runs: {store.all_url(base)}  (Ctrl-C ends)"]), flush=True)
         return pages.wait()
 
@@ -67,7 +70,7 @@ def dashboard(
 @contextlib.contextmanager
 def _served(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A server with all processes that it starts; they end with this one, by a signal too."""
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore"}
     no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of language models; a dozen processes
     environment = {**os.environ, **quiet, **no_jobs}
 
@@ -89,11 +92,12 @@ def _served(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _answers(server: subprocess.Popen[bytes], address: str) -> bool:
-    """Wait until the pages answer; False where their process ends before."""
+    """Wait until the pages answer; False where their process ends before, or where they never do."""
     ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while server.poll() is None:
+    last = time.monotonic() + START_TIMEOUT_S
+    while server.poll() is None and time.monotonic() < last:
         try:
-            ask.open(address).close()
+            ask.open(address, timeout=START_TIMEOUT_S).close()
             return True
         except OSError:
             time.sleep(0.2)

@@ -143,7 +143,8 @@ def evaluate(
     files = report.write(output, clips)
     where = _track(tracking_uri, output, found, files)
     print(report.document().text())
-    print("\n".join(map(printable, [*files, f"tracking {where}"])))
+    print("\n".join(map(printable, [*files, f"tracking {where}"])), flush=True)
+    found.check_measured()
     return SUCCESS
 
 

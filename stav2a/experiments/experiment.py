@@ -1,6 +1,6 @@
 """The root of every recipe, with a component for every slot, and the store keys of its parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,13 +9,13 @@ import torch
 
 from stav2a import recipe
 from stav2a.data.clip import Clip
-from stav2a.data.filters import filter_key
+from stav2a.data.filters import Decision, filter_key
 from stav2a.models.audit import missing_data
 from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
 from stav2a.registry import available, conforming, expect, name_of
-from stav2a.training.corpus import classifiable
+from stav2a.training.corpus import classifiable, kept_rows, rows_of
 from stav2a.training.train import PlannedStage
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
@@ -127,10 +127,42 @@ class Experiment:
 
     def data_filters(self, contents: Contents | None = None) -> dict[str, Callable[..., Any]]:
         """Every distinct data filter of a stage with steps or of the classifier, by its key."""
-        learners = [stage for factory in self.stages if not (stage := factory()).idle]
+        return {filter_key(each.data_filter, contents): each.data_filter for each, _ in self._learners()}
+
+    def _learners(self) -> list[tuple[Any, tuple[str, ...]]]:
+        """The stages with steps, and the classifier, each with the splits that it needs clips of."""
+        stages = [stage for factory in self.stages if not (stage := factory()).idle]
+        learners: list[tuple[Any, tuple[str, ...]]] = [
+            (each, ("train", "validation") if hasattr(each, "held_out") else ("train",)) for each in stages
+        ]
         if self.classifier is not None:
-            learners.append(self.classifier(classes=1))
-        return {filter_key(each.data_filter, contents): each.data_filter for each in learners}
+            learners.append((self.classifier(classes=1), ("train", "validation")))
+        return learners
+
+    def check_clips(
+        self,
+        clips: Sequence[Clip],
+        decisions: Mapping[str, Sequence[Decision]] | None = None,
+        contents: Contents | None = None,
+    ) -> None:
+        """Refuse clips among which there is none to measure on, or none that a learner can learn from.
+
+        Args:
+            clips: The clips of a run.
+            decisions: Decisions of every data filter, by its key; None where they are not made yet.
+            contents: Hashes of files, as the keys have them.
+
+        Raises:
+            UsageError: The split, or the filter that keeps none of it.
+        """
+        rows_of(clips, "test")
+        for each, splits in self._learners():
+            for split in splits:
+                if decisions is None:
+                    rows_of(clips, split)
+                else:
+                    found = decisions[filter_key(each.data_filter, contents)]
+                    kept_rows(clips, found, split, name_of(each.data_filter))
 
     def check_denoiser(self) -> None:
         """Compare what converted weights of U-Net and backbone predict and read with the recipe.

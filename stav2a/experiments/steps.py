@@ -38,7 +38,7 @@ from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.errors import UsageError, printable
+from stav2a.utils.errors import printable
 from stav2a.utils.files import atomic
 from stav2a.utils.store import Store
 
@@ -119,7 +119,7 @@ class RunSteps:
         A classifier is left out where too few clips have a label.
 
         Raises:
-            UsageError: No clip is of the split test.
+            UsageError: A split, or what a filter keeps of it, has no clip.
         """
         model = self.experiment.model().to(distributed.device())
         self.store.contents.check_unchanged()  # weights that were read just now
@@ -131,8 +131,8 @@ class RunSteps:
             self.print_line(f"  {name} keeps {kept} of {len(decisions)} clips")
         for clip, reason in corpus.failed.items():
             self.print_line(printable(f"  left out: {clip}: {reason}"))
-        self._check_clips(corpus)
         possible, lines = self.experiment.with_labels_of(corpus.clips)
+        possible.check_clips(corpus.clips, corpus.decisions, self.store.contents)  # of late stages too
         for line in lines:
             self.print_line(f"  {line}")
         histories = train_stages(
@@ -188,17 +188,6 @@ class RunSteps:
             store=self.store,
             keys=keys.by_kind,
         )
-
-    def _check_clips(self, corpus: Corpus) -> None:
-        if not corpus.test_rows:
-            raise UsageError(
-                f"none of {len(corpus.clips)} clips is of the split 'test', which a run is measured on.",
-                advice="Give some clips this split.",
-            )
-        for each in self.keys.planned:  # those of a late stage too, before the first is trained
-            if data_filter := getattr(each.stage, "data_filter", None):
-                for split in ("train", "validation") if hasattr(each.stage, "held_out") else ("train",):
-                    corpus.rows(split, data_filter)
 
     def _classifier(self, model: STAV2A, corpus: Corpus) -> Any:
         assert self.experiment.classifier is not None

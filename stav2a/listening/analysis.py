@@ -123,6 +123,7 @@ class RatingAnalysis:
     Args:
         test: The test.
         means: Mean by system and scale.
+        best: The system by scale whose paired differences to all others exclude 0, where there is one.
         agreement: Krippendorff's alpha by scale; NaN where it is not known.
         n: Number of ratings behind each mean: pairs of annotator and clip that are rated through all systems.
         annotators: Number of annotators behind them.
@@ -132,6 +133,7 @@ class RatingAnalysis:
 
     test: ListeningTest
     means: Mapping[tuple[str, str], ScaleMean]
+    best: Mapping[str, str]
     agreement: Mapping[str, float]
     n: int
     annotators: int
@@ -171,15 +173,25 @@ def analyse(test: ListeningTest, ratings: Sequence[Rating]) -> RatingAnalysis:
         low, high = bootstrap.ends(draws) if drawn else (None, None)
         return Estimate(float(ratings.mean()), low, high, {})
 
-    means = {}
+    def rated(s: int, k: int) -> Array:
+        return values[:, :, s, k][np.isfinite(values[:, :, s, k])]
+
+    def less(s: int, other: int, k: int) -> Estimate:
+        """Difference of two systems on one scale."""
+        return estimate(rated(s, k) - rated(other, k), draws[:, s, k] - draws[:, other, k])
+
+    means, best = {}, {}
     for s, system in enumerate(test.systems):
         for k, scale in enumerate(NAMES):
-            own, first = (values[:, :, i, k][np.isfinite(values[:, :, i, k])] for i in (s, 0))
-            change = estimate(own - first, draws[:, s, k] - draws[:, 0, k]) if s else None
-            means[system, scale] = ScaleMean(estimate(own, draws[:, s, k]), t_half_width(own), change)
+            own = estimate(rated(s, k), draws[:, s, k])
+            means[system, scale] = ScaleMean(own, t_half_width(rated(s, k)), less(s, 0, k) if s else None)
+            others = [less(s, other, k) for other in range(len(test.systems)) if other != s]
+            if others and all(each.excludes_zero and each.value > 0 for each in others):
+                best[scale] = system
     return RatingAnalysis(
         test=test,
         means=means,
+        best=best,
         agreement={
             scale: krippendorff_alpha(values[..., k].reshape(len(values), -1))
             for k, scale in enumerate(NAMES)

@@ -10,6 +10,7 @@ from stav2a.experiments.tracking import Tracker
 from stav2a.listening.analysis import RESAMPLES, RatingAnalysis, analyse
 from stav2a.listening.database import HIGHEST, LOWEST, NAMES, SCALES, Rating
 from stav2a.listening.setup import ListeningTest
+from stav2a.reports.comparison_tables import BEST
 from stav2a.reports.tables import PAPER, Cell, Document, NumberFormat, Table, csv_of
 from stav2a.utils.files import write_text
 from stav2a.utils.shipped import shipped_root
@@ -98,10 +99,9 @@ def tables_of(analysis: RatingAnalysis) -> list[Table]:
         name, title = scale.name, f"{scale.label} ↑"
         rows = {system: analysis.means[system, name] for system in analysis.test.systems}
         paper = {system: figures[name] for system in rows if (figures := published(system))}
-        best = max(row.mean.value for row in rows.values())
         means[name, title] = []
-        for row in rows.values():
-            cell = NUMBERS.estimate(row.mean, best=row.mean.value == best)
+        for system, row in rows.items():
+            cell = NUMBERS.estimate(row.mean, best=analysis.best.get(name) == system)
             half = f" ± {row.t_half_width:.2f}" if math.isfinite(row.t_half_width) else ""
             means[name, title].append(cell._replace(figure=cell.figure + half))
         changes = [change for system in others if (change := rows[system].difference)]
@@ -122,8 +122,7 @@ def tables_of(analysis: RatingAnalysis) -> list[Table]:
         Table.of(
             "Ratings",
             f"Means on scales from {LOWEST} to {HIGHEST} ± t intervals, and in brackets cluster "
-            f"bootstrap intervals, both 95 %. n = {analysis.n} ratings a figure: {counts}. The best of each "
-            f"column is marked.{beside}",
+            f"bootstrap intervals, both 95 %. n = {analysis.n} ratings a figure: {counts}. {BEST}{beside}",
             analysis.test.systems,
             means,
         ),

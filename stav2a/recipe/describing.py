@@ -111,15 +111,40 @@ def flatten(described: Described) -> dict[str, Described]:
     return table
 
 
+def differing(a: Described, b: Described) -> list[str]:
+    """Names of the parameters, as `flatten` has them, that two descriptions do not share."""
+    old, new = flatten(a), flatten(b)
+    return [
+        key
+        for key in [*old, *(key for key in new if key not in old)]
+        if not (key in old and key in new and _canonical(old[key]) == _canonical(new[key]))
+    ]
+
+
 def diff(a: Described, b: Described) -> str:
     """Difference of two descriptions: `-` before a's lines, `+` before b's; empty if there is none."""
-    old, new = flatten(a), flatten(b)
-    lines = []
-    for key in [*old, *(key for key in new if key not in old)]:
-        if key in old and key in new and _canonical(old[key]) == _canonical(new[key]):
-            continue
-        lines += [f"{sign} {key} = {table[key]}" for sign, table in (("-", old), ("+", new)) if key in table]
-    return "\n".join(lines)
+    signed = (("-", flatten(a)), ("+", flatten(b)))
+    return "\n".join(
+        f"{sign} {key} = {table[key]}" for key in differing(a, b) for sign, table in signed if key in table
+    )
+
+
+def differences(there: Described, here: Described) -> str:
+    """The parameters that two descriptions do not share, with both values, in words.
+
+    Example:
+        >>> there, here = ({"component": "a.b", "parameters": {"c": c}} for c in (0.2, 0.3))
+        >>> differences(there, here)
+        'a.b.c is 0.2 there, 0.3 here'
+    """
+    old, new = flatten(there), flatten(here)
+
+    def written(table: Mapping[str, Described], name: str) -> str:
+        return str(table[name]) if name in table else "not set"
+
+    return "; ".join(
+        f"{name} is {written(old, name)} there, {written(new, name)} here" for name in differing(there, here)
+    )
 
 
 def snapshot(root: Configured, imports: tuple[str, ...] = ()) -> str:

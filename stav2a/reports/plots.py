@@ -27,6 +27,7 @@ ROW_INCHES = 0.34  # of a forest plot
 
 Onsets = Sequence[float] | NDArray[np.floating]
 TICKS_HZ, STRIP_TICKS_HZ = (500, 1000, 2000, 4000, 8000), (1000, 4000)
+STRIP_TEXT = 8.0  # points; as wide as a phone's page these are 10 pixels
 MAX_HZ = 8000.0  # upper end of the mel scale
 DYNAMIC_RANGE = 9.2  # nepers of magnitude shown below the loudest, 80 dB
 
@@ -272,10 +273,10 @@ def strip_png(
     figure = _new_figure(3.3, 1.4, dpi=160)
     axes = figure.subplots()
     loudest = float(np.max(mel)) if loudest is None else loudest
-    _draw_spectrogram(axes, mel, seconds, onsets_s, loudest, STRIP_TICKS_HZ, fontsize=6.5, size=4)
-    axes.set_ylabel("kHz", fontsize=6.5, labelpad=1, color=BOTH_GREY)
-    axes.set_xlabel("s", fontsize=6.5, labelpad=0, loc="right", color=BOTH_GREY)
-    axes.tick_params(axis="x", labelsize=6.5, pad=5, length=2, colors=BOTH_GREY)
+    _draw_spectrogram(axes, mel, seconds, onsets_s, loudest, STRIP_TICKS_HZ, fontsize=STRIP_TEXT, size=4)
+    axes.set_ylabel("kHz", fontsize=STRIP_TEXT, labelpad=1, color=BOTH_GREY)
+    axes.set_xlabel("s", fontsize=STRIP_TEXT, labelpad=0, loc="right", color=BOTH_GREY)
+    axes.tick_params(axis="x", labelsize=STRIP_TEXT, pad=5, length=2, colors=BOTH_GREY)
     axes.tick_params(axis="y", pad=1.5, length=2, colors=BOTH_GREY)
     axes.spines[:].set_color(BOTH_GREY)
     if detected_s is not None and len(detected_s):
@@ -284,7 +285,7 @@ def strip_png(
         axes.plot(
             detected_s, below, "^", color=GREEN, markersize=4, transform=across, clip_on=False, zorder=5
         )
-    figure.subplots_adjust(left=0.11, right=0.985, top=0.92, bottom=0.24)
+    figure.subplots_adjust(left=0.12, right=0.96, top=0.92, bottom=0.27)
     return _png(figure)
 
 

@@ -21,8 +21,9 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.onsets import onset_frames
 from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
+from stav2a.data.prepared.reader import ANEW
 from stav2a.models.stav2a import STAV2A, as_video, encode_captions
-from stav2a.recipe.describing import signature
+from stav2a.recipe.describing import differences
 from stav2a.registry import name_of
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
 from stav2a.utils import distributed
@@ -34,6 +35,11 @@ from stav2a.utils.parallel import parallel
 from stav2a.utils.resampling import fit_audio, resample_audio
 from stav2a.utils.store import Store, save_tensors
 
+PURPOSES = {
+    "train": "which stages learn from",
+    "validation": "which validation losses are of",
+    "test": "which a run is measured on",
+}
 AT_ONCE = 64  # clips encoded together
 ARRAYS, TABLE, DECISIONS = "arrays.safetensors", "clips.json", "decisions.json"
 
@@ -56,6 +62,41 @@ def classifiable(clips: Sequence[Clip]) -> bool:
     """True where a classifier can be trained: two classes to learn, and a labelled clip to validate on."""
     labels = {split: {clip.label for clip in clips if clip.label and clip.split == split} for split in SPLITS}
     return len(labels["train"]) > 1 and bool(labels["validation"])
+
+
+def rows_of(clips: Sequence[Clip], split: str) -> list[int]:
+    """Row numbers of a split's clips.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if rows := [row for row, clip in enumerate(clips) if clip.split == split]:
+        return rows
+    advice = "Give some clips this split in the manifest"
+    if split != "train":
+        advice += (
+            f"; clips that are prepared anew, into another folder, get it by `stav2a prepare --{split} 0.1`"
+        )
+    message = f"none of {len(clips)} clips is of the split {split!r}, {PURPOSES[split]}."
+    raise UsageError(message, advice=f"{advice}.")
+
+
+def kept_rows(clips: Sequence[Clip], decisions: Sequence[Decision], split: str, name: str) -> list[int]:
+    """Row numbers of a split's clips that a filter of this name keeps.
+
+    Raises:
+        UsageError: There is none.
+    """
+    rows = rows_of(clips, split)
+    if kept := [row for row in rows if decisions[row].keep]:
+        return kept
+    reasons = [decisions[row].reason for row in rows]
+    raise UsageError(
+        f"{name} keeps none of {len(rows)} clips of the split {split!r}. The most frequent reason: "
+        f"{max(set(reasons), key=reasons.count)}.",
+        advice="Give more clips, lower the filter's threshold, or take @data_filter.none as the data_filter "
+        "of the stages that use it.",
+    )
 
 
 class Corpus:
@@ -96,19 +137,8 @@ class Corpus:
 
     def rows(self, split: str, data_filter: Callable[..., object]) -> Tensor:
         """Row numbers of a split's clips that a filter, given by its factory, keeps."""
-        pairs = zip(self.clips, self.decisions[filter_key(data_filter, self.store.contents)], strict=True)
-        decisions = {row: decision for row, (clip, decision) in enumerate(pairs) if clip.split == split}
-        kept = [row for row, decision in decisions.items() if decision.keep]
-        if not kept:
-            reasons = [decision.reason for decision in decisions.values()]
-            common = max(set(reasons), key=reasons.count) if reasons else "there was none to begin with"
-            filtered = f"{name_of(data_filter)} keeps none of {len(decisions)} clips of the split {split!r}"
-            raise UsageError(
-                f"{filtered}. The most frequent reason: {common}.",
-                advice="Give more clips, lower the filter's threshold, or take @data_filter.none as the "
-                "data_filter of the stages that use it.",
-            )
-        return torch.tensor(kept)
+        decisions = self.decisions[filter_key(data_filter, self.store.contents)]
+        return torch.tensor(kept_rows(self.clips, decisions, split, name_of(data_filter)))
 
     def features(self) -> Rows:
         """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
@@ -328,6 +358,55 @@ def _extract(
     return np.ascontiguousarray(frames), audio, scaled, detector(audio, SAMPLE_RATE), decisions, moved
 
 
+def check_prepared(
+    folder: PreparedFolder,
+    model: STAV2A,
+    *,
+    onset_detector: Any,
+    audio_peak: float | None,
+    filters: Mapping[str, Callable[..., object]],
+) -> dict[str, list[Decision]]:
+    """Hold a prepared folder against what a run asks of it; arguments as those of `PreparedCorpus`.
+
+    Returns:
+        Decisions of every filter on the clips, by the filter's key.
+
+    Raises:
+        PreparedFolderError: The clips were prepared for another model, with another onset detector or
+            without one of the filters, or a sound that the run is measured on is gone.
+    """
+    wanted = {
+        "frame_rate_hz": model.feature_encoder.frame_rate_hz,
+        "frame_size": model.feature_encoder.frame_size,
+        "duration_s": model.duration_s,
+        "latent_frames": model.latent_shape[1],
+        "audio_peak": audio_peak,
+    }
+    found, theirs = folder.settings["settings"], folder.settings["onset_detector"]
+    differing = [
+        f"{name} is {found.get(name)} there, {value} here"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+    if theirs["component"] != onset_detector["component"]:
+        differing.append(f"onset_detector is {theirs['component']} there, {onset_detector['component']} here")
+    elif inner := differences(theirs, onset_detector):
+        differing.append(inner)
+    if differing:
+        raise PreparedFolderError(
+            f"{folder.folder} was prepared with other settings than this recipe's: {'; '.join(differing)}.",
+            advice=ANEW,
+        )
+    measured = [clip.video for clip in folder.clips if clip.split == "test"]
+    if gone := [path for path in measured if not path.is_file()]:
+        raise PreparedFolderError(
+            f"{folder.folder}: {len(gone)} of the {len(measured)} videos that a run is measured on are not "
+            f"there, the first {gone[0]}.",
+            advice="Bind dataset.prepared.videos = 'DIR', the folder of the clips' files.",
+        )
+    return {key: folder.decisions(key, factory) for key, factory in filters.items()}
+
+
 class PreparedCorpus(Corpus):
     """Clips of a folder that `stav2a prepare` made, whose tensors stay on disk until rows are asked for.
 
@@ -336,7 +415,7 @@ class PreparedCorpus(Corpus):
         model: Model that the clips must have been prepared for.
         onset_detector: Description of the recipe's onset detector.
         audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
-        filters: Keys of the filters that the run asks for.
+        filters: The filters that the run asks for, by their keys.
         store: Store of features and latents that are not prepared.
         keys: Keys in the store, by kind of entry.
 
@@ -352,28 +431,15 @@ class PreparedCorpus(Corpus):
         *,
         onset_detector: Any,
         audio_peak: float | None = None,
-        filters: Iterable[str],
+        filters: Mapping[str, Callable[..., object]],
         store: Store,
         keys: Mapping[str, str],
     ) -> None:
-        wanted = {
-            "frame_rate_hz": model.feature_encoder.frame_rate_hz,
-            "frame_size": model.feature_encoder.frame_size,
-            "duration_s": model.duration_s,
-            "latent_frames": model.latent_shape[1],
-            "audio_peak": audio_peak,
-            "onset_detector": signature(onset_detector),
-        }
-        detector = {"onset_detector": signature(folder.settings["onset_detector"])}
-        found = {**folder.settings["settings"], **detector}
-        if differing := [name for name, value in wanted.items() if found.get(name) != value]:
-            raise PreparedFolderError(
-                f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
-                "recipe's. Prepare the clips with this recipe, into another folder."
-            )
+        self.decisions = check_prepared(
+            folder, model, onset_detector=onset_detector, audio_peak=audio_peak, filters=filters
+        )
         super().__init__(model, store, keys)
         self.folder, self.clips, self.failed = folder, folder.clips, {}
-        self.decisions = {key: folder.decisions(key) for key in filters}
         self.onsets = folder.tensor("onsets")[:].float()
         self._texts_checked = False
 

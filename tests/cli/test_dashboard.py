@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stav2a.cli import dashboard
 from stav2a.cli.main import main
 from stav2a.experiments.tracking import PARENT, connect
 
@@ -36,6 +37,14 @@ def test_nothing_tracked_is_told(tmp_path, capsys, monkeypatch):
     assert "there is no such file yet" in capsys.readouterr().err
 
 
+def test_pages_that_never_answer_are_waited_for_a_bounded_time(monkeypatch):
+    monkeypatch.setattr(dashboard, "START_TIMEOUT_S", 0.5)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as silent:
+        assert not dashboard._answers(silent, f"http://127.0.0.1:{free_port()}")
+        assert silent.poll() is None
+        silent.kill()
+
+
 @pytest.mark.slow
 def test_the_pages_are_served_on_this_machine_alone(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -57,9 +66,12 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
         "--port",
         str(port),
     ]
-    with subprocess.Popen(
-        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    ) as served:
+    with (
+        open(tmp_path / "said", "w") as said,
+        subprocess.Popen(
+            line, cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
+        ) as served,
+    ):
         try:
             told = [served.stdout.readline() for _ in range(3)]
             page = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -72,6 +84,8 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
     assert told[2].startswith(f"all runs: http://127.0.0.1:{port}/#/experiments?")
     assert all("workflowType=machine_learning" in line for line in told)
     assert "<title>MLflow</title>" in shown
+    said_before = (tmp_path / "said").read_text()
+    assert said_before.startswith("starting MLflow's pages; ") and "http://" not in said_before
     left = [file for file in Path("/proc").glob("[0-9]*/cmdline") if uri.encode() in read(file)]
     assert left == []
     with pytest.raises(OSError):

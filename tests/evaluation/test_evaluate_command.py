@@ -202,6 +202,18 @@ def test_a_metric_without_its_weights_is_absent_and_the_others_are_there(made, t
     assert {line["metric"] for line in lines(tmp_path / "out") if line["value"]} == {"aa_align"}
 
 
+def test_an_evaluation_that_measured_nothing_is_an_error(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("STAV2A_WEIGHTS", str(tmp_path / "none"))
+    assert run(made, tmp_path / "out", metrics=["kl", "pam"]) == 1
+    told = capsys.readouterr()
+    (line,) = [each for each in told.err.splitlines() if each.startswith("error: ")]
+    assert line == (
+        "error: nothing was measured: no system has a figure of KL, PAM. The reasons are above, under "
+        "Missing. Mend one, or give other --metrics."
+    )
+    assert "Missing:" in told.out and (tmp_path / "out" / "table.csv").is_file()
+
+
 @pytest.mark.slow
 def test_weights_of_another_model_end_it_before_anything_is_scored(made, tmp_path, capsys):
     torch.save({"features.0.weight": torch.zeros(2, 2)}, tmp_path / "vggish-10086976.pth")

@@ -207,6 +207,16 @@ def test_clips_without_labels_are_told_by_a_check(labelled, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_manifest_without_clips_of_a_split_is_refused(split, tmp_path):
+    clips = StruckObjects(train_clips=2, validation_clips=1, test_clips=1).clips(tmp_path / "world")
+    rows = [f"{each.id},a sound,{each.split},{each.video},x" for each in clips if each.split != split]
+    (tmp_path / "mine.csv").write_text("\n".join(["id,caption,split,file,label", *rows]))
+    told = refused("run.dataset = @dataset.manifest", f"dataset.manifest.file = '{tmp_path / 'mine.csv'}'")
+    assert f"none of {len(rows)} clips is of the split '{split}', which " in told
+    assert "Give some clips this split in the manifest" in told and "\n" not in told
+
+
 def test_a_group_of_processes_that_cannot_be_joined_is_named():
     script = "from stav2a.utils import distributed; distributed.device()"
     alone = {name: value for name, value in os.environ.items() if not name.startswith("MASTER_")}

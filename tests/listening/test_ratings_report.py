@@ -85,7 +85,7 @@ def test_one_rating_has_a_mean_alone(tmp_path):
     test = begun(tmp_path, clips=1, systems=["mine"])
     rate_all(test, "ada", lambda *_: 70)
     text = write_report(test, Tracker(), 200)
-    assert "mine  *70.00  *70.00  *70.00  *70.00" in text
+    assert "mine  70.00  70.00  70.00  70.00" in text
     assert "n = 1 ratings a figure: 1 annotator, 1 clip" in text
     assert "Differences" not in text and "paper's figures" not in text
     assert "One annotator: the intervals do not cover how much another one would differ." in text
@@ -101,6 +101,19 @@ def test_the_tables(test):
     assert markdown.startswith("# Listening test\n\n## Ratings\n")
     assert "**75.00 ± 20.54**<br><sub>[60.00,&nbsp;90.00]</sub> | 94.38 ± 0.77 |" in markdown
     assert r"\textbf{75.00 $\pm$ 20.54} & 94.38 $\pm$ 0.77" in (test.folder / "report.tex").read_text()
+
+
+def test_only_what_an_interval_separates_is_marked(tmp_path):
+    """On SA the sounds are equal, on TA better for one annotator and worse for the other."""
+    test = begun(tmp_path)
+    for annotator, sign in (("ada", 1), ("bob", -1)):
+        levels = {"oq": 10, "aq": 1, "sa": 0, "ta": 10 * sign + 2}
+        rate_all(test, annotator, lambda _, system, scale, to=levels: 50 + to[scale] * (system == "gt"))
+    found = analyse(test, test.database.ratings())
+    assert found.means["gt", "ta"].mean.value > found.means["mine", "ta"].mean.value
+    assert dict(found.best) == {"oq": "gt", "aq": "gt"}
+    text = write_report(test, Tracker(), 200)
+    assert text.count("*") == 2 and "Marked: the best of a" in text
 
 
 def test_the_csv_has_a_line_for_a_system_and_a_scale(test):

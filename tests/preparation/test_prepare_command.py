@@ -98,7 +98,8 @@ def test_a_recipe_without_filters_keeps_every_clip(prepare, tmp_path):
 def test_decisions_are_found_by_the_recipes_filters(prepared):
     loaded = recipe.load("recipes/cn_onset_gvf.gin", root=Experiment)
     stages = [factory() for factory in loaded.build().stages]
-    decisions = PreparedFolder(prepared).decisions(filter_key(stages[-1].data_filter))
+    data_filter = stages[-1].data_filter
+    decisions = PreparedFolder(prepared).decisions(filter_key(data_filter), data_filter)
     assert {decision.keep for decision in decisions} == {True, False}
 
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from stav2a import registry
+from stav2a.data.filters import KeepAll
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.preparation.dataset_folder import DatasetFolder
 from stav2a.preparation.preparing import make_texts
@@ -79,8 +80,8 @@ def test_a_damaged_shard_is_found(copy, change, message):
 def test_what_is_not_there_is_said(prepared, tmp_path):
     with pytest.raises(PreparedFolderError, match="holds no e_v, but frames, mel, onsets: feature_encoder"):
         PreparedFolder(prepared).tensor("e_v")
-    with pytest.raises(PreparedFolderError, match="asks another filter, or other settings"):
-        PreparedFolder(prepared).decisions("0" * 64)
+    with pytest.raises(PreparedFolderError, match="another data filter than this recipe's: other files are"):
+        PreparedFolder(prepared).decisions("0" * 64, KeepAll)
     with pytest.raises(PreparedFolderError, match="holds no text embeddings: "):
         PreparedFolder(prepared).texts([0])
     with pytest.raises(PreparedFolderError, match="holds no prepared clips"):

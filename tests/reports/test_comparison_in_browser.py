@@ -77,3 +77,16 @@ def test_players_and_tables_are_reached_by_keyboard(opened):
     assert "DIV scroll" in reached
     assert any(each.startswith("VIDEO") for each in reached)
     assert any(each.startswith("AUDIO") for each in reached)
+
+
+def test_on_a_phone_plots_are_wide_enough_to_read_and_scroll_by_themselves(opened):
+    """Their smallest text has 8 points: 10 pixels at 90 pixels an inch."""
+    opened.set_viewport_size({"width": 390, "height": 844})
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+    widths = {picture["name"][:12]: picture["shown"] for picture in opened.evaluate(PICTURES)}
+    assert widths["AA-Align by "] == widths["FD by row: P"] == 576  # 6 inches
+    assert widths["Training cur"] == 480  # 4.8 inches
+    assert widths["spectrogram,"] > 3.3 * 90
+    for plot in opened.locator("img.plot").all():
+        card = plot.locator("..")
+        assert card.evaluate("card => card.scrollWidth > card.clientWidth && card.tabIndex === 0")

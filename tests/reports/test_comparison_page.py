@@ -73,7 +73,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(written, reader):
 
 def test_all_that_scrolls_can_be_reached_by_keyboard(reader):
     regions = [each for each in reader.all("div") if "scroll" in str(each.get("class"))]
-    assert len(regions) == 4  # three tables, the training
+    assert len(regions) == 6  # three tables, two metrics, the training
     assert all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
     ids = {attributes["id"] for _, attributes in reader.elements if "id" in attributes}
     assert {region["aria-labelledby"] for region in regions} <= ids

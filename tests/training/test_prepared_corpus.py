@@ -1,8 +1,13 @@
 """A run on prepared clips: the same rows, tensors and figures as on their videos."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -10,11 +15,13 @@ from stav2a import recipe
 from stav2a.cli.main import main
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.struck_objects import StruckObjects
+from stav2a.experiments.dry_run import dry_run
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import load
 from stav2a.experiments.steps import RunSteps
 from stav2a.models.stav2a import encode_captions
 from stav2a.training.corpus import PreparedCorpus, encode_frames
+from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
 
 COUNTS = {"train_clips": 6, "validation_clips": 2, "test_clips": 2}
@@ -63,16 +70,52 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
-        ("feature_encoder.cavp.frame_size = 16", "prepared with another frame_size than this recipe's"),
-        ("run.onset_detector = @onset_detector.librosa", "prepared with another onset_detector than"),
-        ("run.audio_peak = 0.5", "prepared with another audio_peak than this recipe's"),
-        ("data_filter.av_align.threshold = 0.3", "asks another filter, or other settings"),
+        ("feature_encoder.cavp.frame_size = 16", "settings than this recipe's: frame_size is 32 there, 16"),
+        (
+            "run.onset_detector = @onset_detector.librosa",
+            "settings than this recipe's: onset_detector is onset_detector.superflux there, onset_det",
+        ),
+        ("run.audio_peak = 0.5", "settings than this recipe's: audio_peak is None there, 0.5 here"),
+        (
+            "data_filter.av_align.threshold = 0.3",
+            "another data filter than this recipe's: data_filter.av_align.threshold is 0.2 there, 0.3 here. "
+            "Prepare the clips with this recipe, into another folder.",
+        ),
+        (
+            "stage.joint.data_filter = @data_filter.silence",
+            "data_filter.none, data_filter.av_align, but not of this recipe's data_filter.silence. Prepare",
+        ),
+        ("dataset.prepared.videos = 'docs'", "2 of the 2 videos that a run is measured on are not there"),
     ],
 )
-def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
+def test_another_recipe_is_refused_by_a_check_and_by_a_run(prepared, tmp_path, binding, message):
     each = pipeline([*using(prepared), binding], tmp_path)
-    with pytest.raises(PreparedFolderError, match=message):
+    with pytest.raises(PreparedFolderError, match=re.escape(message)):
         each._corpus(each.experiment.model())
+    with pytest.raises(PreparedFolderError, match=re.escape(message)):
+        dry_run(each.experiment)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_clips_is_told_by_a_check(prepared, tmp_path, split):
+    index = pq.read_table(prepared / "index.parquet")
+    whole = shutil.copytree(prepared, tmp_path / "whole")
+    there = index.filter(pc.not_equal(index["split"], split))
+    pq.write_table(there, whole / "index.parquet")
+    with pytest.raises(UsageError, match=f"none of {there.num_rows} clips is of the split '{split}'"):
+        dry_run(pipeline(using(whole), tmp_path).experiment)
+
+
+def test_a_filter_that_keeps_none_of_a_prepared_split_is_told_by_a_check(prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "none")
+    index = pq.read_table(prepared / "index.parquet").to_pylist()
+    for row in index:
+        for decision in row["decisions"].values():
+            decision["keep"] = False
+    metadata = pq.read_schema(prepared / "index.parquet")
+    pq.write_table(pa.Table.from_pylist(index, schema=metadata), folder / "index.parquet")
+    with pytest.raises(UsageError, match="keeps none of 6 clips of the split 'train'"):
+        dry_run(pipeline(using(folder), tmp_path).experiment)
 
 
 @pytest.mark.slow
@@ -88,7 +131,7 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
 
     def opened() -> PreparedCorpus:
         return PreparedCorpus(
-            cache, model, onset_detector=experiment.described("onset_detector"), filters=[],
+            cache, model, onset_detector=experiment.described("onset_detector"), filters={},
             store=Store(tmp_path / "store"), keys={},
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,14 @@ from stav2a.data.prepared.shards import (
     norm,
     read_settings,
 )
+from stav2a.recipe import describing
 from stav2a.registry import register
 from stav2a.utils.contents import Contents
 
 OPEN_FILES = 64
 HASHED = 3  # first format with hashes of the texts
+ANEW = "Prepare the clips with this recipe, into another folder."
+AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
 
 
 class PreparedFolder:
@@ -73,22 +76,28 @@ class PreparedFolder:
             for name, file, caption, split, label in zip(*columns, strict=True)
         ]
 
-    def decisions(self, key: str) -> list[Decision]:
+    def decisions(self, key: str, factory: Callable[..., object]) -> list[Decision]:
         """A filter's decisions on all clips.
 
         Args:
             key: The filter's key; see `filter_key`.
+            factory: The filter's factory, for errors.
 
         Raises:
-            PreparedFolderError: The clips were prepared without this filter.
+            PreparedFolderError: The clips were prepared without this filter, or with other settings of it.
         """
         filters = self.settings["filters"]
         if key[:16] not in filters:
-            known = ", ".join(described["component"] for described in filters.values())
-            raise PreparedFolderError(
-                f"{self.folder} holds the decisions of {known}, with the settings in {SETTINGS}; this recipe "
-                "asks another filter, or other settings. Prepare the clips with this recipe."
-            )
+            asked = describing.describe(factory)
+            alike = [each for each in filters.values() if each["component"] == asked["component"]]
+            nearest = min(alike, key=lambda each: len(describing.differing(each, asked)), default=None)
+            if nearest is None:
+                known = ", ".join(each["component"] for each in filters.values())
+                fault = f"holds the decisions of {known}, but not of this recipe's {asked['component']}"
+            else:
+                found = describing.differences(nearest, asked) or "other files are named in it"
+                fault = f"was prepared with another data filter than this recipe's: {found}"
+            raise PreparedFolderError(f"{self.folder} {fault}.", advice=ANEW)
         column = self.table["decisions"].combine_chunks().field(key[:16])
         return [Decision(**each) for each in column.to_pylist()]
 

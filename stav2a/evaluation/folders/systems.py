@@ -21,7 +21,7 @@ from stav2a.evaluation.folders.features import (
 )
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip, SkippedClip
 from stav2a.evaluation.scores import evaluate
-from stav2a.metrics.score import RELEASED, EvaluationSet, Score
+from stav2a.metrics.score import RELEASED, EvaluationSet, MetricError, Score
 from stav2a.recipe import Recipe
 from stav2a.registry import available, did_you_mean, get
 from stav2a.utils.errors import UsageError
@@ -109,6 +109,26 @@ class FolderScores:
     skipped: Sequence[SkippedClip]
     warnings: Sequence[SkippedClip]
     common_s: float
+
+    def check_measured(self) -> None:
+        """Refuse scores among which no system has a figure of any metric.
+
+        Raises:
+            MetricError: With the metrics; the report has the reasons.
+        """
+        scores = [
+            score
+            for rows in self.scores.values()
+            for row, found in rows.items()
+            if row != REAL
+            for score in found
+        ]
+        if all(score.unavailable for score in scores):
+            names = ", ".join(dict.fromkeys(score.label for score in scores))
+            raise MetricError(
+                f"nothing was measured: no system has a figure of {names}.",
+                advice="The reasons are above, under Missing. Mend one, or give other --metrics.",
+            )
 
 
 def score(

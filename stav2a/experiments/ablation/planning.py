@@ -19,6 +19,7 @@ from stav2a.metrics.score import RELEASED
 from stav2a.recipe import describing, parsing
 from stav2a.registry import did_you_mean
 from stav2a.utils.errors import StaV2AError
+from stav2a.utils.progress import progress
 from stav2a.utils.store import Store
 
 
@@ -110,7 +111,8 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
 
     Raises:
         RecipeError: A row's recipe doesn't load.
-        StudyError: Two rows are the same, or a metric is unknown or measured by no row.
+        StudyError: Two rows are the same, a value of a row can't be, or a metric is unknown or measured by
+            no row.
     """
     runs: dict[str, PlannedRun] = {}
     reporters: list[Any] = []
@@ -121,7 +123,8 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                 recipes = (*(parsing.shown(path) for path in row.recipes), *study.recipes)
                 bindings = (*row.bindings, *study.bindings, f"run.seed = {seed}")
                 loaded = recipe.load(recipes, bindings, trust=study.trust, root=Experiment)
-                keys = Keys(loaded.build(), contents)
+                with _named(row, study):
+                    keys = Keys(loaded.build(), contents)
                 signature, experiment = keys.run, keys.experiment
                 if signature in runs:
                     rows = f"{runs[signature].row.name!r} and {row.name!r}"
@@ -150,17 +153,23 @@ def try_rows(plan: StudyPlan) -> None:
     Raises:
         StudyError: A row's recipe can't work: the row and the reason.
     """
-    with _each_warning_once():
-        for row in plan.study.rows:
-            runs = [run for run in plan.runs if run.row is row and not run.finished]
-            for run in runs[:1]:
-                loaded = recipe.load(run.recipes, run.bindings, trust=plan.study.trust, root=Experiment)
-                try:
-                    dry_run(loaded.build())
-                except StaV2AError as error:
-                    place = plan.study.places["rows"].of(row.name)
-                    message = f"Row {row.name!r} can't run: {error.message}"
-                    raise StudyError(message, place, error.advice) from error
+    left = {run.row.name: run for run in reversed(plan.runs) if not run.finished}
+    tried = [left[row.name] for row in plan.study.rows if row.name in left]
+    with _each_warning_once(), progress(len(tried), "trying the rows", "row", leave=False) as bar:
+        for run in bar.counted(tried):
+            loaded = recipe.load(run.recipes, run.bindings, trust=plan.study.trust, root=Experiment)
+            with _named(run.row, plan.study):
+                dry_run(loaded.build())
+
+
+@contextmanager
+def _named(row: StudyRow, study: LoadedStudy) -> Iterator[None]:
+    """Name the row in an error of its experiment."""
+    try:
+        yield
+    except StaV2AError as error:
+        place, message = study.places["rows"].of(row.name), f"Row {row.name!r} can't run: {error.message}"
+        raise StudyError(message, place, error.advice) from error
 
 
 def _as_measured(study: LoadedStudy, reporters: Sequence[Any]) -> LoadedStudy:

@@ -55,7 +55,7 @@ class YAMNet(PublishedJudge):
 
     name = "YAMNet"
     published = "yamnet"
-    source = "stav2a convert yamnet --checkpoint yamnet.h5"
+    source = "stav2a convert yamnet --checkpoint yamnet.h5 --output yamnet"
     sample_rate = RATE
 
     def __init__(self, *, weights: str | None = None) -> None:

@@ -193,6 +193,25 @@ def test_a_scale_has_its_own_metrics_and_the_paper_s_figures_stand_beside_their_
     assert paper.study.published["CN"]["aa_align_released"] == 0.669
 
 
+STUDIES = sorted(set(Path("ablations").glob("*.gin")) - {Path("ablations/base.gin")})
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_every_study_can_be_planned_at_every_scale(path, scale, tmp_path):
+    assert plan(study.load(path, [f"recipes/scale/{scale}.gin"], seeds=[0]), tmp_path).runs
+
+
+def test_a_row_with_a_value_that_can_not_be_is_named(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        plan(study.load(TWO_ROWS, bindings=["stage.joint.epochs = 2"]), tmp_path)
+    told = str(caught.value)
+    assert told.startswith(
+        "Row 'none' can't run: stage.joint.steps = 300 and stage.joint.epochs = 2: expected"
+    )
+    assert "two_rows.gin" in told and "bind stage.joint.steps = None" in told
+
+
 def test_the_seed_is_not_for_a_binding_to_set():
     with pytest.raises(RecipeError, match="'run.seed = 3': a study sets the seeds.\n  Write --seeds 0 1 2."):
         study.load(TWO_ROWS, bindings=["run.seed = 3"])

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -27,6 +28,7 @@ from stav2a.models.conversion.converters import convert
 from stav2a.models.conversion.judge_layouts import yamnet as yamnet_layout
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.torch_files import ConvertError
+from tests.commands import parse
 from tests.metrics.judges.judge_material import filled
 from tests.metrics.judges.onnx_archive import write_wheel
 
@@ -245,11 +247,14 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 def test_without_weights_the_extra_is_named(without_the_extra, tmp_path):
     assert YAMNet().fault == (
-        "weights of YAMNet not found: put yamnet, from stav2a convert yamnet --checkpoint yamnet.h5, into a "
-        "folder that the environment variable STAV2A_WEIGHTS names; or pip install 'stav2a[yamnet]'"
+        "weights of YAMNet not found: put yamnet, from stav2a convert yamnet --checkpoint yamnet.h5 --output "
+        "yamnet, into a folder that the environment variable STAV2A_WEIGHTS names; or pip install "
+        "'stav2a[yamnet]'"
     )
+    program, command, *options = YAMNet.source.split()
+    assert program == "stav2a" and parse(command, options).params["output"] == Path("yamnet")
     with weights_in(tmp_path):
-        assert f"yamnet.h5, here: {tmp_path}/yamnet; or pip install" in str(YAMNet().fault)
+        assert f"--output yamnet, here: {tmp_path}/yamnet; or pip install" in str(YAMNet().fault)
 
 
 def test_names_lie_beside_the_weights(judge, wheel, tmp_path, without_the_extra):
