@@ -94,6 +94,12 @@ def test_without_a_rate_every_frame_of_the_stretch_comes(clip):
     assert levels(read_video(clip, start_s=0.2, duration_s=0.12, gray=True)) == [5, 6, 7]
 
 
+def test_frames_are_chosen_by_the_times_of_all(clip):
+    whole = read_video(clip)
+    chosen = read_video(clip, times_s=lambda times_s: times_s[[5, 2, 2, len(times_s) - 1]])
+    assert np.array_equal(chosen, whole[[5, 2, 2, -1]])
+
+
 def test_a_stretch_outside_the_video_is_refused(clip):
     with pytest.raises(MediaError, match="no frame from 3 s on for 1 s; the last is at 0.76 s"):
         read_video(clip, frame_rate_hz=5, start_s=3, duration_s=1)

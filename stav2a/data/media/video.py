@@ -240,7 +240,7 @@ def read_video(
     path: Path | str,
     *,
     frame_rate_hz: float | None = None,
-    times_s: np.ndarray | None = None,
+    times_s: Callable[[np.ndarray], np.ndarray] | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Callable[[np.ndarray], np.ndarray] | None = None,
     start_s: float = 0.0,
@@ -253,7 +253,8 @@ def read_video(
     Args:
         path: A video file.
         frame_rate_hz: Rate to whose ticks the nearest frames are taken; by default every frame.
-        times_s: Times (L,) from the first frame on, in place of a rate: the nearest frames are taken.
+        times_s: Function from the times of all frames (N,), the first at 0, to those (L,) to which the
+            nearest frames are taken, in place of a rate.
         size: Height and width to which frames are squashed, or the side of a square.
         fit: What is done to each frame (H, W, 3) instead.
         start_s: Begin of the stretch.
@@ -279,7 +280,7 @@ def read_video(
         pts_s = (np.asarray(stamps) - stamps[0]) * tick
         duration_s = (end - stamps[0]) * tick - start_s if duration_s is None else duration_s
         if times_s is not None:
-            chosen = _nearest(pts_s, times_s)
+            chosen = _nearest(pts_s, times_s(pts_s))
         elif frame_rate_hz is None:
             inside = (pts_s > start_s - tick / 2) & (pts_s < start_s + duration_s - tick / 2)
             chosen = np.flatnonzero(inside)
