@@ -1,5 +1,13 @@
 """Pretrained models that judge sounds, each with its own front end."""
 
-from stav2a.metrics.judges import cavp, clap, cnn14, ms_clap, vggish, yamnet
+from stav2a.metrics.judges import (
+    cavp,
+    clap,
+    cnn14,
+    imagebind,
+    ms_clap,
+    vggish,
+    yamnet,
+)
 
-__all__ = ["cnn14", "cavp", "clap", "ms_clap", "vggish", "yamnet"]
+__all__ = ["cnn14", "cavp", "clap", "imagebind", "ms_clap", "vggish", "yamnet"]
