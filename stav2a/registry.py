@@ -43,6 +43,7 @@ BUILT_IN = (
     "stav2a.metrics.registered",
     "stav2a.metrics.judges",
     "stav2a.sampling",
+    "stav2a.training.denoising",
     "stav2a.training.stages",
     "stav2a.training.classifier",
     "stav2a.training.trainer",

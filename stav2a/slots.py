@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the names of arguments alone
@@ -167,6 +168,24 @@ class Metric(Protocol):
     def __call__(self, samples: "EvaluationSet") -> "Score": ...
 
 
+class Objective(Protocol):
+    """What the denoiser is trained to predict, and at which noise levels.
+
+    Latents z, noise eps and targets are (B, C, T, F), timesteps t (B,).
+
+    Attributes:
+        prediction_type: Name of the prediction for schedulers, as diffusers has it.
+    """
+
+    prediction_type: str
+
+    def draw_times(self, count: int, rng: torch.Generator) -> Tensor: ...
+    def spread_times(self, count: int) -> Tensor: ...
+    def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def weights(self, t: Tensor) -> Tensor | None: ...
+
+
 class Scheduler(Protocol):
     """Scheduler of diffusers: noise levels, and the step from z_t to z_{t-1}."""
 
@@ -178,8 +197,9 @@ class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
     Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the
-    number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), and a
-    wrapper of the timesteps such as a progress bar. At a guidance scale of 1 the null branch is not computed.
+    number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), captions
+    in place of the null text of eq. 7, and a wrapper of the timesteps such as a progress bar. At a guidance
+    scale of 1 the null branch is not computed.
     """
 
     def __call__(
@@ -192,6 +212,7 @@ class Sampler(Protocol):
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
+        negative_captions: Sequence[str] | None = None,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     ) -> Tensor: ...
 
@@ -341,6 +362,7 @@ SLOTS: dict[str, Slot] = {
     "optical_flow": Slot(OpticalFlow),
     "metric": Slot(Metric),
     "judge": Slot(Judge),
+    "objective": Slot(Objective),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
     "sampler": Slot(Sampler),
     "engine": Slot(Engine),

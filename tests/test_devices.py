@@ -16,8 +16,9 @@ from stav2a.metrics.judges.cavp import CAVPJudge, CAVPTowers
 from stav2a.metrics.judges.cnn14 import Cnn14
 from stav2a.metrics.judges.judge import PublishedJudge, judges_on
 from stav2a.metrics.judges.ms_clap import MSClap
+from stav2a.metrics.judges.passt import PaSST, PatchTransformer
 from stav2a.metrics.judges.vggish import VGGish
-from stav2a.metrics.judges.yamnet import YAMNet, YAMNetwork
+from stav2a.metrics.judges.yamnet import YAMNet, YAMNetWindows, YAMNetwork
 from stav2a.models.stav2a import as_video
 from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.training.objective import TrainingSpec, on_device
@@ -109,6 +110,8 @@ NETWORKS: dict[str, tuple[type[PublishedJudge], Any]] = {
     "vggish": (VGGish, lambda: without_last(vggish.network())),
     "ms_clap": (MSClap, ms_clap.Towers),
     "yamnet": (YAMNet, YAMNetwork),
+    "yamnet_windows": (YAMNetWindows, YAMNetwork),
+    "passt": (PaSST, PatchTransformer),
     "cavp": (CAVPJudge, CAVPTowers),
 }
 

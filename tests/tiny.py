@@ -20,6 +20,7 @@ from stav2a.components.vocoders import GriffinLim
 from stav2a.data import mel as front_end
 from stav2a.models.stav2a import STAV2A, assemble, encode_captions
 from stav2a.training.corpus import Corpus, encode_frames, encode_mels
+from stav2a.training.denoising import Epsilon
 from stav2a.training.objective import TrainingContext
 from stav2a.training.trainer import AccelerateTrainer
 
@@ -138,9 +139,10 @@ def work(
     frozen: frozenset[str] = frozenset(),
     seed: int = 0,
     trainer: AccelerateTrainer | None = None,
+    objective: Any = None,
 ) -> TrainingContext:
     """A stage's surroundings, with logs going nowhere."""
     quiet = lambda name, value, step: None  # noqa: E731 - a name for one line
     return TrainingContext(
-        of, corpus(of), folder, seed, "epsilon", frozen, quiet, trainer or AccelerateTrainer()
+        of, corpus(of), folder, seed, objective or Epsilon(), frozen, quiet, trainer or AccelerateTrainer()
     )

@@ -3,22 +3,30 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from stav2a.cli.options import Overwrite, TrustRecipe, number
-from stav2a.utils.errors import FAILURE, MAX_GUIDANCE, MAX_SEED, SUCCESS, UsageError, exit_code, printable
+from stav2a.utils.errors import (
+    FAILURE,
+    MAX_GUIDANCE,
+    MAX_SEED,
+    MAX_STEPS,
+    SUCCESS,
+    UsageError,
+    exit_code,
+    printable,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_STEPS = 999  # one less than the noise levels: spread over all 1000, diffusers' steps leave the table
 
 EXAMPLES = """
   stav2a generate clip.mp4 --run runs/RUN --output sounds
+  stav2a generate clip.mp4 --model my-model --negative-prompt "speech" --output sounds
   stav2a generate *.mp4 --run runs/RUN --prompt "someone shakes a tambourine" --seed 1 --output sounds
 
 For each VIDEO, DIR/NAME.mp4 is written, its picture copied and its old sound replaced, and the sound
@@ -30,11 +38,20 @@ does not stop the others; the exit code is 1 then.
 
 def generate(
     videos: Annotated[list[Path], Argument(metavar="VIDEO", help="what needs sound; old sound is left out")],
-    run: Annotated[Path, Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")],
     output: Annotated[Path, Option(metavar="DIR", help="where to write; made if need be")],
+    run: Annotated[
+        Path | None, Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")
+    ] = None,
+    model: Annotated[
+        str | None,
+        Option(metavar="DIR|ID", help="a model that `stav2a export` wrote, or its name on the hub"),
+    ] = None,
     prompt: Annotated[
         str,
         Option(metavar="TEXT", help="caption (default: the null text, so the picture decides)"),
+    ] = "",
+    negative_prompt: Annotated[
+        str, Option(metavar="TEXT", help="what is not wanted, such as `speech` (default: nothing)")
     ] = "",
     seed: Annotated[
         int, Option(min=0, max=MAX_SEED, metavar="N", help="another one gives another sound")
@@ -63,34 +80,34 @@ def generate(
     overwrite: Overwrite = False,
     trust_recipe: TrustRecipe = False,
 ) -> int:
-    """Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run."""
+    """Put sound on videos (mp4, mov, webm, mkv) with the model of a finished run, or an exported one."""
     _check_names(videos, output, reencode, overwrite)
     from stav2a.data.manifest import control_in
-    from stav2a.experiments import run_folder
-    from stav2a.sampling.video_to_audio import video_to_audio
+    from stav2a.pipeline import VideoToAudioPipeline
     from stav2a.utils import distributed
     from stav2a.utils.files import check_writable
 
-    prompt = prompt.strip()
-    if found := control_in(prompt):
-        raise UsageError(f"--prompt holds the control character {found!r}. Leave it out.")
+    for option, text in (("--prompt", prompt), ("--negative-prompt", negative_prompt)):
+        if found := control_in(text):
+            raise UsageError(f"{option} holds the control character {found!r}. Leave it out.")
+    if (source := run or model) is None or (run and model):
+        raise UsageError("expected --run or --model, one of them.", advice="--run takes a run's folder.")
     place = distributed.device_named(device)
-    experiment, model = run_folder.load(run, trust=trust_recipe)
-    model.to(place)
+    pipe = VideoToAudioPipeline.from_pretrained(source, trust_recipe=trust_recipe).to(place)
     check_writable(output)
-    if not prompt and guidance is not None:
+    if not (prompt.strip() or negative_prompt.strip()) and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
-    weight = experiment.guidance_scale if guidance is None else guidance
-    make_sound = partial(
-        video_to_audio,
-        model,
-        sampler=experiment.sampler(),
-        scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
-        prompt=prompt,
-        seed=seed,
-        num_inference_steps=steps or experiment.num_inference_steps,
-        guidance_scale=weight if prompt else 1.0,  # both branches are equal for the null text
-    )
+
+    def make_sound(video: Path) -> "np.ndarray":
+        return pipe(
+            video,
+            prompt,
+            negative_prompt=negative_prompt,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=seed,
+        ).audios[0]
+
     failed = 0
     for video in videos:
         try:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,12 @@ from stav2a.data.media import Decoded
 from stav2a.data.onsets import Librosa
 from stav2a.data.optical_flow import Farneback, clip_motion
 from stav2a.metrics.alignment import aa_align, video_peaks_s
+from stav2a.metrics.judges.judge import judges_on
+from stav2a.metrics.judges.yamnet import LIKELY, YAMNetWindows
 from stav2a.recipe import describing
 from stav2a.registry import expect, register
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
+from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import UsageError
 
@@ -42,6 +46,13 @@ def at_least(bound: float, score: float, unit: str, rule: str) -> Decision:
     """Keep a clip whose score reaches a bound; the reason says so: "rejected: 1.20 < 2 s"."""
     keep = bool(score >= bound)
     word, sign = ("kept", "≥") if keep else ("rejected", "<")
+    return Decision(keep, float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
+
+
+def at_most(bound: float, score: float, unit: str, rule: str) -> Decision:
+    """Keep a clip whose score does not exceed a bound; the reason says so: "rejected: 0.45 > 0.1 of it"."""
+    keep = bool(score <= bound)
+    word, sign = ("kept", "≤") if keep else ("rejected", ">")
     return Decision(keep, float(score), f"{word}: {score:.2f} {sign} {bound:g} {unit}", rule)
 
 
@@ -284,6 +295,43 @@ class SpeechCaptions:
         if word is None:
             return Decision(True, None, "kept: the caption speaks of no speech", "speech_captions")
         return Decision(False, None, f'rejected: speech in the caption ("{word}")', "speech_captions")
+
+
+@register("data_filter", "speech_sound")
+class SpeechSound:
+    """Keep clips whose sound contains little human speech, by the share of windows with speech.
+
+    It finds speech that a caption leaves out. Singing is no speech.
+
+    Args:
+        judge: Model that gives each window's probability of speech.
+        threshold: Probability above which a window counts as speech.
+        share: The largest share of such windows that is kept.
+
+    Raises:
+        CheckpointError: The judge lacks its weights, or they belong to another model.
+    """
+
+    def __init__(
+        self,
+        *,
+        judge: Callable[[], Any] = YAMNetWindows,
+        threshold: float = LIKELY,
+        share: float = 0.1,
+    ) -> None:
+        with judges_on("cpu"):  # filters run in many processes
+            self.judge = expect("judge", judge)()
+        self.threshold, self.share = threshold, share
+        if self.judge.fault:
+            what, advice = self.judge.missing or (self.judge.fault, "")
+            raise CheckpointError(
+                f"data_filter.speech_sound: {what}.", advice=advice and f"{advice[0].upper()}{advice[1:]}."
+            )
+        self.judge.prepare()  # a damaged file is told now, not as a fault of every clip
+
+    def __call__(self, clip: Decoded) -> Decision:
+        heard = self.judge(clip.audio, clip.sample_rate)["speech"] > self.threshold
+        return at_most(self.share, float(heard.mean()), "of the windows have speech", "speech_sound")
 
 
 @register("data_filter", "all_of")

@@ -326,7 +326,7 @@ def _sampled(model: STAV2A, experiment: Experiment, e_v: Tensor) -> Tensor:
         model,
         e_v,
         ["a sound"] * len(e_v),
-        scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
+        scheduler=experiment.noise_scheduler(),
         num_inference_steps=experiment.num_inference_steps,
         guidance_scale=experiment.guidance_scale,
         seeds=range(len(e_v)),
@@ -344,8 +344,8 @@ def _compute_losses(run: DryRun, model: STAV2A, experiment: Experiment, folder: 
     ]
 
     def work(frozen: frozenset[str]) -> TrainingContext:
-        seed, prediction = experiment.seed, experiment.prediction_type
-        return TrainingContext(model, corpus, folder, seed, prediction, frozen, lambda *loss: None, trainer)
+        seed, objective = experiment.seed, experiment.objective()
+        return TrainingContext(model, corpus, folder, seed, objective, frozen, lambda *loss: None, trainer)
 
     batch = "a batch of clips"
     for (factory, _), (each, frozen) in zip(

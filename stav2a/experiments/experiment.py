@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,11 +19,12 @@ from stav2a.training.corpus import classifiable
 from stav2a.training.train import PlannedStage
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
-from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, UsageError, check_bounds
+from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
 
-MOST_STEPS = 999
 LONGEST_S = 600.0  # of a clip
-SAMPLING = ("sampler", "scheduler", "prediction_type", "num_inference_steps", "guidance_scale", "seed")
+RUNNING = ("scheduler", "sampler", "trainer", "classifier")
+DENOISER = {"unet", "backbone"}
+SAMPLING = ("sampler", "scheduler", "objective", "num_inference_steps", "guidance_scale", "seed")
 STORE_FORMAT = "2"  # raise it when the same settings give another result; one component's: its own `version`
 
 
@@ -44,6 +45,7 @@ class Experiment:
         vocoder: Mel -> waveform.
         dataset: The clips.
         onset_detector: Source of the pseudo-labels of the onset pretext task.
+        objective: Target of the denoiser: eps as in eq. 6, v, or a flow.
         scheduler: Noise levels and steps of sampling.
         sampler: The denoising loop.
         stages: Training stages, in order.
@@ -53,13 +55,15 @@ class Experiment:
         duration_s: Seconds of one clip.
         audio_peak: Peak that a sound, without its mean, is scaled to before its mel, as AudioLDM's family was
             trained on; None takes sounds as they are. Filters, onset labels and metrics always do.
-        prediction_type: Target of the denoiser: eps as in eq. 6, or v.
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
         seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
+    retired: ClassVar[dict[str, str]] = {
+        "prediction_type": "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place."
+    }
 
     feature_encoder: Callable[..., Any]
     text_encoder: Callable[..., Any]
@@ -72,6 +76,7 @@ class Experiment:
     vocoder: Callable[..., Any]
     dataset: Callable[..., Any]
     onset_detector: Callable[..., Any]
+    objective: Callable[..., Any]
     scheduler: Callable[..., Any]
     sampler: Callable[..., Any]
     stages: Sequence[Callable[..., Any]]
@@ -80,14 +85,13 @@ class Experiment:
     metrics: Sequence[Callable[..., Any]]
     duration_s: float = 10.24
     audio_peak: float | None = None
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     num_inference_steps: int = 200
     guidance_scale: float = 3.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_inference_steps <= MOST_STEPS:
-            expected = f"1 to {MOST_STEPS}, one fewer than the noise levels that the model is trained on"
+        if not 1 <= self.num_inference_steps <= MAX_STEPS:
+            expected = f"1 to {MAX_STEPS}, one fewer than the noise levels that the model is trained on"
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         check_bounds("run.seed", self.seed, 0, MAX_SEED)
         check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)
@@ -96,7 +100,7 @@ class Experiment:
             raise UsageError(f"run.duration_s = {self.duration_s}: {expected}.")
         if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
             raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
-        for slot in (*BLOCKS, "dataset", "onset_detector", "scheduler", "sampler", "trainer", "classifier"):
+        for slot in (*BLOCKS, "dataset", "onset_detector", "objective", *RUNNING):
             if getattr(self, slot) is not None:
                 expect(slot, getattr(self, slot))
         for slot, factories in (("stage", self.stages), ("metric", self.metrics)):
@@ -113,6 +117,14 @@ class Experiment:
         torch.manual_seed(self.seed)
         return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
 
+    def noise_scheduler(self) -> Any:
+        """The scheduler of sampling, for what the denoiser predicts.
+
+        Raises:
+            UsageError: It takes other predictions.
+        """
+        return self.scheduler(prediction_type=self.objective().prediction_type)
+
     def data_filters(self, contents: Contents | None = None) -> dict[str, Callable[..., Any]]:
         """Every distinct data filter of a stage with steps or of the classifier, by its key."""
         learners = [stage for factory in self.stages if not (stage := factory()).idle]
@@ -126,15 +138,19 @@ class Experiment:
         Raises:
             UsageError: They differ.
         """
-        ours = {"predicts": self.prediction_type, "reads": self.described("text_encoder")["component"]}
-        bound = {"predicts": "run.prediction_type = {!r}", "reads": "run.text_encoder = @{}"}
+        ours = {
+            "predicts": self.objective().prediction_type,
+            "reads": self.described("text_encoder")["component"],
+        }
+        bound = {"predicts": "run.objective = @objective.{}", "reads": "run.text_encoder = @{}"}
         for slot in ("unet", "backbone"):
             described = self.described(slot)
             folder = described["parameters"].get("checkpoint")
             facts = {name: value for name, value in converted_facts(folder).items() if name in ours}
             if differing := [name for name, value in facts.items() if value != ours[name]]:
                 here = " and ".join(bound[name].format(ours[name]) for name in differing)
-                known = {entry.selector for entry in available("text_encoder")} | {"epsilon", "v_prediction"}
+                known = {entry.selector for entry in available("text_encoder")}
+                known |= {entry.name for entry in available("objective")}
                 advice = (
                     f"Bind {' and '.join(bound[name].format(facts[name]) for name in differing)}, or give"
                 )
@@ -178,8 +194,9 @@ class Experiment:
             conforming("stage", factory(), factory)
         for factory in self.metrics:
             factory()
-        self.scheduler(prediction_type=self.prediction_type)
-        self.data_filters()
+        self.noise_scheduler()
+        for factory in self.data_filters().values():
+            factory()
 
     def described(self, slot: str) -> Any:
         """A slot's component with all its parameters."""
@@ -243,7 +260,6 @@ class Keys:
         given = {
             "data": clips,
             "seed": experiment.seed,
-            "prediction_type": experiment.prediction_type,
             "trainer": trainer,
             "format": STORE_FORMAT,
         }
@@ -253,6 +269,8 @@ class Keys:
                 continue
             inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
             used = {slot: blocks[slot] for slot in stage.uses}
+            if DENOISER & used.keys():
+                used["objective"] = signed(experiment.objective)
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
             self.planned.append(PlannedStage(name_of(factory), stage, key))
 

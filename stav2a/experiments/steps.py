@@ -136,7 +136,7 @@ class RunSteps:
             corpus,
             store=self.store,
             seed=self.experiment.seed,
-            prediction_type=self.experiment.prediction_type,
+            objective=self.experiment.objective(),
             trainer=self.experiment.trainer(),
             log=self.log,
             print_line=self.print_line,
@@ -203,8 +203,8 @@ class RunSteps:
 
         def train(folder: Path) -> History:
             self.print_line("classifier of FD, KL, IS and class accuracy: training")
-            trainer = self.experiment.trainer()
-            work = TrainingContext(model, corpus, folder, 0, "", frozenset(), self.log, trainer)
+            trainer, objective = self.experiment.trainer(), self.experiment.objective()
+            work = TrainingContext(model, corpus, folder, 0, objective, frozenset(), self.log, trainer)
             return classifier.fit(work)
 
         weights, _, _ = train_once(
@@ -237,7 +237,7 @@ class RunSteps:
                 corpus.features()[corpus.test_rows],
                 [clip.caption for clip in clips],
                 sampler=experiment.sampler(),
-                scheduler=experiment.scheduler(prediction_type=experiment.prediction_type),
+                scheduler=experiment.noise_scheduler(),
                 num_inference_steps=experiment.num_inference_steps,
                 guidance_scale=experiment.guidance_scale,
                 seed=experiment.seed,

@@ -307,7 +307,8 @@ def _command(parameter: str, folder: str, recipe: Mapping[str, Any] | None) -> s
 
 def _without_published(parameter: str, recipe: Mapping[str, Any]) -> str:
     """Ways to a U-Net where no published one fits the recipe."""
-    wanted = f"predicts {recipe['prediction_type']} from the tokens of {recipe['text_encoder']['component']}"
+    objective, text_encoder = (recipe[slot]["component"] for slot in ("objective", "text_encoder"))
+    wanted = f"predicts {objective.removeprefix('objective.')} from the tokens of {text_encoder}"
     others = [
         f"lay {each.scale} over the recipe to start from {kind}'s, which predicts {each.predicts} from the "
         f"tokens of {each.reads}"

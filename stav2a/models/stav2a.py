@@ -321,16 +321,16 @@ def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
             f"{folder} sets {entry.selector}.{unknown[0]}, which this version does not have.",
             advice=f"{known} Save the model again with this version.",
         )
-    factory = _value(described)
+    factory = component(described)
     return functools.partial(factory, checkpoint=str(folder)) if from_hub(entry) else factory
 
 
-def _value(saved: Any) -> Any:
-    """Parameter of a component as it was before JSON: lists are tuples, described components factories."""
+def component(saved: Any) -> Any:
+    """Value as it was before `describe` and JSON: lists are tuples, described components factories."""
     if isinstance(saved, list):
-        return tuple(_value(inner) for inner in saved)
+        return tuple(component(inner) for inner in saved)
     if isinstance(saved, dict) and {"component", "parameters"} <= set(saved):
-        given = {name: _value(inner) for name, inner in saved["parameters"].items()}
+        given = {name: component(inner) for name, inner in saved["parameters"].items()}
         return functools.partial(_entry(saved).factory, **given)
     return saved
 

@@ -107,7 +107,8 @@ def _check_parameter(entry: Entry, each: WrittenBinding) -> None:
     parameter = entry.parameters.get(each.parameter)
     if parameter is None:
         message = f"Configurable '{entry.selector}' doesn't have a parameter named '{each.parameter}'."
-        raise RecipeError(message, each.place, did_you_mean(each.parameter, entry.settable))
+        retired = getattr(entry.factory, "retired", {}).get(each.parameter)
+        raise RecipeError(message, each.place, retired or did_you_mean(each.parameter, entry.settable))
     if parameter.wired:
         message = f"'{entry.selector}.{each.parameter}' is not for a recipe to set."
         advice = "It is supplied from the neighbouring components. Leave the line out."

@@ -38,9 +38,17 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def text_conditions(model: STAV2A, e_v: Tensor, captions: Sequence[str], guidance_scale: float) -> Conditions:
-    """Conditions of 2B clips, null text first, then captions; of the B captions at a guidance scale of 1."""
-    texts = [list(captions)] if guidance_scale == 1 else [[""] * len(captions), list(captions)]
+def text_conditions(
+    model: STAV2A,
+    e_v: Tensor,
+    captions: Sequence[str],
+    guidance_scale: float,
+    negative_captions: Sequence[str] | None = None,
+) -> Conditions:
+    """Conditions of 2B clips, null text or what is not wanted first; of the B captions at a scale of 1."""
+    texts = [list(captions)]
+    if guidance_scale != 1:
+        texts = [[""] * len(captions) if negative_captions is None else list(negative_captions), *texts]
     encoded = [encode_captions(model, text) for text in texts]
     longest = max(mask.shape[1] for _, mask in encoded)  # an encoder may pad to the longest of its batch
     branches = []
@@ -71,10 +79,11 @@ class ReferenceSampler:
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
+        negative_captions: Sequence[str] | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        conditions = text_conditions(model, e_v, captions, guidance_scale)
+        conditions = text_conditions(model, e_v, captions, guidance_scale, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
         scheduler.set_timesteps(num_inference_steps)
         extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}

@@ -1,8 +1,14 @@
 """Schedulers: configurations of those of diffusers, on the noise schedule of Stable Diffusion."""
 
+from functools import cache
 from typing import Any
 
+import torch
+
 from stav2a.registry import register
+from stav2a.utils.errors import UsageError
+
+FLOW = "flow_prediction"
 
 
 def _options(prediction_type: str, timestep_spacing: str) -> dict[str, Any]:
@@ -18,6 +24,20 @@ def _options(prediction_type: str, timestep_spacing: str) -> dict[str, Any]:
     }
 
 
+def _multistep_options(prediction_type: str, timestep_spacing: str) -> dict[str, Any]:
+    """Options of a scheduler that can also follow a flow."""
+    options = _options(prediction_type, timestep_spacing)
+    return options | {"use_flow_sigmas": True} if prediction_type == FLOW else options
+
+
+def _refuse_flow(scheduler: str, prediction_type: str) -> None:
+    if prediction_type == FLOW:
+        raise UsageError(
+            f"scheduler.{scheduler} takes epsilon or v_prediction, but the objective is a flow.",
+            advice="Bind run.scheduler = @scheduler.flow_match_euler.",
+        )
+
+
 @register("scheduler", "ddpm")
 def ddpm(prediction_type: str, *, timestep_spacing: str = "leading") -> Any:
     """Ancestral sampling with fresh noise at every step: the paper's, with 200 steps.
@@ -25,9 +45,13 @@ def ddpm(prediction_type: str, *, timestep_spacing: str = "leading") -> Any:
     Args:
         prediction_type: Prediction of the model, `epsilon` or `v_prediction`. Wired.
         timestep_spacing: Choice of the training timesteps, as diffusers names it.
+
+    Raises:
+        UsageError: The model predicts a flow.
     """
     from diffusers import DDPMScheduler
 
+    _refuse_flow("ddpm", prediction_type)
     return DDPMScheduler(**_options(prediction_type, timestep_spacing), clip_sample=False)
 
 
@@ -38,9 +62,13 @@ def ddim(prediction_type: str, *, timestep_spacing: str = "leading") -> Any:
     Args:
         prediction_type: Prediction of the model, `epsilon` or `v_prediction`. Wired.
         timestep_spacing: Choice of the training timesteps, as diffusers names it.
+
+    Raises:
+        UsageError: The model predicts a flow.
     """
     from diffusers import DDIMScheduler
 
+    _refuse_flow("ddim", prediction_type)
     options = _options(prediction_type, timestep_spacing)
     return DDIMScheduler(**options, clip_sample=False, set_alpha_to_one=False)
 
@@ -50,12 +78,12 @@ def dpm_solver(prediction_type: str, *, timestep_spacing: str = "linspace") -> A
     """DPM-Solver++ of second order: about 25 steps (Lu et al. 2022).
 
     Args:
-        prediction_type: Prediction of the model, `epsilon` or `v_prediction`. Wired.
-        timestep_spacing: Choice of the training timesteps, as diffusers names it.
+        prediction_type: Prediction of the model, `epsilon`, `v_prediction` or `flow_prediction`. Wired.
+        timestep_spacing: Choice of the training timesteps, as diffusers names it; a flow has none.
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    return DPMSolverMultistepScheduler(**_options(prediction_type, timestep_spacing))
+    return DPMSolverMultistepScheduler(**_multistep_options(prediction_type, timestep_spacing))
 
 
 @register("scheduler", "unipc")
@@ -63,9 +91,43 @@ def unipc(prediction_type: str, *, timestep_spacing: str = "linspace") -> Any:
     """UniPC of second order, a predictor and a corrector: about 25 steps (Zhao et al. 2023).
 
     Args:
-        prediction_type: Prediction of the model, `epsilon` or `v_prediction`. Wired.
-        timestep_spacing: Choice of the training timesteps, as diffusers names it.
+        prediction_type: Prediction of the model, `epsilon`, `v_prediction` or `flow_prediction`. Wired.
+        timestep_spacing: Choice of the training timesteps, as diffusers names it; a flow has none.
     """
     from diffusers import UniPCMultistepScheduler
 
-    return UniPCMultistepScheduler(**_options(prediction_type, timestep_spacing))
+    return UniPCMultistepScheduler(**_multistep_options(prediction_type, timestep_spacing))
+
+
+@register("scheduler", "flow_match_euler")
+def flow_match_euler(prediction_type: str, *, shift: float = 1.0) -> Any:
+    """Euler steps along a flow, evenly spaced, as in Stable Diffusion 3 and MMAudio: about 25 steps.
+
+    Args:
+        prediction_type: Prediction of the model, `flow_prediction`. Wired.
+        shift: Factor that moves the noise levels of the steps up, above 1, or down (Esser et al. 2024).
+
+    Raises:
+        UsageError: The model predicts something else.
+    """
+    if prediction_type != FLOW:
+        raise UsageError(
+            f"scheduler.flow_match_euler takes a flow, but the objective is {prediction_type}.",
+            advice="Bind run.objective = @objective.flow, or run.scheduler = @scheduler.ddim.",
+        )
+    return _even_euler()(num_train_timesteps=1000, shift=shift)
+
+
+@cache
+def _even_euler() -> Any:
+    """Euler scheduler of diffusers with the noise levels that its pipelines give it, down to 1 / n."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    class EvenFlowMatchEuler(FlowMatchEulerDiscreteScheduler):
+        init_noise_sigma = 1.0
+
+        def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+            levels = torch.linspace(1, 1 / num_inference_steps, num_inference_steps)
+            super().set_timesteps(sigmas=levels.tolist(), device=device)
+
+    return EvenFlowMatchEuler

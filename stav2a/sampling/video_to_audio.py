@@ -4,8 +4,9 @@ The video is read once, at the frame rate and size of the encoder. A longer vide
 windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stav2a.data.media import probe, read_video
+from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
@@ -28,14 +29,16 @@ ROUNDING = 1e-6  # in frames
 @torch.no_grad()
 def video_to_audio(
     model: STAV2A,
-    video: Path,
+    video: Path | Decoded,
     *,
     sampler: Any,
     scheduler: Any,
     prompt: str = "",
+    negative_prompt: str = "",
     seed: int = 0,
     num_inference_steps: int,
     guidance_scale: float,
+    on_step_end: Callable[[int, Any], None] = lambda number, timestep: None,
 ) -> np.ndarray:
     """Generate the sound of a video, exactly as long as its picture.
 
@@ -43,13 +46,15 @@ def video_to_audio(
 
     Args:
         model: Model in evaluation mode, on any device.
-        video: File of the video.
+        video: File of the video, or its frames.
         sampler: A sampler, such as `FastSampler()`.
         scheduler: A scheduler of diffusers, for the prediction type of the model.
         prompt: Caption; "" is the null text.
+        negative_prompt: Caption of what is not wanted, in place of the null text in eq. 7.
         seed: Seed of the noise, together with the number of a window.
         num_inference_steps: Number of denoising steps.
         guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
+        on_step_end: Called after each step with its number, from 0 in all windows, and its timestep.
 
     Returns:
         Waveform (S,) at `SAMPLE_RATE` Hz.
@@ -59,13 +64,21 @@ def video_to_audio(
         SamplerError: The model gives NaN.
     """
     device = next(model.parameters()).device
-    duration_s, rate_hz = probe(video, hidden=True).duration_s, model.feature_encoder.frame_rate_hz
+    film = video if isinstance(video, Decoded) else probe(video, hidden=True)
+    duration_s, rate_hz = film.duration_s, model.feature_encoder.frame_rate_hz
     starts = window_starts(duration_s, model.duration_s, rate_hz)
     frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
     batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
     parts: list[np.ndarray] = []
     total = len(batches) * num_inference_steps
-    with progress(total, video.name, "step", leave=False) as bar:
+    number = itertools.count()
+
+    def counted(timesteps: Iterable[Any]) -> Iterator[Any]:
+        for timestep in bar.counted(timesteps):
+            yield timestep
+            on_step_end(next(number), timestep)
+
+    with progress(total, getattr(video, "name", "frames"), "step", leave=False) as bar:
         for batch, numbers in batches:
             z = sampler(
                 model,
@@ -75,7 +88,8 @@ def video_to_audio(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
-                progress=bar.counted,
+                negative_captions=[negative_prompt] * len(batch),
+                progress=counted,
             )
             parts.extend(to_audio(model, z)[1].cpu().numpy())
     samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
@@ -98,13 +112,15 @@ def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> l
     return [0] + [round(step * last / steps) for step in range(1, steps + 1)]
 
 
-def read_windows(video: Path, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:
+def read_windows(video: Path | Decoded, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:
     """Frames of all windows (N, L, 3, H, W) uint8, padded with the last frame of the video."""
     rate_hz, length = encoder.frame_rate_hz, max(1, round(window_s * encoder.frame_rate_hz))
     duration_s = (starts[-1] + length) / rate_hz
-    frames = read_video(
-        video, frame_rate_hz=rate_hz, size=encoder.frame_size, duration_s=duration_s, hidden=True
-    )
+    side = encoder.frame_size
+    if isinstance(video, Decoded):
+        frames = resample_frames(video, rate_hz, (side, side), frame_count(duration_s, rate_hz))
+    else:
+        frames = read_video(video, frame_rate_hz=rate_hz, size=side, duration_s=duration_s, hidden=True)
     windows = np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)  # (·, H, W, 3, L), a view
     return torch.from_numpy(windows[list(starts)]).permute(0, 4, 3, 1, 2)
 

@@ -97,7 +97,7 @@ def _gradient(objective: Any, inputs: Inputs, parameters: Sequence[Tensor], auto
     return torch.cat([g.flatten().float() for g in known])
 
 
-class Objective(nn.Module):
+class LossModule(nn.Module):
     """The loss as a module's forward, so that autocast and data parallelism wrap all of it."""
 
     def __init__(self, trained: nn.ModuleList, loss: Callable[..., Tensor]) -> None:
@@ -162,7 +162,7 @@ class TrainingRun:
         self._set_memory_format(settings.memory_format)
         groups = parameter_groups(plan, work)
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-        objective: Any = Objective(self.trained, plan.loss)
+        objective: Any = LossModule(self.trained, plan.loss)
         if settings.compiled:
             inputs, _ = self._inputs(0)[0]
             objective = compiled(objective, inputs, self.parameters, self.accelerator.autocast)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stav2a.models.stav2a import STAV2A
 from stav2a.registry import entry_of
-from stav2a.slots import Trainer
+from stav2a.slots import Objective, Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, check_bounds
@@ -76,7 +76,7 @@ class TrainingContext:
         corpus: The clips.
         folder: Folder for checkpoints of unfinished training.
         seed: Seed of all randomness in the stage.
-        prediction_type: Target of the denoiser, `epsilon` (eq. 6) or `v_prediction`.
+        objective: Target of the denoiser, and its noise levels.
         frozen: Blocks that an earlier stage has finished.
         log: Callback for losses.
         trainer: Training loop; see `training.trainer`.
@@ -86,7 +86,7 @@ class TrainingContext:
     corpus: Corpus
     folder: Path
     seed: int
-    prediction_type: str
+    objective: Objective
     frozen: frozenset[str]
     log: Log
     trainer: Trainer

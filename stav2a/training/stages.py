@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from stav2a.models.stav2a import BLOCKS, as_video, encode_captions
 from stav2a.registry import RegistryError, register
-from stav2a.sampling import ddpm
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
     Batch,
@@ -281,7 +280,7 @@ Predict = Callable[..., Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionStage(TrainingStage):
-    """A stage that trains the denoiser: E ||target - prediction||^2, where the target is eps or v (eq. 6).
+    """A stage that trains the denoiser: E ||target - prediction||^2 (eq. 6), as the objective has it.
 
     Args:
         ema_decay: Decay of the averaged weights.
@@ -301,7 +300,7 @@ class DiffusionStage(TrainingStage):
         groups: Sequence[Group],
         text_dropout: float,
     ) -> History:
-        """Train with noise, and timesteps that are uniform in training and fixed in validation.
+        """Train with noise, and the objective's timesteps, which are fixed in validation.
 
         Args:
             work: Surroundings of the stage.
@@ -314,8 +313,7 @@ class DiffusionStage(TrainingStage):
         rows = work.corpus.rows("train", self.data_filter)
         validation_rows = self.held_out(work.corpus)
         mean, std = work.corpus.latents()
-        scheduler: Any = ddpm(work.prediction_type)
-        times = scheduler.config.num_train_timesteps
+        objective = work.objective
 
         def batch(chosen: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
             drop = torch.rand(len(chosen), generator=rng) < dropout
@@ -323,24 +321,26 @@ class DiffusionStage(TrainingStage):
 
         def draw(rng: torch.Generator) -> Batch:
             chosen = draw_rows(rows, self.batch_size, rng)
-            t = torch.randint(times, (self.batch_size,), generator=rng)
+            t = objective.draw_times(self.batch_size, rng)
             return batch(chosen, t, rng, text_dropout)
 
         def held_out() -> Batch:
             fixed = validation_rows.repeat(self.validation_times)
-            t = torch.linspace(0, times - 1, len(fixed)).long()
+            t = objective.spread_times(len(fixed))
             return batch(fixed, t, generator(work.seed, "validation", 0), 0.0)
 
         def fetch(chosen: Tensor, t: Tensor, drop: Tensor, seeds: Tensor) -> Inputs:
-            """z_t, t and the target, then the conditions."""
+            """z_t, t, the target and the weights of its errors, then the conditions."""
             within, eps = noise(seeds, 2, *mean.shape[1:]).unbind(1)
             z = mean[chosen] + std[chosen] * within
-            is_v = scheduler.config.prediction_type == "v_prediction"
-            target = scheduler.get_velocity(z, eps, t) if is_v else eps
-            return scheduler.add_noise(z, eps, t), t, target, *condition(chosen, drop)
+            z_t, target = objective.add_noise(z, eps, t), objective.target(z, eps, t)
+            return z_t, t, target, objective.weights(t), *condition(chosen, drop)
 
-        def loss(z_t: Tensor, t: Tensor, target: Tensor, *conditions: Any) -> Tensor:
-            return functional.mse_loss(predict(z_t, t, *conditions).float(), target)
+        def loss(z_t: Tensor, t: Tensor, target: Tensor, weights: Tensor | None, *conditions: Any) -> Tensor:
+            prediction = predict(z_t, t, *conditions).float()
+            if weights is None:
+                return functional.mse_loss(prediction, target)
+            return (weights * (prediction - target).square().mean(dim=(1, 2, 3))).mean()
 
         steps = self.count_steps(work.corpus)
         spec = TrainingSpec(name, steps, draw, loss, groups, fetch, held_out, ema_decay=self.ema_decay)

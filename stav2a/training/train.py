@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stav2a.models.stav2a import BLOCKS, STAV2A
-from stav2a.slots import Trainer
+from stav2a.slots import Objective, Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.utils import distributed
@@ -45,7 +45,7 @@ def train_stages(
     *,
     store: Store,
     seed: int,
-    prediction_type: str,
+    objective: Objective,
     trainer: Trainer,
     log: Log,
     print_line: Callable[[str], None],
@@ -60,7 +60,7 @@ def train_stages(
     """
 
     def run(stage: Any, frozen: frozenset[str], folder: Path) -> History:
-        work = TrainingContext(model, corpus, folder, seed, prediction_type, frozen, log, trainer)
+        work = TrainingContext(model, corpus, folder, seed, objective, frozen, log, trainer)
         return stage.run(work)
 
     histories = {}

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 MAX_SEED = 2**32 - 1  # of NumPy
 MAX_GUIDANCE = 1000.0  # far above any use; numbers without end give NaN
+MAX_STEPS = 999  # one less than the noise levels: spread over all 1000, diffusers' steps leave the table
 SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 

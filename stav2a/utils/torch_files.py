@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,36 @@ from stav2a.utils.shipped import doc
 
 OLDEST_TORCH = (2, 10)  # before it, torch.load(weights_only=True) could be made to run code
 
-# Arrays of whole numbers, as PANNs keeps its sampler's order beside its weights; under numpy's old names too.
+
+class Inert:
+    """Stand-in for an object beside the weights: made of anything, it holds nothing and does nothing."""
+
+    def __new__(cls, *args: Any) -> "Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# Arrays of whole numbers, as PANNs keeps its sampler's order beside its weights, and single numbers; under
+# numpy's old names too.
 HARMLESS: list[Any] = [
-    (np.zeros(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
-    (np.zeros(0).__reduce__()[0], "numpy._core.multiarray._reconstruct"),
+    *((np.zeros(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.ndarray,
     np.dtype,
     np.dtypes.Int64DType,
+    np.dtypes.Float64DType,
+]
+# Settings by OmegaConf, as Synchformer's authors keep them beside the weights.
+HARMLESS += [
+    *((Inert, f"omegaconf.{name}") for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+    *((Inert, f"omegaconf.{name}") for name in ("base.Metadata", "base.ContainerMetadata", "nodes.AnyNode")),
+    (Inert, "typing.Any"),
+    (dict, "builtins.dict"),
+    (list, "builtins.list"),
+    (int, "builtins.int"),
+    (defaultdict, "collections.defaultdict"),
 ]
 LFS_POINTER = b"version https://git-lfs"
 ARCHIVES = (".whl", ".zip")

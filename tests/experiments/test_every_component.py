@@ -37,6 +37,7 @@ REFUSED = {  # why: a part of the message
     "backbone.unet_controlnet_plain": "halvings make",
     "backbone.unet_controlnet_xs": "was given a U-Net of 1 layers",
     "data_filter.all_of": "data_filter.all_of.filters has no value",
+    "data_filter.speech_sound": "data_filter.speech_sound: weights of YAMNet not found",
     "engine.cuda_graph": "needs a CUDA device",
     "optimizer.adamw_8bit": "needs bitsandbytes",
     "shortcut.control_every": "needs a ControlNet that runs before its U-Net",

@@ -7,7 +7,12 @@ import pytest
 
 from stav2a.metrics.registered.audioset import (
     ClassAgreement,
+    MusicShare,
+    PaSSTDivergence,
+    PaSSTFrechetDistance,
+    PaSSTInceptionScore,
     ProbeAccuracy,
+    SpeechShare,
     YAMNetFrechetDistance,
     YAMNetKernelDistance,
     probe_accuracy_vague,
@@ -16,6 +21,17 @@ from stav2a.metrics.registered.judged import FrechetDistance
 from stav2a.metrics.score import ClassifierOutputs, MetricError
 from stav2a.metrics.semantic import LinearProbe
 from tests.metrics.test_judged import Missing, N, Toy, Windows, samples
+
+BY_PASST = (PaSSTFrechetDistance, PaSSTDivergence, PaSSTInceptionScore)
+
+
+class Presence(Toy):
+    """Takes a sound's samples for the probabilities of its windows, and a quarter of them for music."""
+
+    def __call__(self, audio, sample_rate):
+        found = np.empty(len(audio), [("speech", float), ("music", float)])
+        found["speech"], found["music"] = audio, audio / 4
+        return found
 
 
 class Examples:
@@ -40,6 +56,9 @@ def labelled(**known):
     [
         (YAMNetFrechetDistance, "fd_yamnet", "FD (toy classifier)", "fd"),
         (YAMNetKernelDistance, "kad_yamnet", "KAD (toy classifier)", "kad"),
+        (PaSSTFrechetDistance, "fd_passt", "FD (toy classifier)", "fd"),
+        (PaSSTDivergence, "kl_passt", "KL (toy classifier)", "kl"),
+        (PaSSTInceptionScore, "is_passt", "IS (toy classifier)", "is"),
         (ProbeAccuracy, "probe_accuracy_yamnet", "Probe accuracy (toy classifier)", "class_accuracy"),
         (
             probe_accuracy_vague,
@@ -63,12 +82,13 @@ def test_the_sets_own_classifier_does_not_stand_in():
     )  # fmt: skip
     given = labelled(classifier=own)
     assert "YAMNet" in str(YAMNetFrechetDistance.default_judge.name)
-    for metric in (YAMNetFrechetDistance, YAMNetKernelDistance, ClassAgreement, ProbeAccuracy):
+    assert {each.default_judge.name for each in BY_PASST} == {"PaSST"}
+    for metric in (YAMNetFrechetDistance, YAMNetKernelDistance, ClassAgreement, ProbeAccuracy, *BY_PASST):
         assert metric(judge=Toy, resamples=20)(given).judge.endswith("a toy (no weights)")
 
 
 def test_a_missing_judge_is_the_reason_in_each():
-    for metric in (YAMNetFrechetDistance, YAMNetKernelDistance, ClassAgreement, ProbeAccuracy):
+    for metric in (YAMNetFrechetDistance, ClassAgreement, ProbeAccuracy, SpeechShare, *BY_PASST):
         assert metric(judge=Missing)(labelled()).unavailable == Missing.fault
 
 
@@ -112,3 +132,22 @@ def test_sounds_agree_with_themselves_and_by_chance_with_others():
     assert ClassAgreement(judge=Toy)(samples(real, real)).value == 1.0
     assert ClassAgreement(judge=Toy)(samples(real, real)).chance < 0.6
     assert ClassAgreement(judge=Toy)(samples(real[::-1], real)).value < 0.6
+
+
+def test_windows_with_speech_are_counted_beside_those_of_the_real_sounds():
+    """Of four windows, 3 and 1 above the threshold in the generated sounds, 1 and 2 in the real ones."""
+    ours, theirs = [[0.9, 0.2, 0.5, 0.1], [0.4, 0, 0, 0]], [[0, 0, 0, 0.3], [0.2, 0.2, 0, 0]]
+    given = samples(np.array(ours), np.array(theirs))
+    score = SpeechShare(judge=Presence)(given)
+    assert score.per_clip == {"clip0": 0.75, "clip1": 0.25} and score.value == 0.5
+    assert score.extras == {"real sounds": 0.375, "above the clip's real sound": 0.25}
+    assert (score.name, score.label) == ("speech_share_yamnet", "Speech share (toy classifier)")
+    assert not score.higher_is_better
+    assert score.definition == "share of the generated sound's windows with speech likelier than 0.1"
+    assert SpeechShare(judge=Presence, threshold=0.45)(given).value == 0.25
+    assert MusicShare(judge=Presence)(given).per_clip == {"clip0": 0.5, "clip1": 0.0}
+
+
+def test_a_judge_without_windows_of_speech_is_told():
+    told = SpeechShare(judge=Windows)(samples()).unavailable
+    assert told == "toy classifier gives float64 of shape (2, 3), expected records with a field speech"

@@ -289,10 +289,11 @@ TANGO = {"predicts": "v_prediction", "reads": "text_encoder.t5"}
     [
         (
             TANGO,
-            "run.prediction_type = 'epsilon'",
-            " predicts v_prediction and reads text_encoder.t5; the recipe has run.prediction_type = "
-            "'epsilon' and run.text_encoder = @text_encoder.tiny_mt5. Bind run.prediction_type = "
-            "'v_prediction' and run.text_encoder = @text_encoder.t5, or give weights that fit the recipe.",
+            "run.objective = @objective.epsilon",
+            " predicts v_prediction and reads text_encoder.t5; the recipe has run.objective = "
+            "@objective.epsilon and run.text_encoder = @text_encoder.tiny_mt5. Bind run.objective = "
+            "@objective.v_prediction and run.text_encoder = @text_encoder.t5, or give weights that fit the "
+            "recipe.",
         ),
         (
             {"predicts": "v_prediction", "reads": "frames by CLIP and a linear layer"},

@@ -116,9 +116,15 @@ MISTAKES = {
         FILE,
     ),
     "none of the choices": (
-        "run.prediction_type = 'eps'",
-        "run.prediction_type expects Literal['epsilon', 'v_prediction'], but was given 'eps' (str).",
+        "objective.flow.time_sampling = 'all'",
+        "objective.flow.time_sampling expects Literal['uniform', 'logit_normal'], but was given 'all' (str).",
         FILE,
+    ),
+    "a setting that another has replaced": (
+        "run.prediction_type = 'epsilon'",
+        "Configurable 'run' doesn't have a parameter named 'prediction_type'.",
+        FILE,
+        "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place.",
     ),
     "a tuple of one without its comma": (
         "local_head.onset.windows = (4)",
@@ -252,10 +258,10 @@ MISTAKES = {
         WRITE,
     ),
     "text without quotes": (
-        "run.prediction_type = epsilon",
-        "epsilon is no value. Text needs quotes; a component starts with @, a macro with %.",
+        "sampler.fast.precision = float32",
+        "float32 is no value. Text needs quotes; a component starts with @, a macro with %.",
         FILE,
-        "The line is: run.prediction_type = epsilon",
+        "The line is: sampler.fast.precision = float32",
         WRITE,
     ),
     "a dictionary with lists for keys": (

@@ -18,6 +18,7 @@ from stav2a.components.backbones import (
 )
 from stav2a.components.local_heads import NearestHead
 from stav2a.sampling import (
+    CudaGraph,
     FastSampler,
     NoShortcut,
     ReferenceSampler,
@@ -25,6 +26,7 @@ from stav2a.sampling import (
     ddim,
     ddpm,
     dpm_solver,
+    flow_match_euler,
     unipc,
 )
 from stav2a.sampling.fast import fast_sampler
@@ -63,6 +65,22 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
         for sampler in (FastSampler(), ReferenceSampler())
     )
     assert error(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("scheduler", [flow_match_euler, dpm_solver, unipc])
+def test_a_flow_gives_the_references_latents(scheduler):
+    model, settings = made(), {"num_inference_steps": 9, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
+    found, expected = (
+        sampler(model, features(), CAPTIONS, scheduler=scheduler("flow_prediction"), **settings)
+        for sampler in (FastSampler(), ReferenceSampler())
+    )
+    assert error(found, expected) <= 1e-5
+
+
+def test_an_engine_for_gpus_refuses_a_model_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SamplerError, match="runs on cuda alone, but the model is on cpu"):
+        sample(FastSampler(engine=CudaGraph), made())
 
 
 def test_a_schedulers_table_is_made_once_for_its_settings(monkeypatch):

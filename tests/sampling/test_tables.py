@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stav2a.sampling import SamplerError, ddim, ddpm, dpm_solver, initial_noise, unipc
+from stav2a.sampling import SamplerError, ddim, ddpm, dpm_solver, flow_match_euler, initial_noise, unipc
 from stav2a.sampling.fast.scheduler_table import advance, tabulate
 from stav2a.sampling.reference import step_generators, takes_generator
 
@@ -43,6 +43,14 @@ def test_the_table_takes_the_schedulers_steps(make, prediction_type, spacing, st
     scheduler = make(prediction_type, timestep_spacing=spacing)
     expected = followed(scheduler, steps)
     found = tabulated(make(prediction_type, timestep_spacing=spacing), steps)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("make", [flow_match_euler, dpm_solver, unipc])
+@pytest.mark.parametrize("steps", [1, 2, 25])
+def test_the_table_takes_the_steps_along_a_flow(make, steps):
+    expected = followed(make("flow_prediction"), steps)
+    found = tabulated(make("flow_prediction"), steps)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

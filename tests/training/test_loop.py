@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from stav2a.training import loop
+from stav2a.training.denoising import Epsilon
 from stav2a.training.loop import CompiledGradientError, DivergedError, NothingToTrainError
 from stav2a.training.objective import (
     Batch,
@@ -65,7 +66,7 @@ def net() -> Net:
 def work(
     model: Any, folder: Path, log: Any = lambda name, value, step: None, seed: int = 0
 ) -> TrainingContext:
-    return TrainingContext(model, None, folder, seed, "epsilon", frozenset(), log, None)  # type: ignore[arg-type]
+    return TrainingContext(model, None, folder, seed, Epsilon(), frozenset(), log, None)  # type: ignore[arg-type]
 
 
 def plan(model: Net, steps: int = 12, **changes: Any) -> TrainingSpec:

@@ -7,6 +7,7 @@ import torch
 from stav2a import recipe
 from stav2a.data.filters import KeepAll
 from stav2a.experiments.experiment import Experiment, Keys
+from stav2a.training.denoising import Epsilon
 from stav2a.training.stages import AutoencoderStage, JointStage, OnsetStage
 from stav2a.training.train import PlannedStage, load_part, train_stages
 from stav2a.training.trainer import AccelerateTrainer
@@ -55,6 +56,8 @@ def stage_keys(keys: Keys) -> dict[str, str]:
         ("run.num_inference_steps = 10", set()),
         ("run.guidance_scale = 1.0", set()),
         ("run.scheduler = @scheduler.dpm_solver", set()),
+        ("run.objective = @objective.epsilon", {"t2a_pretrain", "t2a_finetune", "joint"}),
+        ("objective.v_prediction.min_snr_gamma = 5.0", {"t2a_pretrain", "t2a_finetune", "joint"}),
         ("run.vocoder = @vocoder.hifigan", set()),
         ("run.metrics = []", set()),
         ("classifier.mel_cnn.steps = 7", set()),
@@ -203,7 +206,7 @@ def test_stages_are_trained_once_and_then_taken_from_the_store(tmp_path):
         model, lines = tiny.model(), []
         histories.append(
             train_stages(
-                planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, prediction_type="epsilon",
+                planned, model, tiny.corpus(model), store=Store(tmp_path), seed=0, objective=Epsilon(),
                 trainer=AccelerateTrainer(), log=lambda name, value, step: None, print_line=lines.append,
             )
         )  # fmt: skip

@@ -27,6 +27,7 @@ from stav2a.data.media.opening import (
     video_stream,
 )
 
+LACKING_S = 0.1  # by which a picture may be shorter than asked for: its last frame is repeated
 LOST = 0.1  # part of a clip's frames that may be missing or damaged
 INTERLEAVED_S = 1.0  # largest distance in a file between picture and sound of the same time
 
@@ -255,6 +256,7 @@ def read_video(
         frame_rate_hz: Rate to whose ticks the nearest frames are taken; by default every frame.
         times_s: Function from the times of all frames (N,), the first at 0, to those (L,) to which the
             nearest frames are taken, in place of a rate.
+            The picture may end 0.1 s before the last of them, no sooner.
         size: Height and width to which frames are squashed, or the side of a square.
         fit: What is done to each frame (H, W, 3) instead.
         start_s: Begin of the stretch.
@@ -280,7 +282,14 @@ def read_video(
         pts_s = (np.asarray(stamps) - stamps[0]) * tick
         duration_s = (end - stamps[0]) * tick - start_s if duration_s is None else duration_s
         if times_s is not None:
-            chosen = _nearest(pts_s, times_s(pts_s))
+            asked_s, picture_s = times_s(pts_s), (end - stamps[0]) * tick
+            chosen = _nearest(pts_s, asked_s)
+            if asked_s.max() > picture_s + LACKING_S:
+                raise MediaError(
+                    f"its picture ends after {picture_s:.2f} s; it is needed at {asked_s.max():.2f} s. "
+                    "Give the whole film, or take less of the sound.",
+                    path,
+                )
         elif frame_rate_hz is None:
             inside = (pts_s > start_s - tick / 2) & (pts_s < start_s + duration_s - tick / 2)
             chosen = np.flatnonzero(inside)

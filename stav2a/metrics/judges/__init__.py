@@ -7,8 +7,13 @@ from stav2a.metrics.judges import (
     cnn14,
     imagebind,
     ms_clap,
+    passt,
+    synchformer,
     vggish,
     yamnet,
 )
 
-__all__ = ["audiobox_aesthetics", "cnn14", "cavp", "clap", "imagebind", "ms_clap", "vggish", "yamnet"]
+__all__ = [
+    "audiobox_aesthetics", "cavp", "clap", "cnn14", "imagebind", "ms_clap", "passt", "synchformer", "vggish",
+    "yamnet",
+]  # fmt: skip

@@ -66,9 +66,22 @@ class ImageBindJudge(AudioVisualJudge):
     def judge(self, sound: np.ndarray) -> np.ndarray:
         return self.model.audio(self.tensor(clip_mels(sound))).mean(dim=0).cpu().numpy()
 
+    def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+        if duration_s > len(film_s) / average_rate(film_s) + TOLERANCE_S:
+            return self.frame_times_s(duration_s)  # if the film has them
+        return film_s[self.frame_numbers(film_s, duration_s)]
+
     def watch(self, frames: np.ndarray) -> np.ndarray:
         seen = [self.model.vision(self.tensor(three_crops(pair))) for pair in self.pairs(frames)]
         return torch.cat(seen).mean(dim=0).cpu().numpy()
+
+    @abstractmethod
+    def frame_numbers(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+        """Numbers of the frames to show, of a film whose frames are at these times.
+
+        Shapes:
+            (N,), seconds -> (L,)
+        """
 
     @abstractmethod
     def pairs(self, frames: np.ndarray) -> Iterable[np.ndarray]:
@@ -99,9 +112,9 @@ class ImageBind(ImageBindJudge):
         count = max(1, int((duration_s + TOLERANCE_S) / EVERY_S))
         return EVERY_S * (np.arange(count) + 0.5)
 
-    def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+    def frame_numbers(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
         limits_s = self.frame_times_s(shown_frames(film_s, duration_s) / average_rate(film_s))
-        return film_s[np.maximum(np.searchsorted(film_s, limits_s - 1e-6) - 1, 0)]
+        return np.maximum(np.searchsorted(film_s, limits_s - 1e-6) - 1, 0)
 
     def fit(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]
@@ -132,10 +145,10 @@ class ImageBindClips(ImageBindJudge):
     def frame_times_s(self, duration_s: float) -> np.ndarray:
         return np.array([float(each) for clip in constant_clips(duration_s, FILM_CLIPS) for each in clip])
 
-    def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+    def frame_numbers(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
         count, rate = shown_frames(film_s, duration_s), average_rate(film_s)
         limits = np.ceil(rate * self.frame_times_s(count / rate)).astype(int).reshape(-1, 2)
-        return film_s[(np.minimum(limits, count) - [0, 1]).clip(0, count - 1).ravel()]
+        return (np.minimum(limits, count) - [0, 1]).clip(0, count - 1).ravel()
 
     def fit(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]

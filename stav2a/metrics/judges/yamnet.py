@@ -23,6 +23,12 @@ SHORTEST = WINDOW + (FRAMES - 1) * HOP  # samples of one window
 AT_ONCE = 64  # windows in the network together, so that long sounds need no more memory
 OUTPUTS = np.dtype([("embedding", np.float32, WIDTH), ("logits", np.float32, CLASSES)])
 
+# Classes by their places in yamnet_class_map.csv: Speech and its children in AudioSet's ontology, Child
+# speech to Speech synthesizer; Music and its genres, uses and moods, but no instruments.
+KINDS = {"speech": (*range(6),), "music": (132, *range(211, 277))}
+PRESENCE = np.dtype([(kind, np.float32) for kind in KINDS])
+LIKELY = 0.1  # probability above which a window is said to hold it; docs/metrics.md: what that finds
+
 # Stride of the depthwise convolution and width of the pointwise one, of layers 2 to 14.
 SEPARABLE = (
     (1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), (1, 512), (1, 512), (1, 512), (1, 512),
@@ -105,6 +111,30 @@ class YAMNet(PublishedJudge):
         embeddings, logits = (torch.cat(each) for each in zip(*parts, strict=True))
         yes, no = (functional.logsigmoid(sign * logits).logsumexp(dim=0) for sign in (1, -1))
         return np.array((embeddings.mean(dim=0).cpu().numpy(), (yes - no).cpu().numpy()), dtype=OUTPUTS)
+
+
+@register("judge", "yamnet_windows")
+class YAMNetWindows(YAMNet):
+    """Speech and music in each window of a sound, by YAMNet: the probability of the likeliest class of each.
+
+    Args:
+        weights: As those of `judge.yamnet`.
+
+    Shapes:
+        audio (S,) -> records (windows,): speech (), music (), within 0 and 1
+    """
+
+    @property
+    def front_end(self) -> str:
+        return f"{super().front_end}, each by itself"
+
+    def judge(self, sound: np.ndarray) -> np.ndarray:
+        parts = [self.model(part.to(self.device))[1].cpu() for part in windows(sound).split(AT_ONCE)]
+        chances = torch.cat(parts).sigmoid().numpy()
+        found = np.empty(len(chances), dtype=PRESENCE)
+        for kind, classes in KINDS.items():
+            found[kind] = chances[:, classes].max(axis=1)
+        return found
 
 
 class YAMNetwork(nn.Module):

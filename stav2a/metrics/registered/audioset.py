@@ -5,18 +5,22 @@ from dataclasses import replace
 import numpy as np
 
 from stav2a.metrics import semantic
-from stav2a.metrics.judges.yamnet import YAMNet
+from stav2a.metrics.judges.passt import PaSST
+from stav2a.metrics.judges.yamnet import LIKELY, YAMNet, YAMNetWindows
 from stav2a.metrics.registered.judged import (
     ClassAccuracy,
     ClassifierMetric,
     FrechetDistance,
+    InceptionScore,
+    JudgedMetric,
     JudgeFactory,
     KernelAudioDistance,
+    KLDivergence,
 )
 from stav2a.metrics.score import ClassifierOutputs, EvaluationSet, MetricError, Score
 from stav2a.registry import register
 
-YAMNET = "_yamnet"  # end of the scores' names
+YAMNET, PASST = "_yamnet", "_passt"  # ends of the scores' names
 
 
 @register("metric", "fd_yamnet")
@@ -159,3 +163,134 @@ def probe_accuracy_vague(
         seed: Seed of shuffles and draws.
     """
     return ProbeAccuracy(judge=judge, captions="vague", shuffles=shuffles, resamples=resamples, seed=seed)
+
+
+class WindowShare(JudgedMetric):
+    """Base of the shares of a sound's windows that hold something unwanted.
+
+    Attributes:
+        kind: Field of the judge's records.
+    """
+
+    default_judge = YAMNetWindows
+    suffix = YAMNET
+    kind: str
+
+    def __init__(
+        self,
+        *,
+        judge: JudgeFactory | None = None,
+        threshold: float = LIKELY,
+        resamples: int = 2000,
+        seed: int = 0,
+    ):
+        definition = f"share of the generated sound's windows with {self.kind} likelier than {threshold:g}"
+        name, label = f"{self.kind}_share", f"{self.kind.capitalize()} share"
+        super().__init__(judge, name, label, definition, resamples=resamples, seed=seed)
+        self.threshold = threshold
+
+    def score(self, samples: EvaluationSet) -> Score:
+        features = self.features(samples)
+        first = features.generated[0]
+        if self.kind not in (first.dtype.names or ()):
+            given = f"{first.dtype} of shape {first.shape}"
+            raise MetricError(f"{self.judge.name} gives {given}, expected records with a field {self.kind}")
+        ours, theirs = (
+            np.array([float((each[self.kind] > self.threshold).mean()) for each in side]) for side in features
+        )
+        excess = float(np.maximum(ours - theirs, 0).mean())
+        return self.reporter.mean(
+            samples.ids,
+            ours,
+            self.definition,
+            judge=self.judge.definition,
+            extras={"real sounds": float(theirs.mean()), "above the clip's real sound": excess},
+        )
+
+
+@register("metric", "speech_share_yamnet")
+class SpeechShare(WindowShare):
+    """Share of the generated sounds' windows in which YAMNet finds speech.
+
+    Args:
+        judge: A model that gives each window's speech; None is `judge.yamnet_windows`.
+        threshold: Probability above which a window counts.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        N times records (W_i,) with a field speech -> a mean over clips
+    """
+
+    kind = "speech"
+
+
+@register("metric", "music_share_yamnet")
+class MusicShare(WindowShare):
+    """Share of the generated sounds' windows in which YAMNet finds music.
+
+    Args:
+        judge: A model that gives each window's music; None is `judge.yamnet_windows`.
+        threshold: Probability above which a window counts.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        N times records (W_i,) with a field music -> a mean over clips
+    """
+
+    kind = "music"
+
+
+@register("metric", "fd_passt")
+class PaSSTFrechetDistance(FrechetDistance):
+    """Fréchet distance between PaSST's embeddings of generated and real sounds; not square-rooted.
+
+    Args:
+        judge: A classifier; None is `judge.passt`.
+        resamples: Bootstrap draws of the clips.
+        draws: Pairs of parts of the real sounds, for the bias floor that a perfect generator would reach.
+        seed: Seed of both.
+
+    Shapes:
+        embeddings (N, 768) on both sides -> a distance
+    """
+
+    default_judge = PaSST
+    suffix = PASST
+
+
+@register("metric", "kl_passt")
+class PaSSTDivergence(KLDivergence):
+    """KL(real || generated) between PaSST's class distributions of each pair of sounds, in nats.
+
+    Args:
+        judge: A classifier; None is `judge.passt`.
+        eps: Number added to the generated probabilities; 0 is exact.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        logits (N, C) on both sides -> a mean over clips
+    """
+
+    default_judge = PaSST
+    suffix = PASST
+
+
+@register("metric", "is_passt")
+class PaSSTInceptionScore(InceptionScore):
+    """Inception score of the generated sounds by PaSST: certain of each, varied over all.
+
+    Args:
+        judge: A classifier; None is `judge.passt`.
+        splits: Parts of the shuffled clips, over which the score is averaged.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws; the shuffle has its own, 2020.
+
+    Shapes:
+        logits (N, C) -> a number within 1 and C
+    """
+
+    default_judge = PaSST
+    suffix = PASST

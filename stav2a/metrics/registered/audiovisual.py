@@ -9,6 +9,7 @@ from stav2a.metrics import semantic
 from stav2a.metrics.judges.cavp import CAVPJudge
 from stav2a.metrics.judges.imagebind import ImageBind
 from stav2a.metrics.judges.judge import AudioVisualJudge
+from stav2a.metrics.judges.synchformer import Synchformer
 from stav2a.metrics.registered.judged import JudgedMetric, JudgeFactory
 from stav2a.metrics.score import EvaluationSet, MetricError, Score
 from stav2a.registry import register
@@ -73,6 +74,10 @@ class AudioVisualMetric(JudgedMetric):
 
     def score(self, samples: EvaluationSet) -> Score:
         found = self.both(samples)
+
+        def others(i: int, j: int) -> float:
+            return self.compare(found.generated[i], found.pictures[j])
+
         real = [self.compare(*pair) for pair in zip(found.references, found.pictures, strict=True)]
         return self.reporter.mean(
             [samples.ids[i] for i in found.clips],
@@ -81,7 +86,7 @@ class AudioVisualMetric(JudgedMetric):
             judge=self.judge.definition,
             skipped=found.skipped,
             extras={"real sound": float(np.mean(real))} if real else None,
-            pair=lambda i, j: self.compare(found.generated[i], found.pictures[j]),
+            pair=others if self.reporter.shuffles else None,
         )
 
 
@@ -138,3 +143,30 @@ class CAVPScore(AudioVisualMetric):
     def compare(self, sound: np.ndarray, picture: np.ndarray) -> float:
         windows = min(len(sound), len(picture))
         return float(semantic.cosines(sound[:windows], picture[:windows]).mean())
+
+
+@register("metric", "desync")
+class DeSync(AudioVisualMetric):
+    """DeSync of av-benchmark: how far a generated sound is from the picture in time, by Synchformer.
+
+    Its level by chance is not measured; equally likely offsets would give 1.05 s.
+
+    Args:
+        judge: Model that finds offsets; None is `judge.synchformer`.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of the draws.
+
+    Shapes:
+        N times windows of sounds and pictures -> a mean over clips, in seconds
+    """
+
+    default_judge = Synchformer
+
+    def __init__(self, *, judge: JudgeFactory | None = None, resamples: int = 2000, seed: int = 0):
+        definition = (
+            "magnitude of the likeliest offset of generated sound and picture, s, mean of two windows"
+        )
+        super().__init__(judge, "desync", "DeSync", definition, resamples=resamples, seed=seed)
+
+    def compare(self, sound: np.ndarray, picture: np.ndarray) -> float:
+        return float(np.abs(self.judge.offsets_s(sound, picture)).mean())

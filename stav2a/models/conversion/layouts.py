@@ -298,7 +298,7 @@ class Denoiser:
 
     Args:
         sizes: Key of `UNETS`.
-        predicts: Value of `run.prediction_type`.
+        predicts: Name of the component of the slot `objective`.
         reads: Component whose tokens its cross attention reads, or a description of other ones.
         scale: Recipe that is laid over another one to start from this U-Net; "" where there is none.
     """
@@ -317,8 +317,9 @@ class Denoiser:
         """True where a recipe, by the described parameters of its root, can start from this U-Net."""
         sizes = describing.describe(UNETS[self.sizes].parameters)
         unet = recipe["unet"]["parameters"]
-        wanted = {"predicts": recipe["prediction_type"], "reads": recipe["text_encoder"]["component"]}
-        return wanted == self.facts and all(unet.get(name) == value for name, value in sizes.items())
+        own, wanted = (f"objective.{self.predicts}", self.reads), ("objective", "text_encoder")
+        fits = own == tuple(recipe[slot]["component"] for slot in wanted)
+        return fits and all(unet.get(name) == value for name, value in sizes.items())
 
 
 def unet(sizes: UNetSizes, denoiser: Denoiser) -> CheckpointPart:

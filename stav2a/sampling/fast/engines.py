@@ -67,6 +67,8 @@ class CudaGraph:
         UsageError: There is no CUDA device.
     """
 
+    device_type = "cuda"  # of the model: a recorded step would leave tensors elsewhere as they are
+
     def __init__(self, *, inner: Callable[..., Any] = Eager, warmups: int = 3) -> None:
         if not torch.cuda.is_available():
             raise UsageError(

