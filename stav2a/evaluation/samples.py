@@ -108,14 +108,16 @@ class ClipVideos:
     def features(self, watcher: Watcher) -> VideoFeatures:
         """Features of each picture, from the store if an earlier run left them there."""
         try:
-            times_s = watcher.frame_times_s(self.duration_s)
+            watcher.frame_times_s(self.duration_s)
         except MetricError as error:
             return VideoFeatures({}, dict.fromkeys(range(len(self)), str(error)))
+
+        chosen = partial(watcher.film_times_s, duration_s=self.duration_s)
 
         def make(folder: Path) -> None:
             with progress(len(self), "pictures of the test clips", "clip") as bar:
                 films = (
-                    read_video(clip.video, times_s=times_s, fit=watcher.fit)
+                    read_video(clip.video, times_s=chosen, fit=watcher.fit)
                     for clip in bar.counted(self.clips)
                 )
                 np.save(folder / FEATURES, np.stack([watcher.watched(each) for each in films]))

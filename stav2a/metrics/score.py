@@ -52,6 +52,9 @@ class Watcher(Protocol):
     def frame_times_s(self, duration_s: float) -> np.ndarray:
         """Times (L,) of the frames that it takes of a clip."""
 
+    def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+        """Times (L,) of those that it takes of a clip whose film has frames at these times (N,)."""
+
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """One frame (H, W, 3) as it takes it."""
 

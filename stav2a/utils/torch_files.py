@@ -75,13 +75,13 @@ class CheckpointFile:
         path: The file.
         sha256: Hash of its bytes.
         tensors: Tensors by their names in it, without the `module.` of distributed training.
-        beside: Entries beside the state dict that hold no weights: optimizer, epoch, …
+        beside: Entries beside the state dict, by name: optimizer, epoch, …
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor] = field(repr=False)
-    beside: Sequence[str] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def read(path: Path, wrappers: Sequence[str] = ()) -> CheckpointFile:
@@ -165,14 +165,14 @@ def _load_keras(h5py: Any, path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """State dict, and the names of the entries beside it."""
+def _unwrap(loaded: Any, path: Path, wrappers: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict, and the entries beside it."""
     if _is_state_dict(loaded):
-        return dict(loaded), []
+        return dict(loaded), {}
     entries = dict(loaded) if isinstance(loaded, Mapping) else {}
     for wrapper in wrappers:
         if _is_state_dict(entries.get(wrapper)):
-            return dict(entries[wrapper]), [str(name) for name in entries if name != wrapper]
+            return dict(entries[wrapper]), {str(name): entries[name] for name in entries if name != wrapper}
     found = ", ".join(map(str, list(entries)[:8])) or type(loaded).__name__
     expected = " or ".join(["tensors by name", *(f"an entry {name!r} with them" for name in wrappers)])
     raise ConvertError(f"{path} holds {found}; expected {expected}.")

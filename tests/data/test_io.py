@@ -94,6 +94,12 @@ def test_without_a_rate_every_frame_of_the_stretch_comes(clip):
     assert levels(read_video(clip, start_s=0.2, duration_s=0.12, gray=True)) == [5, 6, 7]
 
 
+def test_frames_are_chosen_by_the_times_of_all(clip):
+    whole = read_video(clip)
+    chosen = read_video(clip, times_s=lambda times_s: times_s[[5, 2, 2, len(times_s) - 1]])
+    assert np.array_equal(chosen, whole[[5, 2, 2, -1]])
+
+
 def test_a_stretch_outside_the_video_is_refused(clip):
     with pytest.raises(MediaError, match="no frame from 3 s on for 1 s; the last is at 0.76 s"):
         read_video(clip, frame_rate_hz=5, start_s=3, duration_s=1)
@@ -178,10 +184,11 @@ def test_a_turned_video_is_read_upright_and_stays_turned(tmp_path):
 
 
 def test_frames_at_given_times_need_a_picture_that_lasts_so_long(clip):
-    double = read_video(clip, times_s=np.array([0.0, 0.21, 0.78, 0.9]), fit=lambda frame: frame[::2, ::2])
+    times_s = np.array([0.0, 0.21, 0.78, 0.9])
+    double = read_video(clip, times_s=lambda _: times_s, fit=lambda frame: frame[::2, ::2])
     assert levels(double) == [0, 5, 19, 19] and double.shape[1:] == (32, 32, 3)
     with pytest.raises(MediaError, match=r"its picture ends after 0.80 s; it is needed at 0.91 s. Give the"):
-        read_video(clip, times_s=np.array([0.0, 0.91]))
+        read_video(clip, times_s=lambda _: times_s + 0.01)
 
 
 def cut(path: Path, clip: Path, keep: float) -> Path:

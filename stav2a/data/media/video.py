@@ -241,7 +241,7 @@ def read_video(
     path: Path | str,
     *,
     frame_rate_hz: float | None = None,
-    times_s: np.ndarray | None = None,
+    times_s: Callable[[np.ndarray], np.ndarray] | None = None,
     size: int | tuple[int, int] | None = None,
     fit: Callable[[np.ndarray], np.ndarray] | None = None,
     start_s: float = 0.0,
@@ -254,7 +254,8 @@ def read_video(
     Args:
         path: A video file.
         frame_rate_hz: Rate to whose ticks the nearest frames are taken; by default every frame.
-        times_s: Times (L,) from the first frame on, in place of a rate: the nearest frames are taken.
+        times_s: Function from the times of all frames (N,), the first at 0, to those (L,) to which the
+            nearest frames are taken, in place of a rate.
             The picture may end 0.1 s before the last of them, no sooner.
         size: Height and width to which frames are squashed, or the side of a square.
         fit: What is done to each frame (H, W, 3) instead.
@@ -281,10 +282,11 @@ def read_video(
         pts_s = (np.asarray(stamps) - stamps[0]) * tick
         duration_s = (end - stamps[0]) * tick - start_s if duration_s is None else duration_s
         if times_s is not None:
-            chosen, picture_s = _nearest(pts_s, times_s), (end - stamps[0]) * tick
-            if times_s.max() > picture_s + LACKING_S:
+            asked_s, picture_s = times_s(pts_s), (end - stamps[0]) * tick
+            chosen = _nearest(pts_s, asked_s)
+            if asked_s.max() > picture_s + LACKING_S:
                 raise MediaError(
-                    f"its picture ends after {picture_s:.2f} s; it is needed at {times_s.max():.2f} s. "
+                    f"its picture ends after {picture_s:.2f} s; it is needed at {asked_s.max():.2f} s. "
                     "Give the whole film, or take less of the sound.",
                     path,
                 )

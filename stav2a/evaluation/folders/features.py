@@ -244,8 +244,8 @@ def watch(
     clip, durations_s = item
 
     def features(video: Path, duration_s: float) -> np.ndarray:
-        times_s = watcher.frame_times_s(duration_s)
-        return np.asarray(watcher.watched(read_video(video, times_s=times_s, fit=watcher.fit)))
+        chosen = functools.partial(watcher.film_times_s, duration_s=duration_s)
+        return np.asarray(watcher.watched(read_video(video, times_s=chosen, fit=watcher.fit)))
 
     found: dict[Crop, np.ndarray | str] = {}
     for crop, duration_s in durations_s.items():

@@ -14,8 +14,9 @@ DEFAULT = (*PAPERS, "kad")
 PRESETS: Mapping[str, Sequence[str]] = {
     # Those that need no download: YAMNet's weights can be installed.
     "laptop": ("aa_align", "av_align", "fd_yamnet", "kad_yamnet", "class_agreement_yamnet"),
-    # Those of av-benchmark that there are: without ImageBind.
-    "av_benchmark": ("fd", "fad", "kl", "is", "clap", "fd_passt", "kl_passt", "is_passt", "desync"),
+    "av_benchmark": (
+        "fd", "fad", "kl", "is", "clap", "fd_passt", "kl_passt", "is_passt", "imagebind", "desync",
+    ),
     "stav2a_paper": (
         "fd", "fad", "kl_released", "is", "pam_released", "clap_released", "av_align_released",
         "aa_align_released",

@@ -1,5 +1,19 @@
 """Pretrained models that judge sounds, each with its own front end."""
 
-from stav2a.metrics.judges import cavp, clap, cnn14, ms_clap, passt, synchformer, vggish, yamnet
+from stav2a.metrics.judges import (
+    audiobox_aesthetics,
+    cavp,
+    clap,
+    cnn14,
+    imagebind,
+    ms_clap,
+    passt,
+    synchformer,
+    vggish,
+    yamnet,
+)
 
-__all__ = ["cnn14", "cavp", "clap", "ms_clap", "passt", "synchformer", "vggish", "yamnet"]
+__all__ = [
+    "audiobox_aesthetics", "cavp", "clap", "cnn14", "imagebind", "ms_clap", "passt", "synchformer", "vggish",
+    "yamnet",
+]  # fmt: skip

@@ -162,6 +162,14 @@ class AudioVisualJudge(PublishedJudge):
             MetricError: The clip is too short.
         """
 
+    def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
+        """Times of the frames that it takes of a clip, where they depend on those of all frames of its film.
+
+        Shapes:
+            (N,), seconds -> (L,)
+        """
+        return self.frame_times_s(duration_s)
+
     @abstractmethod
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """One frame as `watch` takes it: resized, cropped.

@@ -7,6 +7,7 @@ import numpy as np
 
 from stav2a.metrics import semantic
 from stav2a.metrics.judges.cavp import CAVPJudge
+from stav2a.metrics.judges.imagebind import ImageBind
 from stav2a.metrics.judges.judge import AudioVisualJudge
 from stav2a.metrics.judges.synchformer import Synchformer
 from stav2a.metrics.registered.judged import JudgedMetric, JudgeFactory
@@ -87,6 +88,33 @@ class AudioVisualMetric(JudgedMetric):
             extras={"real sound": float(np.mean(real))} if real else None,
             pair=others if self.reporter.shuffles else None,
         )
+
+
+@register("metric", "imagebind")
+class ImageBindScore(AudioVisualMetric):
+    """ImageBind score: cosine of a generated sound with the picture, as av-benchmark's IB-Score.
+
+    Args:
+        judge: Model that embeds sounds and pictures; None is `judge.imagebind`.
+        shuffles: Other videos that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+
+    Shapes:
+        embeddings (N, D) of sounds and pictures -> a mean over clips
+    """
+
+    default_judge = ImageBind
+    higher_is_better = True
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+    ):
+        definition, draws = "cosine of generated sound and picture", {"resamples": resamples, "seed": seed}
+        super().__init__(judge, "imagebind", "ImageBind", definition, shuffles=shuffles, **draws)
+
+    def compare(self, sound: np.ndarray, picture: np.ndarray) -> float:
+        return float(semantic.cosines(sound[None], picture[None])[0])
 
 
 @register("metric", "cavp_score")
