@@ -35,7 +35,6 @@ from stav2a.utils.contents import Contents
 OPEN_FILES = 64
 HASHED = 3  # first format with hashes of the texts
 ANEW = "Prepare the clips with this recipe, into another folder."
-AGAIN = "Delete the file and give `stav2a prepare` again: it makes what is missing."
 
 
 class PreparedFolder:
