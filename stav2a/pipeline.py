@@ -14,6 +14,7 @@ import torch
 from stav2a.data.media import Decoded
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
+from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, PretrainedError, component
 from stav2a.recipe import describing
 from stav2a.registry import load as load_components
@@ -91,19 +92,23 @@ class VideoToAudioPipeline:
         if not folder.exists() and isinstance(source, str) and source.count("/") == 1:
             folder = _download(source)
         if (folder / "run.json").is_file() or not (folder / SAMPLING).is_file():
-            experiment, model = run_folder.load(folder, trust=trust_recipe)
-            return cls(
-                model,
-                sampler=experiment.sampler,
-                scheduler=experiment.scheduler,
-                prediction_type=experiment.objective().prediction_type,
-                num_inference_steps=experiment.num_inference_steps,
-                guidance_scale=experiment.guidance_scale,
-            )
+            return cls.of(*run_folder.load(folder, trust=trust_recipe))
         load_components()
         saved = _sampling_of(folder)
         parts = {slot: component(saved.pop(slot)) for slot in ("sampler", "scheduler")}
         return cls(STAV2A.from_pretrained(folder), **parts, **saved)
+
+    @classmethod
+    def of(cls, experiment: Experiment, model: STAV2A) -> Self:
+        """The pipeline of a recipe and its trained model."""
+        return cls(
+            model,
+            sampler=experiment.sampler,
+            scheduler=experiment.scheduler,
+            prediction_type=experiment.objective().prediction_type,
+            num_inference_steps=experiment.num_inference_steps,
+            guidance_scale=experiment.guidance_scale,
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model and how it is sampled to a new folder, whole or not at all.
@@ -112,18 +117,23 @@ class VideoToAudioPipeline:
             PretrainedError: A block is no registered component with plain parameters.
             UsageError: The folder exists.
         """
+        with new_folder(Path(folder)) as new:
+            self.write(new)
+
+    def write(self, folder: Path) -> None:
+        """Write what `save_pretrained` writes into an empty folder.
+
+        Raises:
+            PretrainedError: A block is no registered component with plain parameters.
+        """
         settings = {name: describing.describe(factory) for name, factory in self.factories.items()}
         settings |= {
             "prediction_type": self.prediction_type,
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
         }
-        with new_folder(Path(folder)) as new:
-            self.model.save_pretrained(new / "model")
-            for part in (new / "model").iterdir():
-                part.rename(new / part.name)
-            (new / "model").rmdir()
-            write_json(new / SAMPLING, {"format": FORMAT, **settings})
+        self.model.write(folder)
+        write_json(folder / SAMPLING, {"format": FORMAT, **settings})
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device."""

@@ -114,7 +114,8 @@ def test_every_recipe_of_the_readme_is_there():
 
 
 def test_the_component_of_the_readme_works(tmp_path):
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+    (block,) = (block for block in blocks if "@register" in block)
     use = "import torch\nfrom stav2a import registry\n"
     use += "pooler = registry.get('global_pooler', 'median').factory(in_dim=8, cond_dim=6)\n"
     use += "print(tuple(pooler(torch.zeros(2, 5, 8)).shape))\n"

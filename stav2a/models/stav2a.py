@@ -114,6 +114,15 @@ class STAV2A(nn.Module):
             PretrainedError: A block is no registered component with plain parameters.
             UsageError: The folder exists.
         """
+        with new_folder(Path(folder)) as new:
+            self.write(new)
+
+    def write(self, folder: Path) -> None:
+        """Write what `save_pretrained` writes into an empty folder.
+
+        Raises:
+            PretrainedError: A block is no registered component with plain parameters.
+        """
         for slot in BLOCKS:
             if self.described.get(slot) is None:
                 raise PretrainedError(
@@ -121,10 +130,9 @@ class STAV2A(nn.Module):
                     "parameters, so another process could not make it again.",
                     advice=f"Register it; see {doc('components.md')}.",
                 )
-        with new_folder(Path(folder)) as new:
-            for slot in BLOCKS:
-                _save_block(self.block(slot), slot, self.described[slot], new / slot)
-            write_model(new, duration_s=self.duration_s)
+        for slot in BLOCKS:
+            _save_block(self.block(slot), slot, self.described[slot], folder / slot)
+        write_model(folder, duration_s=self.duration_s)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **others: Callable[..., Any]) -> "STAV2A":
