@@ -101,9 +101,7 @@ def test_rows_of_a_split_that_a_filter_keeps(whole):
 
 def test_a_split_without_clips_is_an_error(clips, model, tmp_path):
     few = decoded(clips[:2], model, tmp_path)
-    with pytest.raises(
-        UsageError, match="keeps none of 0 clips of the split 'test'. .* there was none to begin"
-    ):
+    with pytest.raises(UsageError, match="none of 2 clips is of the split 'test', which a run is measured"):
         few.rows("test", KeepAll)
 
 
@@ -114,9 +112,7 @@ def test_the_reason_of_an_empty_split_is_of_its_own_clips(clips, model, whole):
     with pytest.raises(UsageError, match="of the split 'validation'. .* reason: too quiet. Give more"):
         few.rows("validation", KeepAll)
     few.clips = [replace(clip, split="train") for clip in clips]
-    with pytest.raises(
-        UsageError, match="of the split 'validation'. .* reason: there was none to begin with"
-    ):
+    with pytest.raises(UsageError, match="none of 18 clips is of the split 'validation'"):
         few.rows("validation", KeepAll)
 
 
