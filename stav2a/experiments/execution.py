@@ -220,6 +220,7 @@ def _run_and_track(
 
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
+    folder.make_room()
     save_tensors(folder.weights, outcome.trained.model.state_dict())
     shutil.copytree(outcome.sounds, folder.sounds, ignore=lambda *_: [CONTENT], dirs_exist_ok=True)
     write_samples(outcome.made, folder.samples, count=SAMPLES)

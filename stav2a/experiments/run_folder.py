@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,15 @@ class RunFolder:
         if fault:
             logger.warning("%s: %s: the run is made again.", self.path, fault)
         return not fault
+
+    def make_room(self) -> None:
+        """Remove folders where the run's files belong, and files where its folders do."""
+        for file in (self.weights, self.scores, self.losses, self.report):
+            if file.is_dir():
+                shutil.rmtree(file)
+        for folder in (self.samples, self.sounds):
+            if folder.is_file():
+                folder.unlink()
 
     def finish(self) -> None:
         """Add that the run is complete, and the hashes of its files."""

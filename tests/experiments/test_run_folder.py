@@ -33,6 +33,16 @@ def test_a_run_goes_on_in_its_own_folder_and_keeps_what_it_knew(folder):
     }  # fmt: skip
 
 
+def test_what_stands_in_the_place_of_a_file_or_a_folder_gives_way(folder):
+    (folder.report / "inside").mkdir(parents=True)
+    folder.samples.write_text("a file")
+    folder.scores.write_text("{}")
+    folder.sounds.mkdir()
+    folder.make_room()
+    assert not folder.report.exists() and not folder.samples.exists()
+    assert folder.scores.is_file() and folder.sounds.is_dir()
+
+
 def test_a_run_is_finished_when_it_says_so(folder):
     folder.add(seconds=3.5, environment={}, git={}, finished=True)
     assert folder.finished and RunFolder(folder.path).finished
