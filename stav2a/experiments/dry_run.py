@@ -8,7 +8,7 @@ whose tensors have a shape and no numbers. What can't work is refused here, befo
 import copy
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from stav2a import registry
 from stav2a.data.clip import Clip
 from stav2a.data.media import frame_count
 from stav2a.data.mel import HOP, N_MELS, SAMPLE_RATE
+from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet, MetricError, Score
@@ -33,7 +34,7 @@ from stav2a.recipe.parsing import leaves, mapped
 from stav2a.registry import Configured, Entry, RegistryError, entry_of, fails, name_of, selector_of
 from stav2a.sampling.fast.engines import Eager
 from stav2a.slots import E_V, SLOTS
-from stav2a.training.corpus import Corpus
+from stav2a.training.corpus import Corpus, check_prepared
 from stav2a.training.loop import parameter_groups
 from stav2a.training.objective import (
     Batch,
@@ -48,6 +49,7 @@ from stav2a.training.objective import (
 from stav2a.training.train import PlannedStage, in_order
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError, RequestedWeights
+from stav2a.utils.contents import Contents
 from stav2a.utils.errors import StaV2AError, UsageError
 
 SMALL = 50e6  # parameters of a model that gets random weights,
@@ -223,10 +225,12 @@ def dry_run(experiment: Experiment) -> DryRun:
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         experiment.check()
         _try_machine(experiment)
+        filters = experiment.data_filters(Contents(Path(folder) / "contents.json"))
         experiment, left_out = experiment.with_labels_of(experiment.listed_clips())
         run = _assembled(experiment)
         run.left_out.extend(left_out)
         if run.model is not None:
+            _check_prepared(run.model, experiment, filters)
             model = _usable(run.model, experiment)
             _call_blocks(run, model, experiment)
             _compute_losses(run, model, experiment, Path(folder))
@@ -258,6 +262,19 @@ def _assembled(experiment: Experiment) -> DryRun:
     except (CheckpointError, OSError, RuntimeError) as error:  # of a component that needs its numbers
         reason = error.message if isinstance(error, CheckpointError) else str(error).splitlines()[0]
         return DryRun(None, unchecked=[f"the model can't be built without its weights: {reason}"])
+
+
+def _check_prepared(model: STAV2A, experiment: Experiment, filters: Iterable[str]) -> None:
+    """Hold prepared clips against the model; their encoders' weights are checked when a run has them."""
+    dataset = experiment.dataset()
+    if isinstance(dataset, PreparedClips) and not audit.missing_data(experiment.described("dataset")):
+        check_prepared(
+            dataset.prepared,
+            model,
+            onset_detector=experiment.described("onset_detector"),
+            audio_peak=experiment.audio_peak,
+            filters=filters,
+        )
 
 
 def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:

@@ -328,6 +328,39 @@ def _extract(
     return np.ascontiguousarray(frames), audio, scaled, detector(audio, SAMPLE_RATE), decisions, moved
 
 
+def check_prepared(
+    folder: PreparedFolder,
+    model: STAV2A,
+    *,
+    onset_detector: Any,
+    audio_peak: float | None,
+    filters: Iterable[str],
+) -> None:
+    """Hold what clips were prepared for against a run; `PreparedCorpus` has the arguments.
+
+    Raises:
+        PreparedFolderError: They were prepared for another model, with another onset detector or without
+            one of the filters.
+    """
+    wanted = {
+        "frame_rate_hz": model.feature_encoder.frame_rate_hz,
+        "frame_size": model.feature_encoder.frame_size,
+        "duration_s": model.duration_s,
+        "latent_frames": model.latent_shape[1],
+        "audio_peak": audio_peak,
+        "onset_detector": signature(onset_detector),
+    }
+    detector = {"onset_detector": signature(folder.settings["onset_detector"])}
+    found = {**folder.settings["settings"], **detector}
+    if differing := [name for name, value in wanted.items() if found.get(name) != value]:
+        raise PreparedFolderError(
+            f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
+            "recipe's. Prepare the clips with this recipe, into another folder."
+        )
+    for key in filters:
+        folder.decisions(key)
+
+
 class PreparedCorpus(Corpus):
     """Clips of a folder that `stav2a prepare` made, whose tensors stay on disk until rows are asked for.
 
@@ -356,21 +389,8 @@ class PreparedCorpus(Corpus):
         store: Store,
         keys: Mapping[str, str],
     ) -> None:
-        wanted = {
-            "frame_rate_hz": model.feature_encoder.frame_rate_hz,
-            "frame_size": model.feature_encoder.frame_size,
-            "duration_s": model.duration_s,
-            "latent_frames": model.latent_shape[1],
-            "audio_peak": audio_peak,
-            "onset_detector": signature(onset_detector),
-        }
-        detector = {"onset_detector": signature(folder.settings["onset_detector"])}
-        found = {**folder.settings["settings"], **detector}
-        if differing := [name for name, value in wanted.items() if found.get(name) != value]:
-            raise PreparedFolderError(
-                f"{folder.folder} was prepared with another {' and another '.join(differing)} than this "
-                "recipe's. Prepare the clips with this recipe, into another folder."
-            )
+        filters = list(filters)
+        check_prepared(folder, model, onset_detector=onset_detector, audio_peak=audio_peak, filters=filters)
         super().__init__(model, store, keys)
         self.folder, self.clips, self.failed = folder, folder.clips, {}
         self.decisions = {key: folder.decisions(key) for key in filters}
@@ -409,6 +429,17 @@ class PreparedCorpus(Corpus):
         samples = round(self.model.duration_s * SAMPLE_RATE)
         sounds = (read_audio(self.clips[row].video, SAMPLE_RATE) for row in rows)
         return np.stack([fit_audio(sound, samples) for sound in sounds])
+
+    def check_encoders(self) -> None:
+        """Check the weights of all encoders whose outputs the folder holds, before a stage is trained.
+
+        Raises:
+            PreparedFolderError: An encoder has other weights than the one that made them.
+        """
+        held = {"feature_encoder": self.folder.has("e_v"), "autoencoder": self.folder.has("latent_mean")}
+        for slot, is_held in {**held, "text_encoder": self.folder.has_texts}.items():
+            if is_held:
+                self._check_encoder(slot)
 
     def _check_encoder(self, slot: str) -> None:
         """Refuse encodings by other weights than those that the model's encoder has now."""

@@ -1,5 +1,6 @@
 """A run on prepared clips: the same rows, tensors and figures as on their videos."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from stav2a import recipe
 from stav2a.cli.main import main
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.struck_objects import StruckObjects
+from stav2a.experiments.dry_run import dry_run
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import load
 from stav2a.experiments.steps import RunSteps
@@ -71,8 +73,10 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
 )
 def test_another_recipe_is_refused(prepared, tmp_path, binding, message):
     each = pipeline([*using(prepared), binding], tmp_path)
-    with pytest.raises(PreparedFolderError, match=message):
+    with pytest.raises(PreparedFolderError, match=message) as refused:
         each._corpus(each.experiment.model())
+    with pytest.raises(PreparedFolderError, match=re.escape(str(refused.value))):  # of `run --check` too
+        dry_run(each.experiment)
 
 
 @pytest.mark.slow
@@ -95,6 +99,9 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     ready = opened()
     e_v = encode_frames(model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
+    untrained = pipeline(using(tmp_path / "encoded"), tmp_path)
+    with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
+        untrained._corpus(untrained.experiment.model())  # not by the stage that asks for them first
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
     captions = [cache.clips[0].caption, "", cache.clips[1].caption]
