@@ -15,8 +15,9 @@ cd "$folder"
 for resolution in highest lowest-direct; do
     echo "== $resolution =="
     tools/bin/uv venv --quiet --python tools/bin/python "$resolution"
+    # By -r its packages are asked for directly: of a wheel's own ones lowest-direct takes the newest.
     tools/bin/uv pip install --quiet --python "$resolution/bin/python" --resolution "$resolution" \
-        --constraint torch.txt ./stav2a-*.whl
+        --constraint torch.txt -r "$clone/pyproject.toml" ./stav2a-*.whl
     tools/bin/uv pip freeze --quiet --python "$resolution/bin/python" | paste -sd ' ' -
     "$resolution/bin/python" -c "from stav2a import registry; registry.load()"
     bin=$resolution/bin

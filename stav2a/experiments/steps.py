@@ -167,7 +167,7 @@ class RunSteps:
     def _corpus(self, model: STAV2A, flow: OpticalFlow | None = None) -> Corpus:
         keys, dataset = self.keys, self.keys.dataset
         if isinstance(dataset, PreparedClips):
-            return PreparedCorpus(
+            prepared = PreparedCorpus(
                 dataset.prepared,
                 model,
                 onset_detector=self.experiment.described("onset_detector"),
@@ -176,6 +176,8 @@ class RunSteps:
                 store=self.store,
                 keys=keys.by_kind,
             )
+            prepared.check_encoders()
+            return prepared
         with distributed.main_first(), self.store.exclusive("dataset", keys.by_kind["dataset"]):
             clips = dataset.clips(self.store.root / f"dataset-{keys.by_kind['dataset'][:16]}")
         return DecodedCorpus(

@@ -187,8 +187,13 @@ def find_video(videos: Path, file: str, clip: str) -> Path:
     if inside and found is None:
         wanted = file or f"{clip}.mp4 (or {', '.join(VIDEOS[1:4])}, …)"
         raise MediaError(f"no such file: {wanted}. Put it into the folder of videos.")
-    real = os.path.realpath(found or videos)  # links followed; a link to itself is left to the reader
-    if found is None or not inside or not Path(real).is_relative_to(os.path.realpath(videos)):
+    real = Path(os.path.realpath(found or videos))  # links followed; a link to itself is left to the reader
+    root = os.path.realpath(videos)
+    if found and Path(asked[0]).is_absolute() and real.is_relative_to(root):
+        raise MediaError(
+            f"{names[0]}: a full path. Write it from the folder of videos on: {real.relative_to(root)}."
+        )
+    if found is None or not inside or not real.is_relative_to(root):
         raise MediaError(f"{names[0]}: leads out of the folder of videos. Copy the file into it.")
     return found
 

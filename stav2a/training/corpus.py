@@ -476,6 +476,17 @@ class PreparedCorpus(Corpus):
         sounds = (read_audio(self.clips[row].video, SAMPLE_RATE) for row in rows)
         return np.stack([fit_audio(sound, samples) for sound in sounds])
 
+    def check_encoders(self) -> None:
+        """Check the weights of all encoders whose outputs the folder holds, before a stage is trained.
+
+        Raises:
+            PreparedFolderError: An encoder has other weights than the one that made them.
+        """
+        held = {"feature_encoder": self.folder.has("e_v"), "autoencoder": self.folder.has("latent_mean")}
+        for slot, is_held in {**held, "text_encoder": self.folder.has_texts}.items():
+            if is_held:
+                self._check_encoder(slot)
+
     def _check_encoder(self, slot: str) -> None:
         """Refuse encodings by other weights than those that the model's encoder has now."""
         if fingerprint(self.model.block(slot)) != self.folder.settings["encoders"][slot]["weights"]:

@@ -6,6 +6,7 @@ import unicodedata
 import pytest
 
 from stav2a.data.manifest import Captions, ManifestError, open_manifest
+from stav2a.data.media import MediaError
 from stav2a.preparation.clip_stages import find_video
 
 VGGSOUND = '---g-f_I2yQ,1,"people marching, in step",test\n--0PQM4-hqg,30,waterfall burbling,train\n'
@@ -162,6 +163,16 @@ def test_ids_match_whatever_the_form_of_their_accents(tmp_path):
     for name in ("Café", "Café.mp4"):
         given = unicodedata.normalize("NFC", name)
         assert find_video(tmp_path, given if "." in name else "", given).exists()
+
+
+def test_a_full_path_is_told_what_to_write(tmp_path):
+    (tmp_path / "train").mkdir()
+    video = tmp_path / "train" / "a.mp4"
+    video.touch()
+    with pytest.raises(MediaError) as refused:
+        find_video(tmp_path, str(video), "a")
+    told = f"{video}: a full path. Write it from the folder of videos on: train/a.mp4."
+    assert str(refused.value) == told
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,9 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     ready = opened()
     e_v = encode_frames(model, PreparedFolder(prepared).tensor("frames")[:2])
     torch.testing.assert_close(ready.features()[:2], e_v, atol=1e-3, rtol=1e-3)
+    untrained = pipeline(using(tmp_path / "encoded"), tmp_path)
+    with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
+        untrained._corpus(untrained.experiment.model())  # not by the stage that asks for them first
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
     captions = [cache.clips[0].caption, "", cache.clips[1].caption]
