@@ -169,7 +169,7 @@ class Metric(Protocol):
 
 
 class Objective(Protocol):
-    """What the denoiser is trained to predict, and at which noise levels.
+    """Target that the denoiser is trained to predict, and its noise levels.
 
     Latents z, noise eps and targets are (B, C, T, F), timesteps t (B,).
 

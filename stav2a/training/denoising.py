@@ -1,4 +1,4 @@
-"""Objectives: what the denoiser is trained to predict, and at which noise levels."""
+"""Objectives: targets of the denoiser, and their noise levels."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -84,7 +84,7 @@ class Epsilon(DiffusionObjective):
     prediction_type = "epsilon"
 
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should give for z_t: (B, C, T, F)."""
+        """Target of the prediction for z_t: (B, C, T, F)."""
         return eps
 
     def _scale(self, snr: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class VPrediction(DiffusionObjective):
     prediction_type = "v_prediction"
 
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should give for z_t: (B, C, T, F)."""
+        """Target of the prediction for z_t: (B, C, T, F)."""
         return self.scheduler.get_velocity(z, eps, t)
 
     def _scale(self, snr: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Flow:
         return (1 - s) * z + s * eps
 
     def target(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should give for z_t: (B, C, T, F)."""
+        """Target of the prediction for z_t: (B, C, T, F)."""
         return eps - z
 
     def weights(self, t: Tensor) -> None:
