@@ -56,6 +56,16 @@ def ablation(
             "cluster all that may start",
         ),
     ] = None,
+    gpus_a_run: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="GPUs of each run, by torchrun if several; as many runs at a time as there are GPUs for "
+            "(default: 1, where there are any)",
+        ),
+    ] = None,
     plan: Annotated[bool, Option("--plan", help="print what there is to do, and end")] = False,
     again: Annotated[
         bool,
@@ -84,18 +94,31 @@ def ablation(
         return _report(report, output, tracking_uri)
     if slurm and not cluster:
         raise UsageError("--slurm sets nothing without --cluster slurm.")
+    if gpus_a_run and cluster:
+        advice = f"Write --slurm gpus_per_node={gpus_a_run}."
+        raise UsageError("--gpus-a-run is for the GPUs of this machine.", advice=advice)
     from stav2a.experiments.ablation import planning, study  # not above: help comes at once
-    from stav2a.experiments.ablation.launch import LocalProcess, submitit_start
+    from stav2a.experiments.ablation.launch import GPUPool, LocalProcess, submitit_start, visible_gpus
     from stav2a.experiments.ablation.runner import StudyRunner
     from stav2a.utils.parallel import usable_cpus
 
     loaded = study.load(gin[0], gin[1:], bind, seeds=seeds, trust=trust_recipe)
     planned = planning.plan(loaded, output)
+    gpus = [] if cluster else visible_gpus()
+    pool = GPUPool(gpus, gpus_a_run or 1, {}) if gpus or gpus_a_run else None
     if jobs is None:
-        jobs = len(planned.runs) if cluster == "slurm" else min(usable_cpus(), MOST_JOBS)
+        jobs = (
+            len(planned.runs) if cluster == "slurm" else pool.width if pool else min(usable_cpus(), MOST_JOBS)
+        )
+    if pool and jobs > pool.width:
+        told = f"--jobs {jobs} of {pool.count} GPUs each: there are {len(pool.free)} GPUs."
+        raise UsageError(told, advice=f"Write --jobs {pool.width}, or leave it out.")
     print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
     command = shlex.join(["stav2a", *sys.argv[1:]])
-    runner = None if plan else StudyRunner(planned, tracking_uri, jobs, command, again=again)
+    processes = pool.count if pool else 1
+    runner = None
+    if not plan:
+        runner = StudyRunner(planned, tracking_uri, jobs, command, again=again, processes=processes)
     if cluster != "slurm":  # whose machines may be others; each run there begins with the same
         planning.try_rows(planned)
     if runner is None:
@@ -105,6 +128,9 @@ def ablation(
         return runner.run(submitit_start(cluster, logs, dict(slurm)))
     threads = str(max(1, usable_cpus() // jobs))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if pool:
+        pool.environment.update(environment)
+        return runner.run(pool.start)
     return runner.run(partial(LocalProcess, environment=environment))
 
 

@@ -22,8 +22,8 @@ from tests.commands import PROGRAM, parse
 INTERFACE = {
     "run": "--gin!* --bind* --output --tracking-uri --experiment --run-name --tag* --attach* --untracked* "
     "--check --strict --trust-recipe",
-    "ablation": "--gin* --report --bind* --seeds+ --jobs --plan --again --output --tracking-uri "
-    "--cluster --slurm* --trust-recipe",
+    "ablation": "--gin* --report --bind* --seeds+ --jobs --gpus-a-run --plan --again --output "
+    "--tracking-uri --cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
     "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "

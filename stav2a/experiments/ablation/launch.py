@@ -133,6 +133,58 @@ class LocalProcess(subprocess.Popen[bytes]):
         self.wait()
 
 
+class GPUPool:
+    """The GPUs of this machine, as many for each job as it asks for; a job sees no others.
+
+    Args:
+        devices: Numbers or names of the GPUs, as CUDA_VISIBLE_DEVICES has them.
+        count: GPUs of a job.
+        environment: Added to the environment of every job.
+
+    Raises:
+        UsageError: There are fewer GPUs than a job asks for.
+    """
+
+    def __init__(self, devices: Sequence[str], count: int, environment: Mapping[str, str]) -> None:
+        if not 1 <= count <= len(devices):
+            there = f"{len(devices)} of them here" if devices else "none here"
+            raise UsageError(f"--gpus-a-run {count}: there are {there}.", advice="Leave the option out.")
+        self.free, self.count, self.environment = list(devices), count, dict(environment)
+
+    @property
+    def width(self) -> int:
+        """Number of jobs that have GPUs at a time."""
+        return len(self.free) // self.count
+
+    def start(self, job: Job) -> "GPUProcess":
+        """Start a job on GPUs that are free."""
+        own, self.free = self.free[: self.count], self.free[self.count :]
+        return GPUProcess(job, {**self.environment, "CUDA_VISIBLE_DEVICES": ",".join(own)}, self, own)
+
+
+class GPUProcess(LocalProcess):
+    """A job on GPUs of its own, which it gives back when it has ended."""
+
+    def __init__(self, job: Job, environment: Mapping[str, str], pool: GPUPool, own: list[str]) -> None:
+        self.pool, self.own = pool, own
+        super().__init__(job, environment)
+
+    def poll(self) -> int | None:
+        code = super().poll()
+        if code is not None:
+            self.pool.free, self.own = [*self.pool.free, *self.own], []
+        return code
+
+
+def visible_gpus() -> list[str]:
+    """Numbers or names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return named[:count] if len(named) >= count and named[0] else [str(number) for number in range(count)]
+
+
 COMMON = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
 TIMEOUT_MIN = 720  # submitit's own is 5, too short to train a row
 

@@ -28,6 +28,7 @@ class StudyRunner:
         jobs: Number of runs at a time.
         command: The user's command, for the record.
         again: Make everything anew.
+        processes: Data-parallel processes of a run, by torchrun where there are several.
 
     Raises:
         UsageError: Nothing is to be tracked: the comparison is read from the tracking store.
@@ -38,6 +39,7 @@ class StudyRunner:
     jobs: int
     command: str
     again: bool = False
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if resolve(self.uri, self.plan.output) is None:
@@ -151,8 +153,9 @@ class StudyRunner:
             "study": study.name, "kind": "row", "row": run.row.name, "seed": str(run.seed), PARENT: parent_id
         }  # fmt: skip
         diff = folder.write_diff(run, self.plan)
+        together = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
         command = [
-            *(sys.executable, "-m", "stav2a.run"),
+            *(sys.executable, "-m", *(together if self.processes > 1 else ()), "stav2a.run"),
             *(word for path in run.recipes for word in ("--gin", path)),
             *(word for binding in run.bindings for word in ("--bind", binding)),
             *("--output", str(self.plan.output), "--experiment", study.name, "--run-name", run.title),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stav2a.experiments.ablation.launch import Job, LocalProcess, run_all
+from stav2a.experiments.ablation.launch import GPUPool, Job, LocalProcess, run_all, visible_gpus
+from stav2a.utils.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,3 +119,44 @@ def test_ctrl_c_lets_the_children_write_down_what_they_have(tmp_path):
         parent.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in parent.communicate(timeout=30)[1]
     assert log.read_text() == "up\nwrote it down\n"
+
+
+SHOW_GPUS = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['MINE']); time.sleep(0.3)"
+
+
+def test_each_job_has_gpus_of_its_own_and_gives_them_back(job):
+    pool = GPUPool(["0", "1", "4", "7", "9"], 2, {"MINE": "too"})
+    jobs, running, most = [job(name, SHOW_GPUS) for name in "abcd"], [], []
+
+    def started(each: Job) -> None:
+        running.append(each)
+        most.append(len(running))
+
+    codes = run_all(
+        jobs, pool.start, width=pool.width, on_start=started, on_end=lambda each, *_: running.remove(each)
+    )
+    assert list(codes.values()) == [0] * 4 and max(most) == pool.width == 2
+    seen = [each.last_lines()[0] for each in jobs]
+    assert all(line.endswith(" too") for line in seen)
+    first, second = (set(line.split()[0].split(",")) for line in seen[:2])
+    assert len(first) == len(second) == 2 and not first & second
+    assert sorted(pool.free) == ["0", "1", "4", "7", "9"]
+
+
+@pytest.mark.parametrize(("devices", "there"), [(["0"], "1 of them here"), ([], "none here")])
+def test_more_gpus_than_there_are_is_refused(devices, there):
+    with pytest.raises(UsageError, match=f"--gpus-a-run 2: there are {there}"):
+        GPUPool(devices, 2, {})
+
+
+@pytest.mark.parametrize(
+    ("count", "named", "found"),
+    [(2, None, ["0", "1"]), (2, "3,5", ["3", "5"]), (0, "", []), (1, "GPU-a", ["GPU-a"])],
+)
+def test_the_gpus_are_those_that_this_process_may_use(monkeypatch, count, named, found):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == found
