@@ -18,12 +18,15 @@ from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, PretrainedError, component
 from stav2a.recipe import describing
 from stav2a.registry import load as load_components
+from stav2a.registry import selector_of
+from stav2a.sampling.guiders import ClassifierFree, TwoWeights
 from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_STEPS, UsageError, check_bounds
 from stav2a.utils.files import new_folder, write_json
 
 FORMAT = 1
 SAMPLING = "sampling.json"
+PARTS = ("sampler", "scheduler", "guider")
 
 Film = str | Path | np.ndarray | IO[bytes]
 StepCallback = Callable[["VideoToAudioPipeline", int, Any, dict[str, Any]], Any]
@@ -50,6 +53,7 @@ class VideoToAudioPipeline:
         sampler: Factory of the denoising loop.
         scheduler: Factory of the scheduler, called with `prediction_type`.
         prediction_type: Prediction of the model.
+        guider: Factory of the guider.
         num_inference_steps: Denoising steps, unless a call gives them.
         guidance_scale: Weight w of the text in eq. 7, unless a call gives it.
 
@@ -69,12 +73,14 @@ class VideoToAudioPipeline:
         prediction_type: str,
         num_inference_steps: int,
         guidance_scale: float,
+        guider: Callable[..., Any] = ClassifierFree,
     ) -> None:
         self.model = model.eval()
-        self.factories = {"sampler": sampler, "scheduler": scheduler}
+        self.factories = {"sampler": sampler, "scheduler": scheduler, "guider": guider}
         self.prediction_type = prediction_type
         self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
         self.sampler, self.scheduler = sampler(), scheduler(prediction_type=prediction_type)
+        self.guider = guider()
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, trust_recipe: bool = False) -> Self:
@@ -95,7 +101,7 @@ class VideoToAudioPipeline:
             return cls.of(*run_folder.load(folder, trust=trust_recipe))
         load_components()
         saved = _sampling_of(folder)
-        parts = {slot: component(saved.pop(slot)) for slot in ("sampler", "scheduler")}
+        parts = {slot: component(saved.pop(slot)) for slot in PARTS if slot in saved}
         return cls(STAV2A.from_pretrained(folder), **parts, **saved)
 
     @classmethod
@@ -108,6 +114,7 @@ class VideoToAudioPipeline:
             prediction_type=experiment.objective().prediction_type,
             num_inference_steps=experiment.num_inference_steps,
             guidance_scale=experiment.guidance_scale,
+            guider=experiment.guider,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -147,8 +154,8 @@ class VideoToAudioPipeline:
 
     @property
     def components(self) -> dict[str, Any]:
-        """The model, the sampler and the scheduler, by name."""
-        return {"model": self.model, "sampler": self.sampler, "scheduler": self.scheduler}
+        """The model, the sampler, the scheduler and the guider, by name."""
+        return {"model": self.model, **{slot: getattr(self, slot) for slot in PARTS}}
 
     def __call__(
         self,
@@ -159,6 +166,7 @@ class VideoToAudioPipeline:
         frame_rate_hz: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        video_guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -174,6 +182,7 @@ class VideoToAudioPipeline:
             frame_rate_hz: Frames a second of videos that are given as frames.
             num_inference_steps: Denoising steps; by default the pipeline's.
             guidance_scale: Weight w of the text in eq. 7; by default the pipeline's. 1 without any text.
+            video_guidance_scale: Weight of the video, where the guider has one; by default the guider's.
             num_waveforms_per_prompt: Sounds of each video, of the seeds from `seed` on.
             seed: Seed of the noise. The same seed gives the same bits on a CPU.
             generator: Source of the seed instead, so that each call gives another sound.
@@ -192,6 +201,16 @@ class VideoToAudioPipeline:
         weight = self.guidance_scale if guidance_scale is None else guidance_scale
         check_bounds("num_inference_steps", steps, 1, MAX_STEPS)
         check_bounds("guidance_scale", weight, 0, MAX_GUIDANCE)
+        guider = self.guider
+        if video_guidance_scale is not None:
+            check_bounds("video_guidance_scale", video_guidance_scale, 0, MAX_GUIDANCE)
+            if not isinstance(guider, TwoWeights):
+                raise UsageError(
+                    f"video_guidance_scale = {video_guidance_scale}, but "
+                    f"{selector_of('guider', type(guider))} weighs the text alone.",
+                    advice="Leave it out, or take a model whose recipe has run.guider = @guider.two_weights.",
+                )
+            guider = TwoWeights(video_scale=video_guidance_scale)
         check_bounds("num_waveforms_per_prompt", num_waveforms_per_prompt, 1)
         if output_type not in ("np", "pt"):
             raise UsageError(f"output_type was {output_type!r}. Write 'np' or 'pt'.")
@@ -216,7 +235,9 @@ class VideoToAudioPipeline:
                         negative_prompt=negative,
                         seed=seed + variant,
                         num_inference_steps=steps,
-                        guidance_scale=weight if text or negative else 1.0,  # else both branches are equal
+                        # without a text the branches that differ by it are equal
+                        guidance_scale=weight if text or negative else 1.0,
+                        guider=guider,
                         on_step_end=called,
                     )
                     audios.append(torch.from_numpy(sound) if output_type == "pt" else sound)

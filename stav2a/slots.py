@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the n
     from stav2a.metrics.score import EvaluationSet, Score
     from stav2a.models.stav2a import STAV2A
     from stav2a.sampling.fast.shortcuts import PredictFn
+    from stav2a.sampling.guiders import Branch
     from stav2a.training.objective import History, TrainingContext, TrainingSpec
 
 
@@ -193,13 +194,25 @@ class Scheduler(Protocol):
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Any: ...
 
 
+class Guider(Protocol):
+    """Predictions of several branches of the denoiser -> one, all (B, C, T, F), by the weight of the text.
+
+    `branches` names the branches that a weight needs; the last one has all conditions. Where there are
+    several, `combine` gets their predictions in this order, and the weight, a number or a tensor. It makes no
+    choice by a tensor's value.
+    """
+
+    def branches(self, guidance_scale: float) -> "Sequence[Branch]": ...
+    def combine(self, predictions: Sequence[Tensor], guidance_scale: float | Tensor) -> Tensor: ...
+
+
 class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
     Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the
     number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), captions
-    in place of the null text of eq. 7, and a wrapper of the timesteps such as a progress bar. At a guidance
-    scale of 1 the null branch is not computed.
+    in place of the null text of eq. 7, a guider (eq. 7's by default), and a wrapper of the timesteps such as
+    a progress bar. Only the guider's branches are computed.
     """
 
     def __call__(
@@ -213,6 +226,7 @@ class Sampler(Protocol):
         guidance_scale: float,
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
+        guider: Guider,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     ) -> Tensor: ...
 
@@ -364,6 +378,7 @@ SLOTS: dict[str, Slot] = {
     "judge": Slot(Judge),
     "objective": Slot(Objective),
     "scheduler": Slot(Scheduler, wired=("prediction_type",)),
+    "guider": Slot(Guider),
     "sampler": Slot(Sampler),
     "engine": Slot(Engine),
     "shortcut": Slot(Shortcut),

@@ -18,7 +18,7 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments.run_folder import RunFolderError
 from stav2a.models.stav2a import PretrainedError
 from stav2a.pipeline import VideoToAudioPipeline
-from stav2a.sampling import FastSampler, ReferenceSampler, ddim
+from stav2a.sampling import ClassifierFree, FastSampler, ReferenceSampler, TwoWeights, ddim
 from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.cli.test_generate_command import FPS, write_video
@@ -144,6 +144,7 @@ def test_a_saved_pipeline_gives_the_same_sound_in_another_process(pipe, video, t
     pipe.save_pretrained(tmp_path / "saved")
     settings = json.loads((tmp_path / "saved" / "sampling.json").read_text())
     assert settings["num_inference_steps"] == 2 and settings["scheduler"]["component"] == "scheduler.ddim"
+    assert settings["guider"] == {"component": "guider.classifier_free", "parameters": {}}
     command = [sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / "saved"), str(video)]
     subprocess.run([*command, str(tmp_path / "sound.npy")], check=True, timeout=120)
     expected = pipe(video, "a low drum", seed=3).audios[0]
@@ -152,6 +153,39 @@ def test_a_saved_pipeline_gives_the_same_sound_in_another_process(pipe, video, t
     model = ["--model", str(tmp_path / "saved"), "--prompt", "a low drum", "--seed", "3"]
     assert main(["generate", str(video), *model, "--output", str(output)]) == 0
     np.testing.assert_allclose(read_audio(output / "clip.wav", SAMPLE_RATE), expected, atol=2 / 2**15)
+
+
+def test_a_pipelines_guider_is_kept_and_its_video_weight_given_at_a_call(pipe, video, tmp_path):
+    given: dict[str, Any] = {**pipe.factories, "guider": TwoWeights}
+    given |= {"prediction_type": "epsilon", "num_inference_steps": 2, "guidance_scale": 2.0}
+    guided = VideoToAudioPipeline(pipe.model, **given)
+    guided.save_pretrained(tmp_path / "saved")
+    loaded = VideoToAudioPipeline.from_pretrained(tmp_path / "saved")
+    assert loaded.guider == TwoWeights() == loaded.components["guider"]
+    expected, plain, other = (
+        each(video, "a low drum", **weight).audios[0]
+        for each, weight in ((guided, {}), (pipe, {}), (guided, {"video_guidance_scale": 3.0}))
+    )
+    np.testing.assert_array_equal(loaded(video, "a low drum").audios[0], expected)
+    assert len({each.tobytes() for each in (expected, plain, other)}) == 3
+    as_plain = guided(video, "a low drum", video_guidance_scale=1.0).audios[0]
+    np.testing.assert_allclose(as_plain, plain, atol=1e-3)
+    pipe.save_pretrained(tmp_path / "of the text")
+    with pytest.raises(UsageError) as told:
+        VideoToAudioPipeline.from_pretrained(tmp_path / "of the text")(video, video_guidance_scale=2.0)
+    assert str(told.value) == (
+        "video_guidance_scale = 2.0, but guider.classifier_free weighs the text alone. Leave it out, or take "
+        "a model whose recipe has run.guider = @guider.two_weights."
+    )
+
+
+def test_a_folder_from_before_there_were_guiders_has_that_of_equation_7(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "sampling.json"
+    settings = json.loads(path.read_text())
+    del settings["guider"]
+    path.write_text(json.dumps(settings))
+    assert VideoToAudioPipeline.from_pretrained(tmp_path / "saved").guider == ClassifierFree()
 
 
 def test_generate_wants_one_model(video, tmp_path, capsys):

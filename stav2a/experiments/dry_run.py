@@ -348,6 +348,7 @@ def _sampled(model: STAV2A, experiment: Experiment, e_v: Tensor) -> Tensor:
         scheduler=experiment.noise_scheduler(),
         num_inference_steps=experiment.num_inference_steps,
         guidance_scale=experiment.guidance_scale,
+        guider=experiment.guider(),
         seeds=range(len(e_v)),
         progress=lambda timesteps: itertools.islice(timesteps, STEPS),
     )

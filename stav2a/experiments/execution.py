@@ -60,7 +60,8 @@ def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
         trained = [(name, stage) for name, stage in stages if not stage.idle]
         sampler = experiment.described("sampler")["parameters"]
         found = audit.audit(tried.model, trained, precision=sampler.get("precision", "float32"))
-        lines = [*model_cost.audit_lines(found), *lines]
+        branches = len(experiment.guider().branches(experiment.guidance_scale))
+        lines = [*model_cost.audit_lines(found, branches), *lines]
     described = describing.describe_root(experiment)["parameters"]
     missing = audit.missing_weights(tried.requested, described)
     missing += audit.missing_data(experiment.described("dataset"))

@@ -15,6 +15,7 @@ from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
 from stav2a.registry import available, conforming, expect, name_of
+from stav2a.sampling.guiders import ClassifierFree
 from stav2a.training.corpus import classifiable, kept_rows, rows_of
 from stav2a.training.train import PlannedStage
 from stav2a.utils.checkpoints import converted_facts
@@ -22,9 +23,11 @@ from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
 
 LONGEST_S = 600.0  # of a clip
-RUNNING = ("scheduler", "sampler", "trainer", "classifier")
+RUNNING = ("scheduler", "guider", "sampler", "trainer", "classifier")
 DENOISER = {"unet", "backbone"}
-SAMPLING = ("sampler", "scheduler", "objective", "num_inference_steps", "guidance_scale", "seed")
+SAMPLING = (
+    "sampler", "scheduler", "guider", "objective", "num_inference_steps", "guidance_scale", "seed",
+)  # fmt: skip
 STORE_FORMAT = "2"  # raise it when the same settings give another result; one component's: its own `version`
 
 
@@ -57,6 +60,7 @@ class Experiment:
             trained on; None takes sounds as they are. Filters, onset labels and metrics always do.
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
+        guider: Combination of the branches of guidance; eq. 7.
         seed: Seed of every random choice.
     """
 
@@ -87,6 +91,7 @@ class Experiment:
     audio_peak: float | None = None
     num_inference_steps: int = 200
     guidance_scale: float = 3.0
+    guider: Callable[..., Any] = ClassifierFree
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -220,7 +225,7 @@ class Experiment:
     def check(self) -> None:
         """Build all components but the model's blocks, which refuse values that can't be."""
         self.check_denoiser()
-        for factory in (self.dataset, self.onset_detector, self.sampler, self.trainer):
+        for factory in (self.dataset, self.onset_detector, self.guider, self.sampler, self.trainer):
             factory()
         for factory in self.stages:
             conforming("stage", factory(), factory)

@@ -236,6 +236,7 @@ class RunSteps:
                 scheduler=experiment.noise_scheduler(),
                 num_inference_steps=experiment.num_inference_steps,
                 guidance_scale=experiment.guidance_scale,
+                guider=experiment.guider(),
                 seed=experiment.seed,
                 batches=left,
                 shown=distributed.is_main(),

@@ -10,8 +10,8 @@ HEAD = ("block", "class", "parameters", "trained in", "training", "inference", "
 WORDS = {0, 1, 3}  # columns aligned to the left
 
 
-def audit_lines(found: Audit) -> list[str]:
-    """Table of the blocks with their totals, and notes on how it was counted."""
+def audit_lines(found: Audit, branches: int = 2) -> list[str]:
+    """Table of the blocks with their totals, and notes on how it was counted; for branches of guidance."""
     lines = [*grid(HEAD, [*map(_row, found.blocks), _totals(found)], left=WORDS).splitlines(), ""]
     for stage in found.stages:
         trained = _millions(sum(stage.trained.values()))
@@ -22,8 +22,9 @@ def audit_lines(found: Audit) -> list[str]:
     if found.flops is None:
         lines.append(f"{step}; its operations could not be counted")
     else:
-        once, twice = _amount(found.flops), _amount(2 * found.flops)
-        lines.append(f"{step}, the longest caption: {once}FLOP; {twice}FLOP with guidance, which doubles it")
+        once, whole = _amount(found.flops), _amount(branches * found.flops)
+        guided = f"; {whole}FLOP with the {branches} branches of guidance" if branches > 1 else ""
+        lines.append(f"{step}, the longest caption: {once}FLOP{guided}")
     copy = f", and the sampler's copy of unet and backbone in {found.precision}"
     return [
         *lines,

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from stav2a.models.stav2a import STAV2A, Conditions, encode_captions
 from stav2a.registry import register
+from stav2a.sampling.guiders import EQUATION_7, Branch
+from stav2a.slots import Guider
 from stav2a.utils.errors import USAGE, StaV2AError
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -38,25 +40,27 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def text_conditions(
+def branch_conditions(
     model: STAV2A,
     e_v: Tensor,
     captions: Sequence[str],
-    guidance_scale: float,
+    branches: Sequence[Branch],
     negative_captions: Sequence[str] | None = None,
 ) -> Conditions:
-    """Conditions of 2B clips, null text or what is not wanted first; of the B captions at a scale of 1."""
-    texts = [list(captions)]
-    if guidance_scale != 1:
-        texts = [[""] * len(captions) if negative_captions is None else list(negative_captions), *texts]
-    encoded = [encode_captions(model, text) for text in texts]
-    longest = max(mask.shape[1] for _, mask in encoded)  # an encoder may pad to the longest of its batch
-    branches = []
-    for e_text, mask in encoded:
+    """Conditions of the B clips of every branch, one branch after the other."""
+    null = [""] * len(captions) if negative_captions is None else negative_captions
+    encoded = {
+        text: encode_captions(model, captions if text else null)
+        for text in dict.fromkeys(branch.text for branch in branches)
+    }
+    longest = max(mask.shape[1] for _, mask in encoded.values())  # an encoder may pad to its batch's longest
+    conditions = []
+    for branch in branches:
+        e_text, mask = encoded[branch.text]
         padding = (0, longest - mask.shape[1])
         e_text, mask = functional.pad(e_text, (0, 0, *padding)), functional.pad(mask, padding)
-        branches.append(model.condition(e_v, e_text, mask))
-    return reduce(add, branches)
+        conditions.append(model.condition(e_v if branch.video else torch.zeros_like(e_v), e_text, mask))
+    return reduce(add, conditions)
 
 
 def takes_generator(scheduler: Any) -> bool:
@@ -80,32 +84,42 @@ class ReferenceSampler:
         guidance_scale: float,
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
+        guider: Guider = EQUATION_7,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        conditions = text_conditions(model, e_v, captions, guidance_scale, negative_captions)
+        branches = guider.branches(guidance_scale)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
         scheduler.set_timesteps(num_inference_steps)
         extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}
         for t in progress(scheduler.timesteps):
-            if guidance_scale == 1:
-                prediction = model.predict(z_t, t.to(z_t.device).expand(len(z_t)), conditions)
-            else:
-                prediction = guided(model, z_t, t, conditions, guidance_scale)
+            prediction = guided(model, z_t, t, conditions, guidance_scale, guider)
             z_t = scheduler.step(prediction, t, z_t, **extra).prev_sample
         return z_t
 
 
-def guided(model: STAV2A, z_t: Tensor, t: Tensor, both: Conditions, guidance_scale: float) -> Tensor:
-    """Prediction with classifier-free guidance of the text alone (eq. 7): null + w (conditional - null).
+def guided(
+    model: STAV2A,
+    z_t: Tensor,
+    t: Tensor,
+    conditions: Conditions,
+    guidance_scale: float,
+    guider: Guider = EQUATION_7,
+) -> Tensor:
+    """Prediction of all branches, as the guider makes one of them.
 
     Args:
         model: The assembled model.
         z_t: Noisy latents (B, C, T, F).
         t: One timestep, (1,).
-        both: Conditions of 2B clips: null text first, then captions.
-        guidance_scale: w of eq. 7; 1 is the conditional prediction.
+        conditions: Conditions of the B clips of every branch; see `branch_conditions`.
+        guidance_scale: Weight of the text, w of eq. 7.
+        guider: Guider of these branches; that of eq. 7 by default.
     """
-    prediction = model.predict(torch.cat([z_t, z_t]), t.to(z_t.device).expand(2 * len(z_t)), both)
-    null, conditional = prediction.chunk(2)
-    return null + guidance_scale * (conditional - null)
+    branches = len(conditions.c) // len(z_t)
+    times = t.to(z_t.device).expand(branches * len(z_t))
+    if branches == 1:
+        return model.predict(z_t, times, conditions)
+    prediction = model.predict(torch.cat([z_t] * branches), times, conditions)
+    return guider.combine(prediction.chunk(branches), guidance_scale)

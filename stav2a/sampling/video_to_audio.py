@@ -17,7 +17,9 @@ from torch import Tensor
 from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.models.stav2a import STAV2A, as_video
+from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
+from stav2a.slots import Guider
 from stav2a.utils.progress import progress
 from stav2a.utils.resampling import fit_audio
 
@@ -38,6 +40,7 @@ def video_to_audio(
     seed: int = 0,
     num_inference_steps: int,
     guidance_scale: float,
+    guider: Guider = EQUATION_7,
     on_step_end: Callable[[int, Any], None] = lambda number, timestep: None,
 ) -> np.ndarray:
     """Generate the sound of a video, exactly as long as its picture.
@@ -54,6 +57,7 @@ def video_to_audio(
         seed: Seed of the noise, together with the number of a window.
         num_inference_steps: Number of denoising steps.
         guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
+        guider: Guider of the branches; that of eq. 7 by default.
         on_step_end: Called after each step with its number, from 0 in all windows, and its timestep.
 
     Returns:
@@ -87,6 +91,7 @@ def video_to_audio(
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                guider=guider,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
                 negative_captions=[negative_prompt] * len(batch),
                 progress=counted,

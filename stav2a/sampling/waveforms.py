@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from stav2a.models.stav2a import STAV2A
+from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.reference import SamplerError
+from stav2a.slots import Guider
 from stav2a.utils.distributed import device
 from stav2a.utils.progress import progress
 
@@ -51,6 +53,7 @@ def generate(
     scheduler: Any,
     num_inference_steps: int,
     guidance_scale: float,
+    guider: Guider = EQUATION_7,
     seed: int,
     batches: Sequence[range],
     shown: bool = True,
@@ -80,6 +83,7 @@ def generate(
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                guider=guider,
                 seeds=[noise_seed(seed, i) for i in batch],
                 progress=bar.counted,
             )

@@ -26,7 +26,7 @@ from stav2a.training.objective import (
     generator,
     noise,
 )
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import UsageError, check_bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,8 +271,9 @@ class OnsetStage(TrainingStage):
         )
 
 
-# (rows, which of their captions are the null text) -> conditions of the denoiser
-Condition = Callable[[Tensor, Tensor], Inputs]
+# (rows, which of their captions are the null text, which of their videos are left out) -> conditions of the
+# denoiser; the last argument is given where videos may be left out
+Condition = Callable[..., Inputs]
 
 # (z_t, t, *conditions) -> prediction
 Predict = Callable[..., Tensor]
@@ -299,6 +300,7 @@ class DiffusionStage(TrainingStage):
         *,
         groups: Sequence[Group],
         text_dropout: float,
+        video_dropout: float = 0.0,
     ) -> History:
         """Train with noise, and the objective's timesteps, which are fixed in validation.
 
@@ -309,32 +311,37 @@ class DiffusionStage(TrainingStage):
             predict: The denoiser.
             groups: Modules to train.
             text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
+            video_dropout: Probability of no video; above 0 `condition` gets the rows without one.
         """
         rows = work.corpus.rows("train", self.data_filter)
         validation_rows = self.held_out(work.corpus)
         mean, std = work.corpus.latents()
         objective = work.objective
 
-        def batch(chosen: Tensor, t: Tensor, rng: torch.Generator, dropout: float) -> Batch:
-            drop = torch.rand(len(chosen), generator=rng) < dropout
-            return chosen, t, drop, draw_seeds(len(chosen), rng)
+        def batch(chosen: Tensor, t: Tensor, rng: torch.Generator, dropouts: Sequence[float]) -> Batch:
+            count, (text, *video) = len(chosen), dropouts
+            drop = torch.rand(count, generator=rng) < text
+            seeds = draw_seeds(count, rng)  # before the video's, so that these are the same without them
+            return chosen, t, drop, seeds, *(torch.rand(count, generator=rng) < each for each in video)
+
+        dropouts = [text_dropout, video_dropout] if video_dropout else [text_dropout]
 
         def draw(rng: torch.Generator) -> Batch:
             chosen = draw_rows(rows, self.batch_size, rng)
             t = objective.draw_times(self.batch_size, rng)
-            return batch(chosen, t, rng, text_dropout)
+            return batch(chosen, t, rng, dropouts)
 
         def held_out() -> Batch:
             fixed = validation_rows.repeat(self.validation_times)
             t = objective.spread_times(len(fixed))
-            return batch(fixed, t, generator(work.seed, "validation", 0), 0.0)
+            return batch(fixed, t, generator(work.seed, "validation", 0), [0.0] * len(dropouts))
 
-        def fetch(chosen: Tensor, t: Tensor, drop: Tensor, seeds: Tensor) -> Inputs:
+        def fetch(chosen: Tensor, t: Tensor, drop: Tensor, seeds: Tensor, *no_video: Tensor) -> Inputs:
             """z_t, t, the target and the weights of its errors, then the conditions."""
             within, eps = noise(seeds, 2, *mean.shape[1:]).unbind(1)
             z = mean[chosen] + std[chosen] * within
             z_t, target = objective.add_noise(z, eps, t), objective.target(z, eps, t)
-            return z_t, t, target, objective.weights(t), *condition(chosen, drop)
+            return z_t, t, target, objective.weights(t), *condition(chosen, drop, *no_video)
 
         def loss(z_t: Tensor, t: Tensor, target: Tensor, weights: Tensor | None, *conditions: Any) -> Tensor:
             prediction = predict(z_t, t, *conditions).float()
@@ -406,15 +413,25 @@ class JointStage(DiffusionStage):
 
     Args:
         unet_learning_rate: Peak learning rate of the U-Net, which has been trained before.
+        video_dropout: Probability of features of zeros in place of the video's, which `guider.two_weights`
+            needs; independent of the text's.
+
+    Raises:
+        UsageError: The probability is out of its bounds.
     """
 
     steps: int | None = 400
     batch_size: int = 32
     learning_rate: float = 1e-3
     unet_learning_rate: float = 3e-4
+    video_dropout: float = 0.0
 
     uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
     trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("stage.joint.video_dropout", self.video_dropout, 0, 1)
 
     def run(self, work: TrainingContext) -> History:
         model: Any = work.model
@@ -422,8 +439,11 @@ class JointStage(DiffusionStage):
         model.backbone.start_from_t2a()
         e_v, unet = work.corpus.features(), model.backbone.unet
 
-        def condition(rows: Tensor, drop: Tensor) -> Inputs:
-            return e_v[rows], *work.corpus.texts(rows, drop)
+        def condition(rows: Tensor, drop: Tensor, no_video: Tensor | None = None) -> Inputs:
+            videos = e_v[rows]
+            if no_video is not None:
+                videos = videos.masked_fill(no_video[:, None, None], 0)
+            return videos, *work.corpus.texts(rows, drop)
 
         new: list[nn.Module] = []  # all but the U-Net, a child of the backbone with its own learning rate
         for block in blocks:
@@ -436,4 +456,5 @@ class JointStage(DiffusionStage):
             model,
             groups=[Group(new, self.learning_rate), Group([unet], self.unet_learning_rate)],
             text_dropout=0.1,
+            video_dropout=self.video_dropout,
         )

@@ -19,7 +19,8 @@ from stav2a.sampling import (
     ReferenceSampler,
     initial_noise,
 )
-from stav2a.sampling.reference import step_generators, takes_generator, text_conditions
+from stav2a.sampling.guiders import EQUATION_7
+from stav2a.sampling.reference import branch_conditions, step_generators, takes_generator
 
 Sampler = Callable[..., Tensor]
 
@@ -52,7 +53,7 @@ def plain(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The loop of diffusers' own ControlNet pipeline, on its two models, with guidance on."""
-    both = text_conditions(model, e_v, captions, guidance_scale)
+    both = branch_conditions(model, e_v, captions, EQUATION_7.branches(guidance_scale))
     unet, controlnet = model.backbone.unet, model.backbone.controlnet
     c, mask, e_lv = both.c.to(dtype), both.mask, both.e_lv.to(dtype)
     scheduler.set_timesteps(num_inference_steps, device=e_v.device)

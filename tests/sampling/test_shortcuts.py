@@ -62,7 +62,7 @@ def test_deep_cache_gives_the_whole_models_prediction_while_nothing_changes():
     predict_fns = DeepCache().predict_fns(static.backbone)
     static.update(both, torch.tensor([400]))
     static.select(0)
-    inputs = static.inputs(torch.randn(1, *model.latent_shape), guided=False)
+    inputs = static.inputs(torch.randn(1, *model.latent_shape), branches=1)
     with torch.no_grad():
         full, cached = (predict_fns[name].predict(static.backbone, *inputs) for name in ("full", "cached"))
     assert error(cached, full) <= 1e-6

@@ -56,6 +56,8 @@ def stage_keys(keys: Keys) -> dict[str, str]:
         ("run.num_inference_steps = 10", set()),
         ("run.guidance_scale = 1.0", set()),
         ("run.scheduler = @scheduler.dpm_solver", set()),
+        ("run.guider = @guider.apg", set()),
+        ("stage.joint.video_dropout = 0.1", {"joint"}),
         ("run.objective = @objective.epsilon", {"t2a_pretrain", "t2a_finetune", "joint"}),
         ("objective.v_prediction.min_snr_gamma = 5.0", {"t2a_pretrain", "t2a_finetune", "joint"}),
         ("run.vocoder = @vocoder.hifigan", set()),
@@ -173,6 +175,14 @@ def test_what_a_block_makes_of_the_data_depends_on_the_stages_that_train_it(plan
     assert before["features"] != after["features"]
     assert before["latents"] == after["latents"]
     assert before["features"] != planned("dataset.struck_objects.seed = 1").by_kind["features"]
+
+
+@pytest.mark.parametrize(
+    "binding", ["run.guider = @guider.apg", "run.guidance_scale = 1.0", "run.scheduler = @scheduler.unipc"]
+)
+def test_sounds_depend_on_how_they_are_sampled(planned, binding):
+    before, after = planned().by_kind, planned(binding).by_kind
+    assert {kind for kind in before if before[kind] != after[kind]} == {"sounds"}
 
 
 def test_what_an_untrained_block_makes_of_the_data_depends_on_the_seed(planned):

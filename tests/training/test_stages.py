@@ -268,6 +268,39 @@ def test_captions_are_dropped_at_the_asked_rate_and_never_in_validation(tmp_path
     assert objective.held_out and not objective.held_out()[2].any()
 
 
+def test_videos_are_left_out_at_the_asked_rate_and_never_in_validation(tmp_path):
+    without, with_it = (
+        planned_joint(tmp_path / name, video_dropout=p) for name, p in (("0", 0.0), ("1", 0.3))
+    )
+    for step in range(20):
+        ours, theirs = (plan.draw(generator(0, "joint", step)) for plan in (with_it, without))
+        assert len(theirs) == 4 and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=False))
+        rows, *_, no_video = ours
+        e_v, plain = with_it.fetch(*ours)[4], without.fetch(*theirs)[4]
+        assert no_video.any() and not e_v[no_video].any() and torch.equal(e_v[~no_video], plain[~no_video])
+    dropped = torch.cat([with_it.draw(generator(0, "joint", step))[4] for step in range(100)])
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert with_it.held_out and not with_it.held_out()[4].any()
+
+
+def planned_joint(folder: Any, **settings: Any) -> TrainingSpec:
+    """The plan of the joint stage."""
+    trainer: Any = SimpleNamespace(fit=lambda plan, work: plan)
+    plan: Any = STAGES["joint"](batch_size=64, **settings).run(
+        replace(tiny.work(tiny.model(), folder), trainer=trainer)
+    )
+    return plan
+
+
+def test_the_joint_stage_trains_without_some_videos(tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    STAGES["joint"](steps=3, video_dropout=0.5).run(tiny.work(model, tmp_path))
+    assert blocks_changed(before, model) == {"local_head", "global_pooler", "unet", "backbone"}
+    with pytest.raises(UsageError, match=r"stage.joint.video_dropout = 1.5: expected 0 to 1\."):
+        STAGES["joint"](video_dropout=1.5)
+
+
 def test_the_null_text_takes_the_place_of_dropped_captions():
     model = tiny.model()
     texts = tiny.corpus(model).texts(torch.tensor([0, 1, 1]), torch.tensor([False, True, False]))

@@ -18,13 +18,15 @@ from stav2a.sampling.fast.engines import Eager
 from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
 from stav2a.sampling.fast.shortcuts import NoShortcut, PredictFn
 from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone, StaticBuffer
+from stav2a.sampling.guiders import EQUATION_7, Branch
 from stav2a.sampling.reference import (
     Progress,
     SamplerError,
+    branch_conditions,
     initial_noise,
     step_generators,
-    text_conditions,
 )
+from stav2a.slots import Guider
 
 
 @register("sampler", "fast")
@@ -71,14 +73,16 @@ class FastSampler:
         guidance_scale: float,
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
+        guider: Guider = EQUATION_7,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
         self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
-        conditions = text_conditions(model, e_v, captions, guidance_scale, negative_captions)
+        branches = guider.branches(guidance_scale)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
-        loop = self._prepared(model, conditions, table, guided=guidance_scale != 1)
+        loop = self._prepared(model, conditions, table, guider, branches)
         return loop.run(z_t, conditions, table, guidance_scale, step_generators(seeds), progress)
 
     def _check_device(self, device: torch.device) -> None:
@@ -97,15 +101,22 @@ class FastSampler:
         return self._tables[key]
 
     def _prepared(
-        self, model: STAV2A, conditions: Conditions, table: SchedulerTable, *, guided: bool
+        self,
+        model: STAV2A,
+        conditions: Conditions,
+        table: SchedulerTable,
+        guider: Guider,
+        branches: Sequence[Branch],
     ) -> "StaticLoop":
         """The loop of the previous generation where it fits, else a new one."""
         length, backbone = self.form.padded(conditions.c.shape[1]), model.backbone
         weights = ((each.data_ptr(), each._version) for each in backbone.parameters())
-        key = (guided, table.rows, conditions.e_lv.shape, length, backbone, *weights)
+        key = (guider, *branches, table.rows, conditions.e_lv.shape, length, backbone, *weights)
         if key != self._key:
-            static = StaticBackbone(backbone, model.latent_shape, conditions, self.form)
-            self._loop, self._key = StaticLoop(static, self.shortcut, self.engine, guided=guided), key
+            one_video = len({branch.video for branch in branches}) == 1
+            static = StaticBackbone(backbone, model.latent_shape, conditions, self.form, one_video=one_video)
+            self._loop = StaticLoop(static, self.shortcut, self.engine, guider, branches=len(branches))
+            self._key = key
         return self._loop
 
 
@@ -116,11 +127,15 @@ class StaticLoop:
         backbone: Backbone on static tensors.
         shortcut: Parts of the backbone that each step computes.
         engine: Execution of the steps.
-        guided: True where the conditions are those of both branches of guidance.
+        guider: Guider of the branches.
+        branches: Number of branches.
     """
 
-    def __init__(self, backbone: StaticBackbone, shortcut: Any, engine: Any, *, guided: bool) -> None:
-        self.backbone, self.shortcut, self.engine, self.guided = backbone, shortcut, engine, guided
+    def __init__(
+        self, backbone: StaticBackbone, shortcut: Any, engine: Any, guider: Guider, *, branches: int
+    ) -> None:
+        self.backbone, self.shortcut, self.engine = backbone, shortcut, engine
+        self.guider, self.branches = guider, branches
         self.state, self.noise = StaticBuffer(), StaticBuffer()
         self.weights, self.guidance = StaticBuffer(), StaticBuffer()
         self.predict_fns: dict[str, PredictFn] = dict(shortcut.predict_fns(backbone.backbone))
@@ -164,12 +179,11 @@ class StaticLoop:
         self.backbone.select(i)
 
     def _step(self, predict_fn: PredictFn) -> None:
-        state, guided = self.state.value, self.guided and predict_fn.guided
-        inputs = self.backbone.inputs(state[0], guided=guided)
+        state, branches = self.state.value, self.branches if predict_fn.guided else 1
+        inputs = self.backbone.inputs(state[0], branches=branches)
         prediction = predict_fn.predict(self.backbone.backbone, *inputs).to(state.dtype)
-        if guided:
-            null, conditional = prediction.chunk(2)
-            prediction = null + self.guidance.value * (conditional - null)  # eq. 7
+        if branches > 1:
+            prediction = self.guider.combine(prediction.chunk(branches), self.guidance.value)
         state.copy_(advance(self.weights.value, state, prediction, self.noise.value))
 
 

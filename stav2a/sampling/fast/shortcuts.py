@@ -20,7 +20,7 @@ class PredictFn:
 
     Args:
         predict: Function from the backbone and its five inputs to the prediction.
-        guided: Compute both branches of guidance, or the conditional one alone.
+        guided: Compute all branches of guidance, or the one with all conditions alone.
         caches: True where it writes buffers that other functions read.
     """
 

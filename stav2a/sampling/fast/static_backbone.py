@@ -143,7 +143,7 @@ class Identity(nn.Module):
 
 
 def share_until_text(network: Any) -> None:
-    """Let a U-Net or ControlNet of diffusers take one latent for the tokens of both branches of guidance."""
+    """Let a U-Net or ControlNet of diffusers take one latent for the tokens of all branches of guidance."""
     for block in [*network.down_blocks, network.mid_block]:
         if getattr(block, "attentions", None):
             block.attentions[0] = SplitAtFirstCrossAttention(block.attentions[0])
@@ -153,9 +153,9 @@ def share_until_text(network: Any) -> None:
 
 
 class SplitAtFirstCrossAttention(nn.Module):
-    """Wrapper of the first transformer with cross attention, which duplicates the latents for both branches.
+    """Wrapper of the first transformer with cross attention, which repeats the latents for all branches.
 
-    The self-attention before the cross attention is the same for both branches.
+    The self-attention before the cross attention is the same for all branches.
     """
 
     def __init__(self, transformer: Any) -> None:
@@ -171,7 +171,7 @@ class SplitAtFirstCrossAttention(nn.Module):
 
 
 class SharedSelfAttention(nn.Module):
-    """Wrapper of a self-attention whose input is the same for both branches, computed for one."""
+    """Wrapper of a self-attention whose input is the same for all branches, computed for one."""
 
     rows: int
 
@@ -203,8 +203,8 @@ class DuplicateSkips(UpBlockWrapper):
 
 
 def match_rows(x: Tensor, other: Tensor) -> Tensor:
-    """x, repeated for the second branch where the other tensor has twice its rows."""
-    return torch.cat([x, x]) if len(other) == 2 * len(x) else x
+    """x, repeated for every branch where the other tensor has the rows of all."""
+    return torch.cat([x] * (len(other) // len(x))) if len(other) > len(x) else x
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,7 @@ class StaticBackbone:
         latent_shape: Shape of the latent of one clip, (C, T, F).
         conditions: Conditions of any clip, to find the modules that read the tokens and their mask.
         form: Number format.
+        one_video: True where all branches of guidance have the same local features.
 
     Raises:
         SamplerError: The backbone has a cross attention of an unknown kind.
@@ -245,6 +246,8 @@ class StaticBackbone:
         latent_shape: tuple[int, int, int],
         conditions: Conditions,
         form: ComputeFormat,
+        *,
+        one_video: bool = True,
     ) -> None:
         self.form, self.bins = form, latent_shape[2]
         self.backbone: Any = shared_copy(backbone, form)
@@ -256,7 +259,9 @@ class StaticBackbone:
         if controlnet is not None and controlnet.controlnet_cond_embedding is not None:
             self.local = CachedModule(controlnet.controlnet_cond_embedding)
             controlnet.controlnet_cond_embedding = self.local
-            # Otherwise e_lv may be read after the place where the branches separate.
+        # Otherwise e_lv may be read after the place where the branches separate.
+        self.shared = self.local is not None and one_video
+        if self.shared:
             share_until_text(controlnet)
             share_until_text(self.backbone.unet)
         self.t, self.c, self.mask, self.e_lv = StaticBuffer(), StaticBuffer(), StaticBuffer(), StaticBuffer()
@@ -282,12 +287,12 @@ class StaticBackbone:
         self.time.select(i)
         self.t.update(self.timesteps[i : i + 1])
 
-    def inputs(self, z_t: Tensor, *, guided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Latents (B, C, T, F) -> inputs of the backbone, for both branches or for the conditional one."""
+    def inputs(self, z_t: Tensor, *, branches: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latents (B, C, T, F) -> inputs of the backbone, for the last branches of guidance."""
         z_t = z_t.to(self.form.dtype, memory_format=self.form.memory_format)
-        tokens = slice(-len(z_t) * (2 if guided else 1), None)
-        if guided and self.local is None:
-            z_t = torch.cat([z_t, z_t])
+        tokens = slice(-len(z_t) * branches, None)
+        if branches > 1 and not self.shared:
+            z_t = torch.cat([z_t] * branches)
         rows = slice(-len(z_t), None)
         t = self.t.value.expand(len(z_t))
         return z_t, t, self.c.value[tokens], self.mask.value[tokens], self.e_lv.value[rows]
