@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
@@ -87,7 +88,7 @@ class DiffusionTransformer(nn.Module):
                 "even width.",
                 advice=f"Take a width that {2 * heads} divides.",
             )
-        self.width, self.heads = width, heads
+        self.width, self.heads, self.recomputes = width, heads, False
         self.time_proj = Timesteps(256, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(256, width)
         self.proj_in = nn.Linear(latent_channels * latent_bins, width)
@@ -122,6 +123,16 @@ class DiffusionTransformer(nn.Module):
         `frame_times` (B, T or 1, width) and `time` (B, 1, width) modulate frames and tokens c (B, N, D_c).
         """
         raise NotImplementedError
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Let the backward pass compute the activations of each layer again."""
+        self.recomputes = True
+
+    def apply_layer(self, layer: nn.Module, *inputs: Any) -> Any:
+        """Outputs of a layer, whose activations are kept unless they are computed again."""
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint_activations(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
     def rotation(self, x: Tensor) -> Rotation:
         """Rotary positions of the frames, in float32."""
@@ -170,7 +181,7 @@ class DiT(DiffusionTransformer):
     def transform(self, x: Tensor, frame_times: Tensor, time: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         rotation, bias = self.rotation(x), MASKED_SCORE * (1 - mask[:, None].to(x.dtype))
         for layer in self.layers:
-            x = layer(x, frame_times, rotation, c, bias)
+            x = self.apply_layer(layer, x, frame_times, rotation, c, bias)
         return x
 
 
@@ -225,10 +236,10 @@ class MMDiT(DiffusionTransformer):
         attended = torch.cat([mask.new_ones(x.shape[:2]), mask], dim=1)[:, None, None]  # (B, 1, 1, T + N)
         y = self.proj_tokens(c)
         for layer in self.joint:
-            x, y = layer(x, y, frame_times, time, rotation, attended)
-        x = self.reading(x, y, frame_times, time, rotation, attended)
+            x, y = self.apply_layer(layer, x, y, frame_times, time, rotation, attended)
+        x = self.apply_layer(self.reading, x, y, frame_times, time, rotation, attended)
         for stream in self.single:
-            x = stream(x, frame_times, rotation)
+            x = self.apply_layer(stream, x, frame_times, rotation)
         return x
 
 
@@ -249,6 +260,13 @@ class AdaptiveNorm(nn.Module):
         return self.norm(x) * (1 + scale) + shift
 
 
+class HeadNorm(nn.RMSNorm):
+    """RMS norm of queries or keys whose weight takes the type of its input, which autocast does not do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Stream(nn.Module):
     """Transformer layer with adaLN, whose gates start at zero, so that a new one changes nothing.
 
@@ -264,7 +282,7 @@ class Stream(nn.Module):
         self.attention_norm, self.mlp_norm = AdaptiveNorm(width), AdaptiveNorm(width)
         self.attention_gate, self.mlp_gate = (_zeroed(nn.Linear(width, width)) for _ in range(2))
         self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.norm_q, self.norm_k = (nn.RMSNorm(width // heads, eps=1e-6) for _ in range(2))
+        self.norm_q, self.norm_k = (HeadNorm(width // heads, eps=1e-6) for _ in range(2))
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, embedding: Tensor, rotation: Rotation) -> Tensor:
@@ -344,7 +362,7 @@ class ReadingLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.frames, self.norm = Stream(width, heads), AdaptiveNorm(width)
-        self.to_kv, self.norm_k = nn.Linear(width, 2 * width), nn.RMSNorm(width // heads, eps=1e-6)
+        self.to_kv, self.norm_k = nn.Linear(width, 2 * width), HeadNorm(width // heads, eps=1e-6)
 
     def forward(
         self, x: Tensor, y: Tensor, frame_times: Tensor, time: Tensor, rotation: Rotation, mask: Tensor

@@ -125,6 +125,22 @@ def test_every_parameter_learns_within_four_steps(kind, inputs):
 
 
 @every_kind
+def test_activations_that_are_computed_again_give_the_same_gradient(kind, inputs):
+    gradients, calls = [], []
+    for recomputes in (False, True):
+        backbone = DiTBackbone(built(kind), LOCAL)
+        tiny.shake(backbone)
+        layer = next(part for name, part in backbone.named_modules() if name.endswith("frames"))
+        layer.mlp.register_forward_hook(lambda *_: calls.append(1))
+        if recomputes:
+            backbone.unet.enable_gradient_checkpointing()
+        backbone(**inputs).square().mean().backward()
+        gradients.append([p.grad for p in backbone.parameters()])
+    assert len(calls) == 1 + 2
+    assert all(torch.equal(kept, again) for kept, again in zip(*gradients, strict=True))
+
+
+@every_kind
 def test_the_stages_train_it_from_text_to_video(kind, tmp_path):
     model = tiny.model(unet=KINDS[kind], backbone=DiTBackbone, local_head=partial(LinearHead, dim=16))
     work = tiny.work(model, tmp_path, objective=Flow())
