@@ -111,6 +111,16 @@ def test_every_recipe_is_audited_at_paper_scale(name, recipes, capsys, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_transformer_is_audited_at_paper_scale(recipes, capsys):
+    files = (recipes / "designs" / "mmaudio.gin", recipes / "scale" / "paper.gin")
+    out = checked(capsys, *(word for path in files for word in ("--gin", str(path))))
+    rows = {line.split()[1]: line.split() for line in out.splitlines() if line.startswith("# ")}
+    assert rows["unet"][2:5] == ["MMDiT", "224.0", "M"]
+    assert rows["backbone"][2:6] == ["DiTBackbone", "115.6", "k", "joint"]
+    assert "unet.mmdit.checkpoint = 'checkpoints/t2a/mmdit': no weights there" in out
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_audited_at_laptop_scale(name, recipes, capsys):
