@@ -150,7 +150,8 @@ def register(slot: str, name: str) -> Callable[[Factory], Factory]:
 
     def decorate(factory: Factory) -> Factory:
         _check_slot(slot)
-        entry = Entry(slot, name, factory, parameters_of(factory, SLOTS[slot].wired), file, line)
+        supplied = (*SLOTS[slot].wired, *SLOTS[slot].offered)
+        entry = Entry(slot, name, factory, parameters_of(factory, supplied), file, line)
         for fault in _faults(entry, _ENTRIES.get((slot, name))):
             raise RegistryError(f'{entry.selector} {fault}\n  In file "{file}", line {line}')
         _ENTRIES[slot, name] = _BY_FACTORY[factory] = entry
@@ -367,13 +368,17 @@ def _contract_faults(component: type, contract: type) -> Iterator[str]:
         if not inspect.isfunction(promised) or (name.startswith("_") and name != "__call__"):
             continue
         method = getattr(component, name, None)
-        wanted = list(inspect.signature(promised).parameters)[1:]
+        asked = list(inspect.signature(promised).parameters.values())[1:]
+        wanted = [argument.name for argument in asked]
+        in_order = [argument.name for argument in asked if argument.kind is not argument.KEYWORD_ONLY]
         if method is None or method is getattr(nn.Module, name, None):
             yield f"has no method {name}({', '.join(wanted)}), which its slot promises. Add it."
             continue
         given = list(inspect.signature(method).parameters.values())[1:]
         names = [argument.name for argument in given]
-        if names[: len(wanted)] != wanted or any(a.default is a.empty for a in given[len(wanted) :]):
+        further = [argument for argument in given if argument.name not in wanted]
+        fits = names[: len(in_order)] == in_order and set(wanted) <= set(names)
+        if not fits or any(argument.default is argument.empty for argument in further):
             yield (
                 f"has {name}({', '.join(names)}), but its slot promises {name}({', '.join(wanted)}). "
                 "Take the slot's names, in its order; further arguments need defaults."

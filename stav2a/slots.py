@@ -84,10 +84,20 @@ class ConditionFuser(Protocol):
 
 
 class UNet(Protocol):
-    """The text-to-audio denoiser that a backbone builds on: a diffusers `UNet2DConditionModel`."""
+    """The text-to-audio denoiser that a backbone builds on, called like diffusers' `UNet2DConditionModel`.
+
+    It takes z_t (B, C, T, F), t (B,), c (B, N, D_c) and its mask (B, N), True where a token counts. With
+    `return_dict=False` it gives a tuple, whose first value is the prediction (B, C, T, F).
+    """
 
     def forward(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        encoder_attention_mask: Tensor | None,
+        return_dict: bool,
     ) -> Any: ...
 
 
@@ -320,10 +330,14 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Slot:
-    """Contract of a slot, the constructor arguments that `assemble` supplies, and its methods' shapes."""
+    """Contract of a slot, the constructor arguments that `assemble` supplies, and its methods' shapes.
+
+    A component must take the arguments `wired`, and may take those `offered`.
+    """
 
     contract: type
     wired: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
     shapes: Mapping[str, Shapes] = field(default_factory=dict)
 
 
@@ -352,7 +366,7 @@ SLOTS: dict[str, Slot] = {
             )
         },
     ),
-    "unet": Slot(UNet, wired=("latent_channels", "cond_dim")),
+    "unet": Slot(UNet, wired=("latent_channels", "cond_dim"), offered=("latent_bins",)),
     "backbone": Slot(
         Backbone,
         wired=("unet", "local_dim"),

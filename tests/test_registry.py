@@ -192,6 +192,41 @@ def test_a_faulty_component_is_refused_at_its_definition(slot, name, component, 
     assert (slot, name) not in registry._ENTRIES
 
 
+class KeywordUNet:
+    """A denoiser whose keywords are in an order of their own.
+
+    Args:
+        latent_channels: Channels. Wired.
+        cond_dim: Width of the tokens. Wired.
+        latent_bins: Frequencies. Wired.
+    """
+
+    def __init__(self, latent_channels, cond_dim, latent_bins):
+        pass
+
+    def forward(
+        self, sample, timestep, encoder_hidden_states, return_dict=True, *, encoder_attention_mask=None
+    ):
+        return (sample,)
+
+
+def test_keywords_of_a_contract_may_stand_in_any_order():
+    register("unet", "keywords")(KeywordUNet)
+    assert registry.get("unet", "keywords").settable == {}  # latent_bins is supplied, as it is taken
+
+
+def test_a_missing_keyword_of_a_contract_is_told():
+    class Maskless(KeywordUNet):
+        """A denoiser without a mask."""
+
+        def forward(self, sample, timestep, encoder_hidden_states, return_dict=True):
+            return (sample,)
+
+    promised = "(sample, timestep, encoder_hidden_states, encoder_attention_mask, return_dict)"
+    with pytest.raises(RegistryError, match=f"its slot promises forward{re.escape(promised)}"):
+        register("unet", "maskless")(Maskless)
+
+
 def test_a_taken_name_shows_both_places():
     register("local_head", "fine")(Fine)
     with pytest.raises(RegistryError) as caught:

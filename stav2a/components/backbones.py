@@ -1,5 +1,6 @@
-"""Backbones: the text-to-audio U-Net by itself, or with a control network for the local features."""
+"""Backbones: the text-to-audio denoiser by itself, or with a control network for the local features."""
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.registry import RegistryError, register
+from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
 
 Residuals = tuple[Sequence[Tensor], Tensor]  # added to the skips of the U-Net, and to its middle
@@ -18,7 +19,7 @@ Residuals = tuple[Sequence[Tensor], Tensor]  # added to the skips of the U-Net, 
 
 @register("backbone", "unet")
 class UNetBackbone(nn.Module):
-    """The U-Net with cross attention alone: text to audio. The local features are ignored.
+    """The U-Net or transformer by itself: text to audio. The local features are ignored.
 
     Args:
         unet: The denoiser. Wired.
@@ -39,6 +40,60 @@ class UNetBackbone(nn.Module):
         return self.unet(z_t, t, c, encoder_attention_mask=mask, return_dict=False)[0]
 
 
+@register("backbone", "dit")
+class DiTBackbone(nn.Module):
+    """A transformer whose adaLN reads the local features frame by frame (MMAudio, Cheng et al. 2024).
+
+    Args:
+        unet: The denoiser, one that takes an embedding for each frame: `unet.dit` or `unet.mmdit`. Wired.
+        local_dim: Width of the local features, D_l. Wired.
+
+    Shapes:
+        z_t (B, C, T, F), t (B,), c (B, K, D_c), mask (B, K), e_lv (B, T, D_l) -> (B, C, T, F)
+
+    Raises:
+        RegistryError: The denoiser takes no embedding for each frame, or there are no local features.
+    """
+
+    def __init__(self, unet: Any, local_dim: int) -> None:
+        super().__init__()
+        if not _takes_frames(unet):
+            raise RegistryError(
+                f"backbone.dit needs a transformer that takes a frame_embedding, and {type(unet).__name__} "
+                "does not.",
+                advice="Bind run.unet = @unet.dit or @unet.mmdit, or run.backbone = @backbone.unet.",
+            )
+        if not local_dim:
+            raise RegistryError(
+                "backbone.dit needs local features, and run.local_head = @local_head.none gives none.",
+                advice="Bind run.backbone = @backbone.unet, or another local head.",
+            )
+        self.unet = unet
+        self.embed = _zeroed(nn.Linear(local_dim, unet.width))
+
+    def start_from_t2a(self) -> None:
+        """Do nothing: the embedding starts at zero, where the transformer is the text-to-audio model."""
+
+    def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor:
+        frames = self.embed(e_lv)
+        return self.unet(z_t, t, c, encoder_attention_mask=mask, frame_embedding=frames, return_dict=False)[0]
+
+
+def _takes_frames(unet: nn.Module) -> bool:
+    return "frame_embedding" in inspect.signature(unet.forward).parameters
+
+
+def _check_blocks(unet: Any, backbone: type) -> None:
+    """Refuse a denoiser without the blocks of a U-Net, which a ControlNet copies."""
+    if not all(hasattr(unet, name) for name in ("config", "conv_in", "down_blocks", "mid_block")):
+        other = "dit" if _takes_frames(unet) else "unet"
+        raise RegistryError(
+            f"{selector_of('backbone', backbone)} needs the blocks of diffusers' U-Net, and "
+            f"{type(unet).__name__} has none.",
+            advice=f"Bind run.backbone = @backbone.{other}, or run.unet = @unet.stable_diffusion.",
+        )
+
+
 @register("backbone", "unet_controlnet")
 class UNetControlNet(nn.Module):
     """The U-Net with a ControlNet on z_t and the local video features (sec. II-C2).
@@ -56,6 +111,7 @@ class UNetControlNet(nn.Module):
         super().__init__()
         from diffusers import ControlNetModel
 
+        _check_blocks(unet, type(self))
         self.unet, self.freeze_unet = unet, freeze_unet
         self.controlnet = ControlNetModel.from_unet(unet)
         self.width = unet.config.block_out_channels[0]
@@ -340,6 +396,7 @@ class UNetControlNetXS(nn.Module):
         super().__init__()
         from diffusers import ControlNetXSAdapter
 
+        _check_blocks(unet, type(self))
         if unet.config.layers_per_block != 2:
             raise RegistryError(
                 f"backbone.unet_controlnet_xs was given a U-Net of {unet.config.layers_per_block} layers a "

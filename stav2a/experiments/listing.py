@@ -101,7 +101,8 @@ def calls(slot: str) -> list[str]:
 
 def detail_slot(slot: str) -> str:
     """A slot's contract, and the place and the parameters of each of its components."""
-    wired = ", ".join(SLOTS[slot].wired) or "nothing"
+    supplied = [*SLOTS[slot].wired, *(f"{name} if it is taken" for name in SLOTS[slot].offered)]
+    wired = ", ".join(supplied) or "nothing"
     asked = [f"  {line}" for line in calls(slot)]
     asked += [f"  {name}: {kind}  {text}".rstrip() for name, (kind, text) in attributes(slot).items()]
     head = [

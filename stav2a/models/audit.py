@@ -151,7 +151,8 @@ def _flops(model: STAV2A, z_t: Tensor, t: Tensor, conditions: Conditions) -> dic
         with FlopCounterMode(display=False) as whole:
             model.predict(z_t, t, conditions)
         with FlopCounterMode(display=False) as alone:
-            model.block("unet")(z_t, t, conditions.c, encoder_attention_mask=conditions.mask)
+            inputs = {"encoder_attention_mask": conditions.mask, "return_dict": False}
+            model.block("unet")(z_t, t, conditions.c, **inputs)
     except (NotImplementedError, RuntimeError):  # an operation without a meta version
         return {"unet": None, "backbone": None}
     unet = alone.get_total_flops()
@@ -308,12 +309,15 @@ def _command(parameter: str, folder: str, recipe: Mapping[str, Any] | None) -> s
 def _without_published(parameter: str, recipe: Mapping[str, Any]) -> str:
     """Ways to a U-Net where no published one fits the recipe."""
     objective, text_encoder = (recipe[slot]["component"] for slot in ("objective", "text_encoder"))
+    component = recipe["unet"]["component"]
     wanted = f"predicts {objective.removeprefix('objective.')} from the tokens of {text_encoder}"
     others = [
         f"lay {each.scale} over the recipe to start from {kind}'s, which predicts {each.predicts} from the "
         f"tokens of {each.reads}"
         for kind, converter in CONVERTERS.items()
-        if (each := converter.denoiser) and each.scale
+        if (each := converter.denoiser) and each.scale and component in converter.components.values()
     ]
     own = f"put your own there, or bind {parameter} = None and give stage.t2a_pretrain steps"
+    if not others:
+        return f"no published weights are known for {component}: {own}"
     return f"no published U-Net of these sizes {wanted}: {', or '.join([own, *others])}"

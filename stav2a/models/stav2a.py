@@ -1,6 +1,7 @@
 """The assembled model: its blocks, conditions and prediction, and its folder of weights."""
 
 import functools
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,11 +210,19 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
     blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
     blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
-    unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim)
+    offered = _taken(factories["unet"], latent_bins=shape[2])
+    unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
     model.described = {slot: _described(factories[slot]) for slot in BLOCKS}
     return model
+
+
+def _taken(factory: Callable[..., Any], **offered: Any) -> dict[str, Any]:
+    """Those of the offered arguments that a factory takes."""
+    entry = entry_of(factory)
+    known = entry.parameters if entry else inspect.signature(factory).parameters
+    return {name: value for name, value in offered.items() if name in known}
 
 
 def _described(factory: Callable[..., Any]) -> Any:

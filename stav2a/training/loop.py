@@ -154,11 +154,10 @@ class TrainingRun:
         self.saved, self.pause = time.monotonic(), CHECKPOINT_S
         self.trained = nn.ModuleList(module for group in plan.groups for module in group.modules)
         if settings.gradient_checkpointing:
-            from diffusers import ModelMixin
-
             for part in work.model.modules():
-                if isinstance(part, ModelMixin) and part._supports_gradient_checkpointing:
-                    part.enable_gradient_checkpointing()
+                enable: Any = getattr(part, "enable_gradient_checkpointing", None)
+                if enable and getattr(part, "_supports_gradient_checkpointing", True):  # that of diffusers
+                    enable()
         self._set_memory_format(settings.memory_format)
         groups = parameter_groups(plan, work)
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]

@@ -41,6 +41,13 @@ def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("design", sorted(path.stem for path in (ROOT / "recipes/designs").glob("*.gin")))
+def test_every_design_passes(design):
+    files = (f"recipes/designs/{design}.gin", "recipes/scale/smoke.gin")
+    assert dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build()).unchecked == []
+
+
 REFUSED = {
     "run.local_head = @local_head.nearest": (
         "Bind local_head.nearest.upsampling = 1,", ("local_head.nearest.upsampling = 1.0",),

@@ -111,6 +111,16 @@ def test_every_recipe_is_audited_at_paper_scale(name, recipes, capsys, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_transformer_is_audited_at_paper_scale(recipes, capsys):
+    files = (recipes / "designs" / "mmaudio.gin", recipes / "scale" / "paper.gin")
+    out = checked(capsys, *(word for path in files for word in ("--gin", str(path))))
+    rows = {line.split()[1]: line.split() for line in out.splitlines() if line.startswith("# ")}
+    assert rows["unet"][2:5] == ["MMDiT", "224.0", "M"]
+    assert rows["backbone"][2:6] == ["DiTBackbone", "115.6", "k", "joint"]
+    assert "unet.mmdit.checkpoint = 'checkpoints/t2a/mmdit': no weights there" in out
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_audited_at_laptop_scale(name, recipes, capsys):
@@ -262,15 +272,21 @@ def test_a_folder_of_a_name_of_its_own_is_to_be_bound_again():
         (["cn_onset_gvf", "scale/tango"], "checkpoints/t2a/unet", "stav2a convert tango --checkpoint"),
         (["released", "scale/released"], "checkpoints/released/unet", "stav2a convert released --checkpoint"),
         (["cn_onset_gvf"], "mine", "no published U-Net of these sizes predicts v_prediction from the tokens"),
+        (
+            ["designs/mmaudio", "scale/paper"],
+            "checkpoints/t2a/mmdit",
+            "no published weights are known for unet.mmdit: put your own there, or bind "
+            "unet.mmdit.checkpoint = None and give stage.t2a_pretrain steps",
+        ),
     ],
 )
 def test_no_u_net_that_can_not_fit_is_advised(recipes, folder, advice):
     loaded = recipe.load([f"recipes/{name}.gin" for name in recipes], root=Experiment)
-    asked = [
-        RequestedWeights("unet.stable_diffusion.checkpoint", folder, CheckpointError("no weights there."))
-    ]
+    parameter = f"{loaded.build().described('unet')['component']}.checkpoint"
+    asked = [RequestedWeights(parameter, folder, CheckpointError("no weights there."))]
     (missing,) = audit.missing_weights(asked, loaded.described()["parameters"])
     assert missing.advice.startswith(advice)
+    assert parameter == "unet.stable_diffusion.checkpoint" or "tango" not in missing.advice
 
 
 def unet_folder(tmp_path, **facts: str) -> list[str]:

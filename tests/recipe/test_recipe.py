@@ -302,6 +302,13 @@ def test_every_scale_lies_over_every_variant(scale):
     recipe.load(["recipes/cn_onset_gvf.gin", f"recipes/scale/{scale}.gin"], strict=True, root=Experiment)
 
 
+@pytest.mark.parametrize("scale", ["laptop", "smoke", "paper", "paper_fast"])
+def test_a_flow_stays_one_under_every_scale(scale):
+    files = ["recipes/designs/mmaudio.gin", f"recipes/scale/{scale}.gin"]
+    made = recipe.load(files, strict=True, root=Experiment).build()
+    assert (name_of(made.objective), name_of(made.scheduler)) == ("flow", "flow_match_euler")
+
+
 def test_a_setting_without_effect_warns(write, caplog):
     write("mine.gin", "include 'recipes/cn.gin'\nlocal_head.onset.windows = (1, 2)")
     loaded = recipe.load("mine.gin", root=Experiment)

@@ -212,7 +212,7 @@ MISTAKES = {
         "WIDTH = 64\nlocal_head.onset.dim_per_window = %WIDHT",
         "No macro named 'WIDHT'.",
         'In file "mine.gin", line 3',
-        "Did you mean WIDTH? Known: FILTER, UNALIGNED, WIDTH.",
+        "Did you mean WIDTH? Known: FILTER, OBJECTIVE, SCHEDULER, UNALIGNED, WIDTH.",
     ),
     "a macro of itself": (
         "A = %B\nB = %A\nrun.seed = %A",

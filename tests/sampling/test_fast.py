@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stav2a.components.backbones import (
+    DiTBackbone,
     UNetBackbone,
     UNetControlNet,
     UNetControlNetFDN,
@@ -17,6 +18,7 @@ from stav2a.components.backbones import (
     UNetControlNetXS,
 )
 from stav2a.components.local_heads import NearestHead
+from stav2a.components.unets import DiT, MMDiT
 from stav2a.sampling import (
     CudaGraph,
     FastSampler,
@@ -44,6 +46,11 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "local_head": partial(NearestHead, upsampling=1.0),
     },
     "xs": {"backbone": UNetControlNetXS, "unet": partial(tiny.unet, layers_per_block=2)},
+    "dit": {"backbone": DiTBackbone, "unet": partial(DiT, width=16, layers=2, heads=2)},
+    "mmdit": {
+        "backbone": DiTBackbone,
+        "unet": partial(MMDiT, width=16, joint_layers=2, single_layers=1, heads=2),
+    },
 }
 
 
@@ -53,6 +60,14 @@ def test_every_backbone_gives_the_references_latents(name, guidance_scale):
     model = made(**BACKBONES[name])
     expected = sample(ReferenceSampler(), model, guidance_scale=guidance_scale)
     assert error(sample(FastSampler(), model, guidance_scale=guidance_scale), expected) <= 1e-5
+
+
+def test_keys_and_values_of_a_transformer_are_computed_once():
+    model, sampler, calls = made(**BACKBONES["dit"]), FastSampler(), []
+    for layer in model.backbone.unet.layers:
+        layer.cross.to_k.register_forward_hook(lambda *_: calls.append(1))
+    sample(sampler, model, num_inference_steps=7)
+    assert len(calls) == 2 * len(model.backbone.unet.layers)  # once to find what reads the tokens
 
 
 @pytest.mark.parametrize("scheduler", [ddpm, ddim, dpm_solver, unipc])
