@@ -15,8 +15,7 @@ from stav2a.data.media import Decoded
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
-from stav2a.models.stav2a import STAV2A, PretrainedError, component
-from stav2a.recipe import describing
+from stav2a.models.stav2a import STAV2A, PretrainedError, component, describe_factory
 from stav2a.registry import load as load_components
 from stav2a.registry import selector_of
 from stav2a.sampling.guiders import ClassifierFree, TwoWeights
@@ -133,7 +132,7 @@ class VideoToAudioPipeline:
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
         """
-        settings = {name: describing.describe(factory) for name, factory in self.factories.items()}
+        settings = {name: describe_factory(factory) for name, factory in self.factories.items()}
         settings |= {
             "prediction_type": self.prediction_type,
             "num_inference_steps": self.num_inference_steps,

@@ -149,6 +149,8 @@ def test_a_saved_pipeline_gives_the_same_sound_in_another_process(pipe, video, t
     subprocess.run([*command, str(tmp_path / "sound.npy")], check=True, timeout=120)
     expected = pipe(video, "a low drum", seed=3).audios[0]
     np.testing.assert_array_equal(np.load(tmp_path / "sound.npy"), expected)
+    VideoToAudioPipeline.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "sampling.json").read_text()) == settings
     output = tmp_path / "out"
     model = ["--model", str(tmp_path / "saved"), "--prompt", "a low drum", "--seed", "3"]
     assert main(["generate", str(video), *model, "--output", str(output)]) == 0

@@ -214,7 +214,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
-    model.described = {slot: _described(factories[slot]) for slot in BLOCKS}
+    model.described = {slot: describe_factory(factories[slot]) for slot in BLOCKS}
     return model
 
 
@@ -225,7 +225,7 @@ def _taken(factory: Callable[..., Any], **offered: Any) -> dict[str, Any]:
     return {name: value for name, value in offered.items() if name in known}
 
 
-def _described(factory: Callable[..., Any]) -> Any:
+def describe_factory(factory: Callable[..., Any]) -> Any:
     """Component and parameters of a factory; None where it is no component."""
     given: dict[str, Any] = {}
     while isinstance(factory, functools.partial) and not factory.args:
