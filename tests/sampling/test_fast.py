@@ -10,13 +10,16 @@ import torch
 from stav2a.components.backbones import (
     UNetBackbone,
     UNetControlNet,
+    UNetControlNetDecoupled,
     UNetControlNetFDN,
     UNetControlNetMasked,
     UNetControlNetPlain,
     UNetControlNetReleased,
     UNetControlNetXS,
 )
-from stav2a.components.local_heads import NearestHead
+from stav2a.components.condition_fusers import TextToVideoAttention, VideoFirst, VideoOnly
+from stav2a.components.global_poolers import FrameTokens
+from stav2a.components.local_heads import NearestHead, OnsetTrackHead
 from stav2a.sampling import (
     CudaGraph,
     FastSampler,
@@ -44,6 +47,18 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "local_head": partial(NearestHead, upsampling=1.0),
     },
     "xs": {"backbone": UNetControlNetXS, "unet": partial(tiny.unet, layers_per_block=2)},
+    "decoupled": {
+        "backbone": UNetControlNetDecoupled,
+        "condition_fuser": VideoFirst,
+        "local_head": partial(OnsetTrackHead, dim_per_window=8),
+    },
+    "frames": {"backbone": UNetBackbone, "global_pooler": FrameTokens},
+    "video only": {
+        "backbone": UNetBackbone,
+        "global_pooler": FrameTokens,
+        "condition_fuser": VideoOnly,
+    },
+    "text to video": {"global_pooler": FrameTokens, "condition_fuser": TextToVideoAttention},
 }
 
 
