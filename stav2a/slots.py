@@ -360,6 +360,7 @@ SLOTS: dict[str, Slot] = {
     ),
     "condition_fuser": Slot(
         ConditionFuser,
+        wired=("cond_dim",),
         shapes={
             "forward": Shapes(
                 {"e_text": E_TEXT, "mask": ("B", "K0"), "e_gv": E_GV}, {"c": TOKENS, "mask": MASK}

@@ -388,7 +388,7 @@ def test_json_is_for_programs(capsys):
         "local_heda": "error: No slot named 'local_heda'. Did you mean local_head? Known: ",
         "local_head.onst": "error: No local_head named 'onst'. Did you mean onset? Known: ",
         "local_head.onset.windows": "error: No local_head named 'onset.windows'. "
-        "Known: linear, nearest, none, onset, onset_released.",
+        "Known: linear, nearest, none, onset, onset_released, onset_track.",
     }.items(),
 )
 def test_an_unknown_slot_or_component_exits_with_2(capsys, asked, told):

@@ -1,5 +1,6 @@
 """Backbones: the text-to-audio denoiser by itself, or with a control network for the local features."""
 
+import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,7 +137,11 @@ class UNetControlNet(nn.Module):
     ) -> Tensor:
         """Prediction of the U-Net with the residuals of `control`."""
         added = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-        return self.unet(z_t, t, c, encoder_attention_mask=mask, **added, return_dict=False)[0]
+        return self.unet(z_t, t, **self.tokens(c, mask), **added, return_dict=False)[0]
+
+    def tokens(self, c: Tensor, mask: Tensor) -> dict[str, Any]:
+        """Arguments by which the U-Net and its blocks read the tokens c (B, N, D_c) and their mask."""
+        return {"encoder_hidden_states": c, "encoder_attention_mask": mask}
 
     def control(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Residuals:
         """Residuals for the skips and the middle of the U-Net. The ControlNet of diffusers takes no mask."""
@@ -165,6 +170,96 @@ class UNetControlNetMasked(UNetControlNet):
         net = self.controlnet
         x = net.conv_in(z_t) + net.controlnet_cond_embedding(e_lv)
         return _masked_residuals(net, x, t, c, mask, [nn.Identity()] * len(net.down_blocks))
+
+
+@register("backbone", "unet_controlnet_decoupled")
+class UNetControlNetDecoupled(UNetControlNetMasked):
+    """The U-Net with a ControlNet, and attention to the video tokens beside that to the text (FoleyCrafter).
+
+    The cross attention is IP-Adapter's (Ye et al. 2023), as in FoleyCrafter (Zhang et al. 2024): the same
+    queries attend to text and video apart, and the results are added. The video's keys start as a copy of the
+    text's; its values start at zero, where IP-Adapter copies them too: a new backbone reads the text alone.
+    The ControlNet reads the text. The first tokens are taken for the video's: `condition_fuser.video_first`.
+
+    Args:
+        unet: The denoiser. Wired.
+        local_dim: Width of the local features, D_l. Wired.
+        video_tokens: Number of the video tokens, K: that of the global pooler.
+        scale: Weight of the attention to the video; that to the text has 1.
+        freeze_unet: Train all but the U-Net, as FoleyCrafter does.
+
+    Shapes:
+        z_t (B, C, T, F), t (B,), c (B, K+K0, D_c), mask (B, K+K0), e_lv (B, T, D_l) -> (B, C, T, F)
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        local_dim: int,
+        *,
+        video_tokens: int = 4,
+        scale: float = 1.0,
+        freeze_unet: bool = True,
+    ) -> None:
+        super().__init__(unet, local_dim, freeze_unet=freeze_unet)
+        self.video_tokens = video_tokens
+        attentions = _cross_attentions(unet)
+        self.video_keys = nn.ModuleList(copy.deepcopy(each.to_k) for each in attentions)
+        self.video_values = nn.ModuleList(_zeroed(copy.deepcopy(each.to_v)) for each in attentions)
+        for attention, key, value in zip(attentions, self.video_keys, self.video_values, strict=True):
+            attention.set_processor(DecoupledAttention(key, value, scale))
+
+    def start_from_t2a(self) -> None:
+        """Copy the trained U-Net into the ControlNet and the video's keys; set the trainable parameters."""
+        for attention, key in zip(_cross_attentions(self.unet), self.video_keys, strict=True):
+            key.load_state_dict(attention.to_k.state_dict())
+        super().start_from_t2a()
+
+    def tokens(self, c: Tensor, mask: Tensor) -> dict[str, Any]:
+        text = super().tokens(c[:, self.video_tokens :], mask[:, self.video_tokens :])
+        return {**text, "cross_attention_kwargs": {"ip_hidden_states": c[:, : self.video_tokens]}}
+
+    def control(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Residuals:
+        k = self.video_tokens
+        return super().control(z_t, t, c[:, k:], mask[:, k:], e_lv)
+
+
+def _cross_attentions(unet: nn.Module) -> list[Any]:
+    return [block.attn2 for block in unet.modules() if isinstance(getattr(block, "attn2", None), nn.Module)]
+
+
+class DecoupledAttention:
+    """Attention processor of diffusers that attends to video tokens too, where it is given any.
+
+    It is no module, and its layers are the backbone's, so that the weights of the U-Net keep their names.
+
+    Args:
+        key: Layer of the video's keys.
+        value: Layer of the video's values.
+        scale: Weight of the attention to the video.
+    """
+
+    def __init__(self, key: nn.Module, value: nn.Module, scale: float) -> None:
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self.key, self.value, self.scale, self.stock = key, value, scale, AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        ip_hidden_states: Tensor | None = None,
+    ) -> Tensor:
+        text = self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if ip_hidden_states is None:  # a text-to-audio stage
+            return text
+        layers = ((attn.to_q, hidden_states), (self.key, ip_hidden_states), (self.value, ip_hidden_states))
+        heads = (rearrange(layer(x), "b n (h d) -> b h n d", h=attn.heads) for layer, x in layers)
+        attended = rearrange(functional.scaled_dot_product_attention(*heads), "b h n d -> b n (h d)")
+        return text + self.scale * functional.linear(attended, attn.to_out[0].weight)
 
 
 class LocalEmbedding(nn.Module):

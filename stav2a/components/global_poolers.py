@@ -170,6 +170,40 @@ class MaxPooler(MeanPooler):
         return e.amax(dim=1)
 
 
+@register("global_pooler", "frames")
+class FrameTokens(nn.Module):
+    """Every frame a token with its position: Diff-Foley (Luo et al. 2023), VTA-LDM (Xu et al. 2024).
+
+    Diff-Foley learns its positions. These are sinusoids of the frame's number: there is no longest clip.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        cond_dim: Width of the text tokens, D_c. Wired.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_gv (B, L, D_c)
+
+    Example:
+        >>> FrameTokens(in_dim=8, cond_dim=6)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 5, 6])
+    """
+
+    def __init__(self, in_dim: int, cond_dim: int) -> None:
+        super().__init__()
+        self.project = _project(in_dim, cond_dim)
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        e = self.project(e_v)
+        return e + positions(e.shape[1], e.shape[2]).to(e)
+
+
+def positions(length: int, dim: int) -> Tensor:
+    """Sines and cosines of the number of a frame, at geometric wavelengths: (length, dim)."""
+    frequencies = 10_000 ** (-torch.arange(0, dim, 2) / dim)
+    angles = torch.outer(torch.arange(length), frequencies)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
+
+
 @register("global_pooler", "perceiver")
 class PerceiverPooler(nn.Module):
     """Cross attention from K learned queries to the frames, layer by layer (Jaegle et al. 2021).

@@ -102,6 +102,44 @@ class OnsetHead(nn.Module):
         return self.onset(self(e_v)).squeeze(-1)
 
 
+@register("local_head", "onset_track")
+class OnsetTrackHead(nn.Module):
+    """Predicted times of the onsets: 1 in their latent frames, 0 elsewhere.
+
+    The temporal condition of FoleyCrafter (Zhang et al. 2024), which marks sounding intervals. The detector
+    is that of `local_head.onset`. The threshold passes no gradient: only the onset stage trains it.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        length: Latent frames, T. Wired.
+        dim_per_window: Width of the detector's narrowed features and of the mean of each window.
+        windows: Half-widths w of the context windows, in latent frames: mean of x[i-w : i+w].
+
+    Shapes:
+        e_v (B, L, D_v) -> e_lv (B, T, 1)
+
+    Example:
+        >>> OnsetTrackHead(in_dim=8, length=10, dim_per_window=4)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 10, 1])
+    """
+
+    dim = 1
+
+    def __init__(
+        self, in_dim: int, length: int, *, dim_per_window: int = 128, windows: tuple[int, ...] = (1, 2, 4, 8)
+    ) -> None:
+        super().__init__()
+        _check(windows, "local_head.onset_track.windows")
+        self.detector = OnsetHead(in_dim, length, dim_per_window=dim_per_window, windows=windows)
+
+    def forward(self, e_v: Tensor) -> Tensor:
+        return (self.onset_logits(e_v) > 0).to(e_v.dtype).unsqueeze(-1)
+
+    def onset_logits(self, e_v: Tensor) -> Tensor:
+        """e_v (B, L, D_v) -> logits (B, T) of an onset in each latent frame."""
+        return self.detector.onset_logits(e_v)
+
+
 @register("local_head", "nearest")
 class NearestHead(nn.Module):
     """Features of the encoder, upsampled by repetition: the input of the released plain "CN".

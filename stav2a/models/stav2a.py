@@ -204,12 +204,13 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
                 raise fails(slot, factories[slot], error) from error
         return conforming(slot, block, factories[slot])
 
-    first = ("feature_encoder", "text_encoder", "condition_fuser", "autoencoder", "vocoder")
+    first = ("feature_encoder", "text_encoder", "autoencoder", "vocoder")
     blocks = {slot: make(slot) for slot in first}
     shape = latent_shape(blocks["autoencoder"], duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
     blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
     blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
+    blocks["condition_fuser"] = make("condition_fuser", cond_dim=cond_dim)
     offered = _taken(factories["unet"], latent_bins=shape[2])
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
@@ -242,7 +243,7 @@ def describe_factory(factory: Callable[..., Any]) -> Any:
                 for name, each in entry.settable.items()
                 if name not in given
             }
-        own = {name: describing.describe(value) for name, value in given.items()}
+        own = {name: describe_factory(value) or describing.describe(value) for name, value in given.items()}
     except parsing.RecipeError:
         return None
     return {"component": entry.selector, "parameters": parameters | own}

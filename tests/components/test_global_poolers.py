@@ -7,10 +7,12 @@ from torch import Tensor
 from stav2a.components.global_poolers import (
     AttentivePooler,
     FactorGraphPooler,
+    FrameTokens,
     MaxPooler,
     MeanPooler,
     NoPooler,
     PerceiverPooler,
+    positions,
 )
 from stav2a.registry import RegistryError
 
@@ -156,3 +158,22 @@ def test_heads_that_do_not_divide_the_tokens_are_refused():
         "global_pooler.perceiver.heads = 4 does not divide 10, the tokens' width. "
         "Bind global_pooler.perceiver.heads = 2."
     )
+
+
+def test_every_frame_is_a_token_with_its_position(e_v):
+    pooler = FrameTokens(in_dim=6, cond_dim=5).double()
+    e_gv = pooler(e_v)
+    assert e_gv.shape == (2, 7, 5) and torch.equal(e_gv, pooler(e_v))
+    torch.testing.assert_close(e_gv - pooler.project(e_v), positions(7, 5).double().expand(2, -1, -1))
+    flipped = pooler(e_v.flip(1)).flip(1)
+    assert (flipped - e_gv).abs().amax(dim=2)[:, 3].max() < 1e-9  # the middle frame stays in its place
+    assert (flipped - e_gv).abs().amax(dim=2)[:, 0].min() > 0.1
+    e_gv.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in pooler.parameters())
+
+
+def test_positions_differ_and_do_not_depend_on_the_length():
+    found = positions(300, 64)
+    assert found.shape == (300, 64) and found.abs().max() <= 1
+    assert torch.pdist(found).min() > 0.1
+    assert torch.equal(positions(20, 64), found[:20])

@@ -10,6 +10,7 @@ from stav2a.components.local_heads import (
     NearestHead,
     NoLocalHead,
     OnsetHead,
+    OnsetTrackHead,
     ReleasedOnsetHead,
     resample,
     upsample,
@@ -17,7 +18,7 @@ from stav2a.components.local_heads import (
 )
 from stav2a.data.filters import KeepAll
 from stav2a.registry import RegistryError
-from stav2a.training.stages import OnsetStage
+from stav2a.training.stages import JointStage, OnsetStage
 from stav2a.utils.checkpoints import CheckpointError
 from tests import tiny
 
@@ -176,3 +177,32 @@ def test_a_pretext_checkpoint_is_loaded_and_frozen(released, tmp_path):
     assert all(p.requires_grad for p in released.parameters())
     with pytest.raises(CheckpointError, match=r"^local_head\.onset_released\.checkpoint = .* does not fit"):
         make(dim=4)
+
+
+def test_the_onset_track_is_one_where_an_onset_is_likelier_than_none():
+    torch.manual_seed(0)
+    head = OnsetTrackHead(in_dim=4, length=12, dim_per_window=3, windows=(1,))
+    e_v = torch.randn(2, 5, 4)
+    with torch.no_grad():
+        head.detector.onset.bias -= head.onset_logits(e_v).mean()
+    track, likely = head(e_v), head.onset_logits(e_v).sigmoid() > 0.5
+    assert track.shape == (2, 12, head.dim) == (2, 12, 1) and torch.equal(track, head(e_v))
+    assert torch.equal(track.squeeze(-1).bool(), likely) and 0 < likely.sum() < likely.numel()
+    assert set(track.flatten().tolist()) == {0.0, 1.0} and not track.requires_grad
+    assert torch.equal(head.onset_logits(e_v), head.detector.onset_logits(e_v))
+
+
+def test_a_window_below_one_is_refused_by_the_onset_track_too():
+    with pytest.raises(RegistryError, match=r"local_head\.onset_track\.windows = \(0,\): a half-width must"):
+        OnsetTrackHead(in_dim=4, length=8, windows=(0,))
+
+
+def test_the_onset_stage_trains_the_track_and_the_joint_stage_leaves_it(tmp_path):
+    model = tiny.model(local_head=partial(OnsetTrackHead, dim_per_window=8, windows=(1, 2)))
+    stage = OnsetStage(data_filter=KeepAll, steps=30, batch_size=8, learning_rate=1e-2)
+    losses = [value for _, value in stage.run(tiny.work(model, tmp_path))["validation_loss"]]
+    assert losses[-1] < 0.97 * losses[0]
+    before = {key: t.clone() for key, t in model.local_head.state_dict().items()}
+    work = tiny.work(model, tmp_path, frozen=frozenset({"local_head"}))
+    JointStage(data_filter=KeepAll, steps=2, batch_size=4).run(work)
+    assert all(torch.equal(t, before[key]) for key, t in model.local_head.state_dict().items())

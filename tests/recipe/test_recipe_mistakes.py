@@ -27,7 +27,7 @@ MISTAKES = {
         "local_head.onst.windows = (1, 2)",
         "No configurable matching 'local_head.onst': no local_head named 'onst'.",
         FILE,
-        "Did you mean onset? Known: linear, nearest, none, onset, onset_released.",
+        "Did you mean onset? Known: linear, nearest, none, onset, onset_released, onset_track.",
     ),
     "parameter misspelt": (
         "local_head.onset.windws = (1, 2)",
@@ -39,7 +39,7 @@ MISTAKES = {
         "run.local_head = @local_head.onst",
         "No configurable matching 'local_head.onst': no local_head named 'onst'.",
         FILE,
-        "Did you mean onset? Known: linear, nearest, none, onset, onset_released.",
+        "Did you mean onset? Known: linear, nearest, none, onset, onset_released, onset_track.",
     ),
     "reference's slot misspelt": (
         "run.local_head = @locl_head.onset",
@@ -69,8 +69,8 @@ MISTAKES = {
         "run.local_head = @global_pooler.attentive",
         "run.local_head was given global_pooler.attentive.",
         FILE,
-        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released. Or bind "
-        "run.global_pooler = @global_pooler.attentive.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released, onset_track. Or "
+        "bind run.global_pooler = @global_pooler.attentive.",
     ),
     "wrong slot in a list": (
         "run.metrics = [@metric.aa_align, @stage.joint]",
@@ -88,7 +88,7 @@ MISTAKES = {
         "run.local_head = 'onset'",
         "run.local_head expects Callable[..., Any], but was given 'onset' (str).",
         FILE,
-        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released, onset_track.",
     ),
     "text for a number": (
         "run.seed = 'abc'",
@@ -164,13 +164,14 @@ MISTAKES = {
         "run.local_head = @local_head",
         "'@local_head' is a slot.",
         FILE,
-        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released.",
+        "Write @local_head.NAME with one of: linear, nearest, none, onset, onset_released, onset_track.",
     ),
     "a slot's parameter": (
         "local_head.windows = (1, 2)",
         "'local_head' is a slot, not a component.",
         FILE,
-        "Write local_head.NAME.windows with one of: linear, nearest, none, onset, onset_released.",
+        "Write local_head.NAME.windows with one of: linear, nearest, none, onset, onset_released, "
+        "onset_track.",
     ),
     "a short name of one": (
         "onset_f1.tolerance_s = 0.1",

@@ -11,13 +11,16 @@ from stav2a.components.backbones import (
     DiTBackbone,
     UNetBackbone,
     UNetControlNet,
+    UNetControlNetDecoupled,
     UNetControlNetFDN,
     UNetControlNetMasked,
     UNetControlNetPlain,
     UNetControlNetReleased,
     UNetControlNetXS,
 )
-from stav2a.components.local_heads import NearestHead
+from stav2a.components.condition_fusers import TextToVideoAttention, VideoFirst, VideoOnly
+from stav2a.components.global_poolers import FrameTokens
+from stav2a.components.local_heads import NearestHead, OnsetTrackHead
 from stav2a.components.unets import DiT, MMDiT
 from stav2a.sampling import (
     CudaGraph,
@@ -51,6 +54,18 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "backbone": DiTBackbone,
         "unet": partial(MMDiT, width=16, joint_layers=2, single_layers=1, heads=2),
     },
+    "decoupled": {
+        "backbone": UNetControlNetDecoupled,
+        "condition_fuser": VideoFirst,
+        "local_head": partial(OnsetTrackHead, dim_per_window=8),
+    },
+    "frames": {"backbone": UNetBackbone, "global_pooler": FrameTokens},
+    "video only": {
+        "backbone": UNetBackbone,
+        "global_pooler": FrameTokens,
+        "condition_fuser": VideoOnly,
+    },
+    "text to video": {"global_pooler": FrameTokens, "condition_fuser": TextToVideoAttention},
 }
 
 

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from stav2a.components.backbones import UNetBackbone, UNetControlNetXS
+from stav2a.components.backbones import UNetBackbone, UNetControlNetDecoupled, UNetControlNetXS
+from stav2a.components.condition_fusers import VideoFirst
 from stav2a.sampling import (
     ControlEvery,
     DeepCache,
@@ -51,12 +52,24 @@ def test_a_closed_guidance_interval_is_the_conditional_prediction():
     assert error(found, sample(ReferenceSampler(), model, guidance_scale=1.0)) <= 1e-5
 
 
-def test_deep_cache_gives_the_whole_models_prediction_while_nothing_changes():
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {},
+        {
+            "backbone": UNetControlNetDecoupled,
+            "condition_fuser": VideoFirst,
+            "unet": partial(tiny.unet, attention_levels=(True, True)),
+        },
+    ],
+    ids=["controlnet", "decoupled"],
+)
+def test_deep_cache_gives_the_whole_models_prediction_while_nothing_changes(blocks):
     """With values cached at the same latent and time, the shallow pass gives the whole one's prediction."""
     from stav2a.models.stav2a import encode_captions
     from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone
 
-    model = made()
+    model = made(**blocks)
     both = model.condition(torch.randn(1, 8, 16), *encode_captions(model, ["a drum"]))
     static = StaticBackbone(model.backbone, model.latent_shape, both, ComputeFormat())
     predict_fns = DeepCache().predict_fns(static.backbone)

@@ -149,8 +149,7 @@ class DeepCache(ControlShortcut):
             return backbone.controlled(*inputs[:4], down, mid)
 
         def cached(backbone: Any, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor:
-            unet = backbone.unet
-            tokens = {"encoder_hidden_states": c, "encoder_attention_mask": mask}
+            unet, tokens = backbone.unet, backbone.tokens(c, mask)
             temb = unet.time_embedding(unet.time_proj(t).to(z_t.dtype))
             x = unet.conv_in(z_t)
             states = [x, *unet.down_blocks[0](x, temb, **tokens)[1]]
