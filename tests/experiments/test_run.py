@@ -389,6 +389,9 @@ def test_two_processes_make_one_run_that_is_tracked_once(first, tmp_path):
     )
     for stage, losses in alone.items():
         for name, points in losses.items():
-            assert [v for _, v in both[stage][name]] == pytest.approx([v for _, v in points], rel=1e-5)
+            expected = pytest.approx(
+                [v for _, v in points], rel=1e-4
+            )  # sums in another order, step after step
+            assert [v for _, v in both[stage][name]] == expected
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("select name, status from runs").fetchall() == [("cn_onset_gvf", "FINISHED")]
