@@ -37,10 +37,9 @@ run: $(READY) ## Train, sample, evaluate and track the recipe GIN
 	$(BIN)/python -m stav2a.run --gin $(GIN) $(ARGS)
 
 # One thread for each worker: two tests at once on one core each take less time than one after another on both.
-# In the order of the files, as the longest file is among the first.
 test: $(READY) ## Run the tests: fast ones and doctests first, then the slow ones
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile
 
 check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .
