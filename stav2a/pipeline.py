@@ -223,23 +223,22 @@ class VideoToAudioPipeline:
         audios: list[Any] = []
         with TemporaryDirectory() as temporary:
             for film, text, negative in zip(videos, prompts, unwanted, strict=True):
-                read = _readable(film, frame_rate_hz, Path(temporary))
-                for variant in range(num_waveforms_per_prompt):
-                    sound = video_to_audio(
-                        self.model,
-                        read,
-                        sampler=self.sampler,
-                        scheduler=self.scheduler,
-                        prompt=text,
-                        negative_prompt=negative,
-                        seed=seed + variant,
-                        num_inference_steps=steps,
-                        # without a text the branches that differ by it are equal
-                        guidance_scale=weight if text or negative else 1.0,
-                        guider=guider,
-                        on_step_end=called,
-                    )
-                    audios.append(torch.from_numpy(sound) if output_type == "pt" else sound)
+                audios += video_to_audio(
+                    self.model,
+                    _readable(film, frame_rate_hz, Path(temporary)),
+                    sampler=self.sampler,
+                    scheduler=self.scheduler,
+                    prompt=text,
+                    negative_prompt=negative,
+                    seeds=range(seed, seed + num_waveforms_per_prompt),
+                    num_inference_steps=steps,
+                    # without a text the branches that differ by it are equal
+                    guidance_scale=weight if text or negative else 1.0,
+                    guider=guider,
+                    on_step_end=called,
+                )
+        if output_type == "pt":
+            audios = [torch.from_numpy(audio) for audio in audios]
         return AudioPipelineOutput(audios, SAMPLE_RATE)
 
 

@@ -18,7 +18,7 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments.run_folder import RunFolderError
 from stav2a.models.stav2a import PretrainedError
 from stav2a.pipeline import VideoToAudioPipeline
-from stav2a.sampling import ClassifierFree, FastSampler, ReferenceSampler, TwoWeights, ddim
+from stav2a.sampling import ClassifierFree, FastSampler, ReferenceSampler, TwoWeights, ddim, video_to_audio
 from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.cli.test_generate_command import FPS, write_video
@@ -194,3 +194,16 @@ def test_generate_wants_one_model(video, tmp_path, capsys):
     assert main(["generate", str(video), "--output", str(tmp_path)]) == 2
     assert main(["generate", str(video), "--run", "a", "--model", "b", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("expected --run or --model, one of them") == 2
+
+
+def test_a_video_of_several_sounds_is_read_once(pipe, video, monkeypatch):
+    seen: list[Path] = []
+    read = video_to_audio.read_windows
+
+    def noted(film: Path, *more: Any) -> Any:
+        seen.append(film)
+        return read(film, *more)
+
+    monkeypatch.setattr(video_to_audio, "read_windows", noted)
+    found = pipe(video, num_waveforms_per_prompt=3).audios
+    assert len({each.tobytes() for each in found}) == 3 and seen == [video]

@@ -1,5 +1,6 @@
 """Text-to-audio denoisers: the U-Net of diffusers, and diffusion transformers that are called like it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def stable_diffusion(
     return unet
 
 
-class DiffusionTransformer(nn.Module):
+class DiffusionTransformer(nn.Module, ABC):
     """Base of the transformers, called like the U-Net of diffusers: a token is all of one latent frame.
 
     Args:
@@ -117,12 +118,12 @@ class DiffusionTransformer(nn.Module):
         prediction = rearrange(x, "b t (c f) -> b c t f", c=sample.shape[1])
         return UNet2DConditionOutput(prediction) if return_dict else (prediction,)
 
+    @abstractmethod
     def transform(self, x: Tensor, frame_times: Tensor, time: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """Frames x (B, T, width) after all layers.
 
         `frame_times` (B, T or 1, width) and `time` (B, 1, width) modulate frames and tokens c (B, N, D_c).
         """
-        raise NotImplementedError
 
     def enable_gradient_checkpointing(self) -> None:
         """Let the backward pass compute the activations of each layer again."""

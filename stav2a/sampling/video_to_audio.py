@@ -37,13 +37,13 @@ def video_to_audio(
     scheduler: Any,
     prompt: str = "",
     negative_prompt: str = "",
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     num_inference_steps: int,
     guidance_scale: float,
     guider: Guider = EQUATION_7,
     on_step_end: Callable[[int, Any], None] = lambda number, timestep: None,
-) -> np.ndarray:
-    """Generate the sound of a video, exactly as long as its picture.
+) -> list[np.ndarray]:
+    """Generate sounds of a video, exactly as long as its picture; it is read and encoded once.
 
     The same file, arguments and number of threads give the same bits.
 
@@ -54,14 +54,15 @@ def video_to_audio(
         scheduler: A scheduler of diffusers, for the prediction type of the model.
         prompt: Caption; "" is the null text.
         negative_prompt: Caption of what is not wanted, in place of the null text in eq. 7.
-        seed: Seed of the noise, together with the number of a window.
+        seeds: Seed of each sound's noise, together with the number of a window.
         num_inference_steps: Number of denoising steps.
         guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
         guider: Guider of the branches; that of eq. 7 by default.
-        on_step_end: Called after each step with its number, from 0 in all windows, and its timestep.
+        on_step_end: Called after each step with its number, from 0 through all windows and sounds, and its
+            timestep.
 
     Returns:
-        Waveform (S,) at `SAMPLE_RATE` Hz.
+        A waveform (S,) at `SAMPLE_RATE` Hz for each seed.
 
     Raises:
         MediaError: The video can't be read.
@@ -72,9 +73,9 @@ def video_to_audio(
     duration_s, rate_hz = film.duration_s, model.feature_encoder.frame_rate_hz
     starts = window_starts(duration_s, model.duration_s, rate_hz)
     frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
-    batches = list(zip(frames.split(BATCH), torch.arange(len(frames)).split(BATCH), strict=True))
-    parts: list[np.ndarray] = []
-    total = len(batches) * num_inference_steps
+    encoded = [model.feature_encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
+    batches = list(zip(encoded, torch.arange(len(frames)).split(BATCH), strict=True))
+    samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
     number = itertools.count()
 
     def counted(timesteps: Iterable[Any]) -> Iterator[Any]:
@@ -82,24 +83,28 @@ def video_to_audio(
             yield timestep
             on_step_end(next(number), timestep)
 
-    with progress(total, getattr(video, "name", "frames"), "step", leave=False) as bar:
-        for batch, numbers in batches:
+    def sound(seed: int) -> np.ndarray:
+        parts: list[np.ndarray] = []
+        for e_v, numbers in batches:
             z = sampler(
                 model,
-                model.feature_encoder(as_video(batch.to(device))),
-                [prompt] * len(batch),
+                e_v,
+                [prompt] * len(e_v),
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
-                negative_captions=[negative_prompt] * len(batch),
+                negative_captions=[negative_prompt] * len(e_v),
                 progress=counted,
             )
             parts.extend(to_audio(model, z)[1].cpu().numpy())
-    samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
-    sound = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
-    return fit_audio(sound.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))
+        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
+        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))
+
+    total = len(seeds) * len(batches) * num_inference_steps
+    with progress(total, getattr(video, "name", "frames"), "step", leave=False) as bar:
+        return [sound(seed) for seed in seeds]
 
 
 def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> list[int]:

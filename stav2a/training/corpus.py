@@ -373,7 +373,7 @@ def check_prepared(
 
     Raises:
         PreparedFolderError: The clips were prepared for another model, with another onset detector or
-            without one of the filters, or a sound that the run is measured on is gone.
+            without one of the filters, or a sound that the run is measured on is missing.
     """
     wanted = {
         "frame_rate_hz": model.feature_encoder.frame_rate_hz,

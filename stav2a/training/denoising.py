@@ -1,5 +1,6 @@
 """Objectives: targets of the denoiser, and their noise levels."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ TimeSampling = Literal["uniform", "logit_normal"]
 FLOW_TIMES = 1000  # timestep of pure noise, as in diffusers' flow matching schedulers
 
 
-class DiffusionObjective:
+class DiffusionObjective(ABC):
     """Base of the objectives on the noise levels of Stable Diffusion, whose timesteps are whole numbers.
 
     Args:
@@ -66,9 +67,9 @@ class DiffusionObjective:
         snr = signal / (1 - signal)
         return snr.clamp(max=self.min_snr_gamma) / self._scale(snr)
 
+    @abstractmethod
     def _scale(self, snr: Tensor) -> Tensor:
         """Ratio of the squared error of the prediction to that of z."""
-        raise NotImplementedError
 
 
 @register("objective", "epsilon")
@@ -79,6 +80,12 @@ class Epsilon(DiffusionObjective):
         time_sampling: `uniform`, or `logit_normal`: more of the middle noise levels (Esser et al. 2024).
         min_snr_gamma: Bound of the signal-to-noise ratio in the weights of the loss (Hang et al. 2023); None
             weights all alike, as eq. 6.
+
+    Shapes:
+        z, eps, z_t and the target (B, C, T, F); t (B,), whole numbers below 1000
+
+    Raises:
+        UsageError: The bound is not above 0.
     """
 
     prediction_type = "epsilon"
@@ -99,6 +106,12 @@ class VPrediction(DiffusionObjective):
         time_sampling: `uniform`, or `logit_normal`: more of the middle noise levels (Esser et al. 2024).
         min_snr_gamma: Bound of the signal-to-noise ratio in the weights of the loss (Hang et al. 2023); None
             weights all alike.
+
+    Shapes:
+        z, eps, z_t and the target (B, C, T, F); t (B,), whole numbers below 1000
+
+    Raises:
+        UsageError: The bound is not above 0.
     """
 
     prediction_type = "v_prediction"
@@ -121,6 +134,9 @@ class Flow:
     Args:
         time_sampling: `logit_normal`, which has more of the middle noise levels (Esser et al. 2024), or
             `uniform`.
+
+    Shapes:
+        z, eps, z_t and the target (B, C, T, F); t (B,), from 0 to 1000
     """
 
     prediction_type = "flow_prediction"

@@ -26,9 +26,10 @@ def videos(tmp_path_factory) -> Path:
 
 
 def sound(model: Any, video: Path, **changes: Any) -> np.ndarray:
-    settings: dict[str, Any] = {"seed": 1, "num_inference_steps": 2, "guidance_scale": 1.0, **changes}
+    settings: dict[str, Any] = {"seeds": (1,), "num_inference_steps": 2, "guidance_scale": 1.0, **changes}
     scheduler = ddim("v_prediction")
-    return video_to_audio(model, video, sampler=FastSampler(), scheduler=scheduler, **settings)
+    (made,) = video_to_audio(model, video, sampler=FastSampler(), scheduler=scheduler, **settings)
+    return made
 
 
 def test_a_model_a_sampler_and_a_scheduler_make_the_sound_of_a_video(videos):

@@ -1,7 +1,7 @@
 """Metrics of a sound and the picture of its clip, by a judge of both."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -90,8 +90,30 @@ class AudioVisualMetric(JudgedMetric):
         )
 
 
+class AudioVisualCosine(AudioVisualMetric):
+    """Base of the scores that are a cosine of sound and picture.
+
+    Args:
+        judge: The judge's factory; None is the class's `default_judge`.
+        shuffles: Other videos that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+
+    higher_is_better = True
+    score_name: ClassVar[str]
+    label: ClassVar[str]
+
+    def __init__(
+        self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+    ):
+        draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
+        definition = "cosine of generated sound and picture"
+        super().__init__(judge, self.score_name, self.label, definition, **draws)
+
+
 @register("metric", "imagebind")
-class ImageBindScore(AudioVisualMetric):
+class ImageBindScore(AudioVisualCosine):
     """ImageBind score: cosine of a generated sound with the picture, as av-benchmark's IB-Score.
 
     Args:
@@ -105,20 +127,14 @@ class ImageBindScore(AudioVisualMetric):
     """
 
     default_judge = ImageBind
-    higher_is_better = True
-
-    def __init__(
-        self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
-    ):
-        definition, draws = "cosine of generated sound and picture", {"resamples": resamples, "seed": seed}
-        super().__init__(judge, "imagebind", "ImageBind", definition, shuffles=shuffles, **draws)
+    score_name, label = "imagebind", "ImageBind"
 
     def compare(self, sound: np.ndarray, picture: np.ndarray) -> float:
         return float(semantic.cosines(sound[None], picture[None])[0])
 
 
 @register("metric", "cavp_score")
-class CAVPScore(AudioVisualMetric):
+class CAVPScore(AudioVisualCosine):
     """CAVP score: cosine of a generated sound with the picture, in windows of 4 s.
 
     Args:
@@ -132,13 +148,7 @@ class CAVPScore(AudioVisualMetric):
     """
 
     default_judge = CAVPJudge
-    higher_is_better = True
-
-    def __init__(
-        self, *, judge: JudgeFactory | None = None, shuffles: int = 20, resamples: int = 2000, seed: int = 0
-    ):
-        definition, draws = "cosine of generated sound and picture", {"resamples": resamples, "seed": seed}
-        super().__init__(judge, "cavp_score", "CAVP score", definition, shuffles=shuffles, **draws)
+    score_name, label = "cavp_score", "CAVP score"
 
     def compare(self, sound: np.ndarray, picture: np.ndarray) -> float:
         windows = min(len(sound), len(picture))
