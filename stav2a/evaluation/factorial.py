@@ -29,7 +29,6 @@ Pair = tuple[str, str]  # two factors
 CONFIDENCE_Z = 1.959964  # 97.5 % of a normal distribution lie below
 POWER_Z = 0.841621  # 80 %: the power of which seeds are counted
 RANGE = (0.9, 0.1)  # of the variance's distribution, in which an estimate of it is given
-MOST_SEEDS = 1000  # that are counted
 EXACT = 1e-9
 
 
@@ -119,13 +118,12 @@ class Power:
             share: True variance of seeds as a share of the estimated one.
 
         Returns:
-            2 or more; None where no number up to 1000 does: the clips are too few.
+            2 or more; None where no number does: there is no difference, or the clips are too few for it.
         """
         room = (difference / (CONFIDENCE_Z + POWER_Z)) ** 2 - self.clips
-        if room <= 0:
+        if room <= 0 or abs(difference) < EXACT:
             return None
-        needed = max(2, math.ceil(share * self.seeds / room - EXACT))
-        return needed if needed <= MOST_SEEDS else None
+        return max(2, math.ceil(share * self.seeds / room - EXACT))
 
     def range_for(self, difference: float) -> tuple[int | None, int | None]:
         """`seeds_for` at the ends of the 80 % interval of the variance of seeds."""

@@ -83,8 +83,8 @@ NOTES = {  # kind -> heading, text
         READING,
         "Seeds that differences need: the variance of seeds is pooled over the rows, which are taken to vary "
         "alike ({freedom} degrees of freedom); that of clips is each difference's own. In brackets: the "
-        "number at the ends of the 80 % interval of the variance of seeds; a dash is more than 1000. More "
-        "clips: on these clips no number of seeds up to 1000 is enough.",
+        "number at the ends of the 80 % interval of the variance of seeds. More clips: on these clips no "
+        "number of seeds is enough.",
     ),
     "measured": (MEASURED, "{metric}: {definition}{beside}."),
     "judge": (MEASURED, "{metrics}: by {judge}."),

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from stav2a.evaluation.comparison import DIRECTIONS, Comparison, Estimate
-from stav2a.evaluation.factorial import Effect, FactorialEffects, Pair
+from stav2a.evaluation.factorial import EXACT, Effect, FactorialEffects, Pair
 from stav2a.reports.comparison_tables import Note, grouped, number_formats, titled
-from stav2a.reports.tables import MINUS, NOTHING, Cell, Table, csv_of
+from stav2a.reports.tables import MINUS, Cell, Table, csv_of
 
 TIMES = "×"
 MORE_CLIPS = "more clips"  # where no number of seeds is enough
+MOST_SEEDS = 1000  # that a table shows
 SEEDS = (2, 3, 5, 10, 20, 50)  # of the table of smallest differences
 
 
@@ -96,9 +97,11 @@ def _seeds(effect: Effect) -> Cell:
         return Cell()
     needed = effect.power.seeds_for(effect.difference.value)
     if needed is None:
-        return Cell(MORE_CLIPS)
+        return Cell(MORE_CLIPS) if abs(effect.difference.value) >= EXACT else Cell()
+    if needed > MOST_SEEDS:
+        return Cell(f"> {MOST_SEEDS}")
     low, high = effect.power.range_for(effect.difference.value)
-    return Cell(str(needed), f"[{low or NOTHING}, {high or NOTHING}]")
+    return Cell(str(needed), f"[{low}, {high}]")
 
 
 def _smallest_differences(comparison: Comparison, effects: FactorialEffects) -> Table:

@@ -203,6 +203,7 @@ def test_clips_set_a_floor_that_no_number_of_seeds_goes_below():
     power = Power(measured=2, clips=0.01, seeds=0.01, freedom=3)
     assert power.half_width(10**9) == pytest.approx(0.196, abs=1e-3)
     assert power.seeds_for(0.28) is None and power.seeds_for(0.4) == 2
+    assert power.seeds_for(0.0) is None
     low, high = power.range_for(0.3)
     assert low < power.seeds_for(0.3) < high
     assert power.smallest(power.seeds_for(0.3)) <= 0.3

@@ -2,13 +2,14 @@
 
 import csv
 import io
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
 from stav2a.evaluation.comparison import compare
-from stav2a.evaluation.factorial import factorial_effects
+from stav2a.evaluation.factorial import Power, factorial_effects
 from stav2a.reports.comparison_tables import comparison_document
 from stav2a.reports.effect_tables import EFFECT_COLUMNS, effect_notes, effect_tables, effects_csv
 from stav2a.reports.pages import write_page
@@ -71,6 +72,26 @@ def test_one_seed_has_effects_and_says_why_seeds_can_not_be_counted():
     assert "Main effects\n" in text and "Seeds that differences need" not in text
     told = "AA-Align: the seeds that a difference needs can't be estimated, because there is one seed."
     assert told in " ".join(text.split())
+
+
+def test_the_seeds_that_differences_need_are_numbers_or_say_what_is_needed_instead(two_seeds):
+    both, effects = two_seeds
+    power = Power(measured=2, clips=0.0001, seeds=0.001, freedom=4)
+    mains = [
+        replace(each, difference=replace(each.difference, value=value), power=power)
+        for each, value in zip(
+            [each for each in effects.mains["aa"] if not each.is_baseline],
+            (0.1, 0.02, 0.02802),
+            strict=True,
+        )
+    ]
+    equal = replace(mains[0], difference=replace(mains[0].difference, value=0.0))
+    shown = replace(effects, mains={"aa": mains}, interactions={"aa": [equal]})
+    table = effect_tables(both, shown)[2]
+    cells = [cells for _, cells in table.rows()]
+    assert [cell.figure for cell, _ in cells] == ["2", "more clips", "> 1000", "–"]
+    assert cells[0][0].interval == "[2, 4]"  # 4 of 4 * 0.001 / 1.064 / (0.1^2 / 2.8^2 - 0.0001)
+    assert [half.figure for _, half in cells] == ["0.037"] * 4  # 1.96 * sqrt(0.0001 + 0.001 / 4)
 
 
 def test_the_csv_has_every_level_and_pair_with_all_figures(two_seeds):
