@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from stav2a.data.media import Decoded
-from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A, PretrainedError, component, describe_factory
@@ -239,7 +238,7 @@ class VideoToAudioPipeline:
                 )
         if output_type == "pt":
             audios = [torch.from_numpy(audio) for audio in audios]
-        return AudioPipelineOutput(audios, SAMPLE_RATE)
+        return AudioPipelineOutput(audios, self.model.front_end.sample_rate)
 
 
 def _sampling_of(folder: Path) -> dict[str, Any]:
@@ -288,7 +287,7 @@ def _readable(film: Film, frame_rate_hz: float | None, temporary: Path) -> Path 
             raise UsageError("frames came without frame_rate_hz. Give the frames a second.")
         times_s = np.arange(len(film)) / frame_rate_hz
         silence = np.zeros(0, np.float32)
-        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, silence, SAMPLE_RATE)
+        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, silence, 1)
     if isinstance(film, str | Path):
         return Path(film)
     copy = temporary / "video"

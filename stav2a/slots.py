@@ -114,8 +114,27 @@ class Backbone(Protocol):
     def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor: ...
 
 
+class FrontEnd(Protocol):
+    """audio (B, S) at its sampling rate -> what the autoencoder reads, (B, 1, Tm, M), where Tm = S // hop.
+
+    Attributes:
+        sample_rate: Sampling rate of the model's sound, in Hz.
+        hop: Samples per frame.
+        bins: Bins of a frame, M.
+    """
+
+    sample_rate: int
+    hop: int
+    bins: int
+
+    def forward(self, audio: Tensor) -> Tensor: ...
+
+
 class Autoencoder(Protocol):
     """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation.
+
+    One made for a number of bins also has `bins`, M; one made for a rate `sample_rate`. One that does not
+    divide bins as it divides frames also has `latent_bins`, F.
 
     Attributes:
         latent_channels: Channels of the latent, C.
@@ -130,7 +149,10 @@ class Autoencoder(Protocol):
 
 
 class Vocoder(Protocol):
-    """log-mel (B, 1, Tm, M) -> waveform (B, S)."""
+    """log-mel (B, 1, Tm, M) -> waveform (B, Tm * hop).
+
+    One made for a rate, a hop or a number of bins also has `sample_rate`, `hop` or `bins`.
+    """
 
     def forward(self, mel: Tensor) -> Tensor: ...
 
@@ -377,6 +399,7 @@ SLOTS: dict[str, Slot] = {
             )
         },
     ),
+    "front_end": Slot(FrontEnd, shapes={"forward": Shapes({"audio": ("B", "S")}, {"mel": MEL})}),
     "autoencoder": Slot(
         Autoencoder,
         shapes={
@@ -384,7 +407,11 @@ SLOTS: dict[str, Slot] = {
             "decode": Shapes({"z": LATENT}, {"mel": MEL}),
         },
     ),
-    "vocoder": Slot(Vocoder, shapes={"forward": Shapes({"mel": MEL}, {"waveform": ("B", "S")})}),
+    "vocoder": Slot(
+        Vocoder,
+        offered=("front_end",),
+        shapes={"forward": Shapes({"mel": MEL}, {"waveform": ("B", "S")})},
+    ),
     "dataset": Slot(Dataset),
     "data_filter": Slot(DataFilter),
     "onset_detector": Slot(OnsetDetector),

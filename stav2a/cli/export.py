@@ -56,6 +56,7 @@ def export(
         blocks=blocks,
         scores=scores,
         data=experiment.described("dataset")["component"],
+        sample_rate=model.front_end.sample_rate,
     )
     with new_folder(output) as new:
         VideoToAudioPipeline.of(experiment, model).write(new)

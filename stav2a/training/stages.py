@@ -116,8 +116,8 @@ class AutoencoderStage(TrainingStage):
             """Crops (B, 1, Tm, M), and the noise of their latents."""
             places = zip(chosen.tolist(), starts.tolist(), ends.tolist(), strict=True)
             crops = torch.stack([mel[i, :, start:end] for i, start, end in places])
-            sides = (side // vae.downsampling for side in crops.shape[2:])
-            return crops, noise(seeds, vae.latent_channels, *sides)
+            frames = crops.shape[2] // vae.downsampling
+            return crops, noise(seeds, vae.latent_channels, frames, work.model.latent_shape[2])
 
         def loss(spectrograms: Tensor, within: Tensor) -> Tensor:
             posterior = vae.posterior(spectrograms)
@@ -168,7 +168,7 @@ class ContrastiveStage(TrainingStage):
                 advice=f"Bind stage.contrastive.segment_frames = {fitting}.",
             )
         torch.manual_seed(work.seed)
-        audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
+        audio = AudioTower(work.corpus.spectrogram.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -178,7 +178,7 @@ class ContrastiveStage(TrainingStage):
             return functional.normalize(means, dim=-1)
 
         def fetch(chosen: Tensor) -> Inputs:
-            return work.corpus.frames[chosen], work.corpus.mel[chosen]
+            return work.corpus.frames[chosen], work.corpus.spectrogram[chosen]
 
         def contrast(frames: Tensor, mel: Tensor) -> Tensor:
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
