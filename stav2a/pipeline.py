@@ -286,8 +286,8 @@ def _readable(film: Film, frame_rate_hz: float | None, temporary: Path) -> Path 
         if not frame_rate_hz or not frame_rate_hz > 0:
             raise UsageError("frames came without frame_rate_hz. Give the frames a second.")
         times_s = np.arange(len(film)) / frame_rate_hz
-        silence = np.zeros(0, np.float32)
-        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, silence, 1)
+        no_sound, any_rate = np.zeros(0, np.float32), 1
+        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, no_sound, any_rate)
     if isinstance(film, str | Path):
         return Path(film)
     copy = temporary / "video"

@@ -1,5 +1,6 @@
 """Vocoders from log-mel spectrogram to waveform (sec. II-A)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,3 +92,65 @@ class HiFiGAN(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         return self.generator(mel[:, 0])[:, : mel.shape[2] * self.hop]
+
+
+@register("vocoder", "bigvgan")
+class BigVGAN(nn.Module):
+    """BigVGAN-v2 as MMAudio uses it, `MMAudioVocoder` of diffusers (arXiv 2206.04658).
+
+    The defaults are those of 44.1 kHz, 128 bins and a hop of 512, the product of the upsampling rates.
+
+    Args:
+        bins: Mel bins, M.
+        upsample_initial_channel: Number of channels after the first convolution, halved at each resolution.
+        upsample_rates: Upsampling of each resolution.
+        upsample_kernel_sizes: Length of the kernel of each upsampling.
+        sample_rate: Sampling rate of its sound, in Hz.
+        checkpoint: Folder of weights; None leaves random weights, to be loaded with the whole model.
+
+    Shapes:
+        mel (B, 1, Tm, M), as `front_end.mmaudio_mel` gives it -> waveform (B, Tm * hop), in [-1, 1]
+
+    Raises:
+        CheckpointError: The folder holds no weights, or weights of another vocoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        bins: int = 128,
+        upsample_initial_channel: int = 1536,
+        upsample_rates: tuple[int, ...] = (8, 4, 2, 2, 2, 2),
+        upsample_kernel_sizes: tuple[int, ...] = (16, 8, 4, 4, 4, 4),
+        sample_rate: int = 44_100,
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__()
+        from diffusers import MMAudioVocoder
+
+        self.bins, self.sample_rate, self.hop = bins, sample_rate, math.prod(upsample_rates)
+        self.generator: Any = MMAudioVocoder(
+            num_mels=bins,
+            upsample_initial_channel=upsample_initial_channel,
+            upsample_rates=upsample_rates,
+            upsample_kernel_sizes=upsample_kernel_sizes,
+        )
+        load_weights(self.generator, checkpoint, parameter="vocoder.bigvgan.checkpoint")
+        self.requires_grad_(False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.generator(mel[:, 0].transpose(1, 2)).sample[:, 0]
+
+
+@register("vocoder", "none")
+class NoVocoder(nn.Module):
+    """The waveform that the autoencoder gives, for a front end of waveforms.
+
+    Shapes:
+        mel (B, 1, S, 1) -> waveform (B, S), in [-1, 1]
+    """
+
+    hop, bins = 1, 1
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return mel[:, 0, :, 0].clamp(-1, 1)

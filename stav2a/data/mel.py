@@ -55,8 +55,10 @@ def log_mel(audio: Tensor) -> Tensor:
     """
     margin = (N_FFT - HOP) // 2
     padded = functional.pad(audio[:, None], (margin, margin), mode="reflect")[:, 0]
-    spectrum = torch.stft(padded, N_FFT, HOP, window=_window(audio.device), center=False, return_complex=True)
-    mel = torch.einsum("bft,fm->btm", spectrum.abs(), _filters(audio.device))
+    window = hann_window(N_FFT, audio.device)
+    spectrum = torch.stft(padded, N_FFT, HOP, window=window, center=False, return_complex=True)
+    filters = slaney_filters_on(audio.device, SAMPLE_RATE, N_FFT, N_MELS, FMAX)
+    mel = torch.einsum("bft,fm->btm", spectrum.abs(), filters)
     return torch.log(mel.clamp(min=FLOOR))[:, None]
 
 
@@ -86,10 +88,14 @@ def slaney_filters(sample_rate: int, n_fft: int, bins: int, highest_hz: float) -
 
 
 @functools.cache
-def _filters(device: torch.device) -> Tensor:
-    return torch.from_numpy(mel_filters()).to(device)
+def slaney_filters_on(
+    device: torch.device, sample_rate: int, n_fft: int, bins: int, highest_hz: float
+) -> Tensor:
+    """`slaney_filters` on a device."""
+    return torch.from_numpy(slaney_filters(sample_rate, n_fft, bins, highest_hz)).to(device)
 
 
 @functools.cache
-def _window(device: torch.device) -> Tensor:
-    return torch.hann_window(N_FFT, device=device)
+def hann_window(n_fft: int, device: torch.device) -> Tensor:
+    """Hann window (n_fft,) on a device."""
+    return torch.hann_window(n_fft, device=device)

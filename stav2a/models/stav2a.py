@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,13 +266,15 @@ def check_fit(slot: str, block: Any, factory: Any, front_end: Any) -> None:
     Raises:
         UsageError: Its rate, hop or number of bins is not the front end's.
     """
-    for name, unit in (("sample_rate", " Hz"), ("hop", " samples a frame"), ("bins", " bins")):
+    texts = {"sample_rate": "sound at {} Hz", "hop": "a hop of {} samples", "bins": "{} bins"}
+    for name, text in texts.items():
         made_for, given = getattr(block, name, None), getattr(front_end, name)
         if made_for is not None and made_for != given:
             chosen = selector_of("front_end", type(front_end))
             raise UsageError(
-                f"{selector_of(slot, factory)} is made for {made_for}{unit}, and {chosen} gives {given}.",
-                advice=f"Take the run.front_end that this {slot} was made with, or another {slot}.",
+                f"{selector_of(slot, factory)} is made for {text.format(made_for)}, and {chosen} gives "
+                f"{text.format(given)}.",
+                advice=f"Bind the run.front_end that this {slot} is made for, or another run.{slot}.",
             )
 
 
@@ -288,10 +291,13 @@ def latent_shape(autoencoder: Any, front_end: Any, duration_s: float) -> tuple[i
     """
     frames, factor = mel_frames(front_end, duration_s), autoencoder.downsampling
     if frames % factor:
+        step_s = factor * front_end.hop / front_end.sample_rate
+        nearest_s = max(1, round(frames / factor)) * step_s
         raise UsageError(
             f"run.duration_s = {duration_s} makes {frames} mel frames, which the autoencoder's downsampling "
             f"of {factor} does not divide.",
-            advice=f"Choose a multiple of {factor * front_end.hop / front_end.sample_rate} s.",
+            # rounded up by less than half of a sample
+            advice=f"Choose a multiple of {step_s} s, such as {math.ceil(round(nearest_s * 1e5, 6)) / 1e5}.",
         )
     bins = getattr(autoencoder, "latent_bins", None)
     if bins is None and front_end.bins % factor:

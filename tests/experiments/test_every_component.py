@@ -19,6 +19,8 @@ TINY = (
     "feature_encoder.vjepa2.dim = 64", "feature_encoder.vjepa2.layers = 1",
     "feature_encoder.vjepa2.frame_size = 32",
     "vocoder.hifigan.upsample_initial_channel = 32",
+    "vocoder.bigvgan.upsample_initial_channel = 64", "autoencoder.mmaudio.hidden_channels = 8",
+    "autoencoder.oobleck.hidden_size = 8",
 )  # fmt: skip
 PLACES = {
     "engine": "sampler.fast.engine = {}", "shortcut": "sampler.fast.shortcut = {}",
@@ -39,6 +41,12 @@ REFUSED = {  # why: a part of the message
     "backbone.dit": "needs a transformer that takes a frame_embedding, and UNet2DConditionModel does not",
     "backbone.unet_controlnet_plain": "halvings make",
     "backbone.unet_controlnet_xs": "was given a U-Net of 1 layers",
+    "front_end.mmaudio_mel": "makes 220 mel frames, which the autoencoder's downsampling of 8",
+    "front_end.waveform": "vocoder.griffin_lim needs mel spectrograms; Waveform gives none",
+    "autoencoder.mmaudio": "is made for 128 bins, and front_end.audioldm_mel gives 64 bins",
+    "autoencoder.oobleck": "is made for sound at 44100 Hz, and front_end.audioldm_mel gives sound at 16000",
+    "vocoder.bigvgan": "is made for sound at 44100 Hz, and front_end.audioldm_mel gives sound at 16000",
+    "vocoder.none": "is made for a hop of 1 samples, and front_end.audioldm_mel gives a hop of 160",
     "data_filter.all_of": "data_filter.all_of.filters has no value",
     "data_filter.speech_sound": "data_filter.speech_sound: weights of YAMNet not found",
     "objective.flow": "scheduler.ddpm takes epsilon or v_prediction, but the objective is a flow",
