@@ -19,11 +19,15 @@ from stav2a.experiments.tracking import open_store
 
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
-DIVERGING = "    'diverging': ('recipes/pretrained_t2a.gin', 'stage.autoencoder.learning_rate = 1e30'),\n"
+# One factor: its levels are the rows.
+DIVERGING = "'diverging': ('recipes/pretrained_t2a.gin', 'stage.autoencoder.learning_rate = 1e30'),"
 STUDY = f"""include 'ablations/base.gin'
-study.rows = {{
-    'Pretrained-T2A': 'recipes/pretrained_t2a.gin',
-{DIVERGING}    'FineTuned-T2A': 'recipes/finetuned_t2a.gin',
+study.factors = {{
+    'model': {{
+        'Pretrained-T2A': 'recipes/pretrained_t2a.gin',
+        {DIVERGING}
+        'FineTuned-T2A': 'recipes/finetuned_t2a.gin',
+    }},
 }}
 study.baseline = 'Pretrained-T2A'
 study.seeds = (0,)
@@ -96,6 +100,22 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
     diff = (first.folder / "diffs" / "FineTuned-T2A-seed0" / "diff.txt").read_text()
     assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
+
+
+def test_a_study_of_factors_has_their_effects_in_its_tables_its_page_and_the_tracking_store(first):
+    with (first.folder / "effects.csv").open(newline="") as file:
+        effects = [line for line in csv.DictReader(file) if line["level"] == "FineTuned-T2A"]
+    figures = [line for line in first.figures if line["row"] == "FineTuned-T2A"]
+    assert [line["factor"] for line in effects] == ["model"] * len(figures)
+    for ours, row in zip(effects, figures, strict=True):
+        for name in ("difference", "difference_low", "difference_high"):
+            assert float(ours[name]) == pytest.approx(float(row[name])), row["metric"]
+    assert "model: FineTuned-T2A − Pretrained-T2A" in first.stdout
+    assert "can't be estimated, because there is one seed." in " ".join(first.stdout.split())
+    assert "model: no row with scores has diverging." in first.stdout
+    assert "Main effects on AA-Align: model: FineTuned-T2A − " in (first.folder / "report.html").read_text()
+    store = open_store(f"sqlite:///{first.folder.parents[1]}/mlflow.db", first.folder)
+    assert store.text(store.study("mine"), "effects.csv") == (first.folder / "effects.csv").read_text()
 
 
 def test_the_table_is_recomputed_from_the_values_of_single_clips(first):
