@@ -76,11 +76,11 @@ class LanguageAudio(PublishedJudge):
         super().prepare()
         self._ready  # noqa: B018
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
         extractor = self._ready[1]
-        first = sound[: round(FIRST_S * self.sample_rate)]
+        first = list(sounds[:, : round(FIRST_S * self.sample_rate)])
         features = extractor(first, sampling_rate=self.sample_rate, return_tensors="pt")
-        return self.model.get_audio_features(**features.to(self.device)).pooler_output[0].cpu().numpy()
+        return list(self.model.get_audio_features(**features.to(self.device)).pooler_output.cpu().numpy())
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of captions.

@@ -13,9 +13,9 @@ WORDS = ["a", "dog", "barks", "an", "orchestra", "plays", "symphony"]
 RATE = 48_000
 
 
-def save(folder, change=lambda tensors: tensors):
-    """A small ClapModel with random weights, and a tokenizer of a few words."""
-    config = ClapConfig(
+def small():
+    """Sizes of a small ClapModel."""
+    return ClapConfig(
         text_config={
             "vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
             "intermediate_size": 16, "pad_token_id": 0, "projection_dim": 8,
@@ -26,7 +26,11 @@ def save(folder, change=lambda tensors: tensors):
         },
         projection_dim=8,
     )  # fmt: skip
-    model = ClapModel(config)
+
+
+def save(folder, change=lambda tensors: tensors):
+    """A small ClapModel with random weights, and a tokenizer of a few words."""
+    model = ClapModel(small())
     model.load_state_dict(change(filled(model.state_dict())))
     model.save_pretrained(folder)
     tokenizer(folder, WORDS)
