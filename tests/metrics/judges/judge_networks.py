@@ -54,6 +54,7 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "cavp": cavp,
     "clap": clap,
     "clap_630k": clap,
+    "clap_music_speech": clap,
     "imagebind": partial(ImageBindTowers, **test_imagebind.SIZES),
     "imagebind_clips": partial(ImageBindTowers, **test_imagebind.SIZES),
     "ms_clap": ms_clap.Towers,
