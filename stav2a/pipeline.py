@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from stav2a.data.media import Decoded
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
+from stav2a.models.conversion.catalogue import CATALOGUE, CHECKPOINTS
 from stav2a.models.stav2a import STAV2A, PretrainedError, component, describe_factory
 from stav2a.registry import load as load_components
 from stav2a.registry import selector_of
@@ -22,6 +23,7 @@ from stav2a.sampling.guiders import ClassifierFree, TwoWeights
 from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_STEPS, UsageError, check_bounds
 from stav2a.utils.files import new_folder, write_json
+from stav2a.utils.program import command
 
 FORMAT = 1
 SAMPLING = "sampling.json"
@@ -86,7 +88,8 @@ class VideoToAudioPipeline:
         """Load the model of a run folder, of one that `save_pretrained` wrote, or of the Hugging Face hub.
 
         Args:
-            source: A folder, or a name `owner/model` of the hub, which is downloaded once.
+            source: A folder; or a name `owner/model` of the hub, which is downloaded once; or `released`, the
+                authors' model, which `stav2a fetch` put into ./checkpoints.
             trust_recipe: Let the recipe of a run import any module.
 
         Raises:
@@ -94,8 +97,11 @@ class VideoToAudioPipeline:
             PretrainedError: There is no model, or one that this version can't make.
         """
         folder = Path(source)
-        if not folder.exists() and isinstance(source, str) and source.count("/") == 1:
-            folder = _download(source)
+        if not folder.exists() and isinstance(source, str):
+            if source in CATALOGUE and CATALOGUE[source].with_sampling:
+                folder = _fetched(source)
+            elif source.count("/") == 1:
+                folder = _download(source)
         if (folder / "run.json").is_file() or not (folder / SAMPLING).is_file():
             return cls.of(*run_folder.load(folder, trust=trust_recipe))
         load_components()
@@ -132,14 +138,10 @@ class VideoToAudioPipeline:
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
         """
-        settings = {name: describe_factory(factory) for name, factory in self.factories.items()}
-        settings |= {
-            "prediction_type": self.prediction_type,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-        }
         self.model.write(folder)
-        write_json(folder / SAMPLING, {"format": FORMAT, **settings})
+        _write_sampling(
+            folder, self.factories, self.prediction_type, self.num_inference_steps, self.guidance_scale
+        )
 
     def to(self, device: str | torch.device) -> Self:
         """Move the model to a device."""
@@ -242,6 +244,31 @@ class VideoToAudioPipeline:
         return AudioPipelineOutput(audios, SAMPLE_RATE)
 
 
+def write_sampling(folder: Path, experiment: Experiment) -> None:
+    """Write how a recipe samples into a folder with a model: the two are a pipeline together."""
+    factories = {slot: getattr(experiment, slot) for slot in PARTS}
+    prediction_type = experiment.objective().prediction_type
+    _write_sampling(
+        folder, factories, prediction_type, experiment.num_inference_steps, experiment.guidance_scale
+    )
+
+
+def _write_sampling(
+    folder: Path,
+    factories: Mapping[str, Callable[..., Any]],
+    prediction_type: str,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> None:
+    settings = {slot: describe_factory(factory) for slot, factory in factories.items()}
+    settings |= {
+        "prediction_type": prediction_type,
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+    }
+    write_json(folder / SAMPLING, {"format": FORMAT, **settings})
+
+
 def _sampling_of(folder: Path) -> dict[str, Any]:
     try:
         saved = json.loads((folder / SAMPLING).read_text(encoding="utf-8"))
@@ -254,6 +281,13 @@ def _sampling_of(folder: Path) -> dict[str, Any]:
             advice="Export the run again with this version.",
         )
     return saved
+
+
+def _fetched(name: str) -> Path:
+    folder = Path(CHECKPOINTS) / CATALOGUE[name].folder
+    if not folder.exists():
+        raise PretrainedError(f"{folder} is not there.", advice=f"Fetch it: {command('fetch', name)}")
+    return folder
 
 
 def _download(name: str) -> Path:
