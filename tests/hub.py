@@ -1,5 +1,6 @@
 """A server in the protocol of the Hugging Face hub, on this machine, with the faults that downloads meet."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -48,6 +49,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        """Make a repository, say how files are uploaded, and take a commit with their content."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(("POST", path, self.headers.get("Authorization", "")))
+        words = path.strip("/").split("/")
+        told: Any = {}
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            repository = "/".join(filter(None, (asked.get("organization", ""), asked["name"])))
+            if status := self.hub.refused.get(repository):
+                return self.send(status, b'{"error": "Invalid username or password."}')
+            self.hub.repositories.setdefault(repository, {})
+            told = {"url": f"{self.hub.address}/{repository}"}
+        elif words[-2:] == ["api", "validate-yaml"]:
+            told = {"errors": [], "warnings": []}
+        elif words[4] == "preupload":
+            files = json.loads(body)["files"]
+            plain = {"uploadMode": "regular", "shouldIgnore": False}
+            told = {"files": [{"path": each["path"], **plain} for each in files]}
+        elif words[4] == "commit":
+            repository = "/".join(words[2:4])
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.hub.repositories[repository][line["value"]["path"]] = content
+            told = {"commitUrl": f"{self.hub.address}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
+        self.send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
