@@ -119,6 +119,16 @@ WRONG = {
         "front_end.waveform gives 1 bins, which the autoencoder's downsampling of 8 does not divide. Bind "
         "another run.front_end or run.autoencoder.",
     ),
+    "sampler": (
+        [
+            "run.front_end = @front_end.mmaudio_mel_16k",
+            "run.feature_encoder = @feature_encoder.cavp_two_towers",
+            "run.sampler = @sampler.similarity_guided",
+            "run.duration_s = 3.072",
+        ],
+        "sampler.similarity_guided embeds decoded mels of front_end.audioldm_mel; the model has "
+        "front_end.mmaudio_mel_16k. Bind run.front_end = @front_end.audioldm_mel, or another sampler.",
+    ),
     "spectrograms": (
         [*OOBLECK, "run.vocoder = @vocoder.griffin_lim"],
         "vocoder.griffin_lim needs mel spectrograms; Waveform gives none. Bind run.vocoder = @vocoder.none "
