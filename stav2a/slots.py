@@ -32,6 +32,9 @@ if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the n
 class FeatureEncoder(Protocol):
     """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size.
 
+    One that embeds sound too has a module `audio_tower`, which `stage.contrastive` trains with it: log-mel
+    (B, 1, Tm, M) and the number of frames -> (B, L, D_v).
+
     Attributes:
         dim: Width of the feature of a frame, D_v.
         frame_rate_hz: Expected frames per second.

@@ -6,10 +6,12 @@ from stav2a.sampling.fast.shortcuts import ControlEvery, DeepCache, GuidanceInte
 from stav2a.sampling.guiders import AdaptiveProjected, ClassifierFree, TwoWeights
 from stav2a.sampling.reference import ReferenceSampler, SamplerError, guided, initial_noise
 from stav2a.sampling.schedulers import ddim, ddpm, dpm_solver, flow_match_euler, unipc
+from stav2a.sampling.similarity_guided import SimilarityGuidedSampler
 from stav2a.sampling.waveforms import to_audio
 
 __all__ = [
-    "AdaptiveProjected", "ClassifierFree", "Compiled", "ControlEvery", "CudaGraph", "DeepCache", "Eager",
-    "FastSampler", "GuidanceInterval", "NoShortcut", "ReferenceSampler", "SamplerError", "TwoWeights", "ddim",
-    "ddpm", "dpm_solver", "flow_match_euler", "guided", "initial_noise", "to_audio", "unipc",
+    "AdaptiveProjected", "ClassifierFree", "Compiled", "ControlEvery", "CudaGraph",
+    "DeepCache", "Eager", "FastSampler", "GuidanceInterval", "NoShortcut", "ReferenceSampler", "SamplerError",
+    "SimilarityGuidedSampler", "TwoWeights", "ddim", "ddpm", "dpm_solver", "flow_match_euler", "guided",
+    "initial_noise", "to_audio", "unipc",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +26,7 @@ from stav2a.training.objective import (
     generator,
     noise,
 )
+from stav2a.utils.audio_tower import AudioTower
 from stav2a.utils.errors import UsageError, check_bounds
 
 
@@ -144,7 +145,8 @@ class ContrastiveStage(TrainingStage):
 
     CAVP's audio-visual contrast, for a feature encoder trained from nothing. Segments of other clips give
     the semantic contrast, other segments of the same clip the temporal one; both sit in one matrix of
-    similarities.
+    similarities. The sound's tower is kept where the encoder has a place for it (`audio_tower`), and dropped
+    otherwise.
 
     Args:
         segment_frames: Video frames a segment; must divide the clip's frames.
@@ -168,7 +170,8 @@ class ContrastiveStage(TrainingStage):
                 advice=f"Bind stage.contrastive.segment_frames = {fitting}.",
             )
         torch.manual_seed(work.seed)
-        audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
+        kept = getattr(video, "audio_tower", None)
+        audio = kept or AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -189,7 +192,8 @@ class ContrastiveStage(TrainingStage):
         def draw(rng: torch.Generator) -> Batch:
             return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
 
-        groups = [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)]
+        towers = [*work.train_only("feature_encoder"), *([] if kept else [audio])]
+        groups = [Group(towers, self.learning_rate)]
         steps = self.count_steps(work.corpus)
         # not divisible, as each clip is contrasted with all others of its batch
         return work.fit(
@@ -197,32 +201,6 @@ class ContrastiveStage(TrainingStage):
                 "contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
             )
         )
-
-
-class AudioTower(nn.Module):
-    """A small convolutional tower on log-mels, needed only while training.
-
-    Shapes:
-        mel (B, 1, Tm, M) -> (B, L, D)
-    """
-
-    def __init__(self, bins: int, dim: int, width: int = 64) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        self.layers = nn.Sequential(
-            nn.BatchNorm1d(bins),
-            nn.Conv1d(bins, width, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(width, width, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(width, 2 * width, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(2 * width, dim, 1),
-        )
-
-    def forward(self, mel: Tensor, frames: int) -> Tensor:
-        x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
-        return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
 
 
 @register("stage", "onset")

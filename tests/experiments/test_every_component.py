@@ -34,6 +34,7 @@ REFUSED = {  # why: a part of the message
     "local_head.none": "A ControlNet needs local features",
     "feature_encoder.clip": "stage.contrastive.segment_frames = 4 does not divide the 5 video frames",
     "feature_encoder.vjepa2": "stage.contrastive.segment_frames = 4 does not divide the 10 video frames",
+    "sampler.similarity_guided": "needs a feature encoder that embeds sound; feature_encoder.cavp does not",
     "unet.dit": "backbone.unet_controlnet needs the blocks of diffusers' U-Net, and DiT has none",
     "unet.mmdit": "backbone.unet_controlnet needs the blocks of diffusers' U-Net, and MMDiT has none",
     "backbone.dit": "needs a transformer that takes a frame_embedding, and UNet2DConditionModel does not",
