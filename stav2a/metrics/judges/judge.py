@@ -61,11 +61,14 @@ class PublishedJudge(ABC):
     uses_torch: ClassVar[bool] = True  # so that it runs in the main process
 
     def __init__(self, *, weights: str | None = None) -> None:
-        folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
-        if weights is None and folder:
-            weights = os.path.join(folder, self.published)
-        self.path = None if weights is None else Path(weights)
+        self.path = self.default_weights() if weights is None else Path(weights)
         self.device_name = _DEVICE.get()
+
+    @classmethod
+    def default_weights(cls) -> Path | None:
+        """Path of the weights if none is given: their published name in the folder of all weights, if any."""
+        folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
+        return Path(folder, cls.published) if folder else None
 
     @property
     def missing(self) -> tuple[str, str] | None:

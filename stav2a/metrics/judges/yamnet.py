@@ -58,10 +58,10 @@ class YAMNet(PublishedJudge):
     source = "stav2a convert yamnet --checkpoint yamnet.h5 --output yamnet"
     sample_rate = RATE
 
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights=weights)
-        if weights is None and not (self.path and self.path.exists()):
-            self.path = _of_the_extra(INSIDE) or self.path
+    @classmethod
+    def default_weights(cls) -> Path | None:
+        found = super().default_weights()
+        return found if found and found.exists() else _of_the_extra(INSIDE) or found
 
     @property
     def missing(self) -> tuple[str, str] | None:
