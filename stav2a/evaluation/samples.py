@@ -14,6 +14,7 @@ from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.data.media import decode, read_video
 from stav2a.data.optical_flow import ClipFlow, load_flows, save_flows
+from stav2a.metrics.batches import extract_all
 from stav2a.metrics.score import (
     ArraySounds,
     ClassifierOutputs,
@@ -79,7 +80,7 @@ class TrainingSounds:
         def make(folder: Path) -> None:
             parts = [self.rows[start : start + AT_ONCE] for start in range(0, len(self.rows), AT_ONCE)]
             sounds = (sound for part in parts for sound in self.corpus.audio(part))
-            found = [np.asarray(extractor(sound, front_end.SAMPLE_RATE)) for sound in sounds]
+            found = extract_all(extractor, ((sound, front_end.SAMPLE_RATE) for sound in sounds))
             np.save(folder / FEATURES, np.stack(found), allow_pickle=False)
 
         folder = self.store.obtain("judged", signature([self.key, describe(extractor)]), make)

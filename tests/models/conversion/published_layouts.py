@@ -42,7 +42,7 @@ def layer(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", shape[:1]
 
 
-def cavp() -> State:
+def cavp(dim: int = 8) -> State:
     """CAVP's tower in four stages of one bottleneck, with the two parts that are ignored."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -60,7 +60,7 @@ def cavp() -> State:
         conv_norm(f"layer{stage + 1}.0.conv3", 4 * planes, planes, 1, 1, 1)
         conv_norm(f"layer{stage + 1}.0.downsample", 4 * planes, inside, 1, 1, 1)
         inside = 4 * planes
-    shapes |= dict(layer("video_project_head", 8, inside))
+    shapes |= dict(layer("video_project_head", dim, inside))
     state = random(shapes)
     state |= {
         name.replace("running_var", "num_batches_tracked"): torch.tensor(7)
@@ -70,9 +70,9 @@ def cavp() -> State:
     return state | {"spec_encoder.conv_block1.conv1.weight": torch.zeros(2, 1), "logit_scale": torch.ones(())}
 
 
-def ldm_vae(prefix: str = "") -> State:
-    """Latent diffusion's autoencoder: widths 8, 16, 32, two blocks a resolution, latent 4, one channel."""
-    widths, latent, shapes = (8, 16, 32), 4, {}
+def ldm_vae(prefix: str = "", latent: int = 4) -> State:
+    """Latent diffusion's autoencoder: widths 8, 16, 32, two blocks a resolution, one channel."""
+    widths, shapes = (8, 16, 32), {}
 
     def block(name: str, inside: int, out: int) -> None:
         shapes.update(layer(f"{name}.norm1", inside), **dict(layer(f"{name}.conv1", out, inside, 3, 3)))
@@ -126,20 +126,21 @@ def hifigan(prefix: str = "") -> State:
     return {prefix + name: tensor for name, tensor in random(shapes, seed=2).items()}
 
 
-def t5(prefix: str, *, words: int = 8) -> State:
-    """A T5 encoder of one layer: width 16, two heads of 8, gated; the words' table under both its names."""
+def t5(prefix: str, *, words: int = 8, width: int = 16) -> State:
+    """A T5 encoder of one layer: two heads of 8, gated; the words' table under both its names."""
     block = "encoder.block.0.layer"
     shapes: dict[str, tuple[int, ...]] = {
-        "shared.weight": (words, 16),
+        "shared.weight": (words, width),
         f"{block}.0.SelfAttention.relative_attention_bias.weight": (32, 2),
-        f"{block}.0.layer_norm.weight": (16,),
-        f"{block}.1.DenseReluDense.wi_0.weight": (24, 16),
-        f"{block}.1.DenseReluDense.wi_1.weight": (24, 16),
-        f"{block}.1.DenseReluDense.wo.weight": (16, 24),
-        f"{block}.1.layer_norm.weight": (16,),
-        "encoder.final_layer_norm.weight": (16,),
+        f"{block}.0.layer_norm.weight": (width,),
+        f"{block}.1.DenseReluDense.wi_0.weight": (24, width),
+        f"{block}.1.DenseReluDense.wi_1.weight": (24, width),
+        f"{block}.1.DenseReluDense.wo.weight": (width, 24),
+        f"{block}.1.layer_norm.weight": (width,),
+        "encoder.final_layer_norm.weight": (width,),
     }
-    shapes |= {f"{block}.0.SelfAttention.{kind}.weight": (16, 16) for kind in "qkvo"}
+    shapes |= {f"{block}.0.SelfAttention.{kind}.weight": (16, width) for kind in "qkv"}
+    shapes[f"{block}.0.SelfAttention.o.weight"] = (width, 16)
     state = random(shapes, seed=3)
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
     return {prefix + name: tensor for name, tensor in state.items()}
@@ -152,8 +153,8 @@ def unet() -> State:
     return {f"unet.{name}": tensor for name, tensor in made.state_dict().items()}
 
 
-def audioldm() -> State:
-    state = ldm_vae("first_stage_model.") | hifigan("first_stage_model.vocoder.")
+def audioldm(latent: int = 4) -> State:
+    state = ldm_vae("first_stage_model.", latent) | hifigan("first_stage_model.vocoder.")
     state["scale_factor"] = torch.tensor(SCALE_FACTOR)
     state["model.diffusion_model.out.0.weight"] = torch.ones(3)
     return state | {"cond_stage_model.model.logit_scale_a": torch.ones(()), "betas": torch.ones(10)}

@@ -1,0 +1,162 @@
+"""Components of neighbouring slots in pairs: each takes a step, or is refused in one line."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from stav2a import registry
+from stav2a.components.local_heads import LinearHead
+from stav2a.data.mel import SAMPLE_RATE
+from stav2a.models.stav2a import BLOCKS, assemble, encode_captions
+from stav2a.sampling.fast.fast_sampler import FastSampler
+from stav2a.sampling.guiders import ClassifierFree
+from stav2a.sampling.schedulers import ddim
+from stav2a.training.denoising import Epsilon
+from stav2a.utils.errors import StaV2AError
+from tests import tiny
+
+registry.load()
+SETTINGS: dict[str, dict[str, Any]] = {  # sizes that a component has at the scale of `tiny`
+    "feature_encoder.cavp": tiny.factories()["feature_encoder"].keywords,
+    "feature_encoder.clip": {"dim": 8, "width": 16, "layers": 1, "frame_size": 28, "frame_rate_hz": 12.5},
+    "feature_encoder.videomae": {"dim": 16, "layers": 1, "frames": 4, "frame_size": 32},
+    "feature_encoder.vjepa2": {"dim": 16, "layers": 1, "frame_size": 32},
+    "text_encoder.tiny_mt5": tiny.factories()["text_encoder"].keywords,
+    "local_head.linear": {"dim": 16},
+    "local_head.nearest": {"upsampling": 1.0},
+    "local_head.onset": {"dim_per_window": 8, "windows": (1, 2)},
+    "local_head.onset_released": {"dim": 8, "windows": (1, 2), "upsampling": 1.0},
+    "local_head.onset_track": {"dim_per_window": 8, "windows": (1, 2)},
+    "global_pooler.perceiver": {"tokens": 2},
+    "unet.dit": {"width": 16, "layers": 1, "heads": 2},
+    "unet.mmdit": {"width": 16, "joint_layers": 1, "single_layers": 1, "heads": 2},
+    "unet.stable_diffusion": {**tiny.unet.keywords, "layers_per_block": 2},
+    "backbone.unet_controlnet_plain": {"channels": (4,)},
+    "autoencoder.kl": tiny.factories()["autoencoder"].keywords,
+    "vocoder.griffin_lim": {"iterations": 1},
+    "vocoder.hifigan": {"upsample_initial_channel": 32},
+}
+PRETRAINED = {"text_encoder.mt5", "text_encoder.t5"}  # models of a hub, at their own sizes
+NEEDS = {  # a component's neighbours in other slots, where they are not part of the pair
+    "local_head.none": {"backbone": "backbone.unet"},
+    "unet.dit": {"backbone": "backbone.dit"},
+    "unet.mmdit": {"backbone": "backbone.dit"},
+    "backbone.dit": {"unet": "unet.dit"},
+    "objective.flow": {"scheduler": "scheduler.flow_match_euler"},
+    "scheduler.flow_match_euler": {"objective": "objective.flow"},
+}
+NEIGHBOURS = (
+    ("feature_encoder", "local_head"),
+    ("feature_encoder", "global_pooler"),
+    ("text_encoder", "condition_fuser"),
+    ("global_pooler", "condition_fuser"),
+    ("local_head", "backbone"),
+    ("condition_fuser", "backbone"),
+    ("unet", "backbone"),
+    ("autoencoder", "unet"),
+    ("autoencoder", "vocoder"),
+    ("objective", "scheduler"),
+    ("scheduler", "sampler"),
+    ("sampler", "backbone"),
+    ("sampler", "guider"),
+)
+DEFAULTS = {
+    **tiny.factories(local_head=partial(LinearHead, dim=16), unet=partial(tiny.unet, layers_per_block=2)),
+    "objective": Epsilon,
+    "scheduler": ddim,
+    "sampler": FastSampler,
+    "guider": ClassifierFree,
+}
+TRANSFORMERS = ("unet.dit", "unet.mmdit")
+CONTROLNETS = [each.selector for each in registry.available("backbone") if "controlnet" in each.name]
+REFUSED = {  # the pairs, and a part of the message
+    **{
+        (unet, backbone): "needs the blocks of diffusers' U-Net"
+        for unet in TRANSFORMERS
+        for backbone in CONTROLNETS
+    },
+    ("unet.stable_diffusion", "backbone.dit"): "needs a transformer that takes a frame_embedding",
+    **{("local_head.none", backbone): "A ControlNet needs local features" for backbone in CONTROLNETS},
+    ("local_head.none", "backbone.dit"): "",
+    ("global_pooler.none", "condition_fuser.cross_attention"): "needs video tokens",
+    ("global_pooler.none", "condition_fuser.video_only"): "needs video tokens",
+    ("condition_fuser.video_only", "backbone.unet_controlnet_decoupled"): "needs text tokens",
+    **{
+        (f"local_head.{head}", "backbone.unet_controlnet_plain"): "No number of halvings"
+        for head in ("onset", "onset_released", "onset_track")
+    },
+    **{
+        (f"feature_encoder.{encoder}", f"local_head.{head}"): "the latent's frame rate over the video's"
+        for encoder in ("videomae", "vjepa2")
+        for head in ("nearest", "onset_released")
+    },
+    **{("objective.flow", f"scheduler.{name}"): "takes epsilon or v_prediction" for name in ("ddim", "ddpm")},
+    ("objective.epsilon", "scheduler.flow_match_euler"): "takes a flow",
+    ("objective.v_prediction", "scheduler.flow_match_euler"): "takes a flow",
+}
+
+
+def component(selector: str) -> Callable[..., Any]:
+    """Factory of a component at its tiny size."""
+    slot, _, name = selector.partition(".")
+    return partial(registry.get(slot, name).factory, **SETTINGS.get(selector, {}))
+
+
+def components(slot: str) -> list[str]:
+    return [entry.selector for entry in registry.available(slot) if entry.selector not in PRETRAINED]
+
+
+def take_steps(*selectors: str) -> None:
+    """One step of training and one of sampling of the tiny model with some components.
+
+    Raises:
+        StaV2AError: The components do not fit.
+    """
+    needed = {slot: other for selector in selectors for slot, other in NEEDS.get(selector, {}).items()}
+    chosen = needed | {selector.partition(".")[0]: selector for selector in selectors}
+    part = DEFAULTS | {slot: component(selector) for slot, selector in chosen.items()}
+    objective = part["objective"]()
+    scheduler = part["scheduler"](prediction_type=objective.prediction_type)
+    torch.manual_seed(0)
+    model = assemble({slot: part[slot] for slot in BLOCKS}, duration_s=tiny.DURATION_S)
+    encoder, rng = model.feature_encoder, torch.Generator().manual_seed(0)
+    frames = round(tiny.DURATION_S * encoder.frame_rate_hz)
+    with torch.no_grad():
+        e_v = encoder(torch.rand(2, frames, 3, encoder.frame_size, encoder.frame_size, generator=rng))
+    z, eps = (torch.randn(2, *model.latent_shape, generator=rng) for _ in range(2))
+    t = objective.draw_times(2, rng)
+    prediction = model(objective.add_noise(z, eps, t), t, e_v, *encode_captions(model, tiny.CAPTIONS))
+    (prediction - objective.target(z, eps, t)).square().mean().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+    made = part["sampler"]()(
+        model.eval(), e_v, tiny.CAPTIONS, scheduler=scheduler, num_inference_steps=1, guidance_scale=3.0,
+        seeds=(0, 1), guider=part["guider"](),
+    )  # fmt: skip
+    assert made.shape == z.shape and made.isfinite().all()
+    if "vocoder" in chosen:
+        with torch.no_grad():
+            sound = model.vocoder(model.autoencoder.decode(made))
+        assert sound.shape == (2, round(tiny.DURATION_S * SAMPLE_RATE)) and sound.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), NEIGHBOURS)
+def test_every_pair_of_neighbours_takes_a_step_or_is_refused_in_one_line(first, second):
+    wrong = {}
+    for pair in product(components(first), components(second)):
+        try:
+            take_steps(*pair)
+        except StaV2AError as error:
+            told = f"{error.message} {error.advice}"
+            if REFUSED.get(pair, "\n") not in told or "\n" in told:
+                wrong[pair] = told
+        else:
+            if pair in REFUSED:
+                wrong[pair] = "is not refused"
+    assert wrong == {}
