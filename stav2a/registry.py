@@ -33,6 +33,7 @@ BUILT_IN = (
     "stav2a.components.condition_fusers",
     "stav2a.components.unets",
     "stav2a.components.backbones",
+    "stav2a.components.autoregressive",
     "stav2a.components.autoencoders",
     "stav2a.components.vocoders",
     "stav2a.data.front_ends",

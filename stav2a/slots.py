@@ -90,7 +90,8 @@ class UNet(Protocol):
     """The text-to-audio denoiser that a backbone builds on, called like diffusers' `UNet2DConditionModel`.
 
     It takes z_t (B, C, T, F), t (B,), c (B, N, D_c) and its mask (B, N), True where a token counts. With
-    `return_dict=False` it gives a tuple, whose first value is the prediction (B, C, T, F).
+    `return_dict=False` it gives a tuple, whose first value is the prediction (B, C, T, F). A model of codes
+    has a `codebook`, and predicts the expected latent; see `unet.code_transformer`.
     """
 
     def forward(
@@ -106,6 +107,8 @@ class UNet(Protocol):
 
 class Backbone(Protocol):
     """z_t (B, C, T, F), t (B,), c (B, N, D_c), mask (B, N), e_lv (B, T, D_l) -> prediction (B, C, T, F).
+
+    One of a model of codes also has `logits` and `cross_entropy`; see `backbone.autoregressive`.
 
     Attributes:
         unet: The U-Net that it was given, as a submodule.

@@ -322,6 +322,37 @@ def as_video(frames: Tensor) -> Tensor:
     return frames.to(torch.float32) / 255
 
 
+def check_denoises(model: STAV2A, part: str) -> None:
+    """Refuse a model of codes for a part that denoises.
+
+    Args:
+        model: The model.
+        part: Selector of the sampler or stage.
+
+    Raises:
+        UsageError: It predicts codes.
+    """
+    unet = model.block("unet")
+    if hasattr(unet, "codebook"):
+        raise UsageError(
+            f"{part} needs a denoiser, and {selector_of('unet', type(unet))} predicts codes.",
+            advice="Take @sampler.autoregressive and @stage.codes in place of it, or another run.unet.",
+        )
+
+
+def check_predicts_codes(model: STAV2A, part: str) -> None:
+    """Refuse a denoiser for a part that needs a model of codes; arguments as those of `check_denoises`.
+
+    Raises:
+        UsageError: It denoises.
+    """
+    if not hasattr(model.backbone, "logits"):
+        raise UsageError(
+            f"{part} needs a model of codes, and {selector_of('backbone', type(model.backbone))} is none.",
+            advice="Bind run.backbone = @backbone.autoregressive and run.unet = @unet.code_transformer.",
+        )
+
+
 FORMAT = 1
 INSIDE = {"backbone": "unet."}  # prefix of the tensors in a block that belong to another block
 

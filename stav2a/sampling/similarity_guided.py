@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.data.front_ends import AudioLDMMel
-from stav2a.models.stav2a import STAV2A
+from stav2a.models.stav2a import STAV2A, check_denoises
 from stav2a.registry import register, selector_of
 from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.reference import (
@@ -77,6 +77,7 @@ class SimilarityGuidedSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
+        check_denoises(model, "sampler.similarity_guided")
         tower = getattr(model.feature_encoder, "audio_tower", None)
         if tower is None:
             encoder = selector_of("feature_encoder", type(model.feature_encoder))

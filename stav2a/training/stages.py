@@ -10,7 +10,7 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.models.stav2a import BLOCKS, as_video, encode_captions
+from stav2a.models.stav2a import BLOCKS, as_video, check_denoises, check_predicts_codes, encode_captions
 from stav2a.registry import RegistryError, register
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
@@ -28,6 +28,8 @@ from stav2a.training.objective import (
 )
 from stav2a.utils.audio_tower import AudioTower
 from stav2a.utils.errors import UsageError, check_bounds
+
+CODEBOOK_CLIPS = 256  # whose latents a codebook is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +293,7 @@ class DiffusionStage(TrainingStage):
             text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
             video_dropout: Probability of no video; above 0 `condition` gets the rows without one.
         """
+        check_denoises(work.model, f"stage.{name}")
         rows = work.corpus.rows("train", self.data_filter)
         validation_rows = self.held_out(work.corpus)
         mean, std = work.corpus.latents()
@@ -435,4 +438,71 @@ class JointStage(DiffusionStage):
             groups=[Group(new, self.learning_rate), Group([unet], self.unet_learning_rate)],
             text_dropout=0.1,
             video_dropout=self.video_dropout,
+        )
+
+
+@register("stage", "codes")
+@dataclass(frozen=True, kw_only=True)
+class CodesStage(TrainingStage):
+    """Train a model of codes, and all that carries the video into it, by cross entropy (Im2Wav).
+
+    First its codebook is fitted to the latents, by k-means.
+
+    Args:
+        ema_decay: Decay of the averaged weights.
+        text_dropout: Probability of the null text.
+        video_dropout: Probability of features of zeros in place of the video's, which `guider.two_weights`
+            needs; independent of the text's.
+
+    Raises:
+        UsageError: A probability is out of its bounds, or the model is a denoiser.
+    """
+
+    steps: int | None = 800
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.99
+    text_dropout: float = 0.1
+    video_dropout: float = 0.1
+
+    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("stage.codes.text_dropout", self.text_dropout, 0, 1)
+        check_bounds("stage.codes.video_dropout", self.video_dropout, 0, 1)
+
+    def run(self, work: TrainingContext) -> History:
+        model = work.model
+        check_predicts_codes(model, "stage.codes")
+        backbone: Any = model.backbone
+        blocks = work.train_only(*self.trains)
+        e_v, (z, _) = work.corpus.features(), work.corpus.latents()
+        rows, held_out = work.corpus.rows("train", self.data_filter), self.held_out(work.corpus)
+        fitted = z[rows[:CODEBOOK_CLIPS]].to(work.device)
+        backbone.unet.fit_codebook(fitted, generator(work.seed, "codebook", 0))
+
+        def draw(rng: torch.Generator) -> Batch:
+            chosen = draw_rows(rows, self.batch_size, rng)
+            no_text = torch.rand(self.batch_size, generator=rng) < self.text_dropout
+            return chosen, no_text, torch.rand(self.batch_size, generator=rng) < self.video_dropout
+
+        def validation() -> Batch:
+            none = torch.zeros(len(held_out), dtype=torch.bool)
+            return held_out, none, none
+
+        def fetch(chosen: Tensor, no_text: Tensor, no_video: Tensor) -> Inputs:
+            videos = e_v[chosen].masked_fill(no_video[:, None, None], 0)
+            return z[chosen], videos, *work.corpus.texts(chosen, no_text)
+
+        def cross_entropy(z: Tensor, videos: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
+            conditions = model.condition(videos, e_text, mask)
+            return backbone.cross_entropy(z, conditions.c, conditions.mask, conditions.e_lv)
+
+        groups, steps = [Group(blocks, self.learning_rate)], self.count_steps(work.corpus)
+        return work.fit(
+            TrainingSpec(
+                "codes", steps, draw, cross_entropy, groups, fetch, validation, ema_decay=self.ema_decay
+            )
         )
