@@ -353,9 +353,9 @@ def _estimate(fits: Mapping[int, _Fit], terms: Terms) -> _Fitted | None:
     for seed, fit in fits.items():
         if weighted := fit.weights(terms):
             weights, assumed = weighted
-            values[seed] = float(weights @ fit.figures)
+            values[seed] = float(_without_rounding(weights @ fit.figures, fit.figures))
             if fit.draws is not None:
-                draws[seed] = weights @ fit.draws
+                draws[seed] = _without_rounding(weights @ fit.draws, fit.draws)
             squares.append(float(weights @ weights))
             assumes |= dict.fromkeys(assumed)
     if not values:
@@ -364,6 +364,11 @@ def _estimate(fits: Mapping[int, _Fit], terms: Terms) -> _Fitted | None:
     return _Fitted(
         estimate(values, None if drawn is None else draws), tuple(assumes), drawn, float(np.mean(squares))
     )
+
+
+def _without_rounding(sums: Array, summed: Array) -> Array:
+    """Sums with 0 in the place of what rounding leaves of figures that cancel."""
+    return np.where(np.abs(sums) < EXACT * np.abs(summed).max(), 0.0, sums)
 
 
 class SeedVariance(NamedTuple):

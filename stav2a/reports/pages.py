@@ -273,7 +273,9 @@ def _main_effects(comparison: Comparison, effects: FactorialEffects) -> list[Med
         mains = [each for each in effects.mains[score.name] if not each.is_baseline]
         marks = {effect_name(each): _effect_mark(each) for each in mains}
         label = f"{score.label}, difference to the baseline's level"
-        picture = forest_png(marks, title=f"Main effects: {titled(score)}", label=label, line=0.0)
+        picture = forest_png(
+            marks, title=f"Main effects: {titled(score)}", label=label, line=0.0, least=ours.span
+        )
         values = [f"{name} {ours.figure(mark.value, signed=True)}" for name, mark in marks.items() if mark]
         pictures.append(Media(f"Main effects on {score.label}: {', '.join(values)}", picture, "image/png"))
     return pictures
@@ -290,11 +292,14 @@ def _interactions(comparison: Comparison, effects: FactorialEffects) -> list[Med
     """Interaction plots of all pairs of factors for each metric; none of a single factor."""
     pictures = []
     for score in (metric.score for metric in comparison.metrics):
+        ours, _ = number_formats(comparison, score.name)
         cells: dict[tuple[str, ...], list[Effect]] = {}
         for each in effects.interactions[score.name]:
             cells.setdefault(tuple(each.levels), []).append(each)
         if panels := [_panel(effects, found) for found in cells.values()]:
-            picture = interactions_png(panels, title=f"Interactions: {titled(score)}", label=score.label)
+            picture = interactions_png(
+                panels, title=f"Interactions: {titled(score)}", label=score.label, least=ours.span
+            )
             told = f"Interactions on {score.label}: means of pairs of levels; the table has the figures"
             pictures.append(Media(told, picture, "image/png"))
     return pictures

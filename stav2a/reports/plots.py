@@ -129,6 +129,7 @@ def forest_png(
     baseline: str | None = None,
     beside: str = "",
     line: float | None = None,
+    least: float = 0.0,
 ) -> bytes:
     """Forest plot: rows from top to bottom with their intervals, the baseline's as a band through all.
 
@@ -139,6 +140,7 @@ def forest_png(
         baseline: The row that the others are compared with, a diamond.
         beside: Heading of the texts at the right.
         line: Position of an upright line, such as 0 for differences.
+        least: Least span of the axis, so that it does not magnify what is too small to be of interest.
     """
     margin = 0.25 + 0.085 * max(map(len, rows), default=0)  # for the names
     width, height = 4.6 + margin, 0.95 + ROW_INCHES * len(rows)
@@ -159,6 +161,7 @@ def forest_png(
     for name, tick in zip(rows, axes.get_yticklabels(), strict=True):
         tick.set_fontweight("bold" if name == baseline else "normal")
     axes.set_ylim(len(rows) - 0.5, -0.6)  # the first row on top
+    axes.set_xlim(_at_least(axes.get_xlim(), least))
     axes.set_title(title, loc="left", fontsize=10.5, pad=12)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -173,6 +176,13 @@ def forest_png(
         bottom=0.5 / height,
     )
     return _png(figure)
+
+
+def _at_least(ends: tuple[float, float], least: float) -> tuple[float, float]:
+    """The ends of an axis, moved apart equally if its span is too small."""
+    low, high = ends
+    more = max(0.0, least - (high - low)) / 2
+    return low - more, high + more
 
 
 def _draw_row(axes: "Axes", place: float, mark: Mark, *, is_baseline: bool) -> None:
@@ -209,13 +219,16 @@ class InteractionPanel:
     lines: Mapping[str, Sequence[float | None]]
 
 
-def interactions_png(panels: Sequence[InteractionPanel], *, title: str = "", label: str = "") -> bytes:
+def interactions_png(
+    panels: Sequence[InteractionPanel], *, title: str = "", label: str = "", least: float = 0.0
+) -> bytes:
     """Interaction plots on one scale: where the lines of a panel are parallel, its factors don't interact.
 
     Args:
         panels: One panel a pair of factors.
         title: Title above the picture.
         label: Label of the axis of means, with its unit.
+        least: Least span of the axis of means.
     """
     columns = min(len(panels), PANELS_IN_A_ROW)
     rows = -(-len(panels) // columns)
@@ -242,6 +255,7 @@ def interactions_png(panels: Sequence[InteractionPanel], *, title: str = "", lab
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25, linewidth=0.6)
         axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+    grid[0].set_ylim(_at_least(grid[0].get_ylim(), least))
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes in grid[::columns]:

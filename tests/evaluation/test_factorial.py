@@ -170,6 +170,15 @@ def test_the_coding_of_a_factor_adds_up_to_zero():
     assert average == pytest.approx(coding.mean({}))
 
 
+def test_what_rounding_leaves_of_equal_rows_is_no_effect():
+    rows = {row: {0: [mean([0.1, 0.7, 1 / 3])]} for row in ROWS}
+    found = factorial_effects(
+        compare(rows, metrics={"aa": "higher"}, baseline=BASELINE, resamples=20), ROWS, FACTORS
+    )
+    for each in [*found.mains["aa"], *found.interactions["aa"]]:
+        assert (each.coded.value, each.coded.low, each.coded.high) == (0, 0, 0)
+
+
 def test_one_seed_tells_nothing_of_the_seeds_that_are_needed():
     found = effects(seeds=(0,), noise=0.1)
     assert found.spread == {"aa": "there is one seed"}
