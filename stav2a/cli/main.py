@@ -18,12 +18,26 @@ from stav2a.cli import (
     fetch,
     generate,
     listen,
+    new,
     prepare,
 )
 from stav2a.cli.options import register
 from stav2a.utils.shipped import doc
 
-MODULES = (run, ablation, dashboard, components, generate, evaluate, listen, prepare, export, fetch, convert)
+MODULES = (
+    run,
+    ablation,
+    dashboard,
+    components,
+    new,
+    generate,
+    evaluate,
+    listen,
+    prepare,
+    export,
+    fetch,
+    convert,
+)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 app = typer.Typer(

@@ -26,6 +26,7 @@ INTERFACE = {
     "--tracking-uri --cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
+    "new": "kind name --slot --output",
     "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "
     "--device --reencode --overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
