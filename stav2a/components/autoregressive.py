@@ -62,7 +62,6 @@ class CodeTransformer(nn.Module):
                 "divide."
             )
         self.codes, self.width, self.bins = codes, width, latent_bins
-        self.register_buffer("codebook", torch.zeros(codes, latent_channels))
         self.proj_tokens = nn.Linear(cond_dim, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.embedding = nn.Embedding(latent_bins * (codes + 1), width)
@@ -70,6 +69,7 @@ class CodeTransformer(nn.Module):
         self.layers = nn.ModuleList(CausalLayer(width, heads) for _ in range(layers))
         self.norm_out = nn.LayerNorm(width)
         self.proj_out = nn.Linear(width, latent_bins * codes)
+        self.register_buffer("codebook", torch.randn(codes, latent_channels))
         load_weights(self, checkpoint, parameter="unet.code_transformer.checkpoint")
 
     def forward(

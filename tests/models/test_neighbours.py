@@ -22,6 +22,7 @@ from tests import tiny
 registry.load()
 SETTINGS: dict[str, dict[str, Any]] = {  # sizes that a component has at the scale of `tiny`
     "feature_encoder.cavp": tiny.factories()["feature_encoder"].keywords,
+    "feature_encoder.cavp_two_towers": tiny.factories()["feature_encoder"].keywords,
     "feature_encoder.clip": {"dim": 8, "width": 16, "layers": 1, "frame_size": 28, "frame_rate_hz": 12.5},
     "feature_encoder.videomae": {"dim": 16, "layers": 1, "frames": 4, "frame_size": 32},
     "feature_encoder.vjepa2": {"dim": 16, "layers": 1, "frame_size": 32},
@@ -32,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # sizes that a component has at the sca
     "local_head.onset_released": {"dim": 8, "windows": (1, 2), "upsampling": 1.0},
     "local_head.onset_track": {"dim_per_window": 8, "windows": (1, 2)},
     "global_pooler.perceiver": {"tokens": 2},
+    "unet.code_transformer": {"codes": 8, "width": 16, "layers": 1, "heads": 2},
     "unet.dit": {"width": 16, "layers": 1, "heads": 2},
     "unet.mmdit": {"width": 16, "joint_layers": 1, "single_layers": 1, "heads": 2},
     "unet.stable_diffusion": {**tiny.unet.keywords, "layers_per_block": 2},
@@ -66,6 +68,10 @@ NEEDS = {  # a component's neighbours in other slots, where they are not part of
     "vocoder.bigvgan": {"front_end": "front_end.mmaudio_mel_16k"},
     "vocoder.none": {"front_end": "front_end.waveform"},
     "front_end.waveform": {"vocoder": "vocoder.none"},
+    "unet.code_transformer": {"backbone": "backbone.autoregressive", "sampler": "sampler.autoregressive"},
+    "backbone.autoregressive": {"unet": "unet.code_transformer", "sampler": "sampler.autoregressive"},
+    "sampler.autoregressive": {"unet": "unet.code_transformer", "backbone": "backbone.autoregressive"},
+    "sampler.similarity_guided": {"feature_encoder": "feature_encoder.cavp_two_towers"},
     "objective.flow": {"scheduler": "scheduler.flow_match_euler"},
     "scheduler.flow_match_euler": {"objective": "objective.flow"},
 }
@@ -101,6 +107,23 @@ REFUSED = {  # the pairs, and a part of the message
         for unet in TRANSFORMERS
         for backbone in CONTROLNETS
     },
+    **{
+        (part, backbone): "needs the blocks of diffusers' U-Net"
+        for part in ("unet.code_transformer", "sampler.autoregressive")
+        for backbone in CONTROLNETS
+    },
+    **{
+        (f"unet.{unet}", "backbone.autoregressive"): "is a denoiser"
+        for unet in ("dit", "mmdit", "stable_diffusion")
+    },
+    **{
+        (f"sampler.{sampler}", "backbone.autoregressive"): "needs a denoiser"
+        for sampler in ("fast", "reference", "similarity_guided")
+    },
+    ("unet.code_transformer", "backbone.unet"): "needs a model of codes",
+    ("unet.code_transformer", "backbone.dit"): "needs a transformer that takes a frame_embedding",
+    ("sampler.autoregressive", "backbone.unet"): "needs a model of codes",
+    ("sampler.autoregressive", "backbone.dit"): "needs a model of codes",
     ("unet.stable_diffusion", "backbone.dit"): "needs a transformer that takes a frame_embedding",
     **{("local_head.none", backbone): "A ControlNet needs local features" for backbone in CONTROLNETS},
     ("local_head.none", "backbone.dit"): "",
