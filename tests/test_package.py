@@ -55,8 +55,10 @@ def test_the_wheel_carries_what_the_clone_has(wheel):
         ("recipes", "stav2a/_recipes"),
         ("ablations", "stav2a/_ablations"),
         ("docs", "stav2a/_docs"),
+        ("skeletons", "stav2a/_skeletons"),
     ):
-        files = [path for path in (ROOT / source).rglob("*") if path.suffix in {".py", ".gin", ".csv", ".md"}]
+        kinds = {".py", ".gin", ".csv", ".md", ".toml"}
+        files = [path for path in (ROOT / source).rglob("*") if path.suffix in kinds]
         expected |= {f"{shipped}/{path.relative_to(ROOT / source).as_posix()}" for path in files}
     assert any(name.startswith("stav2a/_recipes/") for name in expected)
     assert expected - names == set()

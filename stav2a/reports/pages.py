@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stav2a.data import mel as front_end
 from stav2a.data.clip import file_stem
 from stav2a.data.media import mux, read_audio, write_wav
+from stav2a.data.mel import SAMPLE_RATE, log_mels
 from stav2a.evaluation.comparison import Comparison, ComparisonError
 from stav2a.evaluation.factorial import Effect, FactorialEffects
-from stav2a.evaluation.samples import Generated, log_mels
+from stav2a.evaluation.samples import Generated
 from stav2a.metrics.score import FeatureExtractor, Score, describe
 from stav2a.reports.comparison_tables import MEASURED, READING, number_formats, titled
 from stav2a.reports.effect_tables import TIMES, effect_name
@@ -77,11 +77,11 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
     clips = []
     for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
         name = file_stem(clip.id)
-        write_wav(folder / f"{name}.wav", audio, front_end.SAMPLE_RATE)
-        write_wav(folder / f"{name}.reference.wav", reference, front_end.SAMPLE_RATE)
-        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{name}.mp4", reencode=True)
-        ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
-        seconds = len(audio) / front_end.SAMPLE_RATE
+        write_wav(folder / f"{name}.wav", audio, made.sample_rate)
+        write_wav(folder / f"{name}.reference.wav", reference, made.sample_rate)
+        mux(clip.video, audio, made.sample_rate, folder / f"{name}.mp4", reencode=True)
+        ours, theirs = (log_mels(sound[None], made.sample_rate)[0, 0].numpy() for sound in (audio, reference))
+        seconds = len(audio) / made.sample_rate
         picture = compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)
         write_bytes(folder / f"{name}.png", picture)
         clips.append(
@@ -215,9 +215,9 @@ def _cards(
     rows |= {name: clip.rows[name] for name in order if name in clip.rows}
     mels, detected = {}, {}
     for name, row in rows.items():
-        sound = read_audio(row.audio, front_end.SAMPLE_RATE)
-        mels[name] = log_mels(sound[None])[0, 0].numpy()
-        detected[name] = detector(sound, front_end.SAMPLE_RATE) if detector else None
+        sound = read_audio(row.audio, SAMPLE_RATE)
+        mels[name] = log_mels(sound[None], SAMPLE_RATE)[0, 0].numpy()
+        detected[name] = detector(sound, SAMPLE_RATE) if detector else None
     loudest = max(float(mel.max()) for mel in mels.values())
     for name, row in rows.items():
         player = Media(name, row.video, KINDS.get(row.video.suffix, row.video.suffix))

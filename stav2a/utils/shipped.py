@@ -1,11 +1,11 @@
-"""Files that come with the package: recipes, studies, documentation."""
+"""Files that come with the package: recipes, studies, skeletons, documentation."""
 
 import os
 from pathlib import Path
 
 
 def shipped_root(kind: str) -> Path:
-    """Folder of the package's own recipes, ablations or docs: inside it when installed, else beside it."""
+    """Folder of the package's recipes, ablations, skeletons or docs: inside it or, in a clone, beside it."""
     package = Path(__file__).resolve().parents[1]
     installed = package / f"_{kind}"
     return installed if installed.is_dir() else package.parent / kind

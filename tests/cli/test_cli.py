@@ -26,6 +26,7 @@ INTERFACE = {
     "--tracking-uri --cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
     "components": "what? --json",
+    "new": "kind name --slot --output",
     "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "
     "--device --reencode --overwrite --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
@@ -35,6 +36,7 @@ INTERFACE = {
     "prepare": "--manifest! --videos! --output! --captions --split --validation --test --engine "
     "--workers --gin* --bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
     "export": "--run! --output! --trust-recipe",
+    "fetch": "name? --output --accept-licence",
     "convert": "kind --checkpoint!+ --output! --unet --leave-out* --scale-factor",
 }
 

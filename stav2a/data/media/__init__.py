@@ -4,10 +4,18 @@ from stav2a.data.media.audio import read_audio
 from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import ClipLimits, MediaError, VideoInfo, probe
 from stav2a.data.media.video import Decoded, decode, frame_count, probe_times, read_video, resample_frames
-from stav2a.data.media.writing import check_output, container_for, mux, write_clip, write_flac, write_wav
+from stav2a.data.media.writing import (
+    check_output,
+    container_for,
+    mux,
+    wav_bytes,
+    write_clip,
+    write_flac,
+    write_wav,
+)
 
 __all__ = [
     "ClipLimits", "ClipNote", "Decoded", "MediaError", "VideoInfo", "check_output", "container_for",
     "decode", "frame_count", "mux", "probe", "probe_times", "read_audio", "read_video", "resample_frames",
-    "write_clip", "write_flac", "write_wav",
+    "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip
