@@ -32,7 +32,7 @@ def export(
         )
     from stav2a.evaluation.scores import from_json
     from stav2a.experiments import run_folder
-    from stav2a.models.stav2a import BLOCKS, own_tensors
+    from stav2a.models.stav2a import own_tensors
     from stav2a.pipeline import VideoToAudioPipeline
     from stav2a.reports.model_card import BlockOrigin, model_card
     from stav2a.utils.files import new_folder
@@ -47,7 +47,7 @@ def export(
             model.described[slot],
             sum(p.numel() for p in own_tensors(slot, model.block(slot).named_parameters())),
         )
-        for slot in BLOCKS
+        for slot in model.slots
     ]
     card = model_card(
         output.resolve().name,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stav2a import registry
 from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
-from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble, from_hub, own_tensors
+from stav2a.models.stav2a import STAV2A, Conditions, assemble, from_hub, own_tensors
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CONFIG, CheckpointError, RequestedWeights, no_weights, skips_weights
 from stav2a.utils.errors import StaV2AError
@@ -81,26 +81,31 @@ def audit(model: STAV2A, stages: Sequence[tuple[str, Any]], *, precision: str = 
         precision: Name of the sampler's torch type; the weights are float32 throughout.
     """
     audited = list(_stages(model, stages))
-    encoder, text = model.eval().feature_encoder, model.text_encoder
+    encoders, text = [model.eval().block(slot) for slot in model.encoders], model.text_encoder
     empty, tokens = partial(torch.empty, device="meta"), getattr(text, "max_length", CAPTION_TOKENS)
     with torch.no_grad():  # one clip with the longest caption
-        e_v = empty(1, frame_count(model.duration_s, encoder.frame_rate_hz), encoder.dim)
-        conditions = model.condition(e_v, empty(1, tokens, text.dim), empty(1, tokens, dtype=torch.bool))
+        e_v, *e_tv = (
+            empty(1, frame_count(model.duration_s, each.frame_rate_hz), each.dim) for each in encoders
+        )
+        captions = empty(1, tokens, text.dim), empty(1, tokens, dtype=torch.bool)
+        conditions = model.condition(e_v, *captions, *e_tv)
         z_t = empty(1, *model.latent_shape)
         flops = _flops(model, z_t, empty(1, dtype=torch.long), conditions)
-    blocks = [_block(model, slot, audited, precision, flops.get(slot, 0)) for slot in BLOCKS]
+    blocks = [_block(model, slot, audited, precision, flops.get(slot, 0)) for slot in model.slots]
     shapes = {"z_t": tuple(z_t.shape), "c": tuple(conditions.c.shape), "e_lv": tuple(conditions.e_lv.shape)}
     return Audit(blocks, audited, shapes, precision)
 
 
 def parameter_counts(model: STAV2A) -> dict[str, int]:
     """Number of parameters of each block; the backbone's are without the U-Net's."""
-    return {slot: sum(p.numel() for p in _parameters(model, slot)) for slot in BLOCKS}
+    return {slot: sum(p.numel() for p in _parameters(model, slot)) for slot in model.slots}
 
 
 def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageAudit]:
     """Freeze and unfreeze blocks as the stages do."""
-    frozen = {slot for slot in BLOCKS if not any(p.requires_grad for p in model.block(slot).parameters())}
+    frozen = {
+        slot for slot in model.slots if not any(p.requires_grad for p in model.block(slot).parameters())
+    }
     for name, stage in stages:
         model.requires_grad_(False)
         for slot in stage.trains:
@@ -109,7 +114,7 @@ def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageA
         if "backbone" in stage.trains:
             model.backbone.start_from_t2a()
         trained = {
-            slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in BLOCKS
+            slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in model.slots
         }
         yield StageAudit(name, trained, bool(getattr(stage, "ema_decay", 0)))
         frozen |= set(stage.trains) - {"unet", "backbone"}
@@ -169,7 +174,7 @@ def skeleton(
     """The assembled model without its weights, and the weights that a run would load.
 
     Args:
-        factories: A component factory for each slot of `BLOCKS`, as a recipe gives them.
+        factories: A component factory for each slot, as a recipe gives them.
         duration_s: Duration of one clip, in seconds.
         device: Device of the model; on the meta device it has no numbers at all.
 

@@ -15,6 +15,7 @@ from stav2a import __version__, registry
 from stav2a.data import mel
 from stav2a.recipe import describing, parsing
 from stav2a.registry import Entry, conforming, entry_of, expect, fails
+from stav2a.slots import ROLES
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
@@ -29,6 +30,7 @@ from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import new_folder, write_json
 from stav2a.utils.shipped import doc
 
+# Blocks of every model. It may have those of `ROLES` as well.
 BLOCKS = (
     "feature_encoder",
     "text_encoder",
@@ -40,6 +42,35 @@ BLOCKS = (
     "autoencoder",
     "vocoder",
 )
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Names of what an encoder of the video takes and gives, beside those of another encoder.
+
+    Args:
+        prefix: Prefix of all names but the symbol.
+        symbol: The features, in formulas and prepared data.
+    """
+
+    prefix: str
+    symbol: str
+
+    @property
+    def frames(self) -> str:
+        """Frames of the clips."""
+        return f"{self.prefix}frames"
+
+    @property
+    def features(self) -> str:
+        """Features of the clips, in the store."""
+        return f"{self.prefix}features"
+
+
+VIDEO = {
+    "feature_encoder": VideoInput("", "e_v"),
+    "temporal_encoder": VideoInput("temporal_", "e_tv"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +95,8 @@ class STAV2A(nn.Module):
     """Model from video and text to audio (Fig. 1): one block per slot.
 
     Args:
-        blocks: A module for each of `BLOCKS` but `unet`, which is part of the backbone.
+        blocks: A module for each of `BLOCKS` but `unet`, which is part of the backbone. A `temporal_encoder`
+            is optional: its features feed the local head, in place of the feature encoder's.
         latent_shape: Shape of the latent of one clip, (C, T, F).
         duration_s: Duration of one clip, in seconds.
 
@@ -77,6 +109,7 @@ class STAV2A(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_encoder = blocks["feature_encoder"]
+        self.temporal_encoder = blocks.get("temporal_encoder")
         self.text_encoder = blocks["text_encoder"]
         self.local_head = blocks["local_head"]
         self.global_pooler = blocks["global_pooler"]
@@ -92,21 +125,49 @@ class STAV2A(nn.Module):
         """Latent frames per second."""
         return self.latent_shape[1] / self.duration_s
 
-    def block(self, slot: str) -> nn.Module:
-        """Module that fills a slot of `BLOCKS`."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of all blocks: `BLOCKS`, and the temporal encoder where there is one."""
+        return (*BLOCKS, *(role for role in ROLES if getattr(self, role) is not None))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the video's encoders; the last one's features feed the local head."""
+        return tuple(slot for slot in VIDEO if slot in self.slots)
+
+    def block(self, slot: str) -> Any:
+        """Module that fills one of `slots`."""
         return self.get_submodule("backbone.unet" if slot == "unet" else slot)
 
-    def condition(self, e_v: Tensor, e_text: Tensor, mask: Tensor) -> Conditions:
-        """e_v (B, L, D_v), e_text (B, K0, D_c) and its mask -> conditions of the denoiser."""
+    def condition(self, e_v: Tensor, e_text: Tensor, mask: Tensor, e_tv: Tensor | None = None) -> Conditions:
+        """Conditions of the denoiser.
+
+        Args:
+            e_v: Features of the feature encoder (B, L, D_v).
+            e_text: Tokens (B, K0, D_c).
+            mask: Mask of the tokens (B, K0).
+            e_tv: Features of the temporal encoder (B, L_t, D_t), of a model that has one.
+
+        Raises:
+            UsageError: There is a temporal encoder and no e_tv, or the reverse.
+        """
+        if (e_tv is None) != (self.temporal_encoder is None):
+            has, given = ("no", "were") if e_tv is not None else ("a", "were not")
+            raise UsageError(
+                f"The model has {has} temporal encoder, but its features e_tv {given} given.",
+                advice="Give the features of each of `model.encoders`.",
+            )
         c, mask = self.condition_fuser(e_text, mask, self.global_pooler(e_v))
-        return Conditions(c, mask, self.local_head(e_v))
+        return Conditions(c, mask, self.local_head(e_v if e_tv is None else e_tv))
 
     def predict(self, z_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """z_t (B, C, T, F), t (B,) -> prediction (B, C, T, F): eps or v, as trained."""
         return self.backbone(z_t, t, conditions.c, conditions.mask, conditions.e_lv)
 
-    def forward(self, z_t: Tensor, t: Tensor, e_v: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
-        return self.predict(z_t, t, self.condition(e_v, e_text, mask))
+    def forward(
+        self, z_t: Tensor, t: Tensor, e_v: Tensor, e_text: Tensor, mask: Tensor, e_tv: Tensor | None = None
+    ) -> Tensor:
+        return self.predict(z_t, t, self.condition(e_v, e_text, mask, e_tv))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a new folder with one subfolder per block, whole or not at all.
@@ -124,14 +185,14 @@ class STAV2A(nn.Module):
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
         """
-        for slot in BLOCKS:
+        for slot in self.slots:
             if self.described.get(slot) is None:
                 raise PretrainedError(
                     f"The {slot} was made by something that is no registered component with plain "
                     "parameters, so another process could not make it again.",
                     advice=f"Register it; see {doc('components.md')}.",
                 )
-        for slot in BLOCKS:
+        for slot in self.slots:
             _save_block(self.block(slot), slot, self.described[slot], folder / slot)
         write_model(folder, duration_s=self.duration_s)
 
@@ -155,9 +216,10 @@ class STAV2A(nn.Module):
                 f"{folder} was written in format {saved.get('format')}, this version reads {FORMAT}.",
                 advice="Save the model again with this version.",
             )
-        if unknown := sorted(set(others) - set(BLOCKS)):
+        known = (*BLOCKS, *ROLES)
+        if unknown := sorted(set(others) - set(known)):
             raise PretrainedError(
-                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], BLOCKS)
+                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], known)
             )
         if missing := [slot for slot in BLOCKS if slot not in others and not (folder / slot).is_dir()]:
             arguments = ", ".join(f"{slot}=FACTORY" for slot in missing)
@@ -166,7 +228,8 @@ class STAV2A(nn.Module):
                 advice=f"Give what is to be there: from_pretrained(DIR, {arguments}).",
             )
         registry.load()
-        blocks = {slot: _config(folder / slot) for slot in BLOCKS if slot not in others}
+        own = (*BLOCKS, *(role for role in ROLES if (folder / role).is_dir()))
+        blocks = {slot: _config(folder / slot) for slot in own if slot not in others}
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
@@ -184,14 +247,15 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     """Call the factories in data-flow order, with the widths of the neighbouring blocks.
 
     Args:
-        factories: A component factory for each slot of `BLOCKS`.
+        factories: A component factory for each slot of `BLOCKS`; one for `temporal_encoder` is optional.
         duration_s: Duration of one clip, whose mel frames are a multiple of the autoencoder's downsampling.
 
     Raises:
         RegistryError: A factory fills another slot, or its block can't be built or lacks an attribute.
         UsageError: The duration does not make a whole number of latent frames.
     """
-    for slot in BLOCKS:
+    slots = (*BLOCKS, *(role for role in ROLES if role in factories))
+    for slot in slots:
         expect(slot, factories[slot])
 
     def make(slot: str, **wired: Any) -> Any:
@@ -204,18 +268,18 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
                 raise fails(slot, factories[slot], error) from error
         return conforming(slot, block, factories[slot])
 
-    first = ("feature_encoder", "text_encoder", "autoencoder", "vocoder")
-    blocks = {slot: make(slot) for slot in first}
+    encoders = [slot for slot in VIDEO if slot in slots]
+    blocks = {slot: make(slot) for slot in (*encoders, "text_encoder", "autoencoder", "vocoder")}
     shape = latent_shape(blocks["autoencoder"], duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
-    blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
+    blocks["local_head"] = make("local_head", in_dim=blocks[encoders[-1]].dim, length=shape[1])
     blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
     blocks["condition_fuser"] = make("condition_fuser", cond_dim=cond_dim)
     offered = _taken(factories["unet"], latent_bins=shape[2])
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
-    model.described = {slot: describe_factory(factories[slot]) for slot in BLOCKS}
+    model.described = {slot: describe_factory(factories[slot]) for slot in slots}
     return model
 
 
@@ -331,7 +395,7 @@ def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
 def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
     """Component with its parameters; one from the hub takes its weights at once, the others later."""
     entry = _entry(described)
-    if entry.slot != slot:
+    if entry.slot != ROLES.get(slot, slot):
         raise PretrainedError(f"{folder} holds {entry.selector}, which is no {slot}.")
     if unknown := sorted(set(described["parameters"]) - set(entry.settable)):
         known = registry.did_you_mean(unknown[0], entry.settable)

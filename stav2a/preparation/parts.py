@@ -8,7 +8,7 @@ import torch
 
 from stav2a.data.filters import KeepAll, filter_key
 from stav2a.experiments.experiment import Experiment
-from stav2a.models.stav2a import STAV2A, latent_shape
+from stav2a.models.stav2a import STAV2A, VIDEO, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CheckpointError, fingerprint, no_weights
@@ -17,6 +17,7 @@ from stav2a.utils.contents import Contents
 # Tensors that are kept of a clip where the encoder has its weights, and where it is still to be trained.
 KEEPS = {
     "feature_encoder": ("e_v", ("frames", "mel")),  # its training contrasts picture and sound
+    "temporal_encoder": ("e_tv", ("temporal_frames",)),
     "autoencoder": ("latents", ("mel",)),
     "text_encoder": ("e_text", ()),
 }
@@ -47,7 +48,8 @@ def build_parts(
     Raises:
         CheckpointError: The recipe names an encoder's weights that are not there.
     """
-    blocks = {slot: _block(experiment, slot, without, trained) for slot in KEEPS}
+    asked_for = experiment.blocks()
+    blocks = {slot: _block(experiment, slot, without, trained) for slot in KEEPS if slot in asked_for}
     encoders = {
         slot: block
         for slot, block in blocks.items()
@@ -57,7 +59,8 @@ def build_parts(
     }
     keep: list[str] = []
     kept: list[str] = []
-    for slot, (output, inputs) in KEEPS.items():
+    for slot in blocks:
+        output, inputs = KEEPS[slot]
         name = experiment.described(slot)["component"]
         if slot in without:
             kept.append(f"{name}: left out, as asked for")
@@ -76,12 +79,16 @@ def build_parts(
     }  # nothing is trained
     factories = {key[:16]: factory for key, factory in asked.items()}
     settings = ClipSettings(
-        frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
-        frame_size=blocks["feature_encoder"].frame_size,
         duration_s=experiment.duration_s,
         latent_frames=latent_shape(blocks["autoencoder"], experiment.duration_s)[1],
         keep=tuple(dict.fromkeys(keep)),
         audio_peak=experiment.audio_peak,
+        **{
+            f"{names.prefix}{of}": getattr(blocks[slot], of)
+            for slot, names in VIDEO.items()
+            if slot in blocks
+            for of in ("frame_rate_hz", "frame_size")
+        },
     )
     written = {**asdict(settings), "keep": list(settings.keep)}  # without a peak, as older folders have none
     described = {

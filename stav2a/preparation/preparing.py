@@ -82,7 +82,8 @@ def prepare(
             make_texts(folder, encoders["text_encoder"])
         if not finished:
             decode = Decode(folder.plan, videos, parts.settings, parts.detector, parts.filters)
-            encode = Encode(parts.settings.keep, encoders.get("feature_encoder"), encoders.get("autoencoder"))
+            on_clips = {slot: each for slot, each in encoders.items() if slot != "text_encoder"}
+            encode = Encode(parts.settings.keep, on_clips)
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)
         folder.unfinished.mkdir(exist_ok=True)
         summary = write_report(folder, write_index(folder))

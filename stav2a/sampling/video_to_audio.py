@@ -1,6 +1,6 @@
 """Sound for a video of any duration, by a model of one duration.
 
-The video is read once, at the frame rate and size of the encoder. A longer video is covered by overlapping
+The video is read once for each encoder, at its frame rate and size. A longer video is covered by overlapping
 windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut.
 """
 
@@ -70,11 +70,15 @@ def video_to_audio(
     """
     device = next(model.parameters()).device
     film = video if isinstance(video, Decoded) else probe(video, hidden=True)
-    duration_s, rate_hz = film.duration_s, model.feature_encoder.frame_rate_hz
+    encoders = [model.block(slot) for slot in model.encoders]
+    duration_s, rate_hz = film.duration_s, encoders[-1].frame_rate_hz  # the local head's, for exact timing
     starts = window_starts(duration_s, model.duration_s, rate_hz)
-    frames = read_windows(video, starts, model.duration_s, model.feature_encoder)
-    encoded = [model.feature_encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
-    batches = list(zip(encoded, torch.arange(len(frames)).split(BATCH), strict=True))
+    encoded = [
+        [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
+        for encoder in encoders
+        for frames in [read_windows(video, nearest(starts, rate_hz, encoder), model.duration_s, encoder)]
+    ]
+    batches = list(zip(torch.arange(len(starts)).split(BATCH), *encoded, strict=True))
     samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
     number = itertools.count()
 
@@ -85,7 +89,7 @@ def video_to_audio(
 
     def sound(seed: int) -> np.ndarray:
         parts: list[np.ndarray] = []
-        for e_v, numbers in batches:
+        for numbers, e_v, *e_tv in batches:
             z = sampler(
                 model,
                 e_v,
@@ -94,6 +98,7 @@ def video_to_audio(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
+                e_tv=e_tv[0] if e_tv else None,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
                 negative_captions=[negative_prompt] * len(e_v),
                 progress=counted,
@@ -120,6 +125,11 @@ def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> l
     stride = max(1, math.floor((1 - OVERLAP) * window_s * frame_rate_hz + ROUNDING))
     steps = math.ceil(last / stride)
     return [0] + [round(step * last / steps) for step in range(1, steps + 1)]
+
+
+def nearest(starts: Sequence[int], rate_hz: float, encoder: Any) -> list[int]:
+    """The encoder's frames that are nearest in time to frames at another rate."""
+    return [round(start / rate_hz * encoder.frame_rate_hz) for start in starts]
 
 
 def read_windows(video: Path | Decoded, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:

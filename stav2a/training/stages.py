@@ -239,7 +239,7 @@ class OnsetStage(TrainingStage):
     learning_rate: float = 3e-3
     validation_clips: int | None = None
 
-    uses = ("feature_encoder", "local_head")
+    uses = ("temporal_encoder", "local_head")
     trains = ("local_head",)
 
     def run(self, work: TrainingContext) -> History:
@@ -249,7 +249,7 @@ class OnsetStage(TrainingStage):
                 f"stage.onset needs a local head with an onset pretext task; {type(head).__name__} has no "
                 "method onset_logits. Bind run.local_head = @local_head.onset, or leave the stage out."
             )
-        e_v, onsets = work.corpus.features(), work.corpus.onsets
+        e_v, onsets = work.corpus.features(work.model.encoders[-1]), work.corpus.onsets
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -426,7 +426,7 @@ class JointStage(DiffusionStage):
     unet_learning_rate: float = 3e-4
     video_dropout: float = 0.0
 
-    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    uses = (*(slot for slot in BLOCKS if slot != "vocoder"), "temporal_encoder")
     trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
 
     def __post_init__(self) -> None:
@@ -437,13 +437,14 @@ class JointStage(DiffusionStage):
         model: Any = work.model
         blocks = work.train_only(*self.trains)
         model.backbone.start_from_t2a()
-        e_v, unet = work.corpus.features(), model.backbone.unet
+        features, unet = [work.corpus.features(slot) for slot in model.encoders], model.backbone.unet
 
         def condition(rows: Tensor, drop: Tensor, no_video: Tensor | None = None) -> Inputs:
-            videos = e_v[rows]
+            videos = [each[rows] for each in features]
             if no_video is not None:
-                videos = videos.masked_fill(no_video[:, None, None], 0)
-            return videos, *work.corpus.texts(rows, drop)
+                videos = [each.masked_fill(no_video[:, None, None], 0) for each in videos]
+            e_v, *e_tv = videos
+            return e_v, *work.corpus.texts(rows, drop), *e_tv
 
         new: list[nn.Module] = []  # all but the U-Net, a child of the backbone with its own learning rate
         for block in blocks:

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stav2a.models.stav2a import BLOCKS, STAV2A
+from stav2a.models.stav2a import STAV2A
 from stav2a.slots import Objective, Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import History, Log, TrainingContext
@@ -87,8 +87,8 @@ def train_stages(
 
 def in_order(planned: Sequence[PlannedStage], model: STAV2A) -> Iterator[tuple[PlannedStage, frozenset[str]]]:
     """Each stage, with the blocks that are finished before it: those frozen now, and those trained so far."""
-    own = {slot: list(model.block(slot).parameters()) for slot in BLOCKS}
-    frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
+    own = {slot: list(model.block(slot).parameters()) for slot in model.slots}
+    frozen = frozenset(slot for slot in own if own[slot] and not any(p.requires_grad for p in own[slot]))
     for each in planned:
         yield each, frozen
         frozen |= set(each.stage.trains) - {"unet", "backbone"}
