@@ -35,6 +35,7 @@ BUILT_IN = (
     "stav2a.components.backbones",
     "stav2a.components.autoencoders",
     "stav2a.components.vocoders",
+    "stav2a.models.adapters",
     "stav2a.data.prepared.reader",
     "stav2a.data.manifest",
     "stav2a.data.struck_objects",

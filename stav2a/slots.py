@@ -261,6 +261,18 @@ class Shortcut(Protocol):
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
 
 
+class Adapter(Protocol):
+    """Layers that a stage trains in place of a block's weights, which it freezes.
+
+    Attributes:
+        blocks: Slots of the blocks that it is attached to.
+    """
+
+    blocks: tuple[str, ...]
+
+    def attach(self, block: nn.Module) -> None: ...
+
+
 class Stage(Protocol):
     """Training stage: its blocks, its clips and its loss, which `run` gives `work.fit` in a `TrainingSpec`.
 
@@ -408,6 +420,7 @@ SLOTS: dict[str, Slot] = {
     "engine": Slot(Engine),
     "shortcut": Slot(Shortcut),
     "stage": Slot(Stage),
+    "adapter": Slot(Adapter),
     "optimizer": Slot(Optimizer, wired=("params",)),
     "trainer": Slot(Trainer),
     "classifier": Slot(

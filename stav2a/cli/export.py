@@ -23,6 +23,9 @@ gives the same sounds. To share it on the Hugging Face hub: hf upload OWNER/my-m
 def export(
     run: Annotated[Path, Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")],
     output: Annotated[Path, Option(metavar="DIR", help="a new folder")],
+    merge: Annotated[
+        bool, Option("--merge", help="add adapters to the weights that they were trained on")
+    ] = False,
     trust_recipe: TrustRecipe = False,
 ) -> int:
     """Write the model of a finished run to a folder that others can use and share."""
@@ -39,6 +42,8 @@ def export(
 
     folder = run_folder.RunFolder(run)
     experiment, model = run_folder.load(run, trust=trust_recipe)
+    if merge:
+        model.merge_adapters()
     scores = from_json(folder.scores.read_text(encoding="utf-8")) if folder.scores.is_file() else []
     snapshot = folder.snapshot.read_text(encoding="utf-8")
     blocks = [

@@ -18,7 +18,7 @@ from stav2a.registry import available, conforming, entry_of, expect, name_of
 from stav2a.sampling.guiders import ClassifierFree
 from stav2a.slots import ROLES
 from stav2a.training.corpus import classifiable, kept_rows, rows_of
-from stav2a.training.train import PlannedStage
+from stav2a.training.train import PlannedStage, changed_by
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
@@ -328,7 +328,7 @@ class Keys:
             if stage.idle:
                 continue
             used = {slot: blocks[slot] for slot in (_present(name, blocks) for name in stage.uses)}
-            inputs = [each.key for each in self.planned if _changed_by(each.stage) & used.keys()]
+            inputs = [each.key for each in self.planned if changed_by(each.stage) & used.keys()]
             if DENOISER & used.keys():
                 used["objective"] = signed(experiment.objective)
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
@@ -336,7 +336,7 @@ class Keys:
 
         def encoded_by(slot: str) -> str:
             """Key of a block's output for all clips; the seed draws the weights that no stage trains."""
-            stages = [each.key for each in self.planned if slot in _changed_by(each.stage)]
+            stages = [each.key for each in self.planned if slot in changed_by(each.stage)]
             return signature([blocks[slot], stages, [clips, experiment.seed]])
 
         files = signature([*dataset, STORE_FORMAT])
@@ -385,8 +385,3 @@ class Keys:
 def _present(slot: str, blocks: Mapping[str, Any]) -> str:
     """The block itself, or the one that takes its part where the model does not have it."""
     return slot if slot in blocks else ROLES[slot]
-
-
-def _changed_by(stage: Any) -> set[str]:
-    """The blocks that a stage changes: the U-Net is part of the backbone."""
-    return set(stage.trains) | ({"unet"} if "backbone" in stage.trains else set())

@@ -102,17 +102,20 @@ def parameter_counts(model: STAV2A) -> dict[str, int]:
 
 
 def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageAudit]:
-    """Freeze and unfreeze blocks as the stages do."""
+    """Freeze and unfreeze blocks, and attach adapters, as the stages do."""
     frozen = {
         slot for slot in model.slots if not any(p.requires_grad for p in model.block(slot).parameters())
     }
     for name, stage in stages:
+        model.merge_adapters()
         model.requires_grad_(False)
         for slot in stage.trains:
             if slot not in frozen:
                 model.block(slot).requires_grad_(True)
         if "backbone" in stage.trains:
             model.backbone.start_from_t2a()
+        if hasattr(stage, "adapter"):
+            model.attach(stage.adapter)
         trained = {
             slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in model.slots
         }

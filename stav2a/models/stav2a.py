@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stav2a import __version__, registry
 from stav2a.data import mel
+from stav2a.models.adapters import base_name, is_adapter, merge
 from stav2a.recipe import describing, parsing
 from stav2a.registry import Entry, conforming, entry_of, expect, fails
 from stav2a.slots import ROLES
@@ -21,10 +22,13 @@ from stav2a.utils.checkpoints import (
     OURS,
     WEIGHTS,
     CheckpointError,
+    fingerprint,
     holder,
+    load_some,
     load_weights,
     save_weights,
     state,
+    tensors_hash,
 )
 from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import new_folder, write_json
@@ -102,6 +106,7 @@ class STAV2A(nn.Module):
 
     Attributes:
         described: Component and parameters of each block for `save_pretrained`, where `assemble` knows them.
+        adapters: Description of the adapter that is attached to a block, by slot.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class STAV2A(nn.Module):
         self.vocoder = blocks["vocoder"]
         self.latent_shape, self.duration_s = latent_shape, duration_s
         self.described: dict[str, Any] = {}
+        self.adapters: dict[str, Any] = {}
 
     @property
     def latent_rate_hz(self) -> float:
@@ -160,6 +166,19 @@ class STAV2A(nn.Module):
         c, mask = self.condition_fuser(e_text, mask, self.global_pooler(e_v))
         return Conditions(c, mask, self.local_head(e_v if e_tv is None else e_tv))
 
+    def attach(self, adapter: Callable[..., Any]) -> None:
+        """Attach an adapter, given by its factory, to each of its blocks, whose own weights it freezes."""
+        made = adapter()
+        for slot in made.blocks:
+            made.attach(self.block(slot))
+            self.adapters[slot] = describe_factory(adapter)
+
+    def merge_adapters(self, slots: Iterable[str] | None = None) -> None:
+        """Add the updates of adapters to the weights of their blocks; by default of all."""
+        for slot in set(self.adapters) & set(self.adapters if slots is None else slots):
+            merge(self.block(slot))
+            del self.adapters[slot]
+
     def predict(self, z_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """z_t (B, C, T, F), t (B,) -> prediction (B, C, T, F): eps or v, as trained."""
         return self.backbone(z_t, t, conditions.c, conditions.mask, conditions.e_lv)
@@ -171,6 +190,8 @@ class STAV2A(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a new folder with one subfolder per block, whole or not at all.
+
+        Of a block with an adapter the adapter alone is written, and where the weights of its base are.
 
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
@@ -193,15 +214,27 @@ class STAV2A(nn.Module):
                     advice=f"Register it; see {doc('components.md')}.",
                 )
         for slot in self.slots:
-            _save_block(self.block(slot), slot, self.described[slot], folder / slot)
+            if slot in self.adapters:
+                _save_adapter(
+                    self.block(slot), slot, self.described[slot], self.adapters[slot], folder / slot
+                )
+            else:
+                _save_block(self.block(slot), slot, self.described[slot], folder / slot)
         write_model(folder, duration_s=self.duration_s)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **others: Callable[..., Any]) -> "STAV2A":
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        bases: Mapping[str, str | Path] | None = None,
+        **others: Callable[..., Any],
+    ) -> "STAV2A":
         """Load a model that `save_pretrained` wrote, bit for bit, in evaluation mode.
 
         Args:
             folder: The folder, or one of `stav2a convert released`.
+            bases: Folders of the weights that adapters were trained on, by slot; by default those of then.
             others: Factories by slot, in place of the folder's blocks, or for those that it lacks.
 
         Raises:
@@ -230,10 +263,17 @@ class STAV2A(nn.Module):
         registry.load()
         own = (*BLOCKS, *(role for role in ROLES if (folder / role).is_dir()))
         blocks = {slot: _config(folder / slot) for slot in own if slot not in others}
+        for slot, base in (bases or {}).items():
+            if "adapter" not in blocks.get(slot, {}):
+                raise PretrainedError(f"{folder / slot} holds no adapter, so it takes no base.")
+            blocks[slot]["parameters"]["checkpoint"] = str(base)
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
             block, inside = model.block(slot), INSIDE.get(slot, "")
+            if "adapter" in described:
+                _load_adapter(model, slot, described, folder / slot)
+                continue
             if not from_hub(_entry(described)):
                 part = block if inside else holder(block)
                 load_weights(part, str(folder / slot), parameter=slot, without=inside)
@@ -343,6 +383,7 @@ def as_video(frames: Tensor) -> Tensor:
 
 
 FORMAT = 1
+ADAPTER = "adapter.safetensors"
 INSIDE = {"backbone": "unet."}  # prefix of the tensors in a block that belong to another block
 
 
@@ -386,6 +427,36 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
     write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), OURS: config})
 
 
+def _save_adapter(
+    block: nn.Module, slot: str, described: Mapping[str, Any], adapter: Any, folder: Path
+) -> None:
+    """Write the tensors of an adapter, and the settings and the fingerprint of the block beneath."""
+    checkpoint = described["parameters"].get("checkpoint")
+    if not checkpoint:
+        raise PretrainedError(
+            f"{adapter['component']} of the {slot} was trained on weights that are in no folder.",
+            advice="Merge it: `stav2a export --merge`, or the model's merge_adapters().",
+        )
+    folder.mkdir()
+    tensors = block.state_dict()
+    base = {base_name(name): tensor for name, tensor in tensors.items() if not is_adapter(name)}
+    save_weights(folder / ADAPTER, {name: each for name, each in tensors.items() if is_adapter(name)})
+    config = {**described, "adapter": adapter, "base": tensors_hash(base)}
+    write_json(folder / CONFIG, {OURS: config})
+
+
+def _load_adapter(model: STAV2A, slot: str, described: Mapping[str, Any], folder: Path) -> None:
+    block = model.block(slot)
+    if fingerprint(block) != described["base"]:
+        raise PretrainedError(
+            f"{folder} holds an adapter of other weights than those of "
+            f"{described['parameters']['checkpoint']!r}.",
+            advice=f"Give the folder of its base: from_pretrained(DIR, bases={{{slot!r}: FOLDER}}).",
+        )
+    model.attach(component(described["adapter"]))
+    load_some(block, folder / ADAPTER, is_adapter)
+
+
 def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
     """Parameters or buffers of a slot's block, without those of a block inside it."""
     inside = INSIDE.get(slot)
@@ -404,7 +475,8 @@ def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
             advice=f"{known} Save the model again with this version.",
         )
     factory = component(described)
-    return functools.partial(factory, checkpoint=str(folder)) if from_hub(entry) else factory
+    own = from_hub(entry) and "adapter" not in described
+    return functools.partial(factory, checkpoint=str(folder)) if own else factory
 
 
 def component(saved: Any) -> Any:

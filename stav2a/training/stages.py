@@ -10,8 +10,9 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.models.adapters import NoAdapter
 from stav2a.models.stav2a import BLOCKS, as_video, encode_captions
-from stav2a.registry import RegistryError, register
+from stav2a.registry import RegistryError, expect, register, selector_of
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
     Batch,
@@ -20,6 +21,7 @@ from stav2a.training.objective import (
     Inputs,
     TrainingContext,
     TrainingSpec,
+    adapted,
     check_training,
     draw_rows,
     draw_seeds,
@@ -286,10 +288,28 @@ class DiffusionStage(TrainingStage):
     Args:
         ema_decay: Decay of the averaged weights.
         validation_times: Timesteps of each clip of the validation loss, evenly spaced over all clips.
+        adapter: Layers to train in place of the weights of some of the blocks.
+
+    Raises:
+        UsageError: The adapter is for a block that the stage does not train.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("adapter",)  # left out of signatures with their defaults
 
     ema_decay: float = 0.99
     validation_times: int = 4
+    adapter: Callable[..., Any] = NoAdapter
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        trained: tuple[str, ...] = getattr(self, "trains", ())
+        able = (*trained, "unet") if "backbone" in trained else trained
+        if other := [slot for slot in expect("adapter", self.adapter)().blocks if slot not in able]:
+            raise UsageError(
+                f"{selector_of('adapter', self.adapter)}.blocks has {other[0]!r}, which "
+                f"{selector_of('stage', type(self))} does not train.",
+                advice=f"It trains {', '.join(able)}.",
+            )
 
     def fit(
         self,
@@ -375,7 +395,7 @@ class T2APretrain(DiffusionStage):
     trains: ClassVar[tuple[str, ...]] = ("text_encoder", "unet")
 
     def run(self, work: TrainingContext) -> History:
-        blocks = work.train_only(*self.trains)
+        blocks = adapted(work, self.adapter, work.train_only(*self.trains))
         text_encoder, unet = work.model.text_encoder, work.model.block("unet")
 
         def denoise(z_t: Tensor, t: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
@@ -437,6 +457,7 @@ class JointStage(DiffusionStage):
         model: Any = work.model
         blocks = work.train_only(*self.trains)
         model.backbone.start_from_t2a()
+        blocks = adapted(work, self.adapter, blocks)
         features, unet = [work.corpus.features(slot) for slot in model.encoders], model.backbone.unet
 
         def condition(rows: Tensor, drop: Tensor, no_video: Tensor | None = None) -> Inputs:
