@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a import registry
+from stav2a.components.text_encoders import PretrainedTextEncoder
 from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
 from stav2a.models.stav2a import STAV2A, Conditions, assemble, from_hub, own_tensors
@@ -191,7 +192,7 @@ def skeleton(
         given = describing.describe(factory)["parameters"]
         factory = partial(
             TextStandIn,
-            getattr(entry.factory, "__name__", entry.name),
+            entry.factory,
             f"{entry.selector}.checkpoint",
             given["checkpoint"],
             given.get("max_length", CAPTION_TOKENS),
@@ -204,36 +205,42 @@ class TextStandIn(nn.Module):
     """Placeholder of a pretrained text encoder, of the size in its folder where there is one.
 
     Args:
-        stands_for: Class of the encoder.
+        encoder: Class of the encoder, a component.
         parameter: The recipe's name of `checkpoint`.
         checkpoint: Folder or hub name.
         max_length: Maximum number of tokens per caption.
     """
 
-    def __init__(self, stands_for: str, parameter: str, checkpoint: str, max_length: int) -> None:
+    def __init__(self, encoder: Any, parameter: str, checkpoint: str, max_length: int) -> None:
         super().__init__()
-        self.stands_for, self.max_length = stands_for, max_length
+        self.stands_for, self.max_length = getattr(encoder, "__name__", "text_encoder"), max_length
         self.dim, self.size_unknown = ASSUMED_WIDTH, True
         self.register_buffer("place", torch.empty(0), persistent=False)
-        skips_weights(parameter, checkpoint, partial(self._build, parameter, checkpoint))
+        skips_weights(parameter, checkpoint, partial(self._build, encoder, parameter, checkpoint))
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         tokens: Any = self.place
         shape = len(captions), self.max_length
         return tokens.new_zeros(*shape, self.dim), tokens.new_ones(shape, dtype=torch.bool)
 
-    def _build(self, parameter: str, checkpoint: str) -> None:
+    def _build(self, encoder: Any, parameter: str, checkpoint: str) -> None:
         from huggingface_hub import try_to_load_from_cache
         from transformers import AutoConfig, AutoModelForTextEncoding
 
-        where, folder = f"{parameter} = {checkpoint!r}", Path(checkpoint)
+        where = f"{parameter} = {checkpoint!r}"
+        if isinstance(encoder, type) and issubclass(encoder, PretrainedTextEncoder):
+            checkpoint, model = encoder.located(checkpoint), encoder.model_class()
+            kind, build = model.config_class, model
+        else:
+            kind, build = AutoConfig, AutoModelForTextEncoding.from_config
+        folder = Path(checkpoint)
         try:
             # transformers would ask the network for a name
             config_file = folder / CONFIG if folder.is_dir() else try_to_load_from_cache(checkpoint, CONFIG)
             if not isinstance(config_file, str | Path):
                 raise FileNotFoundError(checkpoint)
-            config = AutoConfig.from_pretrained(Path(config_file).parent, local_files_only=True)
-            self.encoder: Any = AutoModelForTextEncoding.from_config(config).requires_grad_(False)
+            config = kind.from_pretrained(Path(config_file).parent, local_files_only=True)
+            self.encoder: Any = build(config).requires_grad_(False)
         except (OSError, ValueError):
             raise CheckpointError(
                 f"{where}: size unknown without its folder, which is neither here nor in the hub's cache "
@@ -254,6 +261,8 @@ CLIPS = (
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",
     "text_encoder.t5.checkpoint": "google/flan-t5-large",
+    "text_encoder.clip.checkpoint": "openai/clip-vit-large-patch14",
+    "text_encoder.clap.checkpoint": "laion/clap-htsat-unfused",
     "feature_encoder.clip.checkpoint": "openai/clip-vit-large-patch14",
     "feature_encoder.videomae.checkpoint": "MCG-NJU/videomae-base",
     "feature_encoder.vjepa2.checkpoint": "facebook/vjepa2-vitl-fpc64-256",
