@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from stav2a import registry
+from tests.hub import Hub, serve
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -51,6 +52,19 @@ def scratch_registry():
     for table, kept in zip((registry._ENTRIES, registry._BY_FACTORY), before, strict=True):
         table.clear()
         table.update(kept)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
+    """A server in the hub's protocol, which huggingface_hub takes for the hub, with a cache of its own."""
+    from huggingface_hub import constants
+
+    with serve() as served:
+        template = f"{served.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", served.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,14 @@ import pytest
 import torch
 
 import stav2a
+from stav2a import recipe
 from stav2a.cli.main import main
-from stav2a.data.media import MediaError, read_audio, read_video
+from stav2a.components.backbones import UNetBackbone
+from stav2a.components.global_poolers import NoPooler
+from stav2a.components.local_heads import NoLocalHead
+from stav2a.data.media import MediaError, read_audio, read_video, write_wav
 from stav2a.data.mel import SAMPLE_RATE
+from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolderError
 from stav2a.models.stav2a import PretrainedError
 from stav2a.pipeline import VideoToAudioPipeline
@@ -22,6 +27,7 @@ from stav2a.sampling import ClassifierFree, FastSampler, ReferenceSampler, TwoWe
 from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.cli.test_generate_command import FPS, write_video
+from tests.hub import COMMIT
 from tests.sampling.given import CAPTIONS, error, features, made, sample
 
 ANOTHER_PROCESS = """
@@ -121,6 +127,8 @@ def test_steps_are_told_and_tensors_given(pipe, video):
         ({"guidance_scale": -1.0}, "guidance_scale = -1"),
         ({"num_waveforms_per_prompt": 0}, "num_waveforms_per_prompt = 0"),
         ({"output_type": "wav"}, "output_type was 'wav'"),
+        ({"duration_s": 2.0}, "duration_s = 2.0, but a video's sound lasts as long as the video"),
+        ({"video": None, "prompt": "a", "duration_s": 0.0}, "duration_s = 0.0: expected more than 0"),
         ({"video": np.zeros((2, 8, 8, 3), np.uint8)}, "frames came without frame_rate_hz"),
         ({"video": np.zeros((2, 8, 8)), "frame_rate_hz": 25}, r"frames are float64 \(2, 8, 8\)"),
     ],
@@ -194,6 +202,107 @@ def test_generate_wants_one_model(video, tmp_path, capsys):
     assert main(["generate", str(video), "--output", str(tmp_path)]) == 2
     assert main(["generate", str(video), "--run", "a", "--model", "b", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("expected --run or --model, one of them") == 2
+
+
+def text_to_audio(**more: Any) -> VideoToAudioPipeline:
+    """A pipeline of a model that reads no video."""
+    model = tiny.model(local_head=NoLocalHead, global_pooler=NoPooler, backbone=UNetBackbone)
+    tiny.shake(model)
+    settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 2.0, **more}
+    return VideoToAudioPipeline(
+        model, **{"sampler": FastSampler, "scheduler": ddim, "prediction_type": "epsilon", **settings}
+    )
+
+
+def test_text_alone_gives_sounds_of_any_duration():
+    pipe = text_to_audio()
+    first, second = pipe(prompt=["a low drum", "a high bell"], seed=3).audios
+    assert len(first) == len(second) == round(tiny.DURATION_S * SAMPLE_RATE)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(pipe(prompt="a high bell", seed=3).audios[0], second)
+    several = pipe(prompt="a low drum", num_waveforms_per_prompt=2, duration_s=1.5).audios
+    assert [len(each) for each in several] == [24_000, 24_000]
+    assert np.abs(several[0][-1000:]).max() > 0 and not np.array_equal(*several)
+
+
+def test_a_model_that_reads_the_video_makes_none_without_it_unless_it_was_trained_so(pipe, tmp_path):
+    with pytest.raises(UsageError) as told:
+        pipe(prompt="a low drum")
+    assert str(told.value) == (
+        "there is no video, but this model was always trained with one. Give a video; or take a model that "
+        "was trained with stage.joint.video_dropout above 0, or one of text to audio, such as that of "
+        "recipes/finetuned_t2a.gin."
+    )
+    with pytest.raises(UsageError, match="there is no video, and no prompt in its place"):
+        pipe(prompt=["a low drum", " "])
+    pipe.save_pretrained(tmp_path / "saved")
+    settings = json.loads((tmp_path / "saved" / "sampling.json").read_text())
+    assert settings["knows_no_video"] is False
+    (tmp_path / "saved" / "sampling.json").write_text(json.dumps({**settings, "knows_no_video": True}))
+    knowing = VideoToAudioPipeline.from_pretrained(tmp_path / "saved")
+    black = np.zeros((8, 16, 16, 3), np.uint8)
+    without, with_one = (
+        knowing(prompt="a low drum").audios[0],
+        knowing(black, "a low drum", frame_rate_hz=12.5).audios[0],
+    )
+    assert without.shape == with_one.shape and not np.array_equal(without, with_one)
+
+
+@pytest.mark.parametrize(("dropout", "known"), [("0.0", False), ("0.1", True)])
+def test_a_recipe_says_whether_its_model_knows_no_video(dropout, known):
+    recipes = ["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"]
+    bound = [f"stage.joint.video_dropout = {dropout}"]
+    experiment = recipe.load(recipes, bound, root=Experiment).build()
+    assert VideoToAudioPipeline.of(experiment, tiny.model()).knows_no_video is known
+
+
+def test_half_precision_is_near_and_kept(pipe, video, tmp_path):
+    expected = pipe(video, "a low drum", guidance_scale=1.0).audios[0]
+    pipe.save_pretrained(tmp_path / "whole")
+    half = VideoToAudioPipeline.from_pretrained(tmp_path / "whole").to(torch.bfloat16)
+    assert next(half.model.parameters()).dtype == torch.float32
+    found = half(video, "a low drum", guidance_scale=1.0).audios[0]
+    assert 0 < np.abs(found - expected).mean() < 0.3 * np.abs(expected).mean()
+    half.save_pretrained(tmp_path / "half")
+    again = VideoToAudioPipeline.from_pretrained(tmp_path / "half")
+    np.testing.assert_array_equal(again(video, "a low drum", guidance_scale=1.0).audios[0], found)
+    np.testing.assert_array_equal(
+        again.to("cpu", torch.float32)(video, "a low drum", guidance_scale=1.0).audios[0], expected
+    )
+    with pytest.raises(UsageError, match="dtype was torch.int8. Expected one of torch.float32, "):
+        half.to(dtype=torch.int8)
+    with pytest.raises(UsageError, match="sampler.reference computes in the precision of the weights"):
+        text_to_audio(sampler=ReferenceSampler).to(torch.float16)
+
+
+def test_audio_is_the_file_that_generate_writes(pipe, video, tmp_path):
+    (found,) = pipe(video, output_type="audio").audios
+    write_wav(tmp_path / "a.wav", pipe(video).audios[0], SAMPLE_RATE)
+    assert found == (tmp_path / "a.wav").read_bytes()
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(pipe, video, hub, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "README.md").write_text("# A card\n")
+    carded = VideoToAudioPipeline.from_pretrained(tmp_path / "saved")
+    address = carded.push_to_hub("lab/drums", token="hf_test", commit_message="First")
+    assert address == f"{hub.address}/lab/drums/commit/{COMMIT}"
+    uploaded = hub.repositories["lab/drums"]
+    assert uploaded["README.md"] == b"# A card\n" and "backbone/model.safetensors" in uploaded
+    assert {token for method, _, token in hub.requests if method == "POST"} == {"Bearer hf_test"}
+    loaded = VideoToAudioPipeline.from_pretrained("lab/drums")
+    np.testing.assert_array_equal(loaded(video, "a low drum").audios[0], pipe(video, "a low drum").audios[0])
+
+
+def test_what_the_hub_refuses_is_one_line(pipe, hub):
+    hub.refused["lab/drums"] = 401
+    with pytest.raises(PretrainedError, match="lab/drums can't be uploaded: .*Log in with `hf auth login`"):
+        pipe.push_to_hub("lab/drums", token="hf_test")
+    with pytest.raises(PretrainedError, match="a/b/c can't be uploaded: "):
+        pipe.push_to_hub("a/b/c", token="hf_test")
+    with pytest.raises(PretrainedError, match="there is no folder lab/none, and it can't be had") as told:
+        VideoToAudioPipeline.from_pretrained("lab/none")
+    assert "\n" not in str(told.value)
 
 
 def test_a_video_of_several_sounds_is_read_once(pipe, video, monkeypatch):

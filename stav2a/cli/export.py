@@ -8,15 +8,14 @@ from typer import Option
 from stav2a.cli.options import TrustRecipe
 from stav2a.utils.errors import SUCCESS, UsageError, printable
 
-CARD = "README.md"
-
 EXAMPLES = """
   stav2a export --run runs/RUN --output my-model
   stav2a generate clip.mp4 --model my-model --output sounds
 
 DIR has a folder of safetensors for each block, the settings of sampling (sampling.json), the recipe, the
 scores, and README.md, a model card with the licence of each weight. It needs nothing of the run's folder, and
-gives the same sounds. To share it on the Hugging Face hub: hf upload OWNER/my-model my-model
+gives the same sounds. To share it on the Hugging Face hub: hf upload OWNER/my-model my-model, or
+push_to_hub of the pipeline.
 """
 
 
@@ -33,40 +32,11 @@ def export(
         raise UsageError(
             f"{output} is there already.", advice="Choose another folder, or move it away first."
         )
-    from stav2a.evaluation.scores import from_json
-    from stav2a.experiments import run_folder
-    from stav2a.models.stav2a import own_tensors
-    from stav2a.pipeline import VideoToAudioPipeline
-    from stav2a.reports.model_card import BlockOrigin, model_card
-    from stav2a.utils.files import new_folder
+    from stav2a.pipeline import CARD, VideoToAudioPipeline
 
-    folder = run_folder.RunFolder(run)
-    experiment, model = run_folder.load(run, trust=trust_recipe)
+    pipeline = VideoToAudioPipeline.from_pretrained(run, trust_recipe=trust_recipe)
     if merge:
-        model.merge_adapters()
-    scores = from_json(folder.scores.read_text(encoding="utf-8")) if folder.scores.is_file() else []
-    snapshot = folder.snapshot.read_text(encoding="utf-8")
-    blocks = [
-        BlockOrigin.of(
-            slot,
-            model.described[slot],
-            sum(p.numel() for p in own_tensors(slot, model.block(slot).named_parameters())),
-        )
-        for slot in model.slots
-    ]
-    card = model_card(
-        output.resolve().name,
-        folder.facts()["recipe"],
-        snapshot=snapshot,
-        blocks=blocks,
-        scores=scores,
-        data=experiment.described("dataset")["component"],
-    )
-    with new_folder(output) as new:
-        VideoToAudioPipeline.of(experiment, model).write(new)
-        (new / folder.snapshot.name).write_text(snapshot, encoding="utf-8")
-        if scores:
-            (new / folder.scores.name).write_bytes(folder.scores.read_bytes())
-        (new / CARD).write_text(card, encoding="utf-8")
+        pipeline.model.merge_adapters()
+    pipeline.save_pretrained(output)
     print(printable(output / CARD))
     return SUCCESS

@@ -8,11 +8,22 @@ import typer
 from typer import Option
 
 from stav2a import __version__, run
-from stav2a.cli import ablation, components, convert, dashboard, evaluate, export, generate, listen, prepare
+from stav2a.cli import (
+    ablation,
+    components,
+    convert,
+    dashboard,
+    evaluate,
+    export,
+    fetch,
+    generate,
+    listen,
+    prepare,
+)
 from stav2a.cli.options import register
 from stav2a.utils.shipped import doc
 
-MODULES = (run, ablation, dashboard, components, generate, evaluate, listen, prepare, export, convert)
+MODULES = (run, ablation, dashboard, components, generate, evaluate, listen, prepare, export, fetch, convert)
 COMMANDS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 app = typer.Typer(

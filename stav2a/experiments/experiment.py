@@ -10,8 +10,9 @@ import torch
 from stav2a import recipe
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision, filter_key
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.audit import missing_data
-from stav2a.models.stav2a import BLOCKS, STAV2A, VIDEO, assemble
+from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, VIDEO, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
 from stav2a.registry import available, conforming, entry_of, expect, name_of
@@ -64,11 +65,13 @@ class Experiment:
         guider: Combination of the branches of guidance; eq. 7.
         temporal_encoder: Video frames -> the features that the local head takes, by another feature encoder;
             None is the feature encoder.
+        front_end: Waveform -> mel, and the rate of all sound: AudioLDM's.
         seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
-    later: ClassVar[tuple[str, ...]] = ("temporal_encoder",)  # left out of signatures with their defaults
+    # left out of signatures where they have their defaults
+    later: ClassVar[tuple[str, ...]] = ("front_end", "temporal_encoder")
     retired: ClassVar[dict[str, str]] = {
         "prediction_type": "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place."
     }
@@ -97,6 +100,7 @@ class Experiment:
     guidance_scale: float = 3.0
     guider: Callable[..., Any] = ClassifierFree
     temporal_encoder: Callable[..., Any] | None = None
+    front_end: Callable[..., Any] = AudioLDMMel
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +114,7 @@ class Experiment:
             raise UsageError(f"run.duration_s = {self.duration_s}: {expected}.")
         if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
             raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
-        for slot in (*BLOCKS, *ROLES, "dataset", "onset_detector", "objective", *RUNNING):
+        for slot in (*PARTS, *ROLES, "dataset", "onset_detector", "objective", *RUNNING):
             if getattr(self, slot) is not None:
                 expect(slot, getattr(self, slot))
         for slot, factories in (("stage", self.stages), ("metric", self.metrics)):
@@ -138,7 +142,7 @@ class Experiment:
         """
         self.check_denoiser()
         torch.manual_seed(self.seed)
-        return assemble(self.blocks(), duration_s=self.duration_s)
+        return assemble({**self.blocks(), "front_end": self.front_end}, duration_s=self.duration_s)
 
     def noise_scheduler(self) -> Any:
         """The scheduler of sampling, for what the denoiser predicts.
@@ -311,9 +315,9 @@ class Keys:
             for slot in encoders
         )
         wanted = [*dataset, signed(experiment.onset_detector)]
-        clips = signature(
-            [wanted, rate_and_size, experiment.duration_s, experiment.audio_peak, STORE_FORMAT, *more]
-        )
+        front_end = whole["parameters"].get("front_end")  # left out where it is the default
+        sound = [experiment.duration_s, experiment.audio_peak, STORE_FORMAT, *filter(None, [front_end])]
+        clips = signature([wanted, rate_and_size, *sound, *more])
 
         self.planned: list[PlannedStage] = []
         trainer = signed(experiment.trainer)

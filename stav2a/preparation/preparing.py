@@ -81,7 +81,9 @@ def prepare(
         if "text_encoder" in encoders:
             make_texts(folder, encoders["text_encoder"])
         if not finished:
-            decode = Decode(folder.plan, videos, parts.settings, parts.detector, parts.filters)
+            decode = Decode(
+                folder.plan, videos, parts.settings, parts.detector, parts.filters, parts.front_end
+            )
             on_clips = {slot: each for slot, each in encoders.items() if slot != "text_encoder"}
             encode = Encode(parts.settings.keep, on_clips)
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)

@@ -195,6 +195,9 @@ def _describe_entry(entry: Entry, values: Mapping[str, Any], contents: Contents 
     """
     found = dict(values)
     if contents:
+        default = getattr(entry.factory, "default_weights", None)  # of a judge
+        if default and found.get("weights") is None and (path := default()) and path.exists():
+            found["weights"] = path
         found |= {name: Path(found[name]) for name in WEIGHTS if _is_there(found.get(name))}
     parameters = {name: describe(value, contents) for name, value in found.items()}
     for name in getattr(entry.factory, "later", ()):

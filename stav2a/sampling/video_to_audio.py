@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
-from stav2a.data.mel import SAMPLE_RATE
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
@@ -31,7 +30,7 @@ ROUNDING = 1e-6  # in frames
 @torch.no_grad()
 def video_to_audio(
     model: STAV2A,
-    video: Path | Decoded,
+    video: Path | Decoded | None,
     *,
     sampler: Any,
     scheduler: Any,
@@ -41,15 +40,18 @@ def video_to_audio(
     num_inference_steps: int,
     guidance_scale: float,
     guider: Guider = EQUATION_7,
+    duration_s: float | None = None,
     on_step_end: Callable[[int, Any], None] = lambda number, timestep: None,
 ) -> list[np.ndarray]:
     """Generate sounds of a video, exactly as long as its picture; it is read and encoded once.
+
+    Without a video its features are zeros, as in training with `stage.joint.video_dropout`.
 
     The same file, arguments and number of threads give the same bits.
 
     Args:
         model: Model in evaluation mode, on any device.
-        video: File of the video, or its frames.
+        video: File of the video, or its frames; None for sound from text alone.
         sampler: A sampler, such as `FastSampler()`.
         scheduler: A scheduler of diffusers, for the prediction type of the model.
         prompt: Caption; "" is the null text.
@@ -58,28 +60,38 @@ def video_to_audio(
         num_inference_steps: Number of denoising steps.
         guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
         guider: Guider of the branches; that of eq. 7 by default.
+        duration_s: Duration of the sound where there is no video; by default the model's.
         on_step_end: Called after each step with its number, from 0 through all windows and sounds, and its
             timestep.
 
     Returns:
-        A waveform (S,) at `SAMPLE_RATE` Hz for each seed.
+        A waveform (S,) at the front end's rate for each seed.
 
     Raises:
         MediaError: The video can't be read.
         SamplerError: The model gives NaN.
     """
     device = next(model.parameters()).device
-    film = video if isinstance(video, Decoded) else probe(video, hidden=True)
     encoders = [model.block(slot) for slot in model.encoders]
-    duration_s, rate_hz = film.duration_s, encoders[-1].frame_rate_hz  # the local head's, for exact timing
+    rate_hz = encoders[-1].frame_rate_hz  # the local head's, for exact timing
+    if video is not None:
+        duration_s = (video if isinstance(video, Decoded) else probe(video, hidden=True)).duration_s
+    elif duration_s is None:
+        duration_s = model.duration_s
     starts = window_starts(duration_s, model.duration_s, rate_hz)
-    encoded = [
-        [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
-        for encoder in encoders
-        for frames in [read_windows(video, nearest(starts, rate_hz, encoder), model.duration_s, encoder)]
-    ]
-    batches = list(zip(torch.arange(len(starts)).split(BATCH), *encoded, strict=True))
-    samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
+
+    def encode(encoder: Any) -> Sequence[Tensor]:
+        if video is None:
+            length, side = window_frames(encoder, model.duration_s), encoder.frame_size
+            black = torch.zeros(1, length, 3, side, side, device=device)
+            return torch.zeros_like(encoder(black)).expand(len(starts), -1, -1).split(BATCH)
+        frames = read_windows(video, nearest(starts, rate_hz, encoder), model.duration_s, encoder)
+        return [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
+
+    numbers_of = torch.arange(len(starts)).split(BATCH)
+    batches = list(zip(numbers_of, *(encode(each) for each in encoders), strict=True))
+    sample_rate = model.front_end.sample_rate
+    samples = [round(start / rate_hz * sample_rate) for start in starts]
     number = itertools.count()
 
     def counted(timesteps: Iterable[Any]) -> Iterator[Any]:
@@ -104,11 +116,12 @@ def video_to_audio(
                 progress=counted,
             )
             parts.extend(to_audio(model, z)[1].cpu().numpy())
-        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
-        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))
+        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * sample_rate))
+        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * sample_rate))
 
     total = len(seeds) * len(batches) * num_inference_steps
-    with progress(total, getattr(video, "name", "frames"), "step", leave=False) as bar:
+    name = getattr(video, "name", "frames" if video is not None else "text")
+    with progress(total, name, "step", leave=False) as bar:
         return [sound(seed) for seed in seeds]
 
 
@@ -132,9 +145,14 @@ def nearest(starts: Sequence[int], rate_hz: float, encoder: Any) -> list[int]:
     return [round(start / rate_hz * encoder.frame_rate_hz) for start in starts]
 
 
+def window_frames(encoder: Any, window_s: float) -> int:
+    """Number of frames that an encoder takes of a window."""
+    return max(1, round(window_s * encoder.frame_rate_hz))
+
+
 def read_windows(video: Path | Decoded, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:
     """Frames of all windows (N, L, 3, H, W) uint8, padded with the last frame of the video."""
-    rate_hz, length = encoder.frame_rate_hz, max(1, round(window_s * encoder.frame_rate_hz))
+    rate_hz, length = encoder.frame_rate_hz, window_frames(encoder, window_s)
     duration_s = (starts[-1] + length) / rate_hz
     side = encoder.frame_size
     if isinstance(video, Decoded):

@@ -13,16 +13,16 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stav2a.data import mel as front_end
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.filters import Decision, filter_key
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import FrameGrid, MediaError, decode, read_audio
-from stav2a.data.mel import SAMPLE_RATE
+from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.prepared.reader import ANEW
-from stav2a.models.stav2a import STAV2A, VIDEO, as_video, encode_captions
+from stav2a.models.stav2a import STAV2A, VIDEO, as_video, describe_factory, encode_captions
 from stav2a.recipe.describing import differences
 from stav2a.registry import name_of
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
@@ -111,7 +111,7 @@ class Corpus:
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
         frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
         temporal_frames: The same for the temporal encoder, where the model has one.
-        mel: Log-mels (N, 1, Tm, M).
+        mel: Log-mels (N, 1, Tm, M), or what else the model's front end gives.
     """
 
     clips: Sequence[Clip]
@@ -184,6 +184,22 @@ class Corpus:
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
         """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), or of the null text."""
         return encode_captions(self.model, self.captions(rows, drop))
+
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate of the sounds, in Hz: the front end's."""
+        return self.model.front_end.sample_rate
+
+    @property
+    def spectrogram(self) -> Rows:
+        """AudioLDM's log-mels of all clips (N, 1, Tm, 64), whatever the front end.
+
+        What is no part of the model reads them: the classifier, and the tower of the contrastive stage.
+        """
+        return self.mel if isinstance(self.model.front_end, AudioLDMMel) else self._resampled_mel()
+
+    def _resampled_mel(self) -> Rows:
+        raise NotImplementedError  # each kind of corpus has its own
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         """The sound of some rows (B, S), float32 at the front end's rate."""
@@ -261,14 +277,22 @@ class DecodedCorpus(Corpus):
         for slot in model.encoders:
             setattr(self, VIDEO[slot].frames, arrays[VIDEO[slot].frames])
         self._audio = arrays["audio"]
-        normalised = arrays.get("normalised", self._audio)
-        self.mel = torch.cat([front_end.log_mel(part) for part in normalised.split(AT_ONCE)])
+        self._normalised = arrays.get("normalised", self._audio)
+        self.mel = torch.cat([model.front_end(part) for part in self._normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
         self.onsets = torch.from_numpy(np.stack(onsets))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         return self._audio[list(rows)].numpy()
+
+    @cached_property
+    def _other_mel(self) -> Tensor:
+        parts = self._normalised.split(AT_ONCE)
+        return torch.cat([log_mels(part.numpy(), self.sample_rate) for part in parts])
+
+    def _resampled_mel(self) -> Rows:
+        return self._other_mel
 
     def _decode(
         self,
@@ -280,12 +304,13 @@ class DecodedCorpus(Corpus):
         workers: int | None,
     ) -> None:
         """Decode all clips in worker processes, and leave the results in the store."""
-        duration_s, samples = self.model.duration_s, round(self.model.duration_s * SAMPLE_RATE)
+        duration_s, sample_rate = self.model.duration_s, self.sample_rate
+        samples = round(duration_s * sample_rate)
         grids = {
             VIDEO[slot].frames: FrameGrid.of(self.model.block(slot), duration_s)
             for slot in self.model.encoders
         }
-        work = partial(_extract, grids, samples, audio_peak, detector, filters, flow)
+        work = partial(_extract, grids, (samples, sample_rate), audio_peak, detector, filters, flow)
         frames = {
             name: np.zeros((len(clips), each.length, 3, each.size, each.size), np.uint8)
             for name, each in grids.items()
@@ -350,7 +375,7 @@ Extracts = tuple[
 
 def _extract(
     grids: Mapping[str, FrameGrid],
-    samples: int,
+    sound_shape: tuple[int, int],
     audio_peak: float | None,
     detector: OnsetDetector,
     filters: Mapping[str, DataFilter],
@@ -359,21 +384,23 @@ def _extract(
 ) -> Extracts | MediaError:
     """Decode a clip once, and take all that is needed of it.
 
-    A longer clip is cut, a shorter one ends in a still picture and silence. Filters, and the flow of test
-    clips, see the whole file at its own size and rate.
+    A longer clip is cut to the shapes, (L, h, w) of the frames and (S, Hz) of the sound, a shorter one ends
+    in a still picture and silence. Filters, and the flow of test clips, see the whole file at its own size
+    and rate.
     """
     try:
         decoded = decode(clip.video, caption=clip.caption)
     except MediaError as error:
         return error
     frames = {name: grid.frames(decoded) for name, grid in grids.items()}
-    sound = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
-    audio, scaled = (fit_audio(front_end.normalised(sound, peak), samples) for peak in (None, audio_peak))
+    samples, sample_rate = sound_shape
+    sound = resample_audio(decoded.audio, decoded.sample_rate, sample_rate)
+    audio, scaled = (fit_audio(normalised(sound, peak), samples) for peak in (None, audio_peak))
     decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
     moved = None
     if flow is not None and clip.split == "test":
         moved = ClipFlow.of(decoded, flow)
-    return frames, audio, scaled, detector(audio, SAMPLE_RATE), decisions, moved
+    return frames, audio, scaled, detector(audio, sample_rate), decisions, moved
 
 
 def check_prepared(
@@ -409,6 +436,12 @@ def check_prepared(
         for name, value in wanted.items()
         if found.get(name) != value
     ]
+    ours = model.described["front_end"]
+    heard = folder.settings.get("front_end", describe_factory(AudioLDMMel))  # older folders name none
+    if heard["component"] != ours["component"]:
+        differing.append(f"front_end is {heard['component']} there, {ours['component']} here")
+    elif inner := differences(heard, ours):
+        differing.append(inner)
     if theirs["component"] != onset_detector["component"]:
         differing.append(f"onset_detector is {theirs['component']} there, {onset_detector['component']} here")
     elif inner := differences(theirs, onset_detector):
@@ -496,9 +529,12 @@ class PreparedCorpus(Corpus):
             self._texts_checked = True
         return self.folder.texts(rows.tolist(), drop.tolist())
 
+    def _resampled_mel(self) -> Rows:
+        return self.folder.tensor("spectrogram")
+
     def audio(self, rows: Sequence[int]) -> np.ndarray:
-        samples = round(self.model.duration_s * SAMPLE_RATE)
-        sounds = (read_audio(self.clips[row].video, SAMPLE_RATE) for row in rows)
+        samples = round(self.model.duration_s * self.sample_rate)
+        sounds = (read_audio(self.clips[row].video, self.sample_rate) for row in rows)
         return np.stack([fit_audio(sound, samples) for sound in sounds])
 
     def check_encoders(self) -> None:

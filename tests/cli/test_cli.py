@@ -35,6 +35,7 @@ INTERFACE = {
     "prepare": "--manifest! --videos! --output! --captions --split --validation --test --engine "
     "--workers --gin* --bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
     "export": "--run! --output! --trust-recipe",
+    "fetch": "name? --output --accept-licence",
     "convert": "kind --checkpoint!+ --output! --unet --leave-out* --scale-factor",
 }
 

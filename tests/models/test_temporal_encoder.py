@@ -170,7 +170,7 @@ def test_the_audit_counts_it_once(model):
     [
         (
             ["run.temporal_encoder = @vocoder.griffin_lim"],
-            "Write @feature_encoder.NAME with one of: cavp, clip,",
+            "Write @feature_encoder.NAME with one of: cavp,",
         ),
         (
             ["run.temporal_encoder = @feature_encoder.cavp"],

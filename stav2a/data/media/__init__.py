@@ -12,10 +12,18 @@ from stav2a.data.media.video import (
     read_video,
     resample_frames,
 )
-from stav2a.data.media.writing import check_output, container_for, mux, write_clip, write_flac, write_wav
+from stav2a.data.media.writing import (
+    check_output,
+    container_for,
+    mux,
+    wav_bytes,
+    write_clip,
+    write_flac,
+    write_wav,
+)
 
 __all__ = [
     "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "VideoInfo", "check_output",
     "container_for", "decode", "frame_count", "mux", "probe", "probe_times", "read_audio",
-    "read_video", "resample_frames", "write_clip", "write_flac", "write_wav",
+    "read_video", "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip

@@ -112,13 +112,21 @@ def write_wav(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:
     Raises:
         MediaError: If the file can't be written.
     """
+    with _replacing(path) as temporary:
+        temporary.write_bytes(wav_bytes(audio, sample_rate))
+
+
+def wav_bytes(audio: np.ndarray, sample_rate: int) -> bytes:
+    """Content of a 16-bit wav file of (S,) or (channels, S) sound in [-1, 1]."""
     audio = np.atleast_2d(audio)
     samples = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
-    with _replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
         file.setnchannels(len(audio))
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes(samples.T.tobytes())
+    return content.getvalue()
 
 
 def write_flac(path: Path | str, audio: np.ndarray, sample_rate: int) -> None:

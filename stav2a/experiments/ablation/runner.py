@@ -174,7 +174,7 @@ class StudyRunner:
         written = report(store, parent, folder)
         with self._connect(parent_id) as tracker:
             tracker.log_metrics(written.figures)
-            for path in (*folder.tables, folder.clips, folder.page):
+            for path in written.files:
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
         lines = [written.text, f"compare    {store.compare_url(store.children(parent_id))}"]

@@ -21,11 +21,23 @@ VAE: dict[str, Any] = {
     "mel_mean": 0.0, "mel_std": 1.0, "mel_floor": -11.6,
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 32}
+MMAUDIO: dict[str, Any] = {"bins": 8, "latent_channels": 4, "hidden_channels": 8}
+OOBLECK: dict[str, Any] = {
+    "hidden_size": 8, "downsampling_ratios": (2, 4), "channel_multiples": (1, 2), "audio_channels": 2,
+    "sample_rate": 44_100,
+}  # fmt: skip
+BIGVGAN: dict[str, Any] = {
+    "bins": 8, "upsample_initial_channel": 8, "upsample_rates": (4, 2), "upsample_kernel_sizes": (8, 4),
+    "sample_rate": 44_100,
+}  # fmt: skip
 CHOICES = ConversionOptions(
     unet=UNetSizes(tiny.unet.keywords, latent_channels=4, cond_dim=8),
     cavp=CAVP,
     vae=VAE,
     hifigan=HIFIGAN,
+    mmaudio=MMAUDIO,
+    oobleck=OOBLECK,
+    bigvgan=BIGVGAN,
 )
 SCALE_FACTOR = 0.8
 
@@ -42,7 +54,7 @@ def layer(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", shape[:1]
 
 
-def cavp() -> State:
+def cavp(dim: int = 8) -> State:
     """CAVP's tower in four stages of one bottleneck, with the two parts that are ignored."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -60,7 +72,7 @@ def cavp() -> State:
         conv_norm(f"layer{stage + 1}.0.conv3", 4 * planes, planes, 1, 1, 1)
         conv_norm(f"layer{stage + 1}.0.downsample", 4 * planes, inside, 1, 1, 1)
         inside = 4 * planes
-    shapes |= dict(layer("video_project_head", 8, inside))
+    shapes |= dict(layer("video_project_head", dim, inside))
     state = random(shapes)
     state |= {
         name.replace("running_var", "num_batches_tracked"): torch.tensor(7)
@@ -70,9 +82,9 @@ def cavp() -> State:
     return state | {"spec_encoder.conv_block1.conv1.weight": torch.zeros(2, 1), "logit_scale": torch.ones(())}
 
 
-def ldm_vae(prefix: str = "") -> State:
-    """Latent diffusion's autoencoder: widths 8, 16, 32, two blocks a resolution, latent 4, one channel."""
-    widths, latent, shapes = (8, 16, 32), 4, {}
+def ldm_vae(prefix: str = "", latent: int = 4) -> State:
+    """Latent diffusion's autoencoder: widths 8, 16, 32, two blocks a resolution, one channel."""
+    widths, shapes = (8, 16, 32), {}
 
     def block(name: str, inside: int, out: int) -> None:
         shapes.update(layer(f"{name}.norm1", inside), **dict(layer(f"{name}.conv1", out, inside, 3, 3)))
@@ -126,20 +138,21 @@ def hifigan(prefix: str = "") -> State:
     return {prefix + name: tensor for name, tensor in random(shapes, seed=2).items()}
 
 
-def t5(prefix: str, *, words: int = 8) -> State:
-    """A T5 encoder of one layer: width 16, two heads of 8, gated; the words' table under both its names."""
+def t5(prefix: str, *, words: int = 8, width: int = 16) -> State:
+    """A T5 encoder of one layer: two heads of 8, gated; the words' table under both its names."""
     block = "encoder.block.0.layer"
     shapes: dict[str, tuple[int, ...]] = {
-        "shared.weight": (words, 16),
+        "shared.weight": (words, width),
         f"{block}.0.SelfAttention.relative_attention_bias.weight": (32, 2),
-        f"{block}.0.layer_norm.weight": (16,),
-        f"{block}.1.DenseReluDense.wi_0.weight": (24, 16),
-        f"{block}.1.DenseReluDense.wi_1.weight": (24, 16),
-        f"{block}.1.DenseReluDense.wo.weight": (16, 24),
-        f"{block}.1.layer_norm.weight": (16,),
-        "encoder.final_layer_norm.weight": (16,),
+        f"{block}.0.layer_norm.weight": (width,),
+        f"{block}.1.DenseReluDense.wi_0.weight": (24, width),
+        f"{block}.1.DenseReluDense.wi_1.weight": (24, width),
+        f"{block}.1.DenseReluDense.wo.weight": (width, 24),
+        f"{block}.1.layer_norm.weight": (width,),
+        "encoder.final_layer_norm.weight": (width,),
     }
-    shapes |= {f"{block}.0.SelfAttention.{kind}.weight": (16, 16) for kind in "qkvo"}
+    shapes |= {f"{block}.0.SelfAttention.{kind}.weight": (16, width) for kind in "qkv"}
+    shapes[f"{block}.0.SelfAttention.o.weight"] = (width, 16)
     state = random(shapes, seed=3)
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
     return {prefix + name: tensor for name, tensor in state.items()}
@@ -152,11 +165,105 @@ def unet() -> State:
     return {f"unet.{name}": tensor for name, tensor in made.state_dict().items()}
 
 
-def audioldm() -> State:
-    state = ldm_vae("first_stage_model.") | hifigan("first_stage_model.vocoder.")
+def audioldm(latent: int = 4) -> State:
+    state = ldm_vae("first_stage_model.", latent) | hifigan("first_stage_model.vocoder.")
     state["scale_factor"] = torch.tensor(SCALE_FACTOR)
     state["model.diffusion_model.out.0.weight"] = torch.ones(3)
     return state | {"cond_stage_model.model.logit_scale_a": torch.ones(()), "betas": torch.ones(10)}
+
+
+def mmaudio() -> State:
+    """MMAudioVAE of diffusers: 8 bins, 4 latent channels, widths 8, 16 and 32; its front end is left out."""
+    shapes: dict[str, tuple[int, ...]] = {"data_mean": (1, 8, 1), "data_std": (1, 8, 1)}
+
+    def block(name: str, inside: int, out: int) -> None:
+        shapes[f"{name}.conv1.weight"] = (out, inside, 3)
+        shapes[f"{name}.conv2.weight"] = (out, out, 3)
+        if inside != out:
+            shapes[f"{name}.nin_shortcut.weight"] = (out, inside, 1)
+
+    def ends(name: str, first: tuple[int, int], last: tuple[int, int]) -> None:
+        shapes[f"{name}.conv_in.weight"] = (*first, 3)
+        shapes[f"{name}.conv_out.weight"] = (*last, 3)
+        shapes[f"{name}.learnable_gain"] = ()
+        block(f"{name}.mid.block_1", 32, 32)
+        shapes[f"{name}.mid.attn_1.qkv.weight"] = (96, 32, 1)
+        shapes[f"{name}.mid.attn_1.proj_out.weight"] = (32, 32, 1)
+        block(f"{name}.mid.block_2", 32, 32)
+
+    ends("encoder", (8, 8), (8, 32))
+    ends("decoder", (32, 4), (8, 8))
+    inside = 8
+    for i, width in enumerate((8, 16, 32)):
+        for j in range(2):
+            block(f"encoder.down.{i}.block.{j}", inside, width)
+            inside = width
+    shapes |= {f"encoder.down.0.downsample.conv{i}.weight": (8, 8, 1) for i in (1, 2)}
+    for i, width in reversed(list(enumerate((8, 16, 32)))):
+        for j in range(3):
+            block(f"decoder.up.{i}.block.{j}", inside, width)
+            inside = width
+    shapes["decoder.up.1.upsample.conv.weight"] = (16, 16, 3)
+    state = {f"vae.{name}": tensor for name, tensor in random(shapes, seed=4).items()}
+    return state | {"mel_converter.mel_basis": torch.ones(8, 5), "mel_converter.hann_window": torch.ones(8)}
+
+
+def oobleck() -> State:
+    """AutoencoderOobleck of diffusers: widths 8, 8 and 16, ratios 2 and 4, stereo, weight normalisation."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, out: int, inside: int, kernel: int, *, bias: int) -> None:
+        shapes.update({f"{name}.weight_g": (out, 1, 1), f"{name}.weight_v": (out, inside, kernel)})
+        if bias:
+            shapes[f"{name}.bias"] = (bias,)
+
+    def snake(name: str, width: int) -> None:
+        shapes.update({f"{name}.alpha": (1, width, 1), f"{name}.beta": (1, width, 1)})
+
+    def units(name: str, width: int) -> None:
+        for i in (1, 2, 3):
+            for j, kernel in ((1, 7), (2, 1)):
+                snake(f"{name}.res_unit{i}.snake{j}", width)
+                conv(f"{name}.res_unit{i}.conv{j}", width, width, kernel, bias=width)
+
+    conv("encoder.conv1", 8, 2, 7, bias=8)
+    conv("encoder.conv2", 8, 16, 3, bias=8)
+    snake("encoder.snake1", 16)
+    conv("decoder.conv1", 16, 4, 7, bias=16)
+    conv("decoder.conv2", 2, 8, 7, bias=0)
+    snake("decoder.snake1", 8)
+    for i, (inside, out, ratio) in enumerate(((8, 8, 2), (8, 16, 4))):
+        units(f"encoder.block.{i}", inside)
+        snake(f"encoder.block.{i}.snake1", inside)
+        conv(f"encoder.block.{i}.conv1", out, inside, 2 * ratio, bias=out)
+    for i, (inside, out, ratio) in enumerate(((16, 8, 4), (8, 8, 2))):
+        snake(f"decoder.block.{i}.snake1", inside)
+        conv(f"decoder.block.{i}.conv_t1", inside, out, 2 * ratio, bias=out)  # transposed
+        units(f"decoder.block.{i}", out)
+    return random(shapes, seed=5)
+
+
+def bigvgan() -> State:
+    """BigVGAN-v2 of 8 bins, 8 channels at first, halved twice."""
+    shapes = dict(layer("conv_pre", 8, 8, 7))
+
+    def activation(name: str, width: int) -> None:
+        shapes.update({f"{name}.act.alpha": (width,), f"{name}.act.beta": (width,)})
+        shapes.update(
+            {f"{name}.upsample.filter": (1, 1, 12), f"{name}.downsample.lowpass.filter": (1, 1, 12)}
+        )
+
+    for i, kernel in enumerate((8, 4)):
+        inside, out = 8 // 2**i, 8 // 2 ** (i + 1)
+        shapes |= {f"ups.{i}.0.weight": (inside, out, kernel), f"ups.{i}.0.bias": (out,)}  # transposed
+        for j, size in enumerate((3, 7, 11)):
+            for k in range(3):
+                shapes |= dict(layer(f"resblocks.{3 * i + j}.convs1.{k}", out, out, size))
+                shapes |= dict(layer(f"resblocks.{3 * i + j}.convs2.{k}", out, out, size))
+            for k in range(6):
+                activation(f"resblocks.{3 * i + j}.activations.{k}", out)
+    activation("activation_post", 2)
+    return random(shapes | {"conv_post.weight": (1, 2, 7)}, seed=6)
 
 
 CHECKPOINTS = {
@@ -165,5 +272,8 @@ CHECKPOINTS = {
     "audioldm": audioldm,
     "vta_ldm": lambda: unet(),
     "hifigan": hifigan,
+    "mmaudio": mmaudio,
+    "oobleck": oobleck,
+    "bigvgan": bigvgan,
     "yamnet": lambda: {ONNX_NAMES[name]: tensor for name, tensor in YAMNetwork().state_dict().items()},
 }
