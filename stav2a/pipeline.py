@@ -18,7 +18,6 @@ from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.conversion.catalogue import CATALOGUE, CHECKPOINTS
 from stav2a.models.stav2a import (
-    BLOCKS,
     STAV2A,
     PretrainedError,
     component,
@@ -414,8 +413,12 @@ def _leaves_out_videos(experiment: Experiment) -> bool:
 def _reads_video(model: STAV2A) -> bool:
     """True where a video changes what the denoiser is conditioned on."""
     e_text, mask = encode_captions(model, [""])
-    e_v = torch.rand(1, 8, model.feature_encoder.dim, generator=torch.Generator().manual_seed(0)).to(e_text)
-    some, none = (model.condition(each, e_text, mask) for each in (e_v, torch.zeros_like(e_v)))
+    rng = torch.Generator().manual_seed(0)
+    videos = [torch.rand(1, 8, model.block(slot).dim, generator=rng).to(e_text) for slot in model.encoders]
+    some, none = (
+        model.condition(e_v, e_text, mask, *e_tv)
+        for e_v, *e_tv in (videos, [torch.zeros_like(each) for each in videos])
+    )
     return not (torch.equal(some.c, none.c) and torch.equal(some.e_lv, none.e_lv))
 
 
@@ -431,7 +434,7 @@ def _documents(
             model.described[slot],
             sum(p.numel() for p in own_tensors(slot, model.block(slot).named_parameters())),
         )
-        for slot in BLOCKS
+        for slot in model.slots
     ]
     card = model_card(
         name,

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from stav2a.slots import SLOTS
+from stav2a.slots import ROLES, SLOTS
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.shipped import doc, shipped_root
 
@@ -36,6 +36,7 @@ BUILT_IN = (
     "stav2a.components.autoregressive",
     "stav2a.components.autoencoders",
     "stav2a.components.vocoders",
+    "stav2a.models.adapters",
     "stav2a.data.front_ends",
     "stav2a.data.prepared.reader",
     "stav2a.data.manifest",
@@ -189,7 +190,7 @@ def available(slot: str | None = None) -> list[Entry]:
 
 
 def expect(slot: str, factory: Factory) -> Factory:
-    """The factory unchanged, after a check that it is for this slot.
+    """The factory unchanged, after a check that it is for this slot, or for the slot of this role.
 
     A callable that isn't registered passes: from Python anything may be tried.
 
@@ -198,7 +199,7 @@ def expect(slot: str, factory: Factory) -> Factory:
     """
     entry = entry_of(factory)
     unregistered = entry is None and callable(factory) and entry_of(type(factory)) is None
-    if unregistered or (entry is not None and entry.slot == slot):
+    if unregistered or (entry is not None and entry.slot == ROLES.get(slot, slot)):
         return factory
     given = entry.selector if entry else f"{factory!r}, which is no factory"
     raise RegistryError(f"{slot} was given {given}.", advice=advise(slot))
@@ -216,14 +217,15 @@ def conforming(slot: str, made: Made, factory: Any) -> Made:
     Raises:
         RegistryError: It lacks one, or has one of another type.
     """
-    for name, kind in typing.get_type_hints(SLOTS[slot].contract).items():
+    of_slot = ROLES.get(slot, slot)
+    for name, kind in typing.get_type_hints(SLOTS[of_slot].contract).items():
         value = getattr(made, name, REQUIRED)
         kinds = (int, float) if kind is float else kind
         if value is REQUIRED or (inspect.isclass(kind) and not isinstance(value, kinds)):
             found = "no attribute" if value is REQUIRED else f"{value!r} as attribute"
             raise RegistryError(
                 f"{selector_of(slot, factory)} has {found} {name}, which its slot asks for: {short(kind)}.",
-                advice=f"Set it in the constructor; `stav2a components {slot}` lists all attributes.",
+                advice=f"Set it in the constructor; `stav2a components {of_slot}` lists all attributes.",
             )
     return made
 
@@ -301,7 +303,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def advise(slot: str) -> str:
-    """Advice on how a recipe names a component of this slot."""
+    """Advice on how a recipe names a component of this slot, or of the slot of this role."""
+    slot = ROLES.get(slot, slot)
     return f"Write @{slot}.NAME with one of: {', '.join(_names(slot)) or 'none is registered'}."
 
 

@@ -35,6 +35,8 @@ class FeatureEncoder(Protocol):
     One that embeds sound too has a module `audio_tower`, which `stage.contrastive` trains with it: log-mel
     (B, 1, Tm, M) and the number of frames -> (B, L, D_v).
 
+    A second one may serve as `run.temporal_encoder`, whose features the local head takes.
+
     Attributes:
         dim: Width of the feature of a frame, D_v.
         frame_rate_hz: Expected frames per second.
@@ -62,6 +64,8 @@ class TextEncoder(Protocol):
 
 class LocalHead(Protocol):
     """e_v (B, L, D_v) -> e_lv (B, T, D_l): video features on the latent's time axis (sec. II-B1).
+
+    The features are the temporal encoder's where there is one.
 
     One that the onset stage trains also has `onset_logits(e_v)`, which gives logits (B, T).
 
@@ -247,6 +251,8 @@ class Guider(Protocol):
 class Sampler(Protocol):
     """The denoising loop: video features e_v (B, L, D_v) and B captions -> whitened latents z (B, C, T, F).
 
+    A model with a temporal encoder also needs its features e_tv (B, L_t, D_t).
+
     Arguments are the assembled model in evaluation mode, a diffusers scheduler (its state is set anew), the
     number of steps, w of eq. 7, B seeds (one per clip, for its initial noise and the scheduler's), captions
     in place of the null text of eq. 7, a guider (eq. 7's by default), and a wrapper of the timesteps such as
@@ -265,6 +271,7 @@ class Sampler(Protocol):
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
         guider: Guider,
+        e_tv: Tensor | None = None,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     ) -> Tensor: ...
 
@@ -280,6 +287,18 @@ class Shortcut(Protocol):
 
     def predict_fns(self, backbone: Any) -> "Mapping[str, PredictFn]": ...
     def plan(self, timesteps: Sequence[int]) -> Sequence[str]: ...
+
+
+class Adapter(Protocol):
+    """Layers that a stage trains in place of a block's weights, which it freezes.
+
+    Attributes:
+        blocks: Slots of the blocks that it is attached to.
+    """
+
+    blocks: tuple[str, ...]
+
+    def attach(self, block: nn.Module) -> None: ...
 
 
 class Stage(Protocol):
@@ -372,6 +391,9 @@ class Slot:
 E_V, E_TEXT, E_LV, E_GV = ("B", "L", "D_v"), ("B", "K0", "D_c"), ("B", "T", "D_l"), ("B", "K", "D_c")
 TOKENS, MASK, LATENT, MEL = ("B", "N", "D_c"), ("B", "N"), ("B", "C", "T", "F"), ("B", "1", "Tm", "M")
 
+# Parameters that components of a slot of another name fill: a second block of its kind.
+ROLES = {"temporal_encoder": "feature_encoder"}
+
 SLOTS: dict[str, Slot] = {
     "feature_encoder": Slot(
         FeatureEncoder, shapes={"forward": Shapes({"video": ("B", "L", "3", "H", "W")}, {"e_v": E_V})}
@@ -431,6 +453,7 @@ SLOTS: dict[str, Slot] = {
     "engine": Slot(Engine),
     "shortcut": Slot(Shortcut),
     "stage": Slot(Stage),
+    "adapter": Slot(Adapter),
     "optimizer": Slot(Optimizer, wired=("params",)),
     "trainer": Slot(Trainer),
     "classifier": Slot(

@@ -12,6 +12,7 @@ import pytest
 from stav2a import recipe, registry
 from stav2a.cli.main import main
 from stav2a.experiments.experiment import Experiment
+from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import parsing
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -86,16 +87,18 @@ def test_the_guides_entry_point_is_in_our_group():
     assert tomllib.loads(text)["project"]["entry-points"] == {registry.PLUGINS: {"my_parts": "my_parts"}}
 
 
-def test_the_primers_recipe_loads(tmp_path, monkeypatch):
-    (text,) = blocks("recipes.md", "gin")
-    (tmp_path / "mine.gin").write_text(text)
+def test_the_primers_recipes_load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load("mine.gin", strict=True, root=Experiment)
-    assert loaded.bindings["stage.joint.data_filter"].value.selector == "data_filter.none"
+    loaded = []
+    for text in blocks("recipes.md", "gin"):
+        (tmp_path / "mine.gin").write_text(text)
+        loaded.append(recipe.load("mine.gin", strict=True, root=Experiment))
+    assert loaded[0].bindings["stage.joint.data_filter"].value.selector == "data_filter.none"
+    assert list(loaded[1].build().blocks()) == [*BLOCKS, "temporal_encoder"]
 
 
 def test_the_primers_mistake_is_told_as_shown(tmp_path, monkeypatch):
-    (text,) = blocks("recipes.md", "gin")
+    text, *_ = blocks("recipes.md", "gin")
     (shown,) = blocks("recipes.md", "")
     (tmp_path / "mine.gin").write_text(text.replace("onset.windows", "onset.windws"))
     monkeypatch.chdir(tmp_path)

@@ -113,7 +113,7 @@ class TinyCorpus:
     def _latents(self) -> dict[str, Tensor]:
         return encode_mels(self.model, self.mel)
 
-    def features(self) -> Tensor:
+    def features(self, slot: str = "feature_encoder") -> Tensor:
         return self._features
 
     def latents(self) -> tuple[Tensor, Tensor]:

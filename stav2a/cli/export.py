@@ -22,6 +22,9 @@ push_to_hub of the pipeline.
 def export(
     run: Annotated[Path, Option(metavar="RUN_DIR", help="the folder of a finished `stav2a run`")],
     output: Annotated[Path, Option(metavar="DIR", help="a new folder")],
+    merge: Annotated[
+        bool, Option("--merge", help="add adapters to the weights that they were trained on")
+    ] = False,
     trust_recipe: TrustRecipe = False,
 ) -> int:
     """Write the model of a finished run to a folder that others can use and share."""
@@ -31,6 +34,9 @@ def export(
         )
     from stav2a.pipeline import CARD, VideoToAudioPipeline
 
-    VideoToAudioPipeline.from_pretrained(run, trust_recipe=trust_recipe).save_pretrained(output)
+    pipeline = VideoToAudioPipeline.from_pretrained(run, trust_recipe=trust_recipe)
+    if merge:
+        pipeline.model.merge_adapters()
+    pipeline.save_pretrained(output)
     print(printable(output / CARD))
     return SUCCESS

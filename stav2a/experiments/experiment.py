@@ -12,13 +12,14 @@ from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision, filter_key
 from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.audit import missing_data
-from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, assemble
+from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, VIDEO, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import available, conforming, expect, name_of
+from stav2a.registry import available, conforming, entry_of, expect, name_of
 from stav2a.sampling.guiders import ClassifierFree
+from stav2a.slots import ROLES
 from stav2a.training.corpus import classifiable, kept_rows, rows_of
-from stav2a.training.train import PlannedStage
+from stav2a.training.train import PlannedStage, changed_by
 from stav2a.utils.checkpoints import converted_facts
 from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
@@ -62,12 +63,15 @@ class Experiment:
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
         guider: Combination of the branches of guidance; eq. 7.
+        temporal_encoder: Video frames -> the features that the local head takes, by another feature encoder;
+            None is the feature encoder.
         front_end: Waveform -> mel, and the rate of all sound: AudioLDM's.
         seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
-    later: ClassVar[tuple[str, ...]] = ("front_end",)  # left out of signatures where it is the default
+    # left out of signatures where they have their defaults
+    later: ClassVar[tuple[str, ...]] = ("front_end", "temporal_encoder")
     retired: ClassVar[dict[str, str]] = {
         "prediction_type": "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place."
     }
@@ -95,6 +99,7 @@ class Experiment:
     num_inference_steps: int = 200
     guidance_scale: float = 3.0
     guider: Callable[..., Any] = ClassifierFree
+    temporal_encoder: Callable[..., Any] | None = None
     front_end: Callable[..., Any] = AudioLDMMel
     seed: int = 0
 
@@ -109,12 +114,25 @@ class Experiment:
             raise UsageError(f"run.duration_s = {self.duration_s}: {expected}.")
         if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
             raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
-        for slot in (*PARTS, "dataset", "onset_detector", "objective", *RUNNING):
+        for slot in (*PARTS, *ROLES, "dataset", "onset_detector", "objective", *RUNNING):
             if getattr(self, slot) is not None:
                 expect(slot, getattr(self, slot))
         for slot, factories in (("stage", self.stages), ("metric", self.metrics)):
             for factory in factories:
                 expect(slot, factory)
+        entry = entry_of(self.temporal_encoder)
+        if entry is not None and entry == entry_of(self.feature_encoder):
+            raise UsageError(
+                f"run.temporal_encoder and run.feature_encoder are both {entry.selector}, "
+                "which has one set of parameters.",
+                advice="Leave run.temporal_encoder out: the local head then takes the feature encoder's "
+                "features.",
+            )
+
+    def blocks(self) -> dict[str, Callable[..., Any]]:
+        """The factories of the model's blocks, by slot or role."""
+        found = {slot: getattr(self, slot) for slot in (*BLOCKS, *ROLES)}
+        return {slot: factory for slot, factory in found.items() if factory is not None}
 
     def model(self) -> STAV2A:
         """The assembled model, its random weights drawn from the seed.
@@ -124,7 +142,7 @@ class Experiment:
         """
         self.check_denoiser()
         torch.manual_seed(self.seed)
-        return assemble({slot: getattr(self, slot) for slot in PARTS}, duration_s=self.duration_s)
+        return assemble({**self.blocks(), "front_end": self.front_end}, duration_s=self.duration_s)
 
     def noise_scheduler(self) -> Any:
         """The scheduler of sampling, for what the denoiser predicts.
@@ -283,7 +301,8 @@ class Keys:
 
         self.experiment = experiment
         self.dataset = experiment.dataset()
-        blocks = {slot: signed(getattr(experiment, slot)) for slot in BLOCKS}
+        blocks = {slot: signed(factory) for slot, factory in experiment.blocks().items()}
+        encoders = [slot for slot in VIDEO if slot in blocks]
         self.filters = experiment.data_filters(contents)
 
         dataset, whole = [signed(experiment.dataset)], describing.describe_root(experiment, contents)
@@ -291,12 +310,14 @@ class Keys:
         if hasattr(self.dataset, "identity"):  # its parameters do not determine its clips
             dataset = [dataset[0]["component"], self.dataset.identity(contents)]
             self.run = signature([whole, dataset])
-        encoder = blocks["feature_encoder"]["parameters"]
-        rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
+        rate_and_size, *more = (
+            {name: blocks[slot]["parameters"].get(name) for name in ("frame_rate_hz", "frame_size")}
+            for slot in encoders
+        )
         wanted = [*dataset, signed(experiment.onset_detector)]
         front_end = whole["parameters"].get("front_end")  # left out where it is the default
         sound = [experiment.duration_s, experiment.audio_peak, STORE_FORMAT, *filter(None, [front_end])]
-        clips = signature([wanted, rate_and_size, *sound])
+        clips = signature([wanted, rate_and_size, *sound, *more])
 
         self.planned: list[PlannedStage] = []
         trainer = signed(experiment.trainer)
@@ -310,8 +331,8 @@ class Keys:
             described, stage = signed(factory), factory()
             if stage.idle:
                 continue
-            inputs = [each.key for each in self.planned if _changed_by(each.stage) & set(stage.uses)]
-            used = {slot: blocks[slot] for slot in stage.uses}
+            used = {slot: blocks[slot] for slot in (_present(name, blocks) for name in stage.uses)}
+            inputs = [each.key for each in self.planned if changed_by(each.stage) & used.keys()]
             if DENOISER & used.keys():
                 used["objective"] = signed(experiment.objective)
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
@@ -319,7 +340,7 @@ class Keys:
 
         def encoded_by(slot: str) -> str:
             """Key of a block's output for all clips; the seed draws the weights that no stage trains."""
-            stages = [each.key for each in self.planned if slot in _changed_by(each.stage)]
+            stages = [each.key for each in self.planned if slot in changed_by(each.stage)]
             return signature([blocks[slot], stages, [clips, experiment.seed]])
 
         files = signature([*dataset, STORE_FORMAT])
@@ -328,7 +349,7 @@ class Keys:
         self.by_kind = {
             "dataset": files,
             "clips": clips,
-            "features": encoded_by("feature_encoder"),
+            **{VIDEO[slot].features: encoded_by(slot) for slot in encoders},
             "latents": encoded_by("autoencoder"),
             "flows": signature([files, "frames at their times", *flows]),  # without one, Farneback's
         }
@@ -336,7 +357,7 @@ class Keys:
             {
                 "blocks": blocks,
                 "stages": [each.key for each in self.planned],
-                "features": self.by_kind["features"],
+                **{VIDEO[slot].features: self.by_kind[VIDEO[slot].features] for slot in encoders},
                 "duration_s": experiment.duration_s,
                 "format": STORE_FORMAT,
                 **{name: signed(getattr(experiment, name)) for name in SAMPLING},
@@ -353,7 +374,11 @@ class Keys:
             StoreEntry("clips", keys["clips"]),
             *(StoreEntry("filter", keys["clips"] + key) for key in self.filters),
             *(StoreEntry("stage", each.key, each.name, each.stage.steps) for each in self.planned),
-            StoreEntry("features", keys["features"]),
+            *(
+                StoreEntry(each.features, keys[each.features])
+                for each in VIDEO.values()
+                if each.features in keys
+            ),
             StoreEntry("latents", keys["latents"]),
             *(StoreEntry("classifier", keys["classifier"], steps=each) for each in steps),
             StoreEntry("sounds", keys["sounds"]),
@@ -361,6 +386,6 @@ class Keys:
         ]
 
 
-def _changed_by(stage: Any) -> set[str]:
-    """The blocks that a stage changes: the U-Net is part of the backbone."""
-    return set(stage.trains) | ({"unet"} if "backbone" in stage.trains else set())
+def _present(slot: str, blocks: Mapping[str, Any]) -> str:
+    """The block itself, or the one that takes its part where the model does not have it."""
+    return slot if slot in blocks else ROLES[slot]

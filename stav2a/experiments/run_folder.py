@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
+from stav2a.training.train import attach_adapter, changed_by
 from stav2a.utils.contents import damage, hashes_of
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
@@ -218,6 +219,10 @@ def load(run: Path, *, trust: bool = False) -> tuple[Experiment, STAV2A]:
         )
     experiment = loaded.build()
     model = experiment.model()
+    for stage in (factory() for factory in experiment.stages):
+        if not stage.idle:
+            model.merge_adapters(changed_by(stage))
+            attach_adapter(stage, model)
     written = {name: found for name, found in facts.get("files", {}).items() if name == folder.weights.name}
     try:
         model.load_state_dict(load_file(folder.weights))

@@ -147,7 +147,8 @@ class RunSteps:
             print_line=self.print_line,
             later=len(corpus.test_rows) * self.experiment.num_inference_steps * SAMPLING_COST,
         )
-        corpus.features()  # now, while all processes are here: sampling needs them, if no stage did
+        for slot in model.encoders:  # now, while all processes are here: sampling needs them, if no stage did
+            corpus.features(slot)
         classifier = self._classifier(model, corpus) if possible.classifier else None
         return TrainingOutcome(model, corpus, histories, classifier)
 
@@ -228,10 +229,12 @@ class RunSteps:
             kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npz" for batch in batches}
             own = batches[distributed.rank() :: distributed.count()]
             left = [batch for batch in own if _kept_batch(kept[batch]) is None]
+            e_v, *e_tv = (corpus.features(slot)[corpus.test_rows] for slot in trained.model.encoders)
             made = waveforms.generate(
                 trained.model,
-                corpus.features()[corpus.test_rows],
+                e_v,
                 [clip.caption for clip in clips],
+                *e_tv,
                 sampler=experiment.sampler(),
                 scheduler=experiment.noise_scheduler(),
                 num_inference_steps=experiment.num_inference_steps,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stav2a import registry
+from stav2a.components.text_encoders import PretrainedTextEncoder
 from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
-from stav2a.models.stav2a import BLOCKS, STAV2A, Conditions, assemble, from_hub, own_tensors
+from stav2a.models.stav2a import STAV2A, Conditions, assemble, from_hub, own_tensors
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CONFIG, CheckpointError, RequestedWeights, no_weights, skips_weights
 from stav2a.utils.errors import StaV2AError
@@ -81,35 +82,43 @@ def audit(model: STAV2A, stages: Sequence[tuple[str, Any]], *, precision: str = 
         precision: Name of the sampler's torch type; the weights are float32 throughout.
     """
     audited = list(_stages(model, stages))
-    encoder, text = model.eval().feature_encoder, model.text_encoder
+    encoders, text = [model.eval().block(slot) for slot in model.encoders], model.text_encoder
     empty, tokens = partial(torch.empty, device="meta"), getattr(text, "max_length", CAPTION_TOKENS)
     with torch.no_grad():  # one clip with the longest caption
-        e_v = empty(1, frame_count(model.duration_s, encoder.frame_rate_hz), encoder.dim)
-        conditions = model.condition(e_v, empty(1, tokens, text.dim), empty(1, tokens, dtype=torch.bool))
+        e_v, *e_tv = (
+            empty(1, frame_count(model.duration_s, each.frame_rate_hz), each.dim) for each in encoders
+        )
+        captions = empty(1, tokens, text.dim), empty(1, tokens, dtype=torch.bool)
+        conditions = model.condition(e_v, *captions, *e_tv)
         z_t = empty(1, *model.latent_shape)
         flops = _flops(model, z_t, empty(1, dtype=torch.long), conditions)
-    blocks = [_block(model, slot, audited, precision, flops.get(slot, 0)) for slot in BLOCKS]
+    blocks = [_block(model, slot, audited, precision, flops.get(slot, 0)) for slot in model.slots]
     shapes = {"z_t": tuple(z_t.shape), "c": tuple(conditions.c.shape), "e_lv": tuple(conditions.e_lv.shape)}
     return Audit(blocks, audited, shapes, precision)
 
 
 def parameter_counts(model: STAV2A) -> dict[str, int]:
     """Number of parameters of each block; the backbone's are without the U-Net's."""
-    return {slot: sum(p.numel() for p in _parameters(model, slot)) for slot in BLOCKS}
+    return {slot: sum(p.numel() for p in _parameters(model, slot)) for slot in model.slots}
 
 
 def _stages(model: STAV2A, stages: Sequence[tuple[str, Any]]) -> Iterable[StageAudit]:
-    """Freeze and unfreeze blocks as the stages do."""
-    frozen = {slot for slot in BLOCKS if not any(p.requires_grad for p in model.block(slot).parameters())}
+    """Freeze and unfreeze blocks, and attach adapters, as the stages do."""
+    frozen = {
+        slot for slot in model.slots if not any(p.requires_grad for p in model.block(slot).parameters())
+    }
     for name, stage in stages:
+        model.merge_adapters()
         model.requires_grad_(False)
         for slot in stage.trains:
             if slot not in frozen:
                 model.block(slot).requires_grad_(True)
         if "backbone" in stage.trains:
             model.backbone.start_from_t2a()
+        if hasattr(stage, "adapter"):
+            model.attach(stage.adapter)
         trained = {
-            slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in BLOCKS
+            slot: sum(p.numel() for p in _parameters(model, slot) if p.requires_grad) for slot in model.slots
         }
         yield StageAudit(name, trained, bool(getattr(stage, "ema_decay", 0)))
         frozen |= set(stage.trains) - {"unet", "backbone"}
@@ -169,7 +178,7 @@ def skeleton(
     """The assembled model without its weights, and the weights that a run would load.
 
     Args:
-        factories: A component factory for each slot of `BLOCKS`, as a recipe gives them.
+        factories: A component factory for each slot, as a recipe gives them.
         duration_s: Duration of one clip, in seconds.
         device: Device of the model; on the meta device it has no numbers at all.
 
@@ -183,7 +192,7 @@ def skeleton(
         given = describing.describe(factory)["parameters"]
         factory = partial(
             TextStandIn,
-            getattr(entry.factory, "__name__", entry.name),
+            entry.factory,
             f"{entry.selector}.checkpoint",
             given["checkpoint"],
             given.get("max_length", CAPTION_TOKENS),
@@ -196,36 +205,42 @@ class TextStandIn(nn.Module):
     """Placeholder of a pretrained text encoder, of the size in its folder where there is one.
 
     Args:
-        stands_for: Class of the encoder.
+        encoder: Class of the encoder, a component.
         parameter: The recipe's name of `checkpoint`.
         checkpoint: Folder or hub name.
         max_length: Maximum number of tokens per caption.
     """
 
-    def __init__(self, stands_for: str, parameter: str, checkpoint: str, max_length: int) -> None:
+    def __init__(self, encoder: Any, parameter: str, checkpoint: str, max_length: int) -> None:
         super().__init__()
-        self.stands_for, self.max_length = stands_for, max_length
+        self.stands_for, self.max_length = getattr(encoder, "__name__", "text_encoder"), max_length
         self.dim, self.size_unknown = ASSUMED_WIDTH, True
         self.register_buffer("place", torch.empty(0), persistent=False)
-        skips_weights(parameter, checkpoint, partial(self._build, parameter, checkpoint))
+        skips_weights(parameter, checkpoint, partial(self._build, encoder, parameter, checkpoint))
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         tokens: Any = self.place
         shape = len(captions), self.max_length
         return tokens.new_zeros(*shape, self.dim), tokens.new_ones(shape, dtype=torch.bool)
 
-    def _build(self, parameter: str, checkpoint: str) -> None:
+    def _build(self, encoder: Any, parameter: str, checkpoint: str) -> None:
         from huggingface_hub import try_to_load_from_cache
         from transformers import AutoConfig, AutoModelForTextEncoding
 
-        where, folder = f"{parameter} = {checkpoint!r}", Path(checkpoint)
+        where = f"{parameter} = {checkpoint!r}"
+        if isinstance(encoder, type) and issubclass(encoder, PretrainedTextEncoder):
+            checkpoint, model = encoder.located(checkpoint), encoder.model_class()
+            kind, build = model.config_class, model
+        else:
+            kind, build = AutoConfig, AutoModelForTextEncoding.from_config
+        folder = Path(checkpoint)
         try:
             # transformers would ask the network for a name
             config_file = folder / CONFIG if folder.is_dir() else try_to_load_from_cache(checkpoint, CONFIG)
             if not isinstance(config_file, str | Path):
                 raise FileNotFoundError(checkpoint)
-            config = AutoConfig.from_pretrained(Path(config_file).parent, local_files_only=True)
-            self.encoder: Any = AutoModelForTextEncoding.from_config(config).requires_grad_(False)
+            config = kind.from_pretrained(Path(config_file).parent, local_files_only=True)
+            self.encoder: Any = build(config).requires_grad_(False)
         except (OSError, ValueError):
             raise CheckpointError(
                 f"{where}: size unknown without its folder, which is neither here nor in the hub's cache "
@@ -246,6 +261,8 @@ CLIPS = (
 ON_THE_HUB = {  # as transformers saves them
     "text_encoder.mt5.checkpoint": "google/mt5-large",
     "text_encoder.t5.checkpoint": "google/flan-t5-large",
+    "text_encoder.clip.checkpoint": "openai/clip-vit-large-patch14",
+    "text_encoder.clap.checkpoint": "laion/clap-htsat-unfused",
     "feature_encoder.clip.checkpoint": "openai/clip-vit-large-patch14",
     "feature_encoder.videomae.checkpoint": "MCG-NJU/videomae-base",
     "feature_encoder.vjepa2.checkpoint": "facebook/vjepa2-vitl-fpc64-256",

@@ -14,22 +14,28 @@ from torch import Tensor, nn
 
 from stav2a import __version__, registry
 from stav2a.data.front_ends import AudioLDMMel
+from stav2a.models.adapters import base_name, is_adapter, merge
 from stav2a.recipe import describing, parsing
 from stav2a.registry import Entry, conforming, entry_of, expect, fails, selector_of
+from stav2a.slots import ROLES
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
     WEIGHTS,
     CheckpointError,
+    fingerprint,
     holder,
+    load_some,
     load_weights,
     save_weights,
     state,
+    tensors_hash,
 )
 from stav2a.utils.errors import StaV2AError, UsageError
 from stav2a.utils.files import new_folder, write_json
 from stav2a.utils.shipped import doc
 
+# Blocks of every model. It may have those of `ROLES` as well.
 BLOCKS = (
     "feature_encoder",
     "text_encoder",
@@ -42,6 +48,35 @@ BLOCKS = (
     "vocoder",
 )
 PARTS = (*BLOCKS, "front_end")  # it has no weights; where none is named it is AudioLDM's
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Names of what an encoder of the video takes and gives, beside those of another encoder.
+
+    Args:
+        prefix: Prefix of all names but the symbol.
+        symbol: The features, in formulas and prepared data.
+    """
+
+    prefix: str
+    symbol: str
+
+    @property
+    def frames(self) -> str:
+        """Frames of the clips."""
+        return f"{self.prefix}frames"
+
+    @property
+    def features(self) -> str:
+        """Features of the clips, in the store."""
+        return f"{self.prefix}features"
+
+
+VIDEO = {
+    "feature_encoder": VideoInput("", "e_v"),
+    "temporal_encoder": VideoInput("temporal_", "e_tv"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,12 +101,14 @@ class STAV2A(nn.Module):
     """Model from video and text to audio (Fig. 1): one block per slot.
 
     Args:
-        blocks: A module for each of `PARTS` but `unet`, which is part of the backbone.
+        blocks: A module for each of `PARTS` but `unet`, which is part of the backbone. A `temporal_encoder`
+            is optional: its features feed the local head, in place of the feature encoder's.
         latent_shape: Shape of the latent of one clip, (C, T, F).
         duration_s: Duration of one clip, in seconds.
 
     Attributes:
         described: Component and parameters of each block for `save_pretrained`, where `assemble` knows them.
+        adapters: Description of the adapter that is attached to a block, by slot.
     """
 
     def __init__(
@@ -79,6 +116,7 @@ class STAV2A(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_encoder = blocks["feature_encoder"]
+        self.temporal_encoder = blocks.get("temporal_encoder")
         self.text_encoder = blocks["text_encoder"]
         self.local_head = blocks["local_head"]
         self.global_pooler = blocks["global_pooler"]
@@ -89,30 +127,74 @@ class STAV2A(nn.Module):
         self.front_end = blocks["front_end"]
         self.latent_shape, self.duration_s = latent_shape, duration_s
         self.described: dict[str, Any] = {}
+        self.adapters: dict[str, Any] = {}
 
     @property
     def latent_rate_hz(self) -> float:
         """Latent frames per second."""
         return self.latent_shape[1] / self.duration_s
 
-    def block(self, slot: str) -> nn.Module:
-        """Module that fills a slot of `PARTS`."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of all blocks: `BLOCKS`, and the temporal encoder where there is one."""
+        return (*BLOCKS, *(role for role in ROLES if getattr(self, role) is not None))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the video's encoders; the last one's features feed the local head."""
+        return tuple(slot for slot in VIDEO if slot in self.slots)
+
+    def block(self, slot: str) -> Any:
+        """Module that fills one of `slots`, or the front end."""
         return self.get_submodule("backbone.unet" if slot == "unet" else slot)
 
-    def condition(self, e_v: Tensor, e_text: Tensor, mask: Tensor) -> Conditions:
-        """e_v (B, L, D_v), e_text (B, K0, D_c) and its mask -> conditions of the denoiser."""
+    def condition(self, e_v: Tensor, e_text: Tensor, mask: Tensor, e_tv: Tensor | None = None) -> Conditions:
+        """Conditions of the denoiser.
+
+        Args:
+            e_v: Features of the feature encoder (B, L, D_v).
+            e_text: Tokens (B, K0, D_c).
+            mask: Mask of the tokens (B, K0).
+            e_tv: Features of the temporal encoder (B, L_t, D_t), of a model that has one.
+
+        Raises:
+            UsageError: There is a temporal encoder and no e_tv, or the reverse.
+        """
+        if (e_tv is None) != (self.temporal_encoder is None):
+            has, given = ("no", "were") if e_tv is not None else ("a", "were not")
+            raise UsageError(
+                f"The model has {has} temporal encoder, but its features e_tv {given} given.",
+                advice="Give the features of each of `model.encoders`.",
+            )
         c, mask = self.condition_fuser(e_text, mask, self.global_pooler(e_v))
-        return Conditions(c, mask, self.local_head(e_v))
+        return Conditions(c, mask, self.local_head(e_v if e_tv is None else e_tv))
+
+    def attach(self, adapter: Callable[..., Any]) -> None:
+        """Attach an adapter, given by its factory, to each of its blocks, whose own weights it freezes."""
+        made = adapter()
+        for slot in made.blocks:
+            made.attach(self.block(slot))
+            self.adapters[slot] = describe_factory(adapter)
+
+    def merge_adapters(self, slots: Iterable[str] | None = None) -> None:
+        """Add the updates of adapters to the weights of their blocks; by default of all."""
+        for slot in set(self.adapters) & set(self.adapters if slots is None else slots):
+            merge(self.block(slot))
+            del self.adapters[slot]
 
     def predict(self, z_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """z_t (B, C, T, F), t (B,) -> prediction (B, C, T, F): eps or v, as trained."""
         return self.backbone(z_t, t, conditions.c, conditions.mask, conditions.e_lv)
 
-    def forward(self, z_t: Tensor, t: Tensor, e_v: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
-        return self.predict(z_t, t, self.condition(e_v, e_text, mask))
+    def forward(
+        self, z_t: Tensor, t: Tensor, e_v: Tensor, e_text: Tensor, mask: Tensor, e_tv: Tensor | None = None
+    ) -> Tensor:
+        return self.predict(z_t, t, self.condition(e_v, e_text, mask, e_tv))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a new folder with one subfolder per block, whole or not at all.
+
+        Of a block with an adapter the adapter alone is written, and where the weights of its base are.
 
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
@@ -127,23 +209,35 @@ class STAV2A(nn.Module):
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
         """
-        for slot in PARTS:
+        for slot in (*self.slots, "front_end"):
             if self.described.get(slot) is None:
                 raise PretrainedError(
                     f"The {slot} was made by something that is no registered component with plain "
                     "parameters, so another process could not make it again.",
                     advice=f"Register it; see {doc('components.md')}.",
                 )
-        for slot in BLOCKS:
-            _save_block(self.block(slot), slot, self.described[slot], folder / slot)
+        for slot in self.slots:
+            if slot in self.adapters:
+                _save_adapter(
+                    self.block(slot), slot, self.described[slot], self.adapters[slot], folder / slot
+                )
+            else:
+                _save_block(self.block(slot), slot, self.described[slot], folder / slot)
         write_model(folder, duration_s=self.duration_s, front_end=self.described["front_end"])
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **others: Callable[..., Any]) -> "STAV2A":
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        bases: Mapping[str, str | Path] | None = None,
+        **others: Callable[..., Any],
+    ) -> "STAV2A":
         """Load a model that `save_pretrained` wrote, bit for bit, in evaluation mode.
 
         Args:
             folder: The folder, or one of `stav2a convert released`.
+            bases: Folders of the weights that adapters were trained on, by slot; by default those of then.
             others: Factories by slot, in place of the folder's blocks, or for those that it lacks.
 
         Raises:
@@ -158,9 +252,10 @@ class STAV2A(nn.Module):
                 f"{folder} was written in format {saved.get('format')}, this version reads {FORMAT}.",
                 advice="Save the model again with this version.",
             )
-        if unknown := sorted(set(others) - set(PARTS)):
+        known = (*PARTS, *ROLES)
+        if unknown := sorted(set(others) - set(known)):
             raise PretrainedError(
-                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], PARTS)
+                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], known)
             )
         if missing := [slot for slot in BLOCKS if slot not in others and not (folder / slot).is_dir()]:
             arguments = ", ".join(f"{slot}=FACTORY" for slot in missing)
@@ -169,13 +264,21 @@ class STAV2A(nn.Module):
                 advice=f"Give what is to be there: from_pretrained(DIR, {arguments}).",
             )
         registry.load()
-        blocks = {slot: _config(folder / slot) for slot in BLOCKS if slot not in others}
+        own = (*BLOCKS, *(role for role in ROLES if (folder / role).is_dir()))
+        blocks = {slot: _config(folder / slot) for slot in own if slot not in others}
+        for slot, base in (bases or {}).items():
+            if "adapter" not in blocks.get(slot, {}):
+                raise PretrainedError(f"{folder / slot} holds no adapter, so it takes no base.")
+            blocks[slot]["parameters"]["checkpoint"] = str(base)
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
         if "front_end" in saved:  # older folders name none
             factories["front_end"] = _factory("front_end", saved["front_end"], folder)
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
             block, inside = model.block(slot), INSIDE.get(slot, "")
+            if "adapter" in described:
+                _load_adapter(model, slot, described, folder / slot)
+                continue
             if not from_hub(_entry(described)):
                 part = block if inside else holder(block)
                 load_weights(part, str(folder / slot), parameter=slot, without=inside)
@@ -189,7 +292,8 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     """Call the factories in data-flow order, with the widths of the neighbouring blocks.
 
     Args:
-        factories: A component factory for each slot of `PARTS`; the front end is AudioLDM's by default.
+        factories: A component factory for each slot of `PARTS`; the front end is AudioLDM's by default, and
+            one for `temporal_encoder` is optional.
         duration_s: Duration of one clip, whose mel frames are a multiple of the autoencoder's downsampling.
 
     Raises:
@@ -198,7 +302,8 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
             made for another front end.
     """
     factories = {"front_end": AudioLDMMel, **factories}
-    for slot in PARTS:
+    slots = (*PARTS, *(role for role in ROLES if role in factories))
+    for slot in slots:
         expect(slot, factories[slot])
 
     def make(slot: str, **wired: Any) -> Any:
@@ -211,22 +316,22 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
                 raise fails(slot, factories[slot], error) from error
         return conforming(slot, block, factories[slot])
 
-    first = ("front_end", "feature_encoder", "text_encoder", "autoencoder")
-    blocks = {slot: make(slot) for slot in first}
+    encoders = [slot for slot in VIDEO if slot in slots]
+    blocks = {slot: make(slot) for slot in ("front_end", *encoders, "text_encoder", "autoencoder")}
     front_end = blocks["front_end"]
     blocks["vocoder"] = make("vocoder", **_taken(factories["vocoder"], front_end=front_end))
     for slot in ("autoencoder", "vocoder"):
         check_fit(slot, blocks[slot], factories[slot], front_end)
     shape = latent_shape(blocks["autoencoder"], front_end, duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
-    blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
+    blocks["local_head"] = make("local_head", in_dim=blocks[encoders[-1]].dim, length=shape[1])
     blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
     blocks["condition_fuser"] = make("condition_fuser", cond_dim=cond_dim)
     offered = _taken(factories["unet"], latent_bins=shape[2])
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
-    model.described = {slot: describe_factory(factories[slot]) for slot in PARTS}
+    model.described = {slot: describe_factory(factories[slot]) for slot in slots}
     return model
 
 
@@ -354,6 +459,7 @@ def check_predicts_codes(model: STAV2A, part: str) -> None:
 
 
 FORMAT = 1
+ADAPTER = "adapter.safetensors"
 INSIDE = {"backbone": "unet."}  # prefix of the tensors in a block that belong to another block
 
 
@@ -405,6 +511,36 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
     write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), OURS: config})
 
 
+def _save_adapter(
+    block: nn.Module, slot: str, described: Mapping[str, Any], adapter: Any, folder: Path
+) -> None:
+    """Write the tensors of an adapter, and the settings and the fingerprint of the block beneath."""
+    checkpoint = described["parameters"].get("checkpoint")
+    if not checkpoint:
+        raise PretrainedError(
+            f"{adapter['component']} of the {slot} was trained on weights that are in no folder.",
+            advice="Merge it: `stav2a export --merge`, or the model's merge_adapters().",
+        )
+    folder.mkdir()
+    tensors = block.state_dict()
+    base = {base_name(name): tensor for name, tensor in tensors.items() if not is_adapter(name)}
+    save_weights(folder / ADAPTER, {name: each for name, each in tensors.items() if is_adapter(name)})
+    config = {**described, "adapter": adapter, "base": tensors_hash(base)}
+    write_json(folder / CONFIG, {OURS: config})
+
+
+def _load_adapter(model: STAV2A, slot: str, described: Mapping[str, Any], folder: Path) -> None:
+    block = model.block(slot)
+    if fingerprint(block) != described["base"]:
+        raise PretrainedError(
+            f"{folder} holds an adapter of other weights than those of "
+            f"{described['parameters']['checkpoint']!r}.",
+            advice=f"Give the folder of its base: from_pretrained(DIR, bases={{{slot!r}: FOLDER}}).",
+        )
+    model.attach(component(described["adapter"]))
+    load_some(block, folder / ADAPTER, is_adapter)
+
+
 def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
     """Parameters or buffers of a slot's block, without those of a block inside it."""
     inside = INSIDE.get(slot)
@@ -414,7 +550,7 @@ def own_tensors(slot: str, named: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
 def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
     """Component with its parameters; one from the hub takes its weights at once, the others later."""
     entry = _entry(described)
-    if entry.slot != slot:
+    if entry.slot != ROLES.get(slot, slot):
         raise PretrainedError(f"{folder} holds {entry.selector}, which is no {slot}.")
     if unknown := sorted(set(described["parameters"]) - set(entry.settable)):
         known = registry.did_you_mean(unknown[0], entry.settable)
@@ -423,7 +559,8 @@ def _factory(slot: str, described: Mapping[str, Any], folder: Path) -> Any:
             advice=f"{known} Save the model again with this version.",
         )
     factory = component(described)
-    return functools.partial(factory, checkpoint=str(folder)) if from_hub(entry) else factory
+    own = from_hub(entry) and "adapter" not in described
+    return functools.partial(factory, checkpoint=str(folder)) if own else factory
 
 
 def component(saved: Any) -> Any:

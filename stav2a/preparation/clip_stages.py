@@ -13,11 +13,11 @@ import torch
 
 from stav2a.data.filters import Decision
 from stav2a.data.manifest import VIDEOS
-from stav2a.data.media import ClipNote, Decoded, MediaError, decode, frame_count, resample_frames
+from stav2a.data.media import ClipNote, Decoded, FrameGrid, MediaError, decode, frame_count
 from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
-from stav2a.models.stav2a import as_video
+from stav2a.models.stav2a import VIDEO, as_video
 from stav2a.preparation.plan import PreparationPlan
 from stav2a.utils.contents import HashedFile, file_hash, file_state
 from stav2a.utils.distributed import device
@@ -34,8 +34,10 @@ class ClipSettings:
         frame_size: Side of the encoder's square frames, in pixels.
         duration_s: Duration of a clip, in seconds.
         latent_frames: Number of latent frames T; onsets are labelled at this rate.
-        keep: Tensors of a clip to store, of frames, e_v, mel, spectrogram, latents.
+        keep: Tensors of a clip to store, of frames, e_v, temporal_frames, e_tv, mel, spectrogram, latents.
         audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
+        temporal_frame_rate_hz: Frame rate of the temporal encoder; None without one.
+        temporal_frame_size: Side of that encoder's frames.
     """
 
     frame_rate_hz: float
@@ -44,6 +46,18 @@ class ClipSettings:
     latent_frames: int
     keep: tuple[str, ...]
     audio_peak: float | None = None
+    temporal_frame_rate_hz: float | None = None
+    temporal_frame_size: int | None = None
+
+    @property
+    def grids(self) -> dict[str, FrameGrid]:
+        """Frames to decode, by the encoder that takes them."""
+        found = {}
+        for slot, names in VIDEO.items():
+            rate_hz, size = (getattr(self, f"{names.prefix}{of}") for of in ("frame_rate_hz", "frame_size"))
+            if {names.frames, names.symbol} & set(self.keep):
+                found[slot] = FrameGrid(rate_hz, size, frame_count(self.duration_s, rate_hz))
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,10 +123,8 @@ class Decode:
             return ClipRecord(facts, {})
         labels = onset_frames(onsets_s, settings.latent_frames, settings.latent_frames / settings.duration_s)
         tensors = {"onsets": labels.astype(np.uint8)}
-        if {"frames", "e_v"} & set(settings.keep):
-            length, size = frame_count(settings.duration_s, settings.frame_rate_hz), settings.frame_size
-            frames = resample_frames(decoded, settings.frame_rate_hz, (size, size), length)
-            tensors["frames"] = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (L, 3, h, w) uint8
+        for slot, grid in settings.grids.items():
+            tensors[VIDEO[slot].frames] = grid.frames(decoded)  # (L, 3, h, w) uint8
         scaled = fit_audio(normalised(sound, settings.audio_peak), samples)
         if {"mel", "latents"} & set(settings.keep):
             tensors["mel"] = self.front_end(torch.from_numpy(scaled)[None])[0].numpy()  # (1, Tm, M)
@@ -129,24 +141,25 @@ class Encode:
     """
 
     keep: tuple[str, ...]  # as in `ClipSettings`
-    feature_encoder: Any  # None keeps frames as they are
-    autoencoder: Any  # None keeps mel as it is
+    encoders: Mapping[str, Any]  # by slot; without one frames or mel stay as they are
 
     @torch.no_grad()
     def __call__(self, record: ClipRecord) -> ClipRecord:
         tensors = dict(record.tensors)
         try:
-            if "e_v" in self.keep and "frames" in tensors:
-                video = as_video(torch.from_numpy(tensors["frames"])[None]).to(device())
-                tensors["e_v"] = to_half("e_v", self.feature_encoder.to(device())(video)[0])
+            for slot, names in VIDEO.items():
+                if names.symbol in self.keep and names.frames in tensors:
+                    video = as_video(torch.from_numpy(tensors[names.frames])[None]).to(device())
+                    features = self.encoders[slot].to(device())(video)[0]
+                    tensors[names.symbol] = to_half(names.symbol, features)
             if "latents" in self.keep and "mel" in tensors:
                 mel = torch.from_numpy(tensors["mel"])[None].to(device())
-                mean, std = self.autoencoder.to(device()).encode(mel)
+                mean, std = self.encoders["autoencoder"].to(device()).encode(mel)
                 tensors["latent_mean"] = to_half("latents", mean[0])
                 tensors["latent_std"] = to_half("latents", std[0])
         except MediaError as error:
             return failed(record.facts, str(error))
-        for name in {"frames", "mel"} - set(self.keep):
+        for name in {*(names.frames for names in VIDEO.values()), "mel"} - set(self.keep):
             tensors.pop(name, None)
         return ClipRecord(record.facts, tensors)
 

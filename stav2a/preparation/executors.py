@@ -105,7 +105,7 @@ def run_ray(work: ClipWork, positions: Iterable[int], workers: int) -> Iterator[
         blocks = np.array_split(todo, min(len(todo), max(workers, len(todo) // BLOCK)))
         clips = ray.data.from_numpy(blocks)
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        if gpus and (work.encode.feature_encoder is not None or work.encode.autoencoder is not None):
+        if gpus and work.encode.encoders:
             clips = _mapped(ray, clips, work.decode, cpus, num_cpus=1)
             clips = _mapped(ray, clips, work.encode, gpus, num_cpus=0, num_gpus=1)
         else:

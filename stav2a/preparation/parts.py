@@ -9,7 +9,7 @@ import torch
 from stav2a.data.filters import KeepAll, filter_key
 from stav2a.data.front_ends import AudioLDMMel
 from stav2a.experiments.experiment import Experiment
-from stav2a.models.stav2a import STAV2A, check_fit, latent_shape
+from stav2a.models.stav2a import STAV2A, VIDEO, check_fit, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CheckpointError, fingerprint, no_weights
@@ -18,6 +18,7 @@ from stav2a.utils.contents import Contents
 # Tensors that are kept of a clip where the encoder has its weights, and where it is still to be trained.
 KEEPS = {
     "feature_encoder": ("e_v", ("frames", "spectrogram")),  # its training contrasts picture and sound
+    "temporal_encoder": ("e_tv", ("temporal_frames",)),
     "autoencoder": ("latents", ("mel",)),
     "text_encoder": ("e_text", ()),
 }
@@ -49,7 +50,8 @@ def build_parts(
     Raises:
         CheckpointError: The recipe names an encoder's weights that are not there.
     """
-    blocks = {slot: _block(experiment, slot, without, trained) for slot in KEEPS}
+    asked_for = experiment.blocks()
+    blocks = {slot: _block(experiment, slot, without, trained) for slot in KEEPS if slot in asked_for}
     front_end = experiment.front_end()
     check_fit("autoencoder", blocks["autoencoder"], experiment.autoencoder, front_end)
     own = isinstance(front_end, AudioLDMMel)  # its mel is the spectrogram too
@@ -62,7 +64,8 @@ def build_parts(
     }
     keep: list[str] = []
     kept: list[str] = []
-    for slot, (output, inputs) in KEEPS.items():
+    for slot in blocks:
+        output, inputs = KEEPS[slot]
         name = experiment.described(slot)["component"]
         if slot in without:
             kept.append(f"{name}: left out, as asked for")
@@ -82,12 +85,16 @@ def build_parts(
     }  # nothing is trained
     factories = {key[:16]: factory for key, factory in asked.items()}
     settings = ClipSettings(
-        frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
-        frame_size=blocks["feature_encoder"].frame_size,
         duration_s=experiment.duration_s,
         latent_frames=latent_shape(blocks["autoencoder"], front_end, experiment.duration_s)[1],
         keep=tuple(dict.fromkeys(keep)),
         audio_peak=experiment.audio_peak,
+        **{
+            f"{names.prefix}{of}": getattr(blocks[slot], of)
+            for slot, names in VIDEO.items()
+            if slot in blocks
+            for of in ("frame_rate_hz", "frame_size")
+        },
     )
     written = {**asdict(settings), "keep": list(settings.keep)}  # without a peak, as older folders have none
     described = {

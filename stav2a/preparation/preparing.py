@@ -84,7 +84,8 @@ def prepare(
             decode = Decode(
                 folder.plan, videos, parts.settings, parts.detector, parts.filters, parts.front_end
             )
-            encode = Encode(parts.settings.keep, encoders.get("feature_encoder"), encoders.get("autoencoder"))
+            on_clips = {slot: each for slot, each in encoders.items() if slot != "text_encoder"}
+            encode = Encode(parts.settings.keep, on_clips)
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)
         folder.unfinished.mkdir(exist_ok=True)
         summary = write_report(folder, write_index(folder))

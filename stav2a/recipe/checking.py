@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stav2a import registry
 from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenBinding, leaves, mapped
 from stav2a.registry import Entry, RegistryError, did_you_mean
-from stav2a.slots import SLOTS
+from stav2a.slots import ROLES, SLOTS
 
 # Kind of a file by the root that its settings bind, and how such a file is given.
 KINDS = {
@@ -146,9 +146,9 @@ def _check_reference(reference: Reference, root: Entry, place: Place) -> None:
 
 
 def _check_slots(binding: Binding) -> None:
-    """A parameter named after a slot, or its plural, takes components of that slot."""
+    """A parameter named after a slot, its plural or a role takes components of that slot."""
     names = (binding.parameter, binding.parameter.removesuffix("s"))
-    slot = next((each for each in names if each in SLOTS), None)
+    slot = next((ROLES.get(each, each) for each in names if each in SLOTS or each in ROLES), None)
     for reference in _references(binding.value):
         theirs = reference.selector.split(".")[0]
         if slot and theirs != slot:
@@ -184,7 +184,7 @@ def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
 
 def _advice(parameter: str, value: Any, expected: str) -> str:
     singular = parameter.removesuffix("s")
-    if parameter in SLOTS:
+    if parameter in SLOTS or parameter in ROLES:
         return registry.advise(parameter)
     if singular in SLOTS:
         names = ", ".join(entry.name for entry in registry.available(singular))

@@ -50,6 +50,7 @@ class AutoregressiveSampler:
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
         guider: Guider = EQUATION_7,
+        e_tv: Tensor | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Draw the codes of one latent per clip; see `slots.Sampler`."""
@@ -57,7 +58,7 @@ class AutoregressiveSampler:
         backbone: Any = model.backbone
         unet, (_, frames, bins) = backbone.unet, model.latent_shape
         branches = guider.branches(guidance_scale)
-        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         generators = [generator(seed) for seed in seeds]
         steps = unet.delay(torch.zeros(len(e_v), frames, bins, dtype=torch.long, device=e_v.device))
         exists = steps != unet.codes

@@ -46,8 +46,10 @@ def branch_conditions(
     captions: Sequence[str],
     branches: Sequence[Branch],
     negative_captions: Sequence[str] | None = None,
+    e_tv: Tensor | None = None,
 ) -> Conditions:
     """Conditions of the B clips of every branch, one branch after the other."""
+    videos = [each for each in (e_v, e_tv) if each is not None]
     null = [""] * len(captions) if negative_captions is None else negative_captions
     encoded = {
         text: encode_captions(model, captions if text else null)
@@ -59,7 +61,8 @@ def branch_conditions(
         e_text, mask = encoded[branch.text]
         padding = (0, longest - mask.shape[1])
         e_text, mask = functional.pad(e_text, (0, 0, *padding)), functional.pad(mask, padding)
-        conditions.append(model.condition(e_v if branch.video else torch.zeros_like(e_v), e_text, mask))
+        given, *more = videos if branch.video else map(torch.zeros_like, videos)
+        conditions.append(model.condition(given, e_text, mask, *more))
     return reduce(add, conditions)
 
 
@@ -85,12 +88,13 @@ class ReferenceSampler:
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
         guider: Guider = EQUATION_7,
+        e_tv: Tensor | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
         check_denoises(model, "sampler.reference")
         branches = guider.branches(guidance_scale)
-        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
         scheduler.set_timesteps(num_inference_steps)
         extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}

@@ -74,6 +74,7 @@ class SimilarityGuidedSampler:
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
         guider: Guider = EQUATION_7,
+        e_tv: Tensor | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
@@ -93,7 +94,7 @@ class SimilarityGuidedSampler:
                 advice="Bind run.front_end = @front_end.audioldm_mel, or another sampler.",
             )
         branches = guider.branches(guidance_scale)
-        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
         scheduler.set_timesteps(num_inference_steps)
         extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}

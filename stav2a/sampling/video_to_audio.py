@@ -1,6 +1,6 @@
 """Sound for a video of any duration, by a model of one duration.
 
-The video is read once, at the frame rate and size of the encoder. A longer video is covered by overlapping
+The video is read once for each encoder, at its frame rate and size. A longer video is covered by overlapping
 windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut.
 """
 
@@ -72,20 +72,24 @@ def video_to_audio(
         SamplerError: The model gives NaN.
     """
     device = next(model.parameters()).device
-    encoder, rate_hz = model.feature_encoder, model.feature_encoder.frame_rate_hz
+    encoders = [model.block(slot) for slot in model.encoders]
+    rate_hz = encoders[-1].frame_rate_hz  # the local head's, for exact timing
     if video is not None:
         duration_s = (video if isinstance(video, Decoded) else probe(video, hidden=True)).duration_s
     elif duration_s is None:
         duration_s = model.duration_s
     starts = window_starts(duration_s, model.duration_s, rate_hz)
-    if video is None:
-        black = torch.zeros(1, window_frames(encoder, model.duration_s), 3, *2 * [encoder.frame_size])
-        none = torch.zeros_like(encoder(black.to(device))).expand(len(starts), -1, -1)
-        encoded = list(none.split(BATCH))
-    else:
-        frames = read_windows(video, starts, model.duration_s, encoder)
-        encoded = [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
-    batches = list(zip(encoded, torch.arange(len(starts)).split(BATCH), strict=True))
+
+    def encode(encoder: Any) -> Sequence[Tensor]:
+        if video is None:
+            length, side = window_frames(encoder, model.duration_s), encoder.frame_size
+            black = torch.zeros(1, length, 3, side, side, device=device)
+            return torch.zeros_like(encoder(black)).expand(len(starts), -1, -1).split(BATCH)
+        frames = read_windows(video, nearest(starts, rate_hz, encoder), model.duration_s, encoder)
+        return [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
+
+    numbers_of = torch.arange(len(starts)).split(BATCH)
+    batches = list(zip(numbers_of, *(encode(each) for each in encoders), strict=True))
     sample_rate = model.front_end.sample_rate
     samples = [round(start / rate_hz * sample_rate) for start in starts]
     number = itertools.count()
@@ -97,7 +101,7 @@ def video_to_audio(
 
     def sound(seed: int) -> np.ndarray:
         parts: list[np.ndarray] = []
-        for e_v, numbers in batches:
+        for numbers, e_v, *e_tv in batches:
             z = sampler(
                 model,
                 e_v,
@@ -106,6 +110,7 @@ def video_to_audio(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
+                e_tv=e_tv[0] if e_tv else None,
                 seeds=[noise_seed(seed, number) for number in numbers.tolist()],
                 negative_captions=[negative_prompt] * len(e_v),
                 progress=counted,
@@ -133,6 +138,11 @@ def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> l
     stride = max(1, math.floor((1 - OVERLAP) * window_s * frame_rate_hz + ROUNDING))
     steps = math.ceil(last / stride)
     return [0] + [round(step * last / steps) for step in range(1, steps + 1)]
+
+
+def nearest(starts: Sequence[int], rate_hz: float, encoder: Any) -> list[int]:
+    """The encoder's frames that are nearest in time to frames at another rate."""
+    return [round(start / rate_hz * encoder.frame_rate_hz) for start in starts]
 
 
 def window_frames(encoder: Any, window_s: float) -> int:

@@ -48,6 +48,7 @@ def generate(
     model: STAV2A,
     e_v: Tensor,
     captions: Sequence[str],
+    e_tv: Tensor | None = None,
     *,
     sampler: Any,
     scheduler: Any,
@@ -67,7 +68,7 @@ def generate(
         shown: False for no progress bar.
 
     Shapes:
-        e_v (N, L, D_v) -> audio (B, S) for each batch
+        e_v (N, L, D_v), e_tv (N, L_t, D_t) of a temporal encoder -> audio (B, S) for each batch
 
     Raises:
         SamplerError: The model gives NaN.
@@ -84,6 +85,7 @@ def generate(
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
+                e_tv=None if e_tv is None else e_tv[rows].to(device()),
                 seeds=[noise_seed(seed, i) for i in batch],
                 progress=bar.counted,
             )

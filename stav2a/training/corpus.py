@@ -16,13 +16,13 @@ from torch import Tensor
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.filters import Decision, filter_key
 from stav2a.data.front_ends import AudioLDMMel
-from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
+from stav2a.data.media import FrameGrid, MediaError, decode, read_audio
 from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.prepared.reader import ANEW
-from stav2a.models.stav2a import STAV2A, as_video, describe_factory, encode_captions
+from stav2a.models.stav2a import STAV2A, VIDEO, as_video, describe_factory, encode_captions
 from stav2a.recipe.describing import differences
 from stav2a.registry import name_of
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
@@ -110,6 +110,7 @@ class Corpus:
         decisions: Decisions of every filter on the clips, by the filter's key.
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
         frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
+        temporal_frames: The same for the temporal encoder, where the model has one.
         mel: Log-mels (N, 1, Tm, M), or what else the model's front end gives.
     """
 
@@ -118,6 +119,7 @@ class Corpus:
     decisions: Mapping[str, Sequence[Decision]]
     onsets: Tensor
     frames: Rows
+    temporal_frames: Rows
     mel: Rows
 
     def __init__(self, model: STAV2A, store: Store, keys: Mapping[str, str]) -> None:
@@ -140,9 +142,14 @@ class Corpus:
         decisions = self.decisions[filter_key(data_filter, self.store.contents)]
         return torch.tensor(kept_rows(self.clips, decisions, split, name_of(data_filter)))
 
-    def features(self) -> Rows:
-        """e_v of all clips (N, L, D_v) by the model's present encoder; computed once."""
-        return self._encoded("features", lambda: {"e_v": encode_frames(self.model, self.frames)})["e_v"]
+    def features(self, slot: str = "feature_encoder") -> Rows:
+        """Features of all clips (N, L, D_v) by one of `model.encoders`, as it is now; computed once."""
+        names = VIDEO[slot]
+
+        def encode() -> dict[str, Tensor]:
+            return {names.symbol: encode_frames(self.model, getattr(self, names.frames), slot)}
+
+        return self._encoded(names.features, encode)[names.symbol]
 
     def latents(self) -> tuple[Rows, Rows]:
         """Mean and deviation of all latents, each (N, C, T, F); computed once."""
@@ -200,9 +207,9 @@ class Corpus:
 
 
 @torch.no_grad()
-def encode_frames(model: STAV2A, frames: Rows) -> Tensor:
-    """uint8 frames (N, L, 3, H, W) -> e_v (N, L, D_v)."""
-    encoder = model.feature_encoder.eval()
+def encode_frames(model: STAV2A, frames: Rows, slot: str = "feature_encoder") -> Tensor:
+    """uint8 frames (N, L, 3, H, W) of an encoder's rate and size -> its features (N, L, D_v)."""
+    encoder = model.block(slot).eval()
     return torch.cat([encoder(as_video(part.to(device()))).cpu() for part in frames.split(AT_ONCE)])
 
 
@@ -267,7 +274,9 @@ class DecodedCorpus(Corpus):
         by_id = {clip.id: clip for clip in clips}  # the files may have moved since
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         self.decisions = {name: _decisions(store.path("filter", key + name)) for name in filters}
-        self.frames, self._audio = arrays["frames"], arrays["audio"]
+        for slot in model.encoders:
+            setattr(self, VIDEO[slot].frames, arrays[VIDEO[slot].frames])
+        self._audio = arrays["audio"]
         self._normalised = arrays.get("normalised", self._audio)
         self.mel = torch.cat([model.front_end(part) for part in self._normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
@@ -295,12 +304,17 @@ class DecodedCorpus(Corpus):
         workers: int | None,
     ) -> None:
         """Decode all clips in worker processes, and leave the results in the store."""
-        encoder, duration_s = self.model.feature_encoder, self.model.duration_s
-        rate, size, sample_rate = encoder.frame_rate_hz, encoder.frame_size, self.sample_rate
-        length, samples = frame_count(duration_s, rate), round(duration_s * sample_rate)
-        shape, sound = (length, size, size), (samples, sample_rate)
-        work = partial(_extract, rate, shape, sound, audio_peak, detector, filters, flow)
-        frames = np.zeros((len(clips), length, 3, size, size), np.uint8)
+        duration_s, sample_rate = self.model.duration_s, self.sample_rate
+        samples = round(duration_s * sample_rate)
+        grids = {
+            VIDEO[slot].frames: FrameGrid.of(self.model.block(slot), duration_s)
+            for slot in self.model.encoders
+        }
+        work = partial(_extract, grids, (samples, sample_rate), audio_peak, detector, filters, flow)
+        frames = {
+            name: np.zeros((len(clips), each.length, 3, each.size, each.size), np.uint8)
+            for name, each in grids.items()
+        }
         audio = np.zeros((len(clips), samples), np.float32)
         normalised = None if audio_peak is None else np.zeros_like(audio)
         readable: list[dict[str, Any]] = []
@@ -313,7 +327,9 @@ class DecodedCorpus(Corpus):
             if isinstance(result, MediaError):
                 failed[clip.id] = str(result)
                 continue
-            frames[len(readable)], audio[len(readable)], scaled, onsets, decided, moved = result
+            pictures, audio[len(readable)], scaled, onsets, decided, moved = result
+            for name, picture in pictures.items():
+                frames[name][len(readable)] = picture
             if normalised is not None:
                 normalised[len(readable)] = scaled
             readable.append(asdict(clip) | {"video": str(clip.video)})
@@ -333,7 +349,7 @@ class DecodedCorpus(Corpus):
             with self.store.create("flows", self.keys["flows"]) as folder:
                 save_flows(folder, flows)
         with self.store.create("clips", self.keys["clips"]) as folder:
-            arrays = {"frames": frames, "audio": audio}
+            arrays: dict[str, np.ndarray] = {**frames, "audio": audio}
             if normalised is not None:
                 arrays["normalised"] = normalised
             with atomic(folder / ARRAYS) as file:
@@ -350,13 +366,15 @@ def _decisions(folder: Path) -> list[Decision]:
     return [Decision(**each) for each in json.loads((folder / DECISIONS).read_text(encoding="utf-8"))]
 
 
-# frames (L, 3, h, w), audio (S,) as it is and normalised, onsets in seconds, decisions by filter, motion
-Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None]
+# frames (L, 3, h, w) by name, audio (S,) as it is and normalised, onsets in seconds, decisions by filter,
+# motion
+Extracts = tuple[
+    dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None
+]
 
 
 def _extract(
-    frame_rate_hz: float,
-    shape: tuple[int, int, int],
+    grids: Mapping[str, FrameGrid],
     sound_shape: tuple[int, int],
     audio_peak: float | None,
     detector: OnsetDetector,
@@ -374,7 +392,7 @@ def _extract(
         decoded = decode(clip.video, caption=clip.caption)
     except MediaError as error:
         return error
-    frames = resample_frames(decoded, frame_rate_hz, shape[1:], shape[0]).transpose(0, 3, 1, 2)
+    frames = {name: grid.frames(decoded) for name, grid in grids.items()}
     samples, sample_rate = sound_shape
     sound = resample_audio(decoded.audio, decoded.sample_rate, sample_rate)
     audio, scaled = (fit_audio(normalised(sound, peak), samples) for peak in (None, audio_peak))
@@ -382,7 +400,7 @@ def _extract(
     moved = None
     if flow is not None and clip.split == "test":
         moved = ClipFlow.of(decoded, flow)
-    return np.ascontiguousarray(frames), audio, scaled, detector(audio, sample_rate), decisions, moved
+    return frames, audio, scaled, detector(audio, sample_rate), decisions, moved
 
 
 def check_prepared(
@@ -403,8 +421,11 @@ def check_prepared(
             without one of the filters, or a sound that the run is measured on is missing.
     """
     wanted = {
-        "frame_rate_hz": model.feature_encoder.frame_rate_hz,
-        "frame_size": model.feature_encoder.frame_size,
+        **{
+            f"{VIDEO[slot].prefix}{name}": getattr(model.block(slot), name)
+            for slot in model.encoders
+            for name in ("frame_rate_hz", "frame_size")
+        },
         "duration_s": model.duration_s,
         "latent_frames": model.latent_shape[1],
         "audio_peak": audio_peak,
@@ -481,14 +502,18 @@ class PreparedCorpus(Corpus):
         return self.folder.tensor("frames")
 
     @cached_property
+    def temporal_frames(self) -> Rows:  # type: ignore[override]
+        return self.folder.tensor("temporal_frames")
+
+    @cached_property
     def mel(self) -> Rows:  # type: ignore[override]
         return self.folder.tensor("mel")
 
-    def features(self) -> Rows:
-        if not self.folder.has("e_v"):
-            return super().features()
-        self._check_encoder("feature_encoder")
-        return self.folder.tensor("e_v")
+    def features(self, slot: str = "feature_encoder") -> Rows:
+        if not self.folder.has(VIDEO[slot].symbol):
+            return super().features(slot)
+        self._check_encoder(slot)
+        return self.folder.tensor(VIDEO[slot].symbol)
 
     def latents(self) -> tuple[Rows, Rows]:
         if not self.folder.has("latent_mean"):
@@ -518,7 +543,8 @@ class PreparedCorpus(Corpus):
         Raises:
             PreparedFolderError: An encoder has other weights than the one that made them.
         """
-        held = {"feature_encoder": self.folder.has("e_v"), "autoencoder": self.folder.has("latent_mean")}
+        held = {slot: self.folder.has(VIDEO[slot].symbol) for slot in self.model.encoders}
+        held["autoencoder"] = self.folder.has("latent_mean")
         for slot, is_held in {**held, "text_encoder": self.folder.has_texts}.items():
             if is_held:
                 self._check_encoder(slot)

@@ -108,6 +108,19 @@ class TrainingContext:
         return blocks
 
 
+def adapted(work: TrainingContext, factory: Callable[..., Any], blocks: list[nn.Module]) -> list[nn.Module]:
+    """Attach an adapter, and return the modules to train: the given ones, and other blocks that it adapts.
+
+    Its initial weights follow from the seed alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(work.seed)  # not the GPUs', which would stay so
+        work.model.attach(factory)
+    own = [work.model.block(slot).to(work.device) for slot in factory().blocks]
+    there = {id(each) for block in blocks for each in block.modules()}
+    return blocks + [block for block in own if id(block) not in there]
+
+
 def generator(seed: int, name: str, step: int) -> torch.Generator:
     """Random generator of one step of one stage: it carries nothing over, so a run resumes at any step."""
     return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(name.encode())) * 1_000_003 + step)

@@ -10,8 +10,9 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.models.adapters import NoAdapter
 from stav2a.models.stav2a import BLOCKS, as_video, check_denoises, check_predicts_codes, encode_captions
-from stav2a.registry import RegistryError, register
+from stav2a.registry import RegistryError, expect, register, selector_of
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
     Batch,
@@ -20,6 +21,7 @@ from stav2a.training.objective import (
     Inputs,
     TrainingContext,
     TrainingSpec,
+    adapted,
     check_training,
     draw_rows,
     draw_seeds,
@@ -219,7 +221,7 @@ class OnsetStage(TrainingStage):
     learning_rate: float = 3e-3
     validation_clips: int | None = None
 
-    uses = ("feature_encoder", "local_head")
+    uses = ("temporal_encoder", "local_head")
     trains = ("local_head",)
 
     def run(self, work: TrainingContext) -> History:
@@ -229,7 +231,7 @@ class OnsetStage(TrainingStage):
                 f"stage.onset needs a local head with an onset pretext task; {type(head).__name__} has no "
                 "method onset_logits. Bind run.local_head = @local_head.onset, or leave the stage out."
             )
-        e_v, onsets = work.corpus.features(), work.corpus.onsets
+        e_v, onsets = work.corpus.features(work.model.encoders[-1]), work.corpus.onsets
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -266,10 +268,28 @@ class DiffusionStage(TrainingStage):
     Args:
         ema_decay: Decay of the averaged weights.
         validation_times: Timesteps of each clip of the validation loss, evenly spaced over all clips.
+        adapter: Layers to train in place of the weights of some of the blocks.
+
+    Raises:
+        UsageError: The adapter is for a block that the stage does not train.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("adapter",)  # left out of signatures with their defaults
 
     ema_decay: float = 0.99
     validation_times: int = 4
+    adapter: Callable[..., Any] = NoAdapter
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        trained: tuple[str, ...] = getattr(self, "trains", ())
+        able = (*trained, "unet") if "backbone" in trained else trained
+        if other := [slot for slot in expect("adapter", self.adapter)().blocks if slot not in able]:
+            raise UsageError(
+                f"{selector_of('adapter', self.adapter)}.blocks has {other[0]!r}, which "
+                f"{selector_of('stage', type(self))} does not train.",
+                advice=f"It trains {', '.join(able)}.",
+            )
 
     def fit(
         self,
@@ -356,7 +376,7 @@ class T2APretrain(DiffusionStage):
     trains: ClassVar[tuple[str, ...]] = ("text_encoder", "unet")
 
     def run(self, work: TrainingContext) -> History:
-        blocks = work.train_only(*self.trains)
+        blocks = adapted(work, self.adapter, work.train_only(*self.trains))
         text_encoder, unet = work.model.text_encoder, work.model.block("unet")
 
         def denoise(z_t: Tensor, t: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
@@ -407,7 +427,7 @@ class JointStage(DiffusionStage):
     unet_learning_rate: float = 3e-4
     video_dropout: float = 0.0
 
-    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    uses = (*(slot for slot in BLOCKS if slot != "vocoder"), "temporal_encoder")
     trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
 
     def __post_init__(self) -> None:
@@ -418,13 +438,15 @@ class JointStage(DiffusionStage):
         model: Any = work.model
         blocks = work.train_only(*self.trains)
         model.backbone.start_from_t2a()
-        e_v, unet = work.corpus.features(), model.backbone.unet
+        blocks = adapted(work, self.adapter, blocks)
+        features, unet = [work.corpus.features(slot) for slot in model.encoders], model.backbone.unet
 
         def condition(rows: Tensor, drop: Tensor, no_video: Tensor | None = None) -> Inputs:
-            videos = e_v[rows]
+            videos = [each[rows] for each in features]
             if no_video is not None:
-                videos = videos.masked_fill(no_video[:, None, None], 0)
-            return videos, *work.corpus.texts(rows, drop)
+                videos = [each.masked_fill(no_video[:, None, None], 0) for each in videos]
+            e_v, *e_tv = videos
+            return e_v, *work.corpus.texts(rows, drop), *e_tv
 
         new: list[nn.Module] = []  # all but the U-Net, a child of the backbone with its own learning rate
         for block in blocks:
@@ -465,7 +487,7 @@ class CodesStage(TrainingStage):
     text_dropout: float = 0.1
     video_dropout: float = 0.1
 
-    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    uses = (*(slot for slot in BLOCKS if slot != "vocoder"), "temporal_encoder")
     trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
 
     def __post_init__(self) -> None:
@@ -478,7 +500,7 @@ class CodesStage(TrainingStage):
         check_predicts_codes(model, "stage.codes")
         backbone: Any = model.backbone
         blocks = work.train_only(*self.trains)
-        e_v, (z, _) = work.corpus.features(), work.corpus.latents()
+        features, (z, _) = [work.corpus.features(slot) for slot in model.encoders], work.corpus.latents()
         rows, held_out = work.corpus.rows("train", self.data_filter), self.held_out(work.corpus)
         fitted = z[rows[:CODEBOOK_CLIPS]].to(work.device)
         backbone.unet.fit_codebook(fitted, generator(work.seed, "codebook", 0))
@@ -493,11 +515,13 @@ class CodesStage(TrainingStage):
             return held_out, none, none
 
         def fetch(chosen: Tensor, no_text: Tensor, no_video: Tensor) -> Inputs:
-            videos = e_v[chosen].masked_fill(no_video[:, None, None], 0)
-            return z[chosen], videos, *work.corpus.texts(chosen, no_text)
+            e_v, *e_tv = (each[chosen].masked_fill(no_video[:, None, None], 0) for each in features)
+            return z[chosen], e_v, *work.corpus.texts(chosen, no_text), *e_tv
 
-        def cross_entropy(z: Tensor, videos: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
-            conditions = model.condition(videos, e_text, mask)
+        def cross_entropy(
+            z: Tensor, e_v: Tensor, e_text: Tensor, mask: Tensor, e_tv: Tensor | None = None
+        ) -> Tensor:
+            conditions = model.condition(e_v, e_text, mask, e_tv)
             return backbone.cross_entropy(z, conditions.c, conditions.mask, conditions.e_lv)
 
         groups, steps = [Group(blocks, self.learning_rate)], self.count_steps(work.corpus)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stav2a.models.stav2a import BLOCKS, STAV2A
+from stav2a.models.adapters import is_adapter
+from stav2a.models.stav2a import STAV2A
 from stav2a.slots import Objective, Trainer
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import History, Log, TrainingContext
@@ -77,6 +78,8 @@ def train_stages(
                 name=each.name,
                 facts={"stage": each.name, "steps": each.stage.count_steps(corpus)},
             )
+        if not trained_here:
+            attach_adapter(each.stage, model)
         load_part(model, weights)
         if not trained_here:
             print_line(f"{told}: from the store")
@@ -86,10 +89,14 @@ def train_stages(
 
 
 def in_order(planned: Sequence[PlannedStage], model: STAV2A) -> Iterator[tuple[PlannedStage, frozenset[str]]]:
-    """Each stage, with the blocks that are finished before it: those frozen now, and those trained so far."""
-    own = {slot: list(model.block(slot).parameters()) for slot in BLOCKS}
-    frozen = frozenset(slot for slot in BLOCKS if own[slot] and not any(p.requires_grad for p in own[slot]))
+    """Each stage, with the blocks that are finished before it: those frozen now, and those trained so far.
+
+    Adapters of earlier stages are merged into the blocks that it trains.
+    """
+    own = {slot: list(model.block(slot).parameters()) for slot in model.slots}
+    frozen = frozenset(slot for slot in own if own[slot] and not any(p.requires_grad for p in own[slot]))
     for each in planned:
+        model.merge_adapters(changed_by(each.stage))
         yield each, frozen
         frozen |= set(each.stage.trains) - {"unet", "backbone"}
 
@@ -139,9 +146,29 @@ def log_losses(histories: Mapping[str, History], log: Log) -> None:
                 log(f"{stage}/{name}", value, step)
 
 
+def changed_by(stage: Any) -> set[str]:
+    """The blocks that a stage changes: the U-Net is part of the backbone."""
+    return set(stage.trains) | ({"unet"} if "backbone" in stage.trains else set())
+
+
+def attach_adapter(stage: Any, model: STAV2A) -> None:
+    """Attach the adapter of a finished stage, if it has one, for its weights to be loaded."""
+    if hasattr(stage, "adapter"):
+        model.attach(stage.adapter)
+
+
 def _weights(model: STAV2A, slots: Sequence[str]) -> dict[str, Tensor]:
-    prefixes = tuple("backbone.unet." if slot == "unet" else f"{slot}." for slot in slots)
-    return {name: t for name, t in model.state_dict().items() if name.startswith(prefixes)}
+    """Tensors of blocks; of those with an adapter the adapter's alone."""
+    trained, adapted = _prefixes(slots), _prefixes(model.adapters)
+    return {
+        name: t
+        for name, t in model.state_dict().items()
+        if name.startswith(trained) and (is_adapter(name) or not name.startswith(adapted))
+    }
+
+
+def _prefixes(slots: Iterable[str]) -> tuple[str, ...]:
+    return tuple("backbone.unet." if slot == "unet" else f"{slot}." for slot in slots)
 
 
 def load_part(model: STAV2A, weights: Mapping[str, Tensor]) -> None:

@@ -82,6 +82,22 @@ def load_state(module: Any, tensors: Mapping[str, Any], what: str) -> None:
     module.load_state_dict(tensors)
 
 
+def load_some(module: Any, file: Path, chosen: Callable[[str], bool]) -> None:
+    """Put the tensors of a file into a module: all those whose names are chosen, and no others.
+
+    Raises:
+        CheckpointError: The file can't be read, or has keys that are missing, unknown or of another shape.
+    """
+    try:
+        found = load_file(file)
+    except (SafetensorError, OSError) as error:
+        message = f"{file} can't be read ({error})."
+        raise CheckpointError(message, advice="It is missing, cut off or damaged: make it again.") from None
+    expected = {name: tensor for name, tensor in module.state_dict().items() if chosen(name)}
+    _check({name: tensor.shape for name, tensor in found.items()}, expected, str(file))
+    module.load_state_dict(found, strict=False)
+
+
 @dataclass(frozen=True)
 class RequestedWeights:
     """Weights that a component requested inside `no_weights`, and the reason, if any, why they can't load."""

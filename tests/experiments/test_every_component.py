@@ -26,7 +26,7 @@ PLACES = {
     "engine": "sampler.fast.engine = {}", "shortcut": "sampler.fast.shortcut = {}",
     "optimizer": "trainer.accelerate.optimizer = {}", "optical_flow": "metric.av_align.flow = {}",
     "data_filter": "stage.joint.data_filter = {}", "judge": "metric.fd.judge = {}",
-    "stage": "run.stages = [{}]",
+    "stage": "run.stages = [{}]", "adapter": "stage.joint.adapter = {}",
 }  # fmt: skip
 TRIED = [slot for slot in registry.SLOTS if slot not in ("dataset", "metric")]
 NOT_HERE = {"engine.compiled"}  # takes minutes

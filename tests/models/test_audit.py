@@ -19,6 +19,7 @@ from stav2a.components import backbones
 from stav2a.components.feature_encoders import CAVP, CLIP, VJEPA2, VideoMAE
 from stav2a.components.global_poolers import FactorGraphPooler, NoPooler
 from stav2a.components.local_heads import NoLocalHead, ReleasedOnsetHead
+from stav2a.components.text_encoders import MT5, T5
 from stav2a.components.unets import stable_diffusion
 from stav2a.experiments import execution
 from stav2a.experiments.experiment import Experiment
@@ -357,7 +358,7 @@ def test_a_text_encoder_is_as_large_as_its_folder_says(tmp_path):
     config = MT5Config(vocab_size=32, d_model=24, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     MT5EncoderModel(config).save_pretrained(tmp_path)
     with no_weights() as asked, torch.device("meta"):
-        text = TextStandIn("MT5", "text_encoder.mt5.checkpoint", str(tmp_path), 7)
+        text = TextStandIn(MT5, "text_encoder.mt5.checkpoint", str(tmp_path), 7)
     expected = sum(p.numel() for p in MT5EncoderModel(config).parameters())
     assert (text.dim, text.size_unknown) == (24, False)
     assert sum(p.numel() for p in text.parameters()) == expected
@@ -374,12 +375,12 @@ def test_a_text_encoder_is_found_in_the_hubs_cache(tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("1")
     with no_weights() as asked, torch.device("meta"):
-        text = TextStandIn("T5", "text_encoder.t5.checkpoint", "google/tiny", 7)
+        text = TextStandIn(T5, "text_encoder.t5.checkpoint", "google/tiny", 7)
     assert (text.dim, text.size_unknown, audit.missing_weights(asked)) == (8, False, [])
 
 
 def test_a_text_encoder_of_unknown_size_is_in_no_sum():
-    text = partial(TextStandIn, "T5", "text_encoder.t5.checkpoint", "nowhere", 7)
+    text = partial(TextStandIn, T5, "text_encoder.t5.checkpoint", "nowhere", 7)
     model, asked = audit.skeleton(tiny.factories(text_encoder=text), duration_s=tiny.DURATION_S)
     counted = audit.audit(model, [])
     assert counted.blocks[1].parameters is None and counted.shapes["c"] == (1, 11, 1024)

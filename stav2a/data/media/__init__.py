@@ -3,7 +3,15 @@
 from stav2a.data.media.audio import read_audio
 from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import ClipLimits, MediaError, VideoInfo, probe
-from stav2a.data.media.video import Decoded, decode, frame_count, probe_times, read_video, resample_frames
+from stav2a.data.media.video import (
+    Decoded,
+    FrameGrid,
+    decode,
+    frame_count,
+    probe_times,
+    read_video,
+    resample_frames,
+)
 from stav2a.data.media.writing import (
     check_output,
     container_for,
@@ -15,7 +23,7 @@ from stav2a.data.media.writing import (
 )
 
 __all__ = [
-    "ClipLimits", "ClipNote", "Decoded", "MediaError", "VideoInfo", "check_output", "container_for",
-    "decode", "frame_count", "mux", "probe", "probe_times", "read_audio", "read_video", "resample_frames",
-    "wav_bytes", "write_clip", "write_flac", "write_wav",
+    "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "VideoInfo", "check_output",
+    "container_for", "decode", "frame_count", "mux", "probe", "probe_times", "read_audio",
+    "read_video", "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip

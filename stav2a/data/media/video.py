@@ -353,6 +353,32 @@ def _nearest(pts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     return np.searchsorted((pts_s[1:] + pts_s[:-1]) / 2, times_s, side="left")
 
 
+@dataclass(frozen=True)
+class FrameGrid:
+    """Rate, size and number of the frames that an encoder takes of a clip.
+
+    Args:
+        frame_rate_hz: Frames per second.
+        size: Side of the square frames, in pixels.
+        length: Number of frames, L.
+    """
+
+    frame_rate_hz: float
+    size: int
+    length: int
+
+    @classmethod
+    def of(cls, encoder: Any, duration_s: float) -> "FrameGrid":
+        """Frames of an encoder, for clips of a duration."""
+        rate_hz = encoder.frame_rate_hz
+        return cls(rate_hz, encoder.frame_size, frame_count(duration_s, rate_hz))
+
+    def frames(self, decoded: Decoded) -> np.ndarray:
+        """A decoded clip's frames (L, 3, size, size)."""
+        frames = resample_frames(decoded, self.frame_rate_hz, (self.size, self.size), self.length)
+        return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
+
+
 def frame_count(duration_s: float, frame_rate_hz: float) -> int:
     """Number of frames in a duration at a rate; at least one."""
     return max(1, round(duration_s * frame_rate_hz))

@@ -74,6 +74,7 @@ class FastSampler:
         seeds: Sequence[int],
         negative_captions: Sequence[str] | None = None,
         guider: Guider = EQUATION_7,
+        e_tv: Tensor | None = None,
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
@@ -81,7 +82,7 @@ class FastSampler:
         self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
         branches = guider.branches(guidance_scale)
-        conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
+        conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * table.init_noise_sigma
         loop = self._prepared(model, conditions, table, guider, branches)
         return loop.run(z_t, conditions, table, guidance_scale, step_generators(seeds), progress)
