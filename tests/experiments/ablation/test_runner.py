@@ -95,6 +95,9 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert "/#/compare-runs?runs=" in first.stdout and "dashboard mine --tracking-uri sqlite:" in first.stdout
     assert str(first.folder / "report.html") in first.stdout
     markdown = (first.folder / "table.md").read_text()
+    cost = markdown[markdown.index("## Cost") :]
+    for title in ("parameters, M", "trained last, M", "training, s", "GFLOP a step", "s a sound"):
+        assert title in cost
     assert markdown.startswith("# mine\n") and "| command | `stav2a ablation --gin " in markdown
     assert "\\begin{tabular}" in (first.folder / "table.tex").read_text()
     assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
