@@ -11,10 +11,10 @@ from stav2a.data.onsets import SuperFlux
 from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
-from stav2a.experiments.tracking import DEFAULT_OUTPUT, TrackedRun, TrackingStore
+from stav2a.experiments.tracking import DEFAULT_OUTPUT, WITHIN, TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
-from stav2a.reports.comparison_tables import comparison_csv, comparison_document
+from stav2a.reports.comparison_tables import comparison_csv, comparison_document, figures_table
 from stav2a.reports.pages import sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_text
@@ -179,10 +179,10 @@ class StudyRecords:
 
 
 class StudyReport(NamedTuple):
-    """A study's report: the table with the paths of the files, and the rows' figures for tracking."""
+    """A study's report: the table with the paths of the files, and the comparison in it."""
 
     text: str
-    figures: dict[str, float]
+    compared: Comparison
 
 
 def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> StudyReport:
@@ -225,7 +225,37 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     tables = f"{markdown}, {csv.suffix}, {latex.suffix}; of each clip {folder.clips}"
     places = (f"report     {folder.page}", f"tables     {tables}")
     text = "\n".join([document.text(), *map(printable, places)])
-    return StudyReport(text, row_figures(compared))
+    return StudyReport(text, compared)
+
+
+def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
+    """Description of a study for MLflow's pages, in Markdown: its table, and how to compare its runs.
+
+    Its links need the tag of `TrackingStore.children_view`.
+    """
+    compare, listed, charts, own = (
+        address.removeprefix("/")
+        for address in (
+            store.compare_url(store.children(parent.run_id), WITHIN),
+            store.children_url(parent, WITHIN, charts=False, viewed=True),
+            store.children_url(parent, WITHIN, viewed=True),
+            store.run_url(parent.experiment_id, parent.run_id, WITHIN),
+        )
+    )
+    return "\n".join(
+        [
+            f"Rows of the study `{parent.name}`, over seeds; in brackets 95 % intervals.",
+            "",
+            figures_table(compared).markdown(),
+            "",
+            f"- [Compare all runs]({compare}): parameters that differ, metrics, losses.",
+            f"- [List of all runs]({listed}) with these metrics, and their [charts]({charts}).",
+            f"- [The study's own run]({own}): among its artifacts are `report.html` (the same clips of all "
+            "rows, with picture and sound), `table.md` (paired differences with intervals) and `clips.csv`.",
+            "- The list of runs folds the rows under the study's run; `tags.row = 'NAME'` finds one.",
+            "",
+        ]
+    )
 
 
 def row_figures(comparison: Comparison) -> dict[str, float]:
