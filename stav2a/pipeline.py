@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from stav2a.data.media import Decoded, wav_bytes
-from stav2a.data.mel import SAMPLE_RATE
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
@@ -367,11 +366,12 @@ class VideoToAudioPipeline:
                     duration_s=duration_s,
                     on_step_end=called,
                 )
+        sample_rate = self.model.front_end.sample_rate
         if output_type == "pt":
             audios = [torch.from_numpy(audio) for audio in audios]
         elif output_type == "audio":
-            audios = [wav_bytes(audio, SAMPLE_RATE) for audio in audios]
-        return AudioPipelineOutput(audios, SAMPLE_RATE)
+            audios = [wav_bytes(audio, sample_rate) for audio in audios]
+        return AudioPipelineOutput(audios, sample_rate)
 
     def _check_text_to_audio(self, prompt: str | Sequence[str], duration_s: float | None) -> None:
         texts = [prompt] if isinstance(prompt, str) else prompt
@@ -440,6 +440,7 @@ def _documents(
         blocks=blocks,
         scores=from_json(scores) if scores else [],
         data=experiment.described("dataset")["component"],
+        sample_rate=model.front_end.sample_rate,
     )
     found = {CARD: card, folder.snapshot.name: snapshot, folder.scores.name: scores}
     return {document: text for document, text in found.items() if text}
@@ -496,8 +497,8 @@ def _readable(film: Film, frame_rate_hz: float | None, temporary: Path) -> Path 
         if not frame_rate_hz or not frame_rate_hz > 0:
             raise UsageError("frames came without frame_rate_hz. Give the frames a second.")
         times_s = np.arange(len(film)) / frame_rate_hz
-        silence = np.zeros(0, np.float32)
-        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, silence, SAMPLE_RATE)
+        no_sound, any_rate = np.zeros(0, np.float32), 1
+        return Decoded(film, times_s, frame_rate_hz, len(film) / frame_rate_hz, no_sound, any_rate)
     if isinstance(film, str | Path):
         return Path(film)
     copy = temporary / "video"

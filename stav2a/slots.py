@@ -32,6 +32,9 @@ if TYPE_CHECKING:  # these modules lie above; at run time a contract needs the n
 class FeatureEncoder(Protocol):
     """video (B, L, 3, H, W) in [0, 1] -> e_v (B, L, D_v), at the encoder's own frame rate and size.
 
+    One that embeds sound too has a module `audio_tower`, which `stage.contrastive` trains with it: log-mel
+    (B, 1, Tm, M) and the number of frames -> (B, L, D_v).
+
     Attributes:
         dim: Width of the feature of a frame, D_v.
         frame_rate_hz: Expected frames per second.
@@ -87,7 +90,8 @@ class UNet(Protocol):
     """The text-to-audio denoiser that a backbone builds on, called like diffusers' `UNet2DConditionModel`.
 
     It takes z_t (B, C, T, F), t (B,), c (B, N, D_c) and its mask (B, N), True where a token counts. With
-    `return_dict=False` it gives a tuple, whose first value is the prediction (B, C, T, F).
+    `return_dict=False` it gives a tuple, whose first value is the prediction (B, C, T, F). A model of codes
+    has a `codebook`, and predicts the expected latent; see `unet.code_transformer`.
     """
 
     def forward(
@@ -104,6 +108,8 @@ class UNet(Protocol):
 class Backbone(Protocol):
     """z_t (B, C, T, F), t (B,), c (B, N, D_c), mask (B, N), e_lv (B, T, D_l) -> prediction (B, C, T, F).
 
+    One of a model of codes also has `logits` and `cross_entropy`; see `backbone.autoregressive`.
+
     Attributes:
         unet: The U-Net that it was given, as a submodule.
     """
@@ -114,8 +120,27 @@ class Backbone(Protocol):
     def forward(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Tensor: ...
 
 
+class FrontEnd(Protocol):
+    """audio (B, S) at its sampling rate -> what the autoencoder reads, (B, 1, Tm, M), where Tm = S // hop.
+
+    Attributes:
+        sample_rate: Sampling rate of the model's sound, in Hz.
+        hop: Samples per frame.
+        bins: Bins of a frame, M.
+    """
+
+    sample_rate: int
+    hop: int
+    bins: int
+
+    def forward(self, audio: Tensor) -> Tensor: ...
+
+
 class Autoencoder(Protocol):
     """log-mel (B, 1, Tm, M) <-> z (B, C, T, F), whitened: about zero mean and unit deviation.
+
+    One made for a number of bins also has `bins`, M; one made for a rate `sample_rate`. One that does not
+    divide bins as it divides frames also has `latent_bins`, F.
 
     Attributes:
         latent_channels: Channels of the latent, C.
@@ -130,7 +155,10 @@ class Autoencoder(Protocol):
 
 
 class Vocoder(Protocol):
-    """log-mel (B, 1, Tm, M) -> waveform (B, S)."""
+    """log-mel (B, 1, Tm, M) -> waveform (B, Tm * hop).
+
+    One made for a rate, a hop or a number of bins also has `sample_rate`, `hop` or `bins`.
+    """
 
     def forward(self, mel: Tensor) -> Tensor: ...
 
@@ -377,6 +405,7 @@ SLOTS: dict[str, Slot] = {
             )
         },
     ),
+    "front_end": Slot(FrontEnd, shapes={"forward": Shapes({"audio": ("B", "S")}, {"mel": MEL})}),
     "autoencoder": Slot(
         Autoencoder,
         shapes={
@@ -384,7 +413,11 @@ SLOTS: dict[str, Slot] = {
             "decode": Shapes({"z": LATENT}, {"mel": MEL}),
         },
     ),
-    "vocoder": Slot(Vocoder, shapes={"forward": Shapes({"mel": MEL}, {"waveform": ("B", "S")})}),
+    "vocoder": Slot(
+        Vocoder,
+        offered=("front_end",),
+        shapes={"forward": Shapes({"mel": MEL}, {"waveform": ("B", "S")})},
+    ),
     "dataset": Slot(Dataset),
     "data_filter": Slot(DataFilter),
     "onset_detector": Slot(OnsetDetector),

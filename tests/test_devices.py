@@ -11,14 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.components.vocoders import HiFiGAN
-from stav2a.metrics.judges import cnn14, ms_clap, vggish
-from stav2a.metrics.judges.cavp import CAVPJudge, CAVPTowers
-from stav2a.metrics.judges.cnn14 import Cnn14
-from stav2a.metrics.judges.judge import PublishedJudge, judges_on
-from stav2a.metrics.judges.ms_clap import MSClap
-from stav2a.metrics.judges.passt import PaSST, PatchTransformer
-from stav2a.metrics.judges.vggish import VGGish
-from stav2a.metrics.judges.yamnet import YAMNet, YAMNetWindows, YAMNetwork
+from stav2a.metrics.judges.judge import judges_on
+from stav2a.metrics.judges.yamnet import YAMNet
 from stav2a.models.stav2a import as_video
 from stav2a.sampling.video_to_audio import video_to_audio
 from stav2a.training.objective import TrainingSpec, on_device
@@ -26,6 +20,7 @@ from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.cli.test_generate_command import write_video
+from tests.metrics.judges.judge_networks import NETWORKS, judge_of
 from tests.training.stage_settings import STAGES
 
 ELSEWHERE = torch.device("meta")
@@ -100,31 +95,15 @@ def test_a_stage_moves_what_its_loss_needs(name, tmp_path):
     assert any(p.grad is not None for p in here.parameters())
 
 
-def without_last(network: Any) -> Any:
-    network.embeddings = network.embeddings[:-1]
-    return network
-
-
-NETWORKS: dict[str, tuple[type[PublishedJudge], Any]] = {
-    "panns_cnn14": (Cnn14, cnn14.network),
-    "vggish": (VGGish, lambda: without_last(vggish.network())),
-    "ms_clap": (MSClap, ms_clap.Towers),
-    "yamnet": (YAMNet, YAMNetwork),
-    "yamnet_windows": (YAMNetWindows, YAMNetwork),
-    "passt": (PaSST, PatchTransformer),
-    "cavp": (CAVPJudge, CAVPTowers),
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_judge_moves_what_its_model_takes(name):
-    kind, network = NETWORKS[name]
-    judge = kind(weights="none")
-    judge.__dict__["model"] = network().eval().to(judge.device)
-    assert judge.device == ELSEWHERE
+def test_a_judge_moves_what_its_model_takes_of_several_sounds(name):
+    judge = judge_of(name)
+    judge.model.to(ELSEWHERE)
+    assert judge.device == ELSEWHERE and judge.at_once > 1
+    samples = 5 * judge.sample_rate
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the answer, at the end
-        judge(np.zeros(16_000, np.float32), 16_000)
+        judge.judge_together([np.zeros(samples, np.float32), np.ones(samples, np.float32)])
 
 
 def test_a_judge_stays_where_it_is_told():

@@ -32,6 +32,12 @@ ONLY_IN = {
     "gin": {"recipe.parsing"},
     "mlflow": {"experiments.tracking"},
 }
+MEL_SIZES = {"SAMPLE_RATE", "N_FFT", "HOP", "N_MELS"}  # of AudioLDM; a model has those of its front end
+FIXED_RATE = {  # modules whose spectrograms are AudioLDM's whatever the model's front end
+    "data.front_ends",
+    "evaluation.samples",  # input of the classifier
+    "reports.pages",  # pictures
+}
 WHERE_USED = {"madmom", "transformers", "diffusers", "ray", "gradio", "mlflow"}  # heavy or optional
 # Names that Python, a slot's contract or a checkpoint's layout asks for.
 SAME_NAMES: set[str] = set()
@@ -99,6 +105,18 @@ def test_some_packages_are_imported_in_one_place(path):
         name for name, places in ONLY_IN.items() if name in found and not within(name_of(path), places)
     }
     assert misplaced == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_rate_hop_and_bins_are_the_front_ends(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("stav2a.data.mel", "stav2a.data")
+        for alias in node.names
+    }
+    assert name_of(path) in FIXED_RATE or not found & (MEL_SIZES | {"mel"})
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -100,6 +100,7 @@ class TinyCorpus:
     def __init__(self, model: STAV2A) -> None:
         self.model = model
         self.frames, self.mel, self.onsets, self.labels = clips()
+        self.spectrogram = self.mel
 
     def rows(self, split: str, data_filter: object) -> Tensor:
         return torch.arange(TRAIN) if split == "train" else torch.arange(TRAIN, TRAIN + VALIDATION)

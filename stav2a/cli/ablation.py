@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,10 +21,10 @@ EXAMPLES = """
   stav2a ablation --gin ablations/tokens.gin --gin recipes/scale/smoke.gin      tiny: does all work?
   stav2a ablation --report table3                                  tables and page again, from tracking alone
 
-A study file names rows; each is a recipe, or a recipe with bindings (ablations/README.md). Every row is
-run with every seed, in a process of its own; stages that rows share are trained once. Killed at any
-moment, the same command continues where it was. A run that fails is reported with its log, and the others
-continue.
+A study file names rows; each is a recipe, or a recipe with bindings (ablations/README.md). Or it names
+factors and their levels; its rows are combinations of them. Every row is run with every seed, in a process
+of its own; stages that rows share are trained once. Killed at any moment, the same command continues where
+it was. A run that fails is reported with its log, and the others continue.
 """
 
 
@@ -113,16 +114,17 @@ def ablation(
     if pool and jobs > pool.width:
         told = f"--jobs {jobs} of {pool.count} GPUs each: there are {len(pool.free)} GPUs."
         raise UsageError(told, advice=f"Write --jobs {pool.width}, or leave it out.")
-    print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
     command = shlex.join(["stav2a", *sys.argv[1:]])
     processes = pool.count if pool else 1
     runner = None
     if not plan:
         runner = StudyRunner(planned, tracking_uri, jobs, command, again=again, processes=processes)
     if cluster != "slurm":  # whose machines may be others; each run there begins with the same
-        planning.try_rows(planned)
+        planned = planning.try_rows(planned)
+    print(planning.summary(planned, jobs), file=sys.stdout if plan else sys.stderr, flush=True)
     if runner is None:
         return SUCCESS
+    runner = replace(runner, plan=planned)
     if cluster:
         logs = output / "ablations" / loaded.name / "logs" / "submitit"
         return runner.run(submitit_start(cluster, logs, dict(slurm)))

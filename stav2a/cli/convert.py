@@ -22,7 +22,9 @@ printed. Where the files come from, and under which licence: {doc("weights.md")}
 """
 
 
-CheckpointKind = Literal["released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan", "yamnet"]
+CheckpointKind = Literal[
+    "released", "cavp", "tango", "audioldm", "vta_ldm", "hifigan", "yamnet", "mmaudio", "oobleck", "bigvgan"
+]
 
 
 def convert(

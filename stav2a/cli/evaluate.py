@@ -22,6 +22,7 @@ EXAMPLES = """
   stav2a evaluate --references real --generated A=out/a B=out/b --duration 4 --duration 8 --released
   stav2a evaluate --references real --generated ours=out/ours --metrics aa_align av_align_released
   stav2a evaluate --references real --generated ours=out/ours --preset laptop --jobs 2
+  torchrun --nproc-per-node 8 -m stav2a evaluate --references real --generated ours=out/ours
   stav2a evaluate --references real --generated ours=out/ours --metrics fd kad \
     --bind 'metric.fd.judge = @judge.yamnet' --bind 'metric.kad.judge = @judge.yamnet'
 
@@ -116,29 +117,37 @@ def evaluate(
     from stav2a import registry  # not above, so that help comes at once
     from stav2a.evaluation.folders import pairing
     from stav2a.evaluation.folders.recipes import load_metrics
-    from stav2a.evaluation.folders.systems import choose, score
+    from stav2a.evaluation.folders.systems import choose, extract_features, score
     from stav2a.metrics.judges.judge import judges_on, weights_in
     from stav2a.reports.folder_report import FILES, PAGE, FolderReport
     from stav2a.utils import distributed
     from stav2a.utils.files import check_replaced, check_writable
+    from stav2a.utils.parallel import usable_cpus
 
     registry.load()
     distributed.device_named(device)  # refused now if it is not there
+    processes = distributed.count()
+    if processes > 1 and jobs > 1:
+        raise UsageError(
+            f"--jobs {jobs} in {processes} processes of torchrun.",
+            advice="Leave --jobs out: they share the clips.",
+        )
     check_replaced(output, [*FILES, PAGE, "clips"], FEATURES, overwrite=overwrite)
     check_writable(output)
     names, loaded = load_metrics(metrics, preset=preset, recipes=gin, bindings=bind, trust=trust_recipe)
     with weights_in(weights_dir), judges_on(device):
         chosen = choose(names, released=released, detector=detector, flow=flow, loaded=loaded)
     clips, unpaired = pairing.pair(references, systems, videos=videos, captions=captions)
-    found = score(
-        clips,
-        [each.metric for each in chosen],
-        crops=duration or [None],
-        unpaired=unpaired,
-        cache=output / FEATURES,
-        workers=workers,
-        jobs=jobs,
-    )
+    built, cache = [each.metric for each in chosen], output / FEATURES
+    crops: list[float | None] = [*duration] or [None]
+    if processes > 1:  # each leaves the features of its share in the cache, and the main one scores them all
+        share = clips[distributed.rank() :: processes]
+        at_most = workers or max(1, usable_cpus() // processes)
+        extract_features(share, built, crops=crops, cache=cache, workers=at_most)
+        distributed.wait()
+        if not distributed.is_main():
+            return SUCCESS
+    found = score(clips, built, crops=crops, unpaired=unpaired, cache=cache, workers=workers, jobs=jobs)
     report = FolderReport(found, chosen, baseline=baseline or next(iter(systems)))
     files = report.write(output, clips)
     where = _track(tracking_uri, output, found, files)

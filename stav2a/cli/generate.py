@@ -98,15 +98,16 @@ def generate(
     if not (prompt.strip() or negative_prompt.strip()) and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
 
-    def make_sound(video: Path) -> "np.ndarray":
-        return pipe(
+    def make_sound(video: Path) -> "tuple[np.ndarray, int]":
+        made = pipe(
             video,
             prompt,
             negative_prompt=negative_prompt,
             num_inference_steps=steps,
             guidance_scale=guidance,
             seed=seed,
-        ).audios[0]
+        )
+        return made.audios[0], made.sampling_rate
 
     failed = 0
     for video in videos:
@@ -123,19 +124,20 @@ def generate(
     return FAILURE if failed else SUCCESS
 
 
-def _add_sound(make_sound: "Callable[[Path], np.ndarray]", video: Path, output: Path, reencode: bool) -> Path:
+def _add_sound(
+    make_sound: "Callable[[Path], tuple[np.ndarray, int]]", video: Path, output: Path, reencode: bool
+) -> Path:
     """Write the film and the wav of a video, and return the film."""
     from stav2a.data.media import check_output, mux, write_wav
-    from stav2a.data.mel import SAMPLE_RATE
 
     film, alone = _targets(video, output, reencode)
     check_output(alone, 0)  # before minutes of work
     check_output(film, video.stat().st_size)
-    sound = make_sound(video)
-    for remark in mux(video, sound, SAMPLE_RATE, film, reencode=reencode, hidden=True):
+    sound, sample_rate = make_sound(video)
+    for remark in mux(video, sound, sample_rate, film, reencode=reencode, hidden=True):
         print(printable(f"note: {video}: {remark}"), file=sys.stderr)
     try:
-        write_wav(alone, sound, SAMPLE_RATE)
+        write_wav(alone, sound, sample_rate)
     except ValueError:
         film.unlink()
         raise

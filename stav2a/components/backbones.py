@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.errors import UsageError
 
 Residuals = tuple[Sequence[Tensor], Tensor]  # added to the skips of the U-Net, and to its middle
 
@@ -190,6 +191,9 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
 
     Shapes:
         z_t (B, C, T, F), t (B,), c (B, K+K0, D_c), mask (B, K+K0), e_lv (B, T, D_l) -> (B, C, T, F)
+
+    Raises:
+        UsageError: There are no tokens behind the video's.
     """
 
     def __init__(
@@ -216,12 +220,21 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
         super().start_from_t2a()
 
     def tokens(self, c: Tensor, mask: Tensor) -> dict[str, Any]:
-        text = super().tokens(c[:, self.video_tokens :], mask[:, self.video_tokens :])
+        text = super().tokens(self._of_text(c), self._of_text(mask))
         return {**text, "cross_attention_kwargs": {"ip_hidden_states": c[:, : self.video_tokens]}}
 
     def control(self, z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor, e_lv: Tensor) -> Residuals:
-        k = self.video_tokens
-        return super().control(z_t, t, c[:, k:], mask[:, k:], e_lv)
+        return super().control(z_t, t, self._of_text(c), self._of_text(mask), e_lv)
+
+    def _of_text(self, tokens: Tensor) -> Tensor:
+        """Those of the tokens, or of their mask, that are the text's: (B, K+K0, ...) -> (B, K0, ...)."""
+        if tokens.shape[1] <= self.video_tokens:
+            raise UsageError(
+                f"backbone.unet_controlnet_decoupled.video_tokens = {self.video_tokens} needs text tokens "
+                f"behind the video's, and the condition fuser gives {tokens.shape[1]} tokens in all.",
+                advice="Bind run.condition_fuser = @condition_fuser.video_first, and the pooler's tokens.",
+            )
+        return tokens[:, self.video_tokens :]
 
 
 def _cross_attentions(unet: nn.Module) -> list[Any]:

@@ -10,7 +10,9 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.registry import register
+from stav2a.utils.audio_tower import AudioTower
 from stav2a.utils.checkpoints import CheckpointError, load_weights, skips_weights
 
 
@@ -58,6 +60,48 @@ class CAVP(nn.Module):
         x = self.video_encoder(rearrange(video, "b l c h w -> b c l h w"))  # (B, D, L)
         e_v = self.video_project_head(rearrange(x, "b d l -> b l d"))
         return functional.normalize(e_v, dim=-1)
+
+
+@register("feature_encoder", "cavp_two_towers")
+class TwoTowerCAVP(CAVP):
+    """CAVP that keeps the sound's tower, which embeds sound in the space of its features (Diff-Foley [10]).
+
+    The video's tower is `feature_encoder.cavp`, which drops the sound's after training. With both a sampler
+    can compare a sound with the video (`sampler.similarity_guided`).
+
+    Args:
+        width: Channels of the stem; 64 is ResNet-50's.
+        blocks: Bottlenecks in each of the four stages.
+        dim: Width of the feature of a frame, D_v.
+        frame_rate_hz: Expected frames per second.
+        frame_size: Side of the square frames, in pixels.
+        checkpoint: Folder of frozen weights of both towers; None trains from scratch.
+
+    Shapes:
+        video (B, L, 3, H, W), RGB in [0, 1] -> e_v (B, L, D_v), every frame of unit length
+
+    Example:
+        >>> encoder = TwoTowerCAVP(width=4, blocks=(1, 1, 1, 1), dim=8)
+        >>> encoder.audio_tower(torch.zeros(2, 1, 64, 64), frames=5).shape
+        torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 64,
+        blocks: tuple[int, ...] = (3, 4, 6, 3),
+        dim: int = 512,
+        frame_rate_hz: float = 4.0,
+        frame_size: int = 224,
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__(
+            width=width, blocks=blocks, dim=dim, frame_rate_hz=frame_rate_hz, frame_size=frame_size
+        )
+        self.audio_tower = AudioTower(AudioLDMMel.bins, dim)
+        load_weights(self, checkpoint, parameter="feature_encoder.cavp_two_towers.checkpoint")
+        self.requires_grad_(checkpoint is None)
 
 
 class SlowOnly(nn.Module):

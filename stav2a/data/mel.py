@@ -1,4 +1,8 @@
-"""Log-mel spectrograms as AudioLDM, Tango and their vocoder define them."""
+"""Log-mel spectrograms as AudioLDM, Tango and their vocoder define them.
+
+They are what `front_end.audioldm_mel` gives. Whatever a model's front end is, pages show them, and the
+classifier and the contrastive stage's tower read them, so that models of other rates are compared alike.
+"""
 
 import functools
 
@@ -6,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from stav2a.utils.resampling import resample_audio
 
 SAMPLE_RATE = 16_000
 N_FFT = 1024  # also the length of the Hann window
@@ -49,26 +55,47 @@ def log_mel(audio: Tensor) -> Tensor:
     """
     margin = (N_FFT - HOP) // 2
     padded = functional.pad(audio[:, None], (margin, margin), mode="reflect")[:, 0]
-    spectrum = torch.stft(padded, N_FFT, HOP, window=_window(audio.device), center=False, return_complex=True)
-    mel = torch.einsum("bft,fm->btm", spectrum.abs(), _filters(audio.device))
+    window = hann_window(N_FFT, audio.device)
+    spectrum = torch.stft(padded, N_FFT, HOP, window=window, center=False, return_complex=True)
+    filters = slaney_filters_on(audio.device, SAMPLE_RATE, N_FFT, N_MELS, FMAX)
+    mel = torch.einsum("bft,fm->btm", spectrum.abs(), filters)
     return torch.log(mel.clamp(min=FLOOR))[:, None]
 
 
-@functools.cache
+def log_mels(audio: np.ndarray, sample_rate: int) -> Tensor:
+    """Log-mels of sounds at any rate, which are resampled to `SAMPLE_RATE` first.
+
+    Shapes:
+        audio (N, S) -> (N, 1, Tm, N_MELS)
+    """
+    sounds = np.stack([resample_audio(sound, sample_rate, SAMPLE_RATE) for sound in audio])
+    return log_mel(torch.from_numpy(np.ascontiguousarray(sounds, dtype=np.float32)))
+
+
 def mel_filters() -> np.ndarray:
-    """Slaney's filterbank: triangles of equal area, (N_FFT // 2 + 1, N_MELS) float32."""
+    """Filterbank of `log_mel`, (N_FFT // 2 + 1, N_MELS) float32."""
+    return slaney_filters(SAMPLE_RATE, N_FFT, N_MELS, FMAX)
+
+
+@functools.cache
+def slaney_filters(sample_rate: int, n_fft: int, bins: int, highest_hz: float) -> np.ndarray:
+    """Slaney's filterbank from 0 Hz on: triangles of equal area, (n_fft // 2 + 1, bins) float32."""
     from librosa.filters import mel
 
     # In double precision, rounded once; + 0.0 turns a -0.0 among them into 0.0.
-    triangles = mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmax=FMAX, dtype=np.float64) + 0.0
+    triangles = mel(sr=sample_rate, n_fft=n_fft, n_mels=bins, fmax=highest_hz, dtype=np.float64) + 0.0
     return np.ascontiguousarray(triangles.T, dtype=np.float32)
 
 
 @functools.cache
-def _filters(device: torch.device) -> Tensor:
-    return torch.from_numpy(mel_filters()).to(device)
+def slaney_filters_on(
+    device: torch.device, sample_rate: int, n_fft: int, bins: int, highest_hz: float
+) -> Tensor:
+    """`slaney_filters` on a device."""
+    return torch.from_numpy(slaney_filters(sample_rate, n_fft, bins, highest_hz)).to(device)
 
 
 @functools.cache
-def _window(device: torch.device) -> Tensor:
-    return torch.hann_window(N_FFT, device=device)
+def hann_window(n_fft: int, device: torch.device) -> Tensor:
+    """Hann window (n_fft,) on a device."""
+    return torch.hann_window(n_fft, device=device)

@@ -114,6 +114,8 @@ class Comparison:
         best: Metric name -> the row whose paired differences to all others exclude 0, if there is one.
         absent: Metric name -> reason why no row has it.
         lacking: Row and metric name -> reason why this row has no figure, though others have.
+        draws: Row and metric name -> seed -> its figure on each draw of the clips (B,), where they are known;
+            the same draws for all rows and seeds.
     """
 
     rows: Sequence[str]
@@ -130,6 +132,7 @@ class Comparison:
     best: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     lacking: dict[Key, str] = field(default_factory=dict)
+    draws: dict[Key, Mapping[int, Array]] = field(default_factory=dict, repr=False)
 
     @property
     def several_seeds(self) -> bool:
@@ -215,6 +218,7 @@ def compare(
         _check_alike(name, direction, measured)
         metric, values, draws = _figures(measured, resamples, seed)
         found.metrics.append(metric)
+        found.draws.update({(row, name): drawn for row, drawn in draws.items()})
         for row in rows:
             if row in values:
                 found.estimates[row, name] = estimate(values[row], draws.get(row), seed)

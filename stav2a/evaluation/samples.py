@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from stav2a.data import mel as front_end
 from stav2a.data.clip import Clip
 from stav2a.data.media import decode, read_video
+from stav2a.data.mel import SAMPLE_RATE, log_mels
 from stav2a.data.optical_flow import ClipFlow, load_flows, save_flows
+from stav2a.metrics.batches import extract_all
 from stav2a.metrics.score import (
     ArraySounds,
     ClassifierOutputs,
@@ -41,13 +41,15 @@ class Generated:
 
     Args:
         clips: The clips, in the rows' order.
-        audio: Generated sounds (N, S) at the front end's rate.
+        audio: Generated sounds (N, S).
         references: The clips' sounds (N, S).
+        sample_rate: Sampling rate of both, in Hz.
     """
 
     clips: Sequence[Clip]
     audio: np.ndarray
     references: np.ndarray
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class TrainingSounds:
         def make(folder: Path) -> None:
             parts = [self.rows[start : start + AT_ONCE] for start in range(0, len(self.rows), AT_ONCE)]
             sounds = (sound for part in parts for sound in self.corpus.audio(part))
-            found = [np.asarray(extractor(sound, front_end.SAMPLE_RATE)) for sound in sounds]
+            found = extract_all(extractor, ((sound, self.corpus.sample_rate) for sound in sounds))
             np.save(folder / FEATURES, np.stack(found), allow_pickle=False)
 
         folder = self.store.obtain("judged", signature([self.key, describe(extractor)]), make)
@@ -154,20 +156,18 @@ def _flow_of(flow: OpticalFlow, clip: Clip) -> ClipFlow:
 def classified(classifier: Any, made: Generated, *, name: str) -> ClassifierOutputs:
     """Outputs of the dataset's own classifier for the generated and the real sounds."""
     classifier.eval()
-    sides = [classifier(log_mels(audio).to(device())) for audio in (made.audio, made.references)]
+    both = (made.audio, made.references)
+    sides = [classifier(log_mels(audio, made.sample_rate).to(device())) for audio in both]
     (generated, generated_embeddings), (references, reference_embeddings) = sides
+    resampled = f", of sound resampled from {made.sample_rate} to {SAMPLE_RATE} Hz"
     return ClassifierOutputs(
         name=name,
+        definition="" if made.sample_rate == SAMPLE_RATE else name + resampled,
         generated_logits=generated.cpu().numpy(),
         reference_logits=references.cpu().numpy(),
         generated_embeddings=generated_embeddings.cpu().numpy(),
         reference_embeddings=reference_embeddings.cpu().numpy(),
     )
-
-
-def log_mels(audio: np.ndarray) -> Tensor:
-    """Waveforms (N, S) -> log-mels (N, 1, Tm, M)."""
-    return front_end.log_mel(torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)))
 
 
 def evaluation_set(
@@ -197,7 +197,7 @@ def evaluation_set(
     return EvaluationSet(
         ids=[clip.id for clip in clips],
         sounds=ArraySounds(
-            generated=list(made.audio), references=list(made.references), sample_rate=front_end.SAMPLE_RATE
+            generated=list(made.audio), references=list(made.references), sample_rate=made.sample_rate
         ),
         flows=[each.motion for each in flows],
         frame_rate_hz=[each.frame_rate_hz for each in flows],

@@ -21,14 +21,14 @@ from torch.overrides import TorchFunctionMode
 
 from stav2a import registry
 from stav2a.data.clip import Clip
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import frame_count
-from stav2a.data.mel import HOP, N_MELS, SAMPLE_RATE
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.scores import evaluate
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet, MetricError, Score
 from stav2a.models import audit
-from stav2a.models.stav2a import BLOCKS, STAV2A
+from stav2a.models.stav2a import PARTS, STAV2A, mel_frames
 from stav2a.recipe import describing
 from stav2a.recipe.parsing import leaves, mapped
 from stav2a.registry import Configured, Entry, RegistryError, entry_of, fails, name_of, selector_of
@@ -123,8 +123,12 @@ class BlankCorpus(Corpus):
         size = (encoder.frame_size, encoder.frame_size)
         blank = partial(torch.zeros, device="meta" if _device(model).type == "meta" else "cpu")
         self.frames = blank(count, length, 3, *size, dtype=torch.uint8)
-        self.mel = blank(count, 1, round(model.duration_s * SAMPLE_RATE / HOP), N_MELS)
+        self.mel = blank(count, 1, mel_frames(model.front_end, model.duration_s), model.front_end.bins)
         self.onsets = blank(count, model.latent_shape[1])
+
+    def _resampled_mel(self) -> Tensor:
+        shape = len(self.clips), 1, mel_frames(AudioLDMMel, self.model.duration_s), AudioLDMMel.bins
+        return torch.zeros(shape, device=self.onsets.device)
 
     def rows(self, split: str, data_filter: object) -> Tensor:
         return torch.tensor([row for row, clip in enumerate(self.clips) if clip.split == split])
@@ -249,7 +253,7 @@ def _usable(model: STAV2A, experiment: Experiment) -> STAV2A:
 
 
 def _skeleton(experiment: Experiment, device: torch.device | str) -> tuple[STAV2A, list[RequestedWeights]]:
-    blocks = {slot: getattr(experiment, slot) for slot in BLOCKS}
+    blocks = {slot: getattr(experiment, slot) for slot in PARTS}
     return audit.skeleton(blocks, duration_s=experiment.duration_s, device=device)
 
 
@@ -282,14 +286,14 @@ def _check_clips(run: DryRun, clips: Sequence[Clip], experiment: Experiment) -> 
 def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
     """Call every block on the outputs of those before, and hold the shapes against those of its slot."""
     channels, frames, bins = model.latent_shape
-    encoder = model.feature_encoder
+    encoder, front_end = model.feature_encoder, model.front_end
     sizes = {
-        **{"B": ROWS, "L": frame_count(model.duration_s, encoder.frame_rate_hz), "M": N_MELS},
+        **{"B": ROWS, "L": frame_count(model.duration_s, encoder.frame_rate_hz), "M": front_end.bins},
         **{"H": encoder.frame_size, "W": encoder.frame_size, "D_v": encoder.dim},
         **{"D_c": model.text_encoder.dim, "D_l": model.local_head.dim, "C": channels, "T": frames},
-        **{"1": 1, "3": 3, "F": bins, "Tm": round(model.duration_s * SAMPLE_RATE / HOP)},
+        **{"1": 1, "3": 3, "F": bins, "Tm": mel_frames(front_end, model.duration_s)},
     }
-    sizes["S"] = sizes["Tm"] * HOP
+    sizes["S"] = sizes["Tm"] * front_end.hop
 
     def call(slot: str, method: str = "forward") -> None:
         block, factory, shapes = model.block(slot), getattr(experiment, slot), SLOTS[slot].shapes[method]
@@ -324,6 +328,7 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
         for slot in ("feature_encoder", "text_encoder", "local_head", "global_pooler", "condition_fuser"):
             call(slot)
         call("backbone")
+        call("front_end")
         call("autoencoder", "encode")
         sampler = experiment.sampler
         e_v = known["e_v"] if "e_v" in known else blank(E_V)
@@ -444,7 +449,8 @@ TRIALS: dict[str, Callable[[Callable[..., Any]], None]] = {"engine": _try_engine
 
 def _measure(run: DryRun, experiment: Experiment) -> None:
     """Let every metric measure a few clips of noise."""
-    rng, samples = np.random.default_rng(0), round(SECONDS * SAMPLE_RATE)
+    rate = experiment.front_end().sample_rate
+    rng, samples = np.random.default_rng(0), round(SECONDS * rate)
     sounds = 0.1 * rng.standard_normal((2, MEASURED, samples)).astype(np.float32)
     logits, embeddings = rng.standard_normal((2, MEASURED, 2)), rng.standard_normal((2, MEASURED, 4))
     outputs = ClassifierOutputs(
@@ -456,7 +462,7 @@ def _measure(run: DryRun, experiment: Experiment) -> None:
     )
     noise = EvaluationSet(
         ids=[str(i) for i in range(MEASURED)],
-        sounds=ArraySounds(generated=list(sounds[0]), references=list(sounds[1]), sample_rate=SAMPLE_RATE),
+        sounds=ArraySounds(generated=list(sounds[0]), references=list(sounds[1]), sample_rate=rate),
         flows=list(rng.random((MEASURED, 25))),
         frame_rate_hz=[25.0] * MEASURED,
         true_onsets_s=[np.array([SECONDS / 2])] * MEASURED,

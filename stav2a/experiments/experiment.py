@@ -10,8 +10,9 @@ import torch
 from stav2a import recipe
 from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision, filter_key
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.audit import missing_data
-from stav2a.models.stav2a import BLOCKS, STAV2A, assemble
+from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, assemble
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
 from stav2a.registry import available, conforming, expect, name_of
@@ -61,10 +62,12 @@ class Experiment:
         num_inference_steps: Denoising steps of a sample.
         guidance_scale: Weight w of the text in eq. 7.
         guider: Combination of the branches of guidance; eq. 7.
+        front_end: Waveform -> mel, and the rate of all sound: AudioLDM's.
         seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
+    later: ClassVar[tuple[str, ...]] = ("front_end",)  # left out of signatures where it is the default
     retired: ClassVar[dict[str, str]] = {
         "prediction_type": "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place."
     }
@@ -92,6 +95,7 @@ class Experiment:
     num_inference_steps: int = 200
     guidance_scale: float = 3.0
     guider: Callable[..., Any] = ClassifierFree
+    front_end: Callable[..., Any] = AudioLDMMel
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,7 +109,7 @@ class Experiment:
             raise UsageError(f"run.duration_s = {self.duration_s}: {expected}.")
         if self.audio_peak is not None and not 0 < self.audio_peak <= 1:
             raise UsageError(f"run.audio_peak = {self.audio_peak}: expected above 0, at most 1, or None.")
-        for slot in (*BLOCKS, "dataset", "onset_detector", "objective", *RUNNING):
+        for slot in (*PARTS, "dataset", "onset_detector", "objective", *RUNNING):
             if getattr(self, slot) is not None:
                 expect(slot, getattr(self, slot))
         for slot, factories in (("stage", self.stages), ("metric", self.metrics)):
@@ -120,7 +124,7 @@ class Experiment:
         """
         self.check_denoiser()
         torch.manual_seed(self.seed)
-        return assemble({slot: getattr(self, slot) for slot in BLOCKS}, duration_s=self.duration_s)
+        return assemble({slot: getattr(self, slot) for slot in PARTS}, duration_s=self.duration_s)
 
     def noise_scheduler(self) -> Any:
         """The scheduler of sampling, for what the denoiser predicts.
@@ -290,7 +294,9 @@ class Keys:
         encoder = blocks["feature_encoder"]["parameters"]
         rate_and_size = {name: encoder.get(name) for name in ("frame_rate_hz", "frame_size")}
         wanted = [*dataset, signed(experiment.onset_detector)]
-        clips = signature([wanted, rate_and_size, experiment.duration_s, experiment.audio_peak, STORE_FORMAT])
+        front_end = whole["parameters"].get("front_end")  # left out where it is the default
+        sound = [experiment.duration_s, experiment.audio_peak, STORE_FORMAT, *filter(None, [front_end])]
+        clips = signature([wanted, rate_and_size, *sound])
 
         self.planned: list[PlannedStage] = []
         trainer = signed(experiment.trainer)

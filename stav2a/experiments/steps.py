@@ -14,7 +14,6 @@ import torch
 
 from stav2a.data.clip import Clip, file_stem
 from stav2a.data.media import read_audio, write_flac
-from stav2a.data.mel import SAMPLE_RATE
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.samples import (
@@ -94,8 +93,9 @@ class RunSteps:
         sounds = self.sample(trained)
         rows = trained.corpus.test_rows
         clips = [trained.corpus.clips[row] for row in rows]
-        audio = [read_audio(sounds / sound_name(clip), SAMPLE_RATE) for clip in clips]
-        made = Generated(clips, np.stack(audio), trained.corpus.audio(rows))
+        rate = trained.corpus.sample_rate
+        audio = [read_audio(sounds / sound_name(clip), rate) for clip in clips]
+        made = Generated(clips, np.stack(audio), trained.corpus.audio(rows), rate)
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
         flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
@@ -105,7 +105,7 @@ class RunSteps:
             outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
         classes = class_names(trained.corpus.clips)
         examples = TrainingSounds(trained.corpus, self.store, self.keys.by_kind["clips"])
-        key, duration_s = self.keys.by_kind["clips"], made.audio.shape[1] / SAMPLE_RATE
+        key, duration_s = self.keys.by_kind["clips"], made.audio.shape[1] / rate
         videos = ClipVideos(made.clips, self.store, key, duration_s)
         samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples, videos)
         return RunOutcome(trained, sounds, made, evaluate(samples, metrics))
@@ -251,7 +251,7 @@ class RunSteps:
                     made = _kept_batch(path)
                     assert made is not None  # just written, or checked above
                     for i, audio in zip(batch, made, strict=True):
-                        write_flac(folder / sound_name(clips[i]), audio, SAMPLE_RATE)
+                        write_flac(folder / sound_name(clips[i]), audio, corpus.sample_rate)
 
             return fill
 

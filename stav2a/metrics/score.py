@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from stav2a.metrics.batches import extract_all
 from stav2a.utils.errors import StaV2AError
 
 
@@ -135,12 +136,10 @@ class ArraySounds:
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
         key = _key(extractor)
         if key not in self._known:
-            found = PairedFeatures([], [])
-            for ours, theirs in zip(self.generated, self.references, strict=True):
-                samples = min(len(ours), len(theirs))
-                found.generated.append(np.asarray(extractor(ours[:samples], self.sample_rate)))
-                found.references.append(np.asarray(extractor(theirs[:samples], self.sample_rate)))
-            self._known[key] = found
+            pairs = zip(self.generated, self.references, strict=True)
+            sounds = (side[: min(map(len, pair))] for pair in pairs for side in pair)
+            found = extract_all(extractor, ((sound, self.sample_rate) for sound in sounds))
+            self._known[key] = PairedFeatures(found[::2], found[1::2])
         return self._known[key]
 
 

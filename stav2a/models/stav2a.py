@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from stav2a import __version__, registry
-from stav2a.data import mel
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.recipe import describing, parsing
-from stav2a.registry import Entry, conforming, entry_of, expect, fails
+from stav2a.registry import Entry, conforming, entry_of, expect, fails, selector_of
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
@@ -40,6 +41,7 @@ BLOCKS = (
     "autoencoder",
     "vocoder",
 )
+PARTS = (*BLOCKS, "front_end")  # it has no weights; where none is named it is AudioLDM's
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class STAV2A(nn.Module):
     """Model from video and text to audio (Fig. 1): one block per slot.
 
     Args:
-        blocks: A module for each of `BLOCKS` but `unet`, which is part of the backbone.
+        blocks: A module for each of `PARTS` but `unet`, which is part of the backbone.
         latent_shape: Shape of the latent of one clip, (C, T, F).
         duration_s: Duration of one clip, in seconds.
 
@@ -84,6 +86,7 @@ class STAV2A(nn.Module):
         self.backbone = blocks["backbone"]
         self.autoencoder = blocks["autoencoder"]
         self.vocoder = blocks["vocoder"]
+        self.front_end = blocks["front_end"]
         self.latent_shape, self.duration_s = latent_shape, duration_s
         self.described: dict[str, Any] = {}
 
@@ -93,7 +96,7 @@ class STAV2A(nn.Module):
         return self.latent_shape[1] / self.duration_s
 
     def block(self, slot: str) -> nn.Module:
-        """Module that fills a slot of `BLOCKS`."""
+        """Module that fills a slot of `PARTS`."""
         return self.get_submodule("backbone.unet" if slot == "unet" else slot)
 
     def condition(self, e_v: Tensor, e_text: Tensor, mask: Tensor) -> Conditions:
@@ -124,7 +127,7 @@ class STAV2A(nn.Module):
         Raises:
             PretrainedError: A block is no registered component with plain parameters.
         """
-        for slot in BLOCKS:
+        for slot in PARTS:
             if self.described.get(slot) is None:
                 raise PretrainedError(
                     f"The {slot} was made by something that is no registered component with plain "
@@ -133,7 +136,7 @@ class STAV2A(nn.Module):
                 )
         for slot in BLOCKS:
             _save_block(self.block(slot), slot, self.described[slot], folder / slot)
-        write_model(folder, duration_s=self.duration_s)
+        write_model(folder, duration_s=self.duration_s, front_end=self.described["front_end"])
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **others: Callable[..., Any]) -> "STAV2A":
@@ -155,9 +158,9 @@ class STAV2A(nn.Module):
                 f"{folder} was written in format {saved.get('format')}, this version reads {FORMAT}.",
                 advice="Save the model again with this version.",
             )
-        if unknown := sorted(set(others) - set(BLOCKS)):
+        if unknown := sorted(set(others) - set(PARTS)):
             raise PretrainedError(
-                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], BLOCKS)
+                f"No block named {unknown[0]!r}.", advice=registry.did_you_mean(unknown[0], PARTS)
             )
         if missing := [slot for slot in BLOCKS if slot not in others and not (folder / slot).is_dir()]:
             arguments = ", ".join(f"{slot}=FACTORY" for slot in missing)
@@ -168,6 +171,8 @@ class STAV2A(nn.Module):
         registry.load()
         blocks = {slot: _config(folder / slot) for slot in BLOCKS if slot not in others}
         factories = {slot: _factory(slot, described, folder / slot) for slot, described in blocks.items()}
+        if "front_end" in saved:  # older folders name none
+            factories["front_end"] = _factory("front_end", saved["front_end"], folder)
         model = assemble({**factories, **others}, duration_s=saved["duration_s"])
         for slot, described in blocks.items():
             block, inside = model.block(slot), INSIDE.get(slot, "")
@@ -184,14 +189,16 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     """Call the factories in data-flow order, with the widths of the neighbouring blocks.
 
     Args:
-        factories: A component factory for each slot of `BLOCKS`.
+        factories: A component factory for each slot of `PARTS`; the front end is AudioLDM's by default.
         duration_s: Duration of one clip, whose mel frames are a multiple of the autoencoder's downsampling.
 
     Raises:
         RegistryError: A factory fills another slot, or its block can't be built or lacks an attribute.
-        UsageError: The duration does not make a whole number of latent frames.
+        UsageError: The duration does not make a whole number of latent frames, or autoencoder or vocoder are
+            made for another front end.
     """
-    for slot in BLOCKS:
+    factories = {"front_end": AudioLDMMel, **factories}
+    for slot in PARTS:
         expect(slot, factories[slot])
 
     def make(slot: str, **wired: Any) -> Any:
@@ -204,9 +211,13 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
                 raise fails(slot, factories[slot], error) from error
         return conforming(slot, block, factories[slot])
 
-    first = ("feature_encoder", "text_encoder", "autoencoder", "vocoder")
+    first = ("front_end", "feature_encoder", "text_encoder", "autoencoder")
     blocks = {slot: make(slot) for slot in first}
-    shape = latent_shape(blocks["autoencoder"], duration_s)
+    front_end = blocks["front_end"]
+    blocks["vocoder"] = make("vocoder", **_taken(factories["vocoder"], front_end=front_end))
+    for slot in ("autoencoder", "vocoder"):
+        check_fit(slot, blocks[slot], factories[slot], front_end)
+    shape = latent_shape(blocks["autoencoder"], front_end, duration_s)
     in_dim, cond_dim = blocks["feature_encoder"].dim, blocks["text_encoder"].dim
     blocks["local_head"] = make("local_head", in_dim=in_dim, length=shape[1])
     blocks["global_pooler"] = make("global_pooler", in_dim=in_dim, cond_dim=cond_dim)
@@ -215,7 +226,7 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
     blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
-    model.described = {slot: describe_factory(factories[slot]) for slot in BLOCKS}
+    model.described = {slot: describe_factory(factories[slot]) for slot in PARTS}
     return model
 
 
@@ -249,20 +260,53 @@ def describe_factory(factory: Callable[..., Any]) -> Any:
     return {"component": entry.selector, "parameters": parameters | own}
 
 
-def latent_shape(autoencoder: Any, duration_s: float) -> tuple[int, int, int]:
+def check_fit(slot: str, block: Any, factory: Any, front_end: Any) -> None:
+    """Refuse an autoencoder or a vocoder that is made for another front end.
+
+    Raises:
+        UsageError: Its rate, hop or number of bins is not the front end's.
+    """
+    texts = {"sample_rate": "sound at {} Hz", "hop": "a hop of {} samples", "bins": "{} bins"}
+    for name, text in texts.items():
+        made_for, given = getattr(block, name, None), getattr(front_end, name)
+        if made_for is not None and made_for != given:
+            chosen = selector_of("front_end", type(front_end))
+            raise UsageError(
+                f"{selector_of(slot, factory)} is made for {text.format(made_for)}, and {chosen} gives "
+                f"{text.format(given)}.",
+                advice=f"Bind the run.front_end that this {slot} is made for, or another run.{slot}.",
+            )
+
+
+def mel_frames(front_end: Any, duration_s: float) -> int:
+    """Frames that a front end makes of a clip, Tm."""
+    return round(duration_s * front_end.sample_rate) // front_end.hop
+
+
+def latent_shape(autoencoder: Any, front_end: Any, duration_s: float) -> tuple[int, int, int]:
     """Shape of the latent of one clip, (C, T, F).
 
     Raises:
-        UsageError: The duration does not make a whole number of latent frames.
+        UsageError: The autoencoder does not divide the clip's frames or their bins.
     """
-    frames, factor = round(duration_s * mel.SAMPLE_RATE / mel.HOP), autoencoder.downsampling
+    frames, factor = mel_frames(front_end, duration_s), autoencoder.downsampling
     if frames % factor:
+        step_s = factor * front_end.hop / front_end.sample_rate
+        nearest_s = max(1, round(frames / factor)) * step_s
         raise UsageError(
             f"run.duration_s = {duration_s} makes {frames} mel frames, which the autoencoder's downsampling "
             f"of {factor} does not divide.",
-            advice=f"Choose a multiple of {factor * mel.HOP / mel.SAMPLE_RATE} s.",
+            # rounded up by less than half of a sample
+            advice=f"Choose a multiple of {step_s} s, such as {math.ceil(round(nearest_s * 1e5, 6)) / 1e5}.",
         )
-    return autoencoder.latent_channels, frames // factor, mel.N_MELS // factor
+    bins = getattr(autoencoder, "latent_bins", None)
+    if bins is None and front_end.bins % factor:
+        raise UsageError(
+            f"{selector_of('front_end', type(front_end))} gives {front_end.bins} bins, which the "
+            f"autoencoder's downsampling of {factor} does not divide.",
+            advice="Bind another run.front_end or run.autoencoder.",
+        )
+    return autoencoder.latent_channels, frames // factor, bins or front_end.bins // factor
 
 
 def encode_captions(model: STAV2A, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -278,6 +322,37 @@ def as_video(frames: Tensor) -> Tensor:
     return frames.to(torch.float32) / 255
 
 
+def check_denoises(model: STAV2A, part: str) -> None:
+    """Refuse a model of codes for a part that denoises.
+
+    Args:
+        model: The model.
+        part: Selector of the sampler or stage.
+
+    Raises:
+        UsageError: It predicts codes.
+    """
+    unet = model.block("unet")
+    if hasattr(unet, "codebook"):
+        raise UsageError(
+            f"{part} needs a denoiser, and {selector_of('unet', type(unet))} predicts codes.",
+            advice="Take @sampler.autoregressive and @stage.codes in place of it, or another run.unet.",
+        )
+
+
+def check_predicts_codes(model: STAV2A, part: str) -> None:
+    """Refuse a denoiser for a part that needs a model of codes; arguments as those of `check_denoises`.
+
+    Raises:
+        UsageError: It denoises.
+    """
+    if not hasattr(model.backbone, "logits"):
+        raise UsageError(
+            f"{part} needs a model of codes, and {selector_of('backbone', type(model.backbone))} is none.",
+            advice="Bind run.backbone = @backbone.autoregressive and run.unet = @unet.code_transformer.",
+        )
+
+
 FORMAT = 1
 INSIDE = {"backbone": "unet."}  # prefix of the tensors in a block that belong to another block
 
@@ -286,9 +361,17 @@ class PretrainedError(CheckpointError):
     """A folder without a model, or of another version; or a model that can't be saved."""
 
 
-def write_model(folder: Path, *, duration_s: float) -> None:
-    """Write the configuration that makes a model of the folders of blocks in a folder."""
-    write_json(folder / CONFIG, {OURS: {"format": FORMAT, "version": __version__, "duration_s": duration_s}})
+def write_model(folder: Path, *, duration_s: float, front_end: Any = None) -> None:
+    """Write the configuration that makes a model of the folders of blocks in a folder.
+
+    Args:
+        folder: The folder.
+        duration_s: Duration of one clip, in seconds.
+        front_end: Description of the front end; None for AudioLDM's.
+    """
+    described = {} if front_end is None else {"front_end": front_end}
+    config = {"format": FORMAT, "version": __version__, "duration_s": duration_s, **described}
+    write_json(folder / CONFIG, {OURS: config})
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from stav2a.data.filters import Decision
 from stav2a.data.manifest import VIDEOS
 from stav2a.data.media import ClipNote, Decoded, MediaError, decode, frame_count, resample_frames
-from stav2a.data.mel import SAMPLE_RATE, log_mel, normalised
+from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
 from stav2a.models.stav2a import as_video
@@ -34,7 +34,7 @@ class ClipSettings:
         frame_size: Side of the encoder's square frames, in pixels.
         duration_s: Duration of a clip, in seconds.
         latent_frames: Number of latent frames T; onsets are labelled at this rate.
-        keep: Tensors of a clip to store, of frames, e_v, mel, latents.
+        keep: Tensors of a clip to store, of frames, e_v, mel, spectrogram, latents.
         audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
     """
 
@@ -55,6 +55,7 @@ class Decode:
     settings: ClipSettings
     detector: Callable[[np.ndarray, int], np.ndarray]
     filters: Mapping[str, Callable[[Decoded], Decision]]  # see the whole clip, at its own size and rate
+    front_end: Any
 
     def __call__(self, position: int) -> ClipRecord:
         """The record of a clip; of one that can't be read, a failed record with the reason."""
@@ -81,10 +82,11 @@ class Decode:
         settings = self.settings
         decisions = {key: data_filter(decoded) for key, data_filter in self.filters.items()}
         dropping = next((each for each in decisions.values() if not each.keep), None)
-        sound = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
-        samples = round(settings.duration_s * SAMPLE_RATE)
+        rate = self.front_end.sample_rate
+        sound = resample_audio(decoded.audio, decoded.sample_rate, rate)
+        samples = round(settings.duration_s * rate)
         audio = fit_audio(sound, samples)
-        onsets_s = self.detector(audio, SAMPLE_RATE)
+        onsets_s = self.detector(audio, rate)
         notes, wanted_s = [*decoded.notes], settings.duration_s
         if not wanted_s - 1e-3 <= decoded.duration_s <= wanted_s + 1e-3:
             kind = "cut to duration" if decoded.duration_s > wanted_s else "extended to duration"
@@ -111,9 +113,11 @@ class Decode:
             length, size = frame_count(settings.duration_s, settings.frame_rate_hz), settings.frame_size
             frames = resample_frames(decoded, settings.frame_rate_hz, (size, size), length)
             tensors["frames"] = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))  # (L, 3, h, w) uint8
+        scaled = fit_audio(normalised(sound, settings.audio_peak), samples)
         if {"mel", "latents"} & set(settings.keep):
-            scaled = fit_audio(normalised(sound, settings.audio_peak), samples)
-            tensors["mel"] = log_mel(torch.from_numpy(scaled)[None])[0].numpy()  # (1, Tm, M)
+            tensors["mel"] = self.front_end(torch.from_numpy(scaled)[None])[0].numpy()  # (1, Tm, M)
+        if "spectrogram" in settings.keep:
+            tensors["spectrogram"] = log_mels(scaled[None], rate)[0].numpy()  # (1, Tm, 64)
         return ClipRecord(facts, tensors)
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from stav2a.data.media import ClipNote, MediaError, mux, read_audio
-from stav2a.data.mel import SAMPLE_RATE
+from stav2a.data.mel import log_mels
 from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT
-from stav2a.evaluation.samples import log_mels
 from stav2a.preparation.dataset_folder import DatasetFolder
 from stav2a.reports.html import Media, render
 from stav2a.reports.pages import ComparedClip
 from stav2a.reports.plots import histogram_png, strip_png
-from stav2a.utils.resampling import resample_audio
 
 LARGEST_FILM = 8 << 20  # bytes of a film inside the page
 AV_ALIGN = "av_align"  # the rule, and the name of its filter
@@ -142,7 +140,7 @@ def _played(
     if film.stat().st_size > LARGEST_FILM:
         return None
     duration_s = len(sound) / RATE
-    mel = log_mels(resample_audio(sound, RATE, SAMPLE_RATE)[None])[0, 0].numpy()
+    mel = log_mels(sound[None], RATE)[0, 0].numpy()
     picture = strip_png(mel, duration_s, detected_s=[at for at in row["onsets_s"] if at < duration_s])
     scores = {rule: f"{score:.2f}" for rule, score in scores_by_rule(row).items()}
     tags = [tag for tag in (row["status"], row["split"], row["label"], row["reason"]) if tag]

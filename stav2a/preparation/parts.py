@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from stav2a.data.filters import KeepAll, filter_key
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.experiments.experiment import Experiment
-from stav2a.models.stav2a import STAV2A, latent_shape
+from stav2a.models.stav2a import STAV2A, check_fit, latent_shape
 from stav2a.preparation.clip_stages import ClipSettings
 from stav2a.recipe import describing
 from stav2a.utils.checkpoints import CheckpointError, fingerprint, no_weights
@@ -16,7 +17,7 @@ from stav2a.utils.contents import Contents
 
 # Tensors that are kept of a clip where the encoder has its weights, and where it is still to be trained.
 KEEPS = {
-    "feature_encoder": ("e_v", ("frames", "mel")),  # its training contrasts picture and sound
+    "feature_encoder": ("e_v", ("frames", "spectrogram")),  # its training contrasts picture and sound
     "autoencoder": ("latents", ("mel",)),
     "text_encoder": ("e_text", ()),
 }
@@ -30,6 +31,7 @@ class RecipeParts:
     encoders: Mapping[str, Any]  # those that have their weights, by slot
     detector: Callable[..., Any]  # the source of the pseudo-labels
     filters: Mapping[str, Callable[..., Any]]  # by key, in the order of the stages that ask for them
+    front_end: Any
     described: Mapping[str, Any]  # all of it, for `prepared.json`
     kept: tuple[str, ...]  # a sentence per encoder
 
@@ -48,6 +50,9 @@ def build_parts(
         CheckpointError: The recipe names an encoder's weights that are not there.
     """
     blocks = {slot: _block(experiment, slot, without, trained) for slot in KEEPS}
+    front_end = experiment.front_end()
+    check_fit("autoencoder", blocks["autoencoder"], experiment.autoencoder, front_end)
+    own = isinstance(front_end, AudioLDMMel)  # its mel is the spectrogram too
     encoders = {
         slot: block
         for slot, block in blocks.items()
@@ -65,11 +70,12 @@ def build_parts(
             keep.append(output)
             kept.append(f"{name}: has its weights, {output} is kept")
         else:
+            inputs = tuple("mel" if own and name == "spectrogram" else name for name in inputs)
             keep += inputs
             names = " and ".join(inputs or ("captions",))
             kept.append(f"{name}: has no weights, this recipe trains it; kept: {names}; not {output}")
     if experiment.classifier is not None:
-        keep.append("mel")  # it is trained on the clips' own sound
+        keep.append("mel" if own else "spectrogram")  # it is trained on the clips' own sound
     contents = Contents()
     asked = experiment.data_filters(contents) or {
         filter_key(KeepAll, contents): KeepAll
@@ -79,7 +85,7 @@ def build_parts(
         frame_rate_hz=blocks["feature_encoder"].frame_rate_hz,
         frame_size=blocks["feature_encoder"].frame_size,
         duration_s=experiment.duration_s,
-        latent_frames=latent_shape(blocks["autoencoder"], experiment.duration_s)[1],
+        latent_frames=latent_shape(blocks["autoencoder"], front_end, experiment.duration_s)[1],
         keep=tuple(dict.fromkeys(keep)),
         audio_peak=experiment.audio_peak,
     )
@@ -92,9 +98,11 @@ def build_parts(
         },
         "onset_detector": experiment.described("onset_detector"),
         "filters": {key: describing.describe(factory) for key, factory in factories.items()},
+        **({} if own else {"front_end": experiment.described("front_end")}),  # older folders name none
     }
     filters = {key: factory() for key, factory in factories.items()}
-    return RecipeParts(settings, encoders, experiment.onset_detector(), filters, described, tuple(kept))
+    detector = experiment.onset_detector()
+    return RecipeParts(settings, encoders, detector, filters, front_end, described, tuple(kept))
 
 
 def _block(experiment: Experiment, slot: str, without: Collection[str], trained: STAV2A | None) -> Any:

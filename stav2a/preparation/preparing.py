@@ -81,7 +81,9 @@ def prepare(
         if "text_encoder" in encoders:
             make_texts(folder, encoders["text_encoder"])
         if not finished:
-            decode = Decode(folder.plan, videos, parts.settings, parts.detector, parts.filters)
+            decode = Decode(
+                folder.plan, videos, parts.settings, parts.detector, parts.filters, parts.front_end
+            )
             encode = Encode(parts.settings.keep, encoders.get("feature_encoder"), encoders.get("autoencoder"))
             _make_shards(folder, ClipWork(decode, encode), ENGINES[engine], workers)
         folder.unfinished.mkdir(exist_ok=True)

@@ -188,11 +188,21 @@ def _values(value: Any, entry: Entry) -> Mapping[str, Any]:
 
 
 def _describe_entry(entry: Entry, values: Mapping[str, Any], contents: Contents | None) -> Described:
-    """Name, parameters, and the version of a component that has one: it gives other results than before."""
+    """Name, parameters, and the version of a component that has one: it gives other results than before.
+
+    Parameters in an attribute `later` are left out where they have their default, so that a description, its
+    signature and the keys of the store stay what they were before these parameters came.
+    """
     found = dict(values)
     if contents:
+        default = getattr(entry.factory, "default_weights", None)  # of a judge
+        if default and found.get("weights") is None and (path := default()) and path.exists():
+            found["weights"] = path
         found |= {name: Path(found[name]) for name in WEIGHTS if _is_there(found.get(name))}
     parameters = {name: describe(value, contents) for name, value in found.items()}
+    for name in getattr(entry.factory, "later", ()):
+        if parameters[name] == describe(entry.settable[name].default, contents):
+            del parameters[name]
     version = getattr(entry.factory, "version", None)
     versioned = {} if version is None else {"version": version}
     return {"component": entry.selector, "parameters": parameters, **versioned}

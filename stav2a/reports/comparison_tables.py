@@ -25,8 +25,8 @@ ENOUGH_FOR_OTHERS = 30
 PAPER_SIGN = "paper, same sign?"
 BEST = "Marked: the best of a column, where its paired difference to every other row excludes 0."
 
-READING, MEASURED, FEW, SKIPPED, NOTICED, MISSING = HEADINGS = (
-    "How to read them", "What was measured", "Too few clips", "Left out", "Noticed", "Missing",
+READING, MEASURED, FEW, SKIPPED, NOTICED, MISSING, REFUSED = HEADINGS = (
+    "How to read them", "What was measured", "Too few clips", "Left out", "Noticed", "Missing", "Refused",
 )  # fmt: skip
 NOTES = {  # kind -> heading, text
     "nothing": (READING, "There is nothing to compare yet."),
@@ -69,6 +69,23 @@ NOTES = {  # kind -> heading, text
         "The paper's figures stand beside those of the same system, duration and form of a metric; its clips "
         "are others.",
     ),
+    "effects": (
+        READING,
+        "Effects: least squares with effect coding of all main effects and pairwise interactions, for each "
+        "seed and each draw of clips. Interactions of three factors and more are taken to be zero. All "
+        "levels have equal weight, whether or not combinations are missing.",
+    ),
+    "assumed": (
+        READING,
+        "{effects}: the interactions of {pairs} are taken to be zero, because the rows can't tell them.",
+    ),
+    "needed_seeds": (
+        READING,
+        "Seeds that differences need: the variance of seeds is pooled over the rows, which are taken to vary "
+        "alike ({freedom} degrees of freedom); that of clips is each difference's own. In brackets: the "
+        "number at the ends of the 80 % interval of the variance of seeds. More clips: on these clips no "
+        "number of seeds is enough.",
+    ),
     "measured": (MEASURED, "{metric}: {definition}{beside}."),
     "judge": (MEASURED, "{metrics}: by {judge}."),
     "few_clips": (
@@ -86,6 +103,14 @@ NOTES = {  # kind -> heading, text
     "absent": (MISSING, "{metric}: {reason}."),
     "unmeasured": (MISSING, "{metrics}: the paper gives figures, which were not measured here."),
     "lacking": (MISSING, "{row}, {metric}: {reason}."),
+    "empty": (MISSING, "{pair}: no row with scores has {cells}."),
+    "no_level": (MISSING, "{factor}: no row with scores has {levels}."),
+    "no_spread": (
+        MISSING,
+        "{metrics}: the seeds that a difference needs can't be estimated, because {reason}. It takes two "
+        "seeds to see how much trainings differ.",
+    ),
+    "refused": (REFUSED, "{rows}: {reason}."),
     "no_interval": (
         MISSING,
         "{metric}: no interval. There is one clip, or the scores were kept without their bootstrap "
@@ -224,12 +249,20 @@ def grouped(mapping: Mapping[K, V]) -> dict[V, list[K]]:
     return found
 
 
-def comparison_document(comparison: Comparison) -> Document:
-    """Rows by metrics, their differences to the baseline and step by step, with notes."""
-    tables = [figures_table(comparison), *difference_tables(comparison)]
+def comparison_document(
+    comparison: Comparison, effect_tables: Sequence[Table] = (), effect_notes: Iterable[Note] = ()
+) -> Document:
+    """Rows by metrics, their differences to the baseline and step by step, with notes.
+
+    Args:
+        comparison: The rows compared.
+        effect_tables: Tables above these, of the effects of factors.
+        effect_notes: Notes on them.
+    """
+    tables = [*effect_tables, figures_table(comparison), *difference_tables(comparison)]
     return Document(
         [table for table in tables if not table.cells.empty],
-        listed({"": [*_reading(comparison), *comparison_notes(comparison)]}),
+        listed({"": [*_reading(comparison), *effect_notes, *comparison_notes(comparison)]}),
         counted(comparison),
     )
 

@@ -27,7 +27,7 @@ Sound for silent video: the model of a run of the recipe `{recipe}`, exported by
 from stav2a import VideoToAudioPipeline
 
 pipe = VideoToAudioPipeline.from_pretrained("{name}")
-sound = pipe("clip.mp4", prompt="").audios[0]  # (S,), 16 kHz, mono
+sound = pipe("clip.mp4", prompt="").audios[0]  # (S,), {rate_hz} Hz, mono
 ```
 
 ```sh
@@ -77,6 +77,7 @@ def model_card(
     blocks: Sequence[BlockOrigin],
     scores: Sequence[Score],
     data: str,
+    sample_rate: int,
 ) -> str:
     """Model card in Markdown: use, scores with intervals, weights with licences, data, and the whole recipe.
 
@@ -87,6 +88,7 @@ def model_card(
         blocks: Origin of each block.
         scores: Scores of the run's test clips.
         data: Component that the clips came from.
+        sample_rate: Sampling rate of the model's sound, in Hz.
     """
     found = scores_document(scores).markdown() if scores else "The run's folder has no scores."
     table = found.replace("## ", "### ")
@@ -95,7 +97,7 @@ def model_card(
         "in object and in time: docs/metrics.md of stav2a says what the scores mean."
     )
     parts = [
-        HEAD.format(name=name, recipe=recipe, version=__version__),
+        HEAD.format(name=name, recipe=recipe, version=__version__, rate_hz=sample_rate),
         f"## Scores\n\nOf the test clips of `{data}`, with the recipe's settings.\n\n{table.strip()}\n",
         "## Weights\n\n" + "\n".join(_weights(blocks)) + "\n",
         f"## Limits\n\n{limits}\n",

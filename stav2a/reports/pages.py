@@ -6,15 +6,26 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stav2a.data import mel as front_end
 from stav2a.data.clip import file_stem
 from stav2a.data.media import mux, read_audio, write_wav
+from stav2a.data.mel import SAMPLE_RATE, log_mels
 from stav2a.evaluation.comparison import Comparison, ComparisonError
-from stav2a.evaluation.samples import Generated, log_mels
+from stav2a.evaluation.factorial import Effect, FactorialEffects
+from stav2a.evaluation.samples import Generated
 from stav2a.metrics.score import FeatureExtractor, Score, describe
 from stav2a.reports.comparison_tables import MEASURED, READING, number_formats, titled
+from stav2a.reports.effect_tables import TIMES, effect_name
 from stav2a.reports.html import Media, render
-from stav2a.reports.plots import Mark, Panels, compare_png, curves_png, forest_png, strip_png
+from stav2a.reports.plots import (
+    InteractionPanel,
+    Mark,
+    Panels,
+    compare_png,
+    curves_png,
+    forest_png,
+    interactions_png,
+    strip_png,
+)
 from stav2a.reports.tables import MARKS, Document
 from stav2a.utils.files import write_bytes, write_json, write_text
 
@@ -66,11 +77,11 @@ def write_samples(made: Generated, folder: Path, *, count: int) -> None:
     clips = []
     for clip, audio, reference in zip(made.clips[:count], made.audio, made.references, strict=False):
         name = file_stem(clip.id)
-        write_wav(folder / f"{name}.wav", audio, front_end.SAMPLE_RATE)
-        write_wav(folder / f"{name}.reference.wav", reference, front_end.SAMPLE_RATE)
-        mux(clip.video, audio, front_end.SAMPLE_RATE, folder / f"{name}.mp4", reencode=True)
-        ours, theirs = (log_mels(sound[None])[0, 0].numpy() for sound in (audio, reference))
-        seconds = len(audio) / front_end.SAMPLE_RATE
+        write_wav(folder / f"{name}.wav", audio, made.sample_rate)
+        write_wav(folder / f"{name}.reference.wav", reference, made.sample_rate)
+        mux(clip.video, audio, made.sample_rate, folder / f"{name}.mp4", reencode=True)
+        ours, theirs = (log_mels(sound[None], made.sample_rate)[0, 0].numpy() for sound in (audio, reference))
+        seconds = len(audio) / made.sample_rate
         picture = compare_png({"generated": ours, "reference": theirs}, seconds, clip.onsets_s)
         write_bytes(folder / f"{name}.png", picture)
         clips.append(
@@ -138,6 +149,7 @@ def write_page(
     facts: Mapping[str, str] | None = None,
     scores: Sequence[Score] = (),
     comparison: Comparison | None = None,
+    effects: FactorialEffects | None = None,
     clips: Sequence[ComparedClip] = (),
     detector: FeatureExtractor | None = None,
     curves: Panels | None = None,
@@ -152,6 +164,7 @@ def write_page(
         facts: Name -> value under the heading: recipe, seed, scale, device, date.
         scores: Scores of a run, to be drawn as bars beside the first table's rows.
         comparison: Rows, to be drawn as a plot of each metric.
+        effects: Effects of factors on the rows, to be drawn as plots of each metric.
         clips: Clips to play.
         detector: Onset detector whose onsets are marked in the clips' sounds.
         curves: Training curves, see `plots.curves_png`.
@@ -170,6 +183,9 @@ def write_page(
         marks=MARKS,
         bars={titled(score): bar for score in scores if (bar := _bar(score))},
         comparison=comparison,
+        effects=[_main_effects(comparison, effects), _interactions(comparison, effects)]
+        if comparison and effects
+        else [],
         pictures=[_forest(comparison, each.score) for each in comparison.metrics] if comparison else [],
         clips=[(clip, list(_cards(clip, comparison, detector))) for clip in clips],
         detector=describe(detector) if detector else "",
@@ -199,9 +215,9 @@ def _cards(
     rows |= {name: clip.rows[name] for name in order if name in clip.rows}
     mels, detected = {}, {}
     for name, row in rows.items():
-        sound = read_audio(row.audio, front_end.SAMPLE_RATE)
-        mels[name] = log_mels(sound[None])[0, 0].numpy()
-        detected[name] = detector(sound, front_end.SAMPLE_RATE) if detector else None
+        sound = read_audio(row.audio, SAMPLE_RATE)
+        mels[name] = log_mels(sound[None], SAMPLE_RATE)[0, 0].numpy()
+        detected[name] = detector(sound, SAMPLE_RATE) if detector else None
     loudest = max(float(mel.max()) for mel in mels.values())
     for name, row in rows.items():
         player = Media(name, row.video, KINDS.get(row.video.suffix, row.video.suffix))
@@ -242,7 +258,61 @@ def _forest(comparison: Comparison, score: Score) -> Media:
                 beside=beside,
             )
     heading = "paper (rank)" if published else ""
-    drawn = {"label": score.label, "baseline": comparison.baseline, "beside": heading}
-    picture = forest_png(marks, title=titled(score), **drawn)
+    picture = forest_png(
+        marks, title=titled(score), label=score.label, baseline=comparison.baseline, beside=heading
+    )
     values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(name).items()]
     return Media(f"{score.label} by row: {', '.join(values)}", picture, "image/png")
+
+
+def _main_effects(comparison: Comparison, effects: FactorialEffects) -> list[Media]:
+    """Forest plot of the main effects on each metric, with their figures as its description."""
+    pictures = []
+    for score in (metric.score for metric in comparison.metrics):
+        ours, _ = number_formats(comparison, score.name)
+        mains = [each for each in effects.mains[score.name] if not each.is_baseline]
+        marks = {effect_name(each): _effect_mark(each) for each in mains}
+        label = f"{score.label}, difference to the baseline's level"
+        picture = forest_png(
+            marks, title=f"Main effects: {titled(score)}", label=label, line=0.0, least=ours.span
+        )
+        values = [f"{name} {ours.figure(mark.value, signed=True)}" for name, mark in marks.items() if mark]
+        pictures.append(Media(f"Main effects on {score.label}: {', '.join(values)}", picture, "image/png"))
+    return pictures
+
+
+def _effect_mark(effect: Effect) -> Mark | None:
+    if (own := effect.difference) is None:
+        return None
+    parts = list(own.by_seed.values()) if len(own.by_seed) > 1 else []
+    return Mark(own.value, own.low, own.high, parts=parts, sure=own.excludes_zero)
+
+
+def _interactions(comparison: Comparison, effects: FactorialEffects) -> list[Media]:
+    """Interaction plots of all pairs of factors for each metric; none of a single factor."""
+    pictures = []
+    for score in (metric.score for metric in comparison.metrics):
+        ours, _ = number_formats(comparison, score.name)
+        cells: dict[tuple[str, ...], list[Effect]] = {}
+        for each in effects.interactions[score.name]:
+            cells.setdefault(tuple(each.levels), []).append(each)
+        if panels := [_panel(effects, found) for found in cells.values()]:
+            picture = interactions_png(
+                panels, title=f"Interactions: {titled(score)}", label=score.label, least=ours.span
+            )
+            told = f"Interactions on {score.label}: means of pairs of levels; the table has the figures"
+            pictures.append(Media(told, picture, "image/png"))
+    return pictures
+
+
+def _panel(effects: FactorialEffects, cells: Sequence[Effect]) -> InteractionPanel:
+    """Panel of one pair of factors: the one with more levels on the axis."""
+    axis, other = sorted(cells[0].levels, key=lambda factor: -len(effects.factors[factor]))
+    means = {(each.levels[axis], each.levels[other]): each.mean for each in cells}
+    ticks = effects.factors[axis]
+    lines = {
+        level: [mean.value if (mean := means[tick, level]) else None for tick in ticks]
+        for level in effects.factors[other]
+    }
+    sure = any(each.difference and each.difference.excludes_zero for each in cells)
+    return InteractionPanel(f"{'● ' if sure else ''}{axis} {TIMES} {other}", ticks, lines)

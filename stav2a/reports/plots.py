@@ -128,6 +128,8 @@ def forest_png(
     label: str = "",
     baseline: str | None = None,
     beside: str = "",
+    line: float | None = None,
+    least: float = 0.0,
 ) -> bytes:
     """Forest plot: rows from top to bottom with their intervals, the baseline's as a band through all.
 
@@ -137,6 +139,8 @@ def forest_png(
         label: Label of the axis, with its unit.
         baseline: The row that the others are compared with, a diamond.
         beside: Heading of the texts at the right.
+        line: Position of an upright line, such as 0 for differences.
+        least: Least span of the axis, so that it does not magnify what is too small to be of interest.
     """
     margin = 0.25 + 0.085 * max(map(len, rows), default=0)  # for the names
     width, height = 4.6 + margin, 0.95 + ROW_INCHES * len(rows)
@@ -150,11 +154,14 @@ def forest_png(
         axes.axvline(mark.value, color=ORANGE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         if mark.low is not None and mark.high is not None:
             axes.axvspan(mark.low, mark.high, color=ORANGE, alpha=0.09, linewidth=0, zorder=0)
+    if line is not None:
+        axes.axvline(line, color=ORANGE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     _write(axes, -0.95, beside)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=9)
     for name, tick in zip(rows, axes.get_yticklabels(), strict=True):
         tick.set_fontweight("bold" if name == baseline else "normal")
     axes.set_ylim(len(rows) - 0.5, -0.6)  # the first row on top
+    axes.set_xlim(_at_least(axes.get_xlim(), least))
     axes.set_title(title, loc="left", fontsize=10.5, pad=12)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -169,6 +176,13 @@ def forest_png(
         bottom=0.5 / height,
     )
     return _png(figure)
+
+
+def _at_least(ends: tuple[float, float], least: float) -> tuple[float, float]:
+    """The ends of an axis, moved apart equally if its span is too small."""
+    low, high = ends
+    more = max(0.0, least - (high - low)) / 2
+    return low - more, high + more
 
 
 def _draw_row(axes: "Axes", place: float, mark: Mark, *, is_baseline: bool) -> None:
@@ -188,6 +202,75 @@ def _write(axes: "Axes", place: float, text: str) -> None:
     """Write at the right of the frame, at a row's height."""
     beside = axes.get_yaxis_transform()  # x as a part of the axes' width, y in rows
     axes.text(1.03, place, text, transform=beside, fontsize=8, color=GREY, va="center", clip_on=False)
+
+
+@dataclass(frozen=True)
+class InteractionPanel:
+    """Means of one factor's levels, a line for each level of another.
+
+    Args:
+        title: Title of the panel.
+        ticks: Levels on the axis.
+        lines: Level of the other factor -> mean at each tick, None where there is none.
+    """
+
+    title: str
+    ticks: Sequence[str]
+    lines: Mapping[str, Sequence[float | None]]
+
+
+def interactions_png(
+    panels: Sequence[InteractionPanel], *, title: str = "", label: str = "", least: float = 0.0
+) -> bytes:
+    """Interaction plots on one scale: where the lines of a panel are parallel, its factors don't interact.
+
+    Args:
+        panels: One panel a pair of factors.
+        title: Title above the picture.
+        label: Label of the axis of means, with its unit.
+        least: Least span of the axis of means.
+    """
+    columns = min(len(panels), PANELS_IN_A_ROW)
+    rows = -(-len(panels) // columns)
+    width, height = 0.75 + 2.3 * columns, 0.45 + 2.65 * rows
+    figure = _new_figure(width, height, dpi=150)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        places = np.arange(len(panel.ticks))
+        for (name, means), colour, style in zip(
+            panel.lines.items(), cycle(COLOURS), cycle(STYLES), strict=False
+        ):
+            values = np.array([np.nan if mean is None else mean for mean in means])
+            axes.plot(
+                places, values, style, color=colour, linewidth=1.6, marker="o", markersize=5, label=name
+            )
+        axes.set_title(panel.title, loc="left", fontsize=9.5, pad=8 + 11 * len(panel.lines))
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=8, frameon=False, borderaxespad=0.2,
+            labelspacing=0.2, handlelength=2.4,
+        )  # fmt: skip
+        axes.set_xticks(places, panel.ticks, fontsize=8)
+        axes.set_xlim(-0.35, len(places) - 0.65)
+        axes.tick_params(axis="y", labelsize=8, labelleft=True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+        axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+    grid[0].set_ylim(_at_least(grid[0].get_ylim(), least))
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[::columns]:
+        axes.set_ylabel(label, fontsize=8)
+    figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=10.5, va="top")
+    most = max(len(panel.lines) for panel in panels)
+    figure.subplots_adjust(
+        left=0.7 / width,
+        right=1 - 0.1 / width,
+        top=1 - (0.7 + 0.155 * most) / height,
+        bottom=0.3 / height,
+        wspace=0.32,
+        hspace=0.5 + 0.12 * most,
+    )
+    return _png(figure)
 
 
 def histogram_png(counts: Sequence[int], *, title: str, label: str, threshold: float | None = None) -> bytes:

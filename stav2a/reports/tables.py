@@ -61,6 +61,11 @@ class NumberFormat:
         """As many decimals as the values have."""
         return cls(max((len(f"{value:g}".partition(".")[2]) for value in values), default=0))
 
+    @property
+    def span(self) -> float:
+        """Ten of the last digit: less is too little for an axis."""
+        return 10.0 ** (1 - self.decimals)
+
     def figure(self, value: float | None, *, signed: bool = False) -> str:
         """A number, such as 0.945; signed, +0.945; a dash where there is none."""
         if value is None or not math.isfinite(value):

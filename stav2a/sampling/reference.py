@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stav2a.models.stav2a import STAV2A, Conditions, encode_captions
+from stav2a.models.stav2a import STAV2A, Conditions, check_denoises, encode_captions
 from stav2a.registry import register
 from stav2a.sampling.guiders import EQUATION_7, Branch
 from stav2a.slots import Guider
@@ -88,6 +88,7 @@ class ReferenceSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
+        check_denoises(model, "sampler.reference")
         branches = guider.branches(guidance_scale)
         conditions = branch_conditions(model, e_v, captions, branches, negative_captions)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma

@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stav2a.registry import register
 from stav2a.utils.errors import UsageError
@@ -131,3 +132,21 @@ def _even_euler() -> Any:
             super().set_timesteps(sigmas=levels.tolist(), device=device)
 
     return EvenFlowMatchEuler
+
+
+def clean_latent(scheduler: Any, prediction: Tensor, t: Tensor, z_t: Tensor) -> Tensor:
+    """Latent (B, C, T, F) without noise that a prediction at timestep t stands for.
+
+    Args:
+        scheduler: Scheduler of the model's predictions, one of this module's.
+        prediction: Prediction of the model for z_t, (B, C, T, F).
+        t: Timestep ().
+        z_t: Noisy latents (B, C, T, F).
+    """
+    kind = scheduler.config.get("prediction_type", FLOW)
+    if kind == FLOW:
+        return z_t - t / scheduler.config.num_train_timesteps * prediction
+    signal = scheduler.alphas_cumprod[t]
+    if kind == "v_prediction":
+        return signal.sqrt() * z_t - (1 - signal).sqrt() * prediction
+    return (z_t - (1 - signal).sqrt() * prediction) / signal.sqrt()

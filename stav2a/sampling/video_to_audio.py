@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
-from stav2a.data.mel import SAMPLE_RATE
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
@@ -66,7 +65,7 @@ def video_to_audio(
             timestep.
 
     Returns:
-        A waveform (S,) at `SAMPLE_RATE` Hz for each seed.
+        A waveform (S,) at the front end's rate for each seed.
 
     Raises:
         MediaError: The video can't be read.
@@ -87,7 +86,8 @@ def video_to_audio(
         frames = read_windows(video, starts, model.duration_s, encoder)
         encoded = [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
     batches = list(zip(encoded, torch.arange(len(starts)).split(BATCH), strict=True))
-    samples = [round(start / rate_hz * SAMPLE_RATE) for start in starts]
+    sample_rate = model.front_end.sample_rate
+    samples = [round(start / rate_hz * sample_rate) for start in starts]
     number = itertools.count()
 
     def counted(timesteps: Iterable[Any]) -> Iterator[Any]:
@@ -111,8 +111,8 @@ def video_to_audio(
                 progress=counted,
             )
             parts.extend(to_audio(model, z)[1].cpu().numpy())
-        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * SAMPLE_RATE))
-        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * SAMPLE_RATE))
+        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * sample_rate))
+        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * sample_rate))
 
     total = len(seeds) * len(batches) * num_inference_steps
     name = getattr(video, "name", "frames" if video is not None else "text")

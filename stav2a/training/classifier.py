@@ -77,7 +77,7 @@ class MelCNN(nn.Module):
             return chosen, gain * 2 - 1, floor * 6 - 11, draw_seeds(len(chosen), rng)
 
         def fetch(chosen: Tensor, gain: Tensor, floor: Tensor, seeds: Tensor) -> Inputs:
-            return _varied(corpus.mel[chosen], gain, floor, seeds), corpus.labels[chosen]
+            return _varied(corpus.spectrogram[chosen], gain, floor, seeds), corpus.labels[chosen]
 
         def cross_entropy(mel: Tensor, labels: Tensor) -> Tensor:
             logits, _ = self(mel)

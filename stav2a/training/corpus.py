@@ -13,16 +13,16 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stav2a.data import mel as front_end
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.filters import Decision, filter_key
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import MediaError, decode, frame_count, read_audio, resample_frames
-from stav2a.data.mel import SAMPLE_RATE
+from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
 from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.prepared.reader import ANEW
-from stav2a.models.stav2a import STAV2A, as_video, encode_captions
+from stav2a.models.stav2a import STAV2A, as_video, describe_factory, encode_captions
 from stav2a.recipe.describing import differences
 from stav2a.registry import name_of
 from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
@@ -110,7 +110,7 @@ class Corpus:
         decisions: Decisions of every filter on the clips, by the filter's key.
         onsets: Pseudo-labels of onsets in latent frames (N, T), 0 or 1.
         frames: uint8 frames at the feature encoder's rate and size, (N, L, 3, H, W).
-        mel: Log-mels (N, 1, Tm, M).
+        mel: Log-mels (N, 1, Tm, M), or what else the model's front end gives.
     """
 
     clips: Sequence[Clip]
@@ -177,6 +177,22 @@ class Corpus:
     def texts(self, rows: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
         """e_text (B, K0, D_c) and mask (B, K0) of the captions of rows (B,), or of the null text."""
         return encode_captions(self.model, self.captions(rows, drop))
+
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate of the sounds, in Hz: the front end's."""
+        return self.model.front_end.sample_rate
+
+    @property
+    def spectrogram(self) -> Rows:
+        """AudioLDM's log-mels of all clips (N, 1, Tm, 64), whatever the front end.
+
+        What is no part of the model reads them: the classifier, and the tower of the contrastive stage.
+        """
+        return self.mel if isinstance(self.model.front_end, AudioLDMMel) else self._resampled_mel()
+
+    def _resampled_mel(self) -> Rows:
+        raise NotImplementedError  # each kind of corpus has its own
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         """The sound of some rows (B, S), float32 at the front end's rate."""
@@ -252,14 +268,22 @@ class DecodedCorpus(Corpus):
         self.clips, self.failed = [by_id[row["id"]] for row in table["clips"]], table["failed"]
         self.decisions = {name: _decisions(store.path("filter", key + name)) for name in filters}
         self.frames, self._audio = arrays["frames"], arrays["audio"]
-        normalised = arrays.get("normalised", self._audio)
-        self.mel = torch.cat([front_end.log_mel(part) for part in normalised.split(AT_ONCE)])
+        self._normalised = arrays.get("normalised", self._audio)
+        self.mel = torch.cat([model.front_end(part) for part in self._normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
         self.onsets = torch.from_numpy(np.stack(onsets))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         return self._audio[list(rows)].numpy()
+
+    @cached_property
+    def _other_mel(self) -> Tensor:
+        parts = self._normalised.split(AT_ONCE)
+        return torch.cat([log_mels(part.numpy(), self.sample_rate) for part in parts])
+
+    def _resampled_mel(self) -> Rows:
+        return self._other_mel
 
     def _decode(
         self,
@@ -272,9 +296,10 @@ class DecodedCorpus(Corpus):
     ) -> None:
         """Decode all clips in worker processes, and leave the results in the store."""
         encoder, duration_s = self.model.feature_encoder, self.model.duration_s
-        rate, size, samples = encoder.frame_rate_hz, encoder.frame_size, round(duration_s * SAMPLE_RATE)
-        length = frame_count(duration_s, rate)
-        work = partial(_extract, rate, (length, size, size), samples, audio_peak, detector, filters, flow)
+        rate, size, sample_rate = encoder.frame_rate_hz, encoder.frame_size, self.sample_rate
+        length, samples = frame_count(duration_s, rate), round(duration_s * sample_rate)
+        shape, sound = (length, size, size), (samples, sample_rate)
+        work = partial(_extract, rate, shape, sound, audio_peak, detector, filters, flow)
         frames = np.zeros((len(clips), length, 3, size, size), np.uint8)
         audio = np.zeros((len(clips), samples), np.float32)
         normalised = None if audio_peak is None else np.zeros_like(audio)
@@ -332,7 +357,7 @@ Extracts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Decis
 def _extract(
     frame_rate_hz: float,
     shape: tuple[int, int, int],
-    samples: int,
+    sound_shape: tuple[int, int],
     audio_peak: float | None,
     detector: OnsetDetector,
     filters: Mapping[str, DataFilter],
@@ -341,21 +366,23 @@ def _extract(
 ) -> Extracts | MediaError:
     """Decode a clip once, and take all that is needed of it.
 
-    A longer clip is cut, a shorter one ends in a still picture and silence. Filters, and the flow of test
-    clips, see the whole file at its own size and rate.
+    A longer clip is cut to the shapes, (L, h, w) of the frames and (S, Hz) of the sound, a shorter one ends
+    in a still picture and silence. Filters, and the flow of test clips, see the whole file at its own size
+    and rate.
     """
     try:
         decoded = decode(clip.video, caption=clip.caption)
     except MediaError as error:
         return error
     frames = resample_frames(decoded, frame_rate_hz, shape[1:], shape[0]).transpose(0, 3, 1, 2)
-    sound = resample_audio(decoded.audio, decoded.sample_rate, SAMPLE_RATE)
-    audio, scaled = (fit_audio(front_end.normalised(sound, peak), samples) for peak in (None, audio_peak))
+    samples, sample_rate = sound_shape
+    sound = resample_audio(decoded.audio, decoded.sample_rate, sample_rate)
+    audio, scaled = (fit_audio(normalised(sound, peak), samples) for peak in (None, audio_peak))
     decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
     moved = None
     if flow is not None and clip.split == "test":
         moved = ClipFlow.of(decoded, flow)
-    return np.ascontiguousarray(frames), audio, scaled, detector(audio, SAMPLE_RATE), decisions, moved
+    return np.ascontiguousarray(frames), audio, scaled, detector(audio, sample_rate), decisions, moved
 
 
 def check_prepared(
@@ -388,6 +415,12 @@ def check_prepared(
         for name, value in wanted.items()
         if found.get(name) != value
     ]
+    ours = model.described["front_end"]
+    heard = folder.settings.get("front_end", describe_factory(AudioLDMMel))  # older folders name none
+    if heard["component"] != ours["component"]:
+        differing.append(f"front_end is {heard['component']} there, {ours['component']} here")
+    elif inner := differences(heard, ours):
+        differing.append(inner)
     if theirs["component"] != onset_detector["component"]:
         differing.append(f"onset_detector is {theirs['component']} there, {onset_detector['component']} here")
     elif inner := differences(theirs, onset_detector):
@@ -471,9 +504,12 @@ class PreparedCorpus(Corpus):
             self._texts_checked = True
         return self.folder.texts(rows.tolist(), drop.tolist())
 
+    def _resampled_mel(self) -> Rows:
+        return self.folder.tensor("spectrogram")
+
     def audio(self, rows: Sequence[int]) -> np.ndarray:
-        samples = round(self.model.duration_s * SAMPLE_RATE)
-        sounds = (read_audio(self.clips[row].video, SAMPLE_RATE) for row in rows)
+        samples = round(self.model.duration_s * self.sample_rate)
+        sounds = (read_audio(self.clips[row].video, self.sample_rate) for row in rows)
         return np.stack([fit_audio(sound, samples) for sound in sounds])
 
     def check_encoders(self) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.models.stav2a import BLOCKS, as_video, encode_captions
+from stav2a.models.stav2a import BLOCKS, as_video, check_denoises, check_predicts_codes, encode_captions
 from stav2a.registry import RegistryError, register
 from stav2a.training.corpus import Corpus
 from stav2a.training.objective import (
@@ -26,7 +26,10 @@ from stav2a.training.objective import (
     generator,
     noise,
 )
+from stav2a.utils.audio_tower import AudioTower
 from stav2a.utils.errors import UsageError, check_bounds
+
+CODEBOOK_CLIPS = 256  # whose latents a codebook is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +119,8 @@ class AutoencoderStage(TrainingStage):
             """Crops (B, 1, Tm, M), and the noise of their latents."""
             places = zip(chosen.tolist(), starts.tolist(), ends.tolist(), strict=True)
             crops = torch.stack([mel[i, :, start:end] for i, start, end in places])
-            sides = (side // vae.downsampling for side in crops.shape[2:])
-            return crops, noise(seeds, vae.latent_channels, *sides)
+            frames = crops.shape[2] // vae.downsampling
+            return crops, noise(seeds, vae.latent_channels, frames, work.model.latent_shape[2])
 
         def loss(spectrograms: Tensor, within: Tensor) -> Tensor:
             posterior = vae.posterior(spectrograms)
@@ -144,7 +147,8 @@ class ContrastiveStage(TrainingStage):
 
     CAVP's audio-visual contrast, for a feature encoder trained from nothing. Segments of other clips give
     the semantic contrast, other segments of the same clip the temporal one; both sit in one matrix of
-    similarities.
+    similarities. The sound's tower is kept where the encoder has a place for it (`audio_tower`), and dropped
+    otherwise.
 
     Args:
         segment_frames: Video frames a segment; must divide the clip's frames.
@@ -168,7 +172,8 @@ class ContrastiveStage(TrainingStage):
                 advice=f"Bind stage.contrastive.segment_frames = {fitting}.",
             )
         torch.manual_seed(work.seed)
-        audio = AudioTower(work.corpus.mel.shape[-1], video.dim).to(work.device)
+        kept = getattr(video, "audio_tower", None)
+        audio = kept or AudioTower(work.corpus.spectrogram.shape[-1], video.dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -178,7 +183,7 @@ class ContrastiveStage(TrainingStage):
             return functional.normalize(means, dim=-1)
 
         def fetch(chosen: Tensor) -> Inputs:
-            return work.corpus.frames[chosen], work.corpus.mel[chosen]
+            return work.corpus.frames[chosen], work.corpus.spectrogram[chosen]
 
         def contrast(frames: Tensor, mel: Tensor) -> Tensor:
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
@@ -189,7 +194,8 @@ class ContrastiveStage(TrainingStage):
         def draw(rng: torch.Generator) -> Batch:
             return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
 
-        groups = [Group([*work.train_only("feature_encoder"), audio], self.learning_rate)]
+        towers = [*work.train_only("feature_encoder"), *([] if kept else [audio])]
+        groups = [Group(towers, self.learning_rate)]
         steps = self.count_steps(work.corpus)
         # not divisible, as each clip is contrasted with all others of its batch
         return work.fit(
@@ -197,32 +203,6 @@ class ContrastiveStage(TrainingStage):
                 "contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
             )
         )
-
-
-class AudioTower(nn.Module):
-    """A small convolutional tower on log-mels, needed only while training.
-
-    Shapes:
-        mel (B, 1, Tm, M) -> (B, L, D)
-    """
-
-    def __init__(self, bins: int, dim: int, width: int = 64) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        self.layers = nn.Sequential(
-            nn.BatchNorm1d(bins),
-            nn.Conv1d(bins, width, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(width, width, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(width, 2 * width, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(2 * width, dim, 1),
-        )
-
-    def forward(self, mel: Tensor, frames: int) -> Tensor:
-        x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
-        return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
 
 
 @register("stage", "onset")
@@ -313,6 +293,7 @@ class DiffusionStage(TrainingStage):
             text_dropout: Probability of the null text, for classifier-free guidance (sec. II-C2).
             video_dropout: Probability of no video; above 0 `condition` gets the rows without one.
         """
+        check_denoises(work.model, f"stage.{name}")
         rows = work.corpus.rows("train", self.data_filter)
         validation_rows = self.held_out(work.corpus)
         mean, std = work.corpus.latents()
@@ -457,4 +438,71 @@ class JointStage(DiffusionStage):
             groups=[Group(new, self.learning_rate), Group([unet], self.unet_learning_rate)],
             text_dropout=0.1,
             video_dropout=self.video_dropout,
+        )
+
+
+@register("stage", "codes")
+@dataclass(frozen=True, kw_only=True)
+class CodesStage(TrainingStage):
+    """Train a model of codes, and all that carries the video into it, by cross entropy (Im2Wav).
+
+    First its codebook is fitted to the latents, by k-means.
+
+    Args:
+        ema_decay: Decay of the averaged weights.
+        text_dropout: Probability of the null text.
+        video_dropout: Probability of features of zeros in place of the video's, which `guider.two_weights`
+            needs; independent of the text's.
+
+    Raises:
+        UsageError: A probability is out of its bounds, or the model is a denoiser.
+    """
+
+    steps: int | None = 800
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.99
+    text_dropout: float = 0.1
+    video_dropout: float = 0.1
+
+    uses = tuple(slot for slot in BLOCKS if slot != "vocoder")
+    trains = ("local_head", "global_pooler", "condition_fuser", "backbone")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bounds("stage.codes.text_dropout", self.text_dropout, 0, 1)
+        check_bounds("stage.codes.video_dropout", self.video_dropout, 0, 1)
+
+    def run(self, work: TrainingContext) -> History:
+        model = work.model
+        check_predicts_codes(model, "stage.codes")
+        backbone: Any = model.backbone
+        blocks = work.train_only(*self.trains)
+        e_v, (z, _) = work.corpus.features(), work.corpus.latents()
+        rows, held_out = work.corpus.rows("train", self.data_filter), self.held_out(work.corpus)
+        fitted = z[rows[:CODEBOOK_CLIPS]].to(work.device)
+        backbone.unet.fit_codebook(fitted, generator(work.seed, "codebook", 0))
+
+        def draw(rng: torch.Generator) -> Batch:
+            chosen = draw_rows(rows, self.batch_size, rng)
+            no_text = torch.rand(self.batch_size, generator=rng) < self.text_dropout
+            return chosen, no_text, torch.rand(self.batch_size, generator=rng) < self.video_dropout
+
+        def validation() -> Batch:
+            none = torch.zeros(len(held_out), dtype=torch.bool)
+            return held_out, none, none
+
+        def fetch(chosen: Tensor, no_text: Tensor, no_video: Tensor) -> Inputs:
+            videos = e_v[chosen].masked_fill(no_video[:, None, None], 0)
+            return z[chosen], videos, *work.corpus.texts(chosen, no_text)
+
+        def cross_entropy(z: Tensor, videos: Tensor, e_text: Tensor, mask: Tensor) -> Tensor:
+            conditions = model.condition(videos, e_text, mask)
+            return backbone.cross_entropy(z, conditions.c, conditions.mask, conditions.e_lv)
+
+        groups, steps = [Group(blocks, self.learning_rate)], self.count_steps(work.corpus)
+        return work.fit(
+            TrainingSpec(
+                "codes", steps, draw, cross_entropy, groups, fetch, validation, ema_decay=self.ema_decay
+            )
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stav2a.utils.errors import UsageError
+from stav2a.utils.parallel import worker_number
 
 STEP_LIMIT = timedelta(minutes=30)  # of an exchange of gradients: a process that is lost ends the run
 WAIT_LIMIT = timedelta(days=7)  # of the others while the main process prepares the data
@@ -54,13 +55,14 @@ def device() -> torch.device:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of this name, such as "cuda:1"; "auto" is `device`.
+    """The device of this name, such as "cuda:1"; "auto" is `device`, or a worker process's share of the GPUs.
 
     Raises:
         UsageError: It is not there.
     """
     if name == "auto":
-        return device()
+        number = worker_number()
+        return device() if number is None or on_cpu() else gpu_of_worker(number)
     try:
         found = torch.device(name)
         torch.empty(0, device=found)
@@ -70,6 +72,13 @@ def device_named(name: str) -> torch.device:
             f"the device {name!r} can't be used: {reason}", advice="Write auto or cpu."
         ) from error
     return found
+
+
+def gpu_of_worker(number: int) -> torch.device:
+    """The GPU of a worker process: they take the GPUs in turn."""
+    found = torch.accelerator.current_accelerator()
+    assert found is not None, "asked where there is no GPU"
+    return torch.device(found.type, number % torch.accelerator.device_count())
 
 
 def rank() -> int:

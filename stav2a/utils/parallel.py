@@ -74,7 +74,8 @@ def process_pool(
     # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stav2a.training.corpus", "stav2a.data.struck_objects"])
-    with ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
+    started = context.Value("i", 0)  # so that each has a number
+    with ProcessPoolExecutor(workers, context, _start_worker, (function, started)) as pool:
         try:
             yield partial(pool.submit, _call)
         except BaseException:
@@ -83,11 +84,20 @@ def process_pool(
 
 
 _function: Callable[[Any], Any]  # of a worker process
+_number: int | None = None  # of a worker process
 
 
-def _start_worker(function: Callable[[Any], Any]) -> None:
-    global _function
+def worker_number() -> int | None:
+    """Number of this worker process among its pool's, from 0; None in any other process."""
+    return _number
+
+
+def _start_worker(function: Callable[[Any], Any], started: Any) -> None:
+    global _function, _number
     _function = function
+    with started.get_lock():
+        _number = started.value
+        started.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     use_one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stav2a.components.autoencoders import MelVAE
 from stav2a.components.feature_encoders import CAVP
 from stav2a.data.filters import KeepAll
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.manifest import open_manifest
 from stav2a.data.media import write_clip
 from stav2a.data.onsets import SuperFlux
@@ -36,7 +37,7 @@ def decode(tmp_path_factory) -> Decode:
     write_clip(folder / "clip.mp4", np.clip(frames, 0, 255).astype(np.uint8), 25, sound, 44_100)
     plan = folder / "plan.parquet"
     write_plan(plan, open_manifest(folder), PreparationRequest(folder, folder, folder))
-    return Decode(PreparationPlan(plan), folder, SETTINGS, SuperFlux(), {"none": KeepAll()})
+    return Decode(PreparationPlan(plan), folder, SETTINGS, SuperFlux(), {"none": KeepAll()}, AudioLDMMel())
 
 
 @pytest.fixture(scope="module")

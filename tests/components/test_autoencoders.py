@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from stav2a.components.autoencoders import MelVAE
+from stav2a.components.autoencoders import MelVAE, MMAudioMelVAE, Oobleck, WhitenedVAE
+from stav2a.data.front_ends import MMAudioMel, Waveform
+from stav2a.utils.errors import UsageError
 from tests import tiny
 
 
@@ -79,3 +81,51 @@ def test_what_lies_below_the_floor_is_not_told_apart(mel):
     torch.testing.assert_close(vae.encode(mel)[0], vae.encode(mel.clamp(min=-7.0))[0])
     assert (vae.encode(mel)[0] - small().encode(mel)[0]).abs().max() > 1e-3
     assert vae.floored(mel).min() == -7.0 and torch.equal(vae.floored(mel).clamp(min=-3), mel.clamp(min=-3))
+
+
+def others(kind: str) -> tuple[WhitenedVAE, torch.Tensor]:
+    """A small autoencoder of another front end, and what that gives of half a second of noise."""
+    torch.manual_seed(0)
+    audio = 0.3 * torch.randn(2, 22_528)
+    if kind == "mmaudio":
+        return MMAudioMelVAE(latent_channels=4, hidden_channels=8, mel_mean=-5.0).eval(), MMAudioMel()(audio)
+    sizes = {"hidden_size": 8, "downsampling_ratios": (4, 8, 16), "channel_multiples": (1, 2, 2)}
+    return Oobleck(**sizes).eval(), Waveform()(audio)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "shape"), [("mmaudio", (2, 4, 22, 1)), ("oobleck", (2, 4, 44, 1))])
+def test_other_autoencoders_have_latents_of_one_bin_and_are_whitened_alike(kind, shape):
+    vae, given = others(kind)
+    tiny.shake(vae)
+    before = vae.decode(vae.encode(given)[0])
+    assert before.shape == given.shape and vae.encode(given)[0].shape == shape
+    assert (vae.latent_channels, given.shape[2] // vae.downsampling, vae.latent_bins) == shape[1:]
+    vae.whiten(given)
+    mean, std = vae.encode(given)
+    torch.testing.assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(mean.var(dim=(0, 2, 3)) + std.square().mean(dim=(0, 2, 3)), torch.ones(4))
+    torch.testing.assert_close(vae.decode(mean), before, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mmaudio", "oobleck"])
+def test_other_autoencoders_give_what_those_of_diffusers_give(kind):
+    vae, given = others(kind)
+    posterior = vae.posterior(given)
+    if kind == "mmaudio":
+        moments = vae.vae.encode(given[:, 0].transpose(1, 2))
+        theirs = moments.chunk(2, dim=1)[0], (moments.chunk(2, dim=1)[1] / 2).exp()
+        decoded = vae.vae.decode(posterior.mean[..., 0]).transpose(1, 2)[:, None]
+    else:
+        stereo = vae.vae.encode(given[..., 0].repeat(1, 2, 1)).latent_dist
+        theirs = stereo.mean, stereo.std
+        decoded = vae.vae.decode(posterior.mean[..., 0]).sample.mean(dim=1)[:, None, :, None]
+    torch.testing.assert_close(posterior.mean[..., 0], theirs[0])
+    torch.testing.assert_close(posterior.std[..., 0], theirs[1])
+    torch.testing.assert_close(vae.decode_raw(posterior.mean), decoded)
+
+
+def test_an_odd_ratio_is_refused():
+    with pytest.raises(UsageError, match=r"downsampling_ratios = \(4, 5\): 5 is odd. Give even numbers."):
+        Oobleck(hidden_size=8, downsampling_ratios=(4, 5), channel_multiples=(1, 2))

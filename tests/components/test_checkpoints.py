@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stav2a.components.autoencoders import MelVAE
+from stav2a.components.autoencoders import MelVAE, MMAudioMelVAE, Oobleck
 from stav2a.components.feature_encoders import CAVP
-from stav2a.components.vocoders import HiFiGAN
+from stav2a.components.vocoders import BigVGAN, HiFiGAN
 from stav2a.utils.checkpoints import CheckpointError, holder, load_weights, save_weights, state
 from stav2a.utils.errors import UsageError
 from stav2a.utils.files import new_folder
@@ -19,8 +19,15 @@ VAE = partial(MelVAE, block_out_channels=(8,), latent_channels=4, layers_per_blo
 COMPONENTS: dict[str, Any] = {
     "feature_encoder.cavp": partial(CAVP, width=4, blocks=(1, 1), dim=8),
     "autoencoder.kl": VAE,
+    "autoencoder.mmaudio": partial(MMAudioMelVAE, bins=8, latent_channels=4, hidden_channels=8),
+    "autoencoder.oobleck": partial(
+        Oobleck, hidden_size=8, downsampling_ratios=(4, 8), channel_multiples=(1, 2)
+    ),
     "unet.stable_diffusion": partial(tiny.unet, latent_channels=4, cond_dim=8),
     "vocoder.hifigan": partial(HiFiGAN, upsample_initial_channel=32),
+    "vocoder.bigvgan": partial(
+        BigVGAN, bins=8, upsample_initial_channel=8, upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4)
+    ),
 }
 TRAINED_ON = {"unet.stable_diffusion"}  # the others are frozen once they have their weights
 

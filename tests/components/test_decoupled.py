@@ -14,6 +14,7 @@ from stav2a.components.global_poolers import MeanPooler
 from stav2a.data.filters import KeepAll
 from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.training.stages import JointStage
+from stav2a.utils.errors import UsageError
 from tests import tiny
 
 VIDEO, WIDTH, LOCAL = 3, 16, 6
@@ -171,3 +172,8 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
     text = encode_captions(model, ["a drum", "a bell"])
     given = (z_t, torch.tensor([3, 700]), e_v, *text)
     assert torch.equal(again(*given), model(*given))
+
+
+def test_without_text_tokens_it_is_refused(inputs):
+    with pytest.raises(UsageError, match="video_tokens = 3 needs text tokens .* gives 3 tokens in all"):
+        made()(**{**inputs, "c": inputs["c"][:, :VIDEO], "mask": inputs["mask"][:, :VIDEO]})

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stav2a.components.vocoders import GriffinLim, HiFiGAN
+from stav2a.components.vocoders import BigVGAN, GriffinLim, HiFiGAN, NoVocoder
 from stav2a.data import mel as front_end
 
 RATE, SAMPLES = front_end.SAMPLE_RATE, 12_800
@@ -55,6 +55,19 @@ def test_hifigan_makes_a_hop_of_samples_a_frame(frames):
     made = HiFiGAN(upsample_initial_channel=32).eval()(torch.randn(2, 1, frames, front_end.N_MELS))
     assert made.shape == (2, frames * front_end.HOP)
     assert made.abs().max() <= 1
+
+
+@torch.no_grad()
+def test_bigvgan_makes_a_hop_of_samples_a_frame():
+    torch.manual_seed(0)
+    small = BigVGAN(bins=8, upsample_initial_channel=16, upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4))
+    made = small.eval()(torch.randn(2, 1, 7, 8))
+    assert small.hop == 8 and made.shape == (2, 7 * 8) and made.abs().max() <= 1
+    assert not any(p.requires_grad for p in small.parameters())
+
+
+def test_without_a_vocoder_the_waveform_is_kept_within_full_scale():
+    assert NoVocoder()(torch.tensor([-2.0, 0.5, 3.0]).view(1, 1, 3, 1)).tolist() == [[-1.0, 0.5, 1.0]]
 
 
 def test_hifigan_is_nothing_to_train():

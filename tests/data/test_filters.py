@@ -1,6 +1,7 @@
 """Filters: what is kept, what is not, and by which rule."""
 
 import pickle
+import shutil
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from stav2a.data.filters import (
     SpeechCaptions,
     SpeechSound,
     Static,
+    filter_key,
     loudest_db,
     speech_in,
 )
@@ -25,7 +27,9 @@ from stav2a.data.onsets import SuperFlux
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.judges import yamnet
 from stav2a.metrics.judges.yamnet import YAMNetWindows, YAMNetwork
+from stav2a.recipe import describing
 from stav2a.utils.checkpoints import WEIGHTS, CheckpointError, save_weights
+from stav2a.utils.contents import Contents
 from stav2a.utils.errors import UsageError
 
 # As people and captioning models write them: of VGGSound's classes, of AudioCaps and Auto-ACD.
@@ -262,6 +266,23 @@ def test_speech_in_the_sound_is_found_without_a_word_in_the_caption(tmp_path):
     made = pickle.loads(pickle.dumps(SpeechSound(judge=none)))  # as worker processes get it
     assert made(clip()).reason == "kept: 0.00 ≤ 0.1 of the windows have speech"
     assert SpeechSound(judge=none, threshold=0.05)(clip(sound_s=0.0)).score == 1.0
+
+
+def test_a_filters_key_has_the_content_of_its_judges_weights_wherever_they_lie(monkeypatch, tmp_path):
+    entry = registry.get("data_filter", "speech_sound")
+    monkeypatch.setattr(yamnet, "EXTRA", "no-such-package")
+
+    def key(folder):
+        monkeypatch.setenv("STAV2A_WEIGHTS", str(folder))
+        return filter_key(entry.factory, Contents())
+
+    for name, bias in (("one", -2.0), ("other", -3.0)):
+        (tmp_path / name).mkdir()
+        hears_speech(tmp_path / name / YAMNetWindows.published, bias)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    assert key(tmp_path / "one") == key(tmp_path / "copy") != key(tmp_path / "other")
+    absent = key(tmp_path / "nowhere")
+    assert absent == describing.signature(describing.describe(entry.factory)) != key(tmp_path / "one")
 
 
 def test_a_filter_by_a_judge_without_weights_is_refused_before_a_run(monkeypatch, tmp_path):

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +255,29 @@ def test_the_papers_figures_stand_beside_the_released_forms_of_the_same_duration
     assert figure(tmp_path / "out", "sta_v2a", "aa_align_released", "4", "paper") == 0.740
     beside = {line["row"]: line["paper"] for line in lines(tmp_path / "out") if line["metric"] == "aa_align"}
     assert beside == {"real sound": "", "sta_v2a": ""}
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_clips_and_one_writes(made, tmp_path):
+    """Two on the CPU; the second finds its half of the features on disk alone."""
+    root = Path(__file__).parents[2]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "stav2a"]
+    asked = [
+        *("evaluate", "--references", made / "real", "--generated"),
+        *(f"{name}={made / name}" for name in ("good", "bad")),
+        *("--metrics", *TIMING, "--duration", "1", "--duration", "2", "--tracking-uri", "none"),
+    ]
+
+    def start(output, *more):
+        return subprocess.run(
+            [sys.executable, *launcher, *map(str, asked), "--output", str(output), *more],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+
+    done = start(tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("AA-Align") == (made / "out" / "table.txt").read_text().count("AA-Align") > 0
+    assert lines(tmp_path / "out") == lines(made / "out")

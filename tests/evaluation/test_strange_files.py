@@ -56,7 +56,7 @@ def test_frames_have_their_own_times_in_evaluate(clip, tmp_path):
 
 def test_frames_have_their_own_times_in_a_run(clip, tmp_path):
     flows = mean_flows([Clip("a", clip, "", "test")], Farneback(), store=Store(tmp_path / "store"), key="x")
-    made = Generated([Clip("a", clip, "", "test")], clicks()[None], clicks()[None])
+    made = Generated([Clip("a", clip, "", "test")], clicks()[None], clicks()[None], RATE_HZ)
     samples: EvaluationSet = evaluation_set(made, flows, None, [])
     (metric,) = choose(["av_align"])
     assert metric.metric(samples).value == 1.0

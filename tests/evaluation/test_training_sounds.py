@@ -11,6 +11,8 @@ from stav2a.utils.store import Store
 class Sounds(Corpus):
     """Clips whose sound is their number."""
 
+    sample_rate = 16_000
+
     def __init__(self):
         kinds = [("train", "bell"), ("test", "dog"), ("train", "dog"), ("train", ""), ("train", "bell")]
         self.clips = [

@@ -135,5 +135,5 @@ def test_classes_are_not_known_where_a_test_clip_has_no_label():
         name="toy", generated_logits=np.eye(2), reference_logits=np.eye(2),
         generated_embeddings=np.eye(2), reference_embeddings=np.eye(2),
     )  # fmt: skip
-    samples = evaluation_set(Generated(clips, sounds, sounds), flows, outputs, ["bell", "dog"])
+    samples = evaluation_set(Generated(clips, sounds, sounds, 16_000), flows, outputs, ["bell", "dog"])
     assert ClassAccuracy()(samples).unavailable == "the clips' true classes are not known"

@@ -35,8 +35,8 @@ class Loudness(AudioVisualJudge):
     def prepare(self) -> None:
         pass
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        return np.array([[1.0, np.abs(sound).argmax() / 16_000]])
+    def judge_batch(self, sounds: np.ndarray) -> list[np.ndarray]:
+        return [np.array([[1.0, np.abs(sound).argmax() / 16_000]]) for sound in sounds]
 
     def frame_times_s(self, duration_s: float) -> np.ndarray:
         if duration_s < 1:

@@ -12,6 +12,7 @@ import torch
 from stav2a import recipe
 from stav2a.components.text_encoders import T5
 from stav2a.components.vocoders import HiFiGAN
+from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import write_wav
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments.experiment import Experiment
@@ -151,6 +152,13 @@ def test_a_text_encoder_of_the_hub_is_kept_whole_with_its_tokenizer(tmp_path):
     ours, theirs = model.text_encoder(["low drum", ""]), loaded.text_encoder(["low drum", ""])
     assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     assert not any(p.requires_grad for p in loaded.text_encoder.parameters())
+
+
+def test_a_folder_of_before_front_ends_has_audioldm_s(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["stav2a"].pop("front_end") == {"component": "front_end.audioldm_mel", "parameters": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert isinstance(STAV2A.from_pretrained(folder).front_end, AudioLDMMel)
 
 
 def test_a_folder_is_not_written_over(folder):

@@ -36,7 +36,9 @@ def test_sta_v2a_is_the_whole_model():
     assert whole.signature() == design.signature()
 
 
-@pytest.mark.parametrize("name", ["sta_v2a", "vta_ldm", "diff_foley", "t2av", "foleycrafter"])
+@pytest.mark.parametrize(
+    "name", ["sta_v2a", "vta_ldm", "diff_foley", "t2av", "foleycrafter", "im2wav", "mmaudio"]
+)
 def test_every_denoiser_sees_as_many_examples(name):
     stages = [
         factory() for factory in recipe.load(f"recipes/designs/{name}.gin", root=Experiment).build().stages

@@ -231,6 +231,13 @@ def test_writing_out_a_default_changes_no_signature():
     assert signed("run.guidance_scale = 4") == signed("run.guidance_scale = 4.0")
 
 
+def test_a_parameter_that_came_later_is_in_no_signature_where_it_is_the_default():
+    loaded = recipe.load("recipes/cn_onset.gin", root=Experiment)
+    assert "front_end" not in loaded.described()["parameters"]
+    assert "run.front_end = @front_end.audioldm_mel\n" in loaded.snapshot()
+    assert signed() == signed("run.front_end = @front_end.audioldm_mel")
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_snapshot_alone_makes_the_same_configuration(name, write):
     loaded = recipe.load(f"recipes/{name}.gin", root=Experiment)

@@ -17,7 +17,7 @@ from tests.data.strange_films import film
 def made(video: Path, *ids: str) -> Generated:
     """Two seconds of noise for each id, all of them with one picture."""
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (len(ids), 2 * SAMPLE_RATE)).astype(np.float32)
-    return Generated([Clip(each, video, "a bell", "test") for each in ids], noise, noise)
+    return Generated([Clip(each, video, "a bell", "test") for each in ids], noise, noise, SAMPLE_RATE)
 
 
 FILMS = {

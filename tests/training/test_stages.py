@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.components.backbones import UNetBackbone, UNetControlNet
+from stav2a.components.feature_encoders import TwoTowerCAVP
 from stav2a.components.global_poolers import NoPooler
 from stav2a.components.local_heads import LinearHead
 from stav2a.data.filters import KeepAll
@@ -20,8 +21,9 @@ from stav2a.registry import RegistryError
 from stav2a.training import loop
 from stav2a.training.classifier import MelCNN
 from stav2a.training.objective import Batch, TrainingSpec, generator
-from stav2a.training.stages import AudioTower, DiffusionStage
+from stav2a.training.stages import DiffusionStage
 from stav2a.training.trainer import AccelerateTrainer
+from stav2a.utils.audio_tower import AudioTower
 from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.training.stage_settings import STAGES
@@ -198,6 +200,16 @@ def test_the_classifier_learns_the_classes(tmp_path):
     assert embedding.shape == (tiny.VALIDATION, 64)
     assert logits.argmax(dim=1).tolist() == labels[tiny.TRAIN :].tolist()
     assert not changed(before, model)
+
+
+def test_an_encoder_with_two_towers_keeps_the_sounds(tmp_path):
+    encoder = partial(TwoTowerCAVP, width=4, blocks=(1, 1, 1, 1), dim=16, frame_rate_hz=12.5, frame_size=16)
+    model = tiny.model(feature_encoder=encoder)
+    before = weights(model.feature_encoder)
+    STAGES["contrastive"](steps=2).run(tiny.work(model, tmp_path))
+    learnt = {name for name, _ in model.feature_encoder.named_parameters()}
+    assert learnt <= changed(before, model.feature_encoder)
+    assert any(name.startswith("audio_tower.") for name in learnt)
 
 
 def test_the_audio_tower_gives_a_feature_for_every_video_frame():

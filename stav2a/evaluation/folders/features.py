@@ -1,4 +1,4 @@
-"""Features of all clips of an evaluation: files in worker processes, judges with a model in this one."""
+"""Features of all clips of an evaluation: files in worker processes, models in this one or in each."""
 
 import functools
 import hashlib
@@ -16,6 +16,7 @@ from stav2a.data.media.opening import SOUND, opened
 from stav2a.data.mel import SHORTEST_S
 from stav2a.data.optical_flow import motion
 from stav2a.evaluation.folders.pairing import REFERENCE, PairedClip
+from stav2a.metrics.batches import SoundBatches
 from stav2a.metrics.score import (
     FeatureExtractor,
     MetricError,
@@ -99,7 +100,7 @@ class ClipFeatures:
         peaks: Side -> the largest magnitude of its sound.
         faults: Side -> reason why it can't be used.
         features: Features of every crop, extractor and side.
-        pending: Sounds for the extractors of the main process.
+        pending: Sounds for the models, which may judge several clips' together.
         flow: Mean motion a frame (L,), or None.
         frame_times_s: Times of the video's frames (L,), or None.
         frame_rate_hz: Frame rate of the video.
@@ -154,8 +155,8 @@ def extract(
 
     Args:
         clip: The files.
-        extractors: Extractors that may run in a worker process.
-        models: Descriptions of those that may not: their sounds are left in `pending`.
+        extractors: Extractors that take a sound at a time.
+        models: Descriptions of those that may take several: their sounds are left in `pending`.
         crops: Crops, each with features of its own.
         flow: Optical flow for the video; None where it is not needed.
         cache: Features of earlier evaluations.
@@ -231,6 +232,53 @@ def extract(
     return found
 
 
+class PendingSounds:
+    """The sounds that `extract` left for models, judged and kept, of many clips together where that helps.
+
+    Args:
+        models: The models by their descriptions.
+        cache: Features on disk.
+    """
+
+    def __init__(self, models: Mapping[str, FeatureExtractor], cache: ArrayCache) -> None:
+        self.models, self.cache = models, cache
+        self._batches = {name: SoundBatches(model) for name, model in models.items()}
+        self._prepared = False
+
+    def take(self, found: ClipFeatures, features: dict[Key, np.ndarray]) -> None:
+        """Take a clip's pending sounds. `finish` at the latest puts features into cache and `features`."""
+        if found.pending and not self._prepared:  # errors of any model come before the first sound
+            for model in self.models.values():
+                getattr(model, "prepare", lambda: None)()
+            self._prepared = True
+        for key, sound in found.pending.items():
+            self._batches[key[1]].add(*sound, functools.partial(self._keep, found, features, key))
+        found.pending.clear()
+
+    def finish(self) -> None:
+        """Judge the sounds that still wait for others."""
+        for each in self._batches.values():
+            each.finish()
+
+    def _keep(
+        self, found: ClipFeatures, features: dict[Key, np.ndarray], key: Key, array: np.ndarray
+    ) -> None:
+        crop, name, side = key
+        self.cache.put(found.contents[side], cached_as(name, found.duration_s(crop)), array)
+        features[key] = array
+
+
+def extract_and_judge(
+    clip: PairedClip, *, models: Mapping[str, FeatureExtractor], cache: ArrayCache, **rest: Any
+) -> ClipFeatures:
+    """Features of one clip's files by all extractors, models too; see `extract`."""
+    found = extract(clip, models=list(models), cache=cache, **rest)
+    pending = PendingSounds(models, cache)
+    pending.take(found, found.features)
+    pending.finish()
+    return found
+
+
 def watch(
     item: tuple[PairedClip, Mapping[Crop, float]], *, watcher: Watcher, cache: ArrayCache
 ) -> dict[Crop, np.ndarray | str]:
@@ -270,7 +318,8 @@ class FeatureCache:
         flow: Optical flow for the videos; None where it is not needed.
         cache: Features on disk.
         workers: Processes; by default one a core.
-        jobs: If more than 1, as many processes share the clips, each with judges of its own.
+        jobs: If more than 1, as many processes share the clips, each with judges of its own, and take the
+            GPUs in turn.
     """
 
     def __init__(
@@ -294,31 +343,25 @@ class FeatureCache:
         new = {name: each for each in extractors if (name := describe(each)) not in self._known}
         if not new and self.by_clip:
             return
-        alone = self.jobs == 1  # models stay in this process
-        models = {name: each for name, each in new.items() if alone and getattr(each, "uses_torch", False)}
-        work = functools.partial(
-            extract,
-            extractors=[extractor for name, extractor in new.items() if name not in models],
-            models=list(models),
-            crops=self.crops,
-            flow=self.flow,
-            cache=self.cache,
-        )
-        prepared = False
+        models = {name: each for name, each in new.items() if getattr(each, "uses_torch", False)}
+        settings: dict[str, Any] = {
+            "extractors": [extractor for name, extractor in new.items() if name not in models],
+            "crops": self.crops,
+            "flow": self.flow,
+            "cache": self.cache,
+        }
+        if self.jobs == 1:  # models stay in this process
+            work = functools.partial(extract, models=list(models), **settings)
+        else:
+            work = functools.partial(extract_and_judge, models=models, **settings)
+        pending = PendingSounds(models, self.cache)
         clips = parallel(work, self.clips, workers=self.workers, description="features", fewest=2)
         for clip, found in zip(self.clips, clips, strict=True):
-            if found.pending and not prepared:  # errors of any model come before the first sound
-                for model in models.values():
-                    getattr(model, "prepare", lambda: None)()
-                prepared = True
-            for (crop, name, side), sound in found.pending.items():
-                array = np.asarray(models[name](*sound))
-                self.cache.put(found.contents[side], cached_as(name, found.duration_s(crop)), array)
-                found.features[crop, name, side] = array
-            found.pending.clear()
             known = self.by_clip.setdefault(clip.id, found)
             known.features |= found.features
             known.faults |= found.faults
+            pending.take(found, known.features)
+        pending.finish()
         self._known |= set(new)
 
     def watch(self, watchers: Iterable[Watcher]) -> None:

@@ -155,11 +155,7 @@ def score(
     Raises:
         UsageError: Not one clip can be used.
     """
-    flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
-    array_cache = ArrayCache(cache)
-    features = FeatureCache(clips, crops=crops, flow=flow, cache=array_cache, workers=workers, jobs=jobs)
-    features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
-    features.watch(watcher for metric in metrics for watcher in getattr(metric, "watchers", ()))
+    features = extract_features(clips, metrics, crops=crops, cache=cache, workers=workers, jobs=jobs)
     skipped, warnings = _remarks(features)
     skipped = [*unpaired, *skipped]
     ids = {crop: chosen for crop in crops if (chosen := features.usable(crop))}
@@ -181,6 +177,24 @@ def score(
         warnings=warnings,
         common_s=statistics.median(features.by_clip[clip].common_s for clip in features.usable(None)),
     )
+
+
+def extract_features(
+    clips: Sequence[PairedClip],
+    metrics: Sequence[Any],
+    *,
+    crops: Sequence[Crop],
+    cache: Path,
+    workers: int | None = None,
+    jobs: int = 1,
+) -> FeatureCache:
+    """Features of the clips that the metrics need, in memory and in the cache. Arguments are `score`'s."""
+    flow = next((metric.flow for metric in metrics if hasattr(metric, "flow")), None)
+    array_cache = ArrayCache(cache)
+    features = FeatureCache(clips, crops=crops, flow=flow, cache=array_cache, workers=workers, jobs=jobs)
+    features.need(extractor for metric in metrics for extractor in getattr(metric, "extractors", ()))
+    features.watch(watcher for metric in metrics for watcher in getattr(metric, "watchers", ()))
+    return features
 
 
 def _set(features: FeatureCache, ids: Sequence[str], side: str, crop: Crop) -> EvaluationSet:

@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -73,11 +73,18 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All runs of a study, row by row over the seeds; `output` has their folders and the store."""
+    """All runs of a study.
+
+    Args:
+        runs: Runs, row by row over the seeds.
+        output: Folder of the run folders and the store.
+        refused: Row -> reason why it can't run, of the combinations that were left out of the study's rows.
+    """
 
     study: LoadedStudy
     runs: tuple[PlannedRun, ...]
     output: Path
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -105,9 +112,19 @@ class StudyPlan:
         study = self.study
         return describing.signature([study.name, runs, study.baseline, study.metrics, study.published])
 
+    def without(self, refused: Mapping[str, str]) -> "StudyPlan":
+        """The plan without the rows that can't run, which are listed with their reasons."""
+        rows = tuple(row for row in self.study.rows if row.name not in refused)
+        runs = tuple(run for run in self.runs if run.row.name not in refused)
+        both = {**self.refused, **refused}
+        return replace(self, study=replace(self.study, rows=rows), runs=runs, refused=both)
+
 
 def plan(study: LoadedStudy, output: Path) -> StudyPlan:
     """Load every row's recipe with every seed; `output` is the folder of the run folders and the store.
+
+    A combination of levels whose values can't be, or that is the same as another one, is refused: the plan
+    goes on without it.
 
     Raises:
         RecipeError: A row's recipe doesn't load.
@@ -115,6 +132,7 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
             no row.
     """
     runs: dict[str, PlannedRun] = {}
+    refused: dict[str, str] = {}
     reporters: list[Any] = []
     contents = Store.of(output).contents
     with _each_warning_once():
@@ -123,16 +141,21 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                 recipes = (*(parsing.shown(path) for path in row.recipes), *study.recipes)
                 bindings = (*row.bindings, *study.bindings, f"run.seed = {seed}")
                 loaded = recipe.load(recipes, bindings, trust=study.trust, root=Experiment)
-                with _named(row, study):
+                with _refused_into(refused, row, study):
                     keys = Keys(loaded.build(), contents)
+                if row.name in refused:
+                    break
                 signature, experiment = keys.run, keys.experiment
                 if signature in runs:
-                    rows = f"{runs[signature].row.name!r} and {row.name!r}"
-                    message = f"Rows {rows} are the same: every setting is equal."
+                    other = runs[signature].row.name
+                    if _may_be_refused(row, study):
+                        refused[row.name] = f"every setting is equal to those of {other}."
+                        break
+                    message = f"Rows {other!r} and {row.name!r} are the same: every setting is equal."
                     advice = (
                         "Leave one out; or see whether what is laid over all rows hides their difference."
                     )
-                    raise StudyError(message, study.places["rows"].of(row.name), advice)
+                    raise StudyError(message, study.place_of(row), advice)
                 reporters += [getattr(factory(), "reporter", None) for factory in experiment.metrics]
                 runs[signature] = PlannedRun(
                     row=row,
@@ -144,32 +167,45 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                     entries=tuple(keys.parts()),
                     described=loaded.described(),
                 )
-    return StudyPlan(_as_measured(study, reporters), tuple(runs.values()), output)
+    return StudyPlan(_as_measured(study, reporters), tuple(runs.values()), output).without(refused)
 
 
-def try_rows(plan: StudyPlan) -> None:
+def try_rows(plan: StudyPlan) -> StudyPlan:
     """Dry-run every row that has runs left, once for all of its seeds.
 
+    Returns:
+        The plan without the combinations of levels that can't work; they are listed with their reasons.
+
     Raises:
-        StudyError: A row's recipe can't work: the row and the reason.
+        StudyError: A listed row or the baseline can't work: the row and the reason.
     """
+    refused: dict[str, str] = {}
     left = {run.row.name: run for run in reversed(plan.runs) if not run.finished}
     tried = [left[row.name] for row in plan.study.rows if row.name in left]
     with _each_warning_once(), progress(len(tried), "trying the rows", "row", leave=False) as bar:
         for run in bar.counted(tried):
             loaded = recipe.load(run.recipes, run.bindings, trust=plan.study.trust, root=Experiment)
-            with _named(run.row, plan.study):
+            with _refused_into(refused, run.row, plan.study):
                 dry_run(loaded.build())
+    return plan.without(refused)
+
+
+def _may_be_refused(row: StudyRow, study: LoadedStudy) -> bool:
+    """True for a combination of levels, which nobody listed by itself; the baseline is needed."""
+    return bool(row.levels) and row.name != study.baseline
 
 
 @contextmanager
-def _named(row: StudyRow, study: LoadedStudy) -> Iterator[None]:
-    """Name the row in an error of its experiment."""
+def _refused_into(refused: dict[str, str], row: StudyRow, study: LoadedStudy) -> Iterator[None]:
+    """Note why a combination can't run; of another row raise an error that names it."""
     try:
         yield
     except StaV2AError as error:
-        place, message = study.places["rows"].of(row.name), f"Row {row.name!r} can't run: {error.message}"
-        raise StudyError(message, place, error.advice) from error
+        if _may_be_refused(row, study):
+            refused[row.name] = " ".join(part for part in (error.message, error.advice) if part)
+            return
+        message = f"Row {row.name!r} can't run: {error.message}"
+        raise StudyError(message, study.place_of(row), error.advice) from error
 
 
 def _as_measured(study: LoadedStudy, reporters: Sequence[Any]) -> LoadedStudy:
@@ -240,9 +276,12 @@ def training_s(plan: StudyPlan) -> float | None:
 def summary(plan: StudyPlan, jobs: int = 1) -> str:
     """Entries that a plan will make and reuse, row by row, and the time of its training where it is known."""
     study = plan.study
-    width = max(len(row.name) for row in study.rows)
+    width = max(map(len, [*(row.name for row in study.rows), *plan.refused]))
     size = f"{counted(len(study.rows), 'row')} × {counted(len(study.seeds), 'seed')}"
     lines = [f"{study.name}: {size} ({', '.join(map(str, study.seeds))}), compared with {study.baseline}"]
+    if study.factors:
+        levels = [f"{factor} ({', '.join(each)})" for factor, each in study.factors.items()]
+        lines.append(f"factors: {', '.join(levels)}")
     trained: set[StoreEntry] = set()  # by the rows above
     for row in study.rows:
         runs = [run for run in plan.runs if run.row is row]
@@ -254,6 +293,7 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
             part = f"{finished} of {len(runs)} finished; {state}"
             state = part if finished < len(runs) else "finished"
         lines.append(f"  {row.name:{width}}  {state}")
+    lines += [f"  {name:{width}}  refused: {reason}" for name, reason in plan.refused.items()]
     entries = dict.fromkeys(each for run in plan.runs for each in run.entries)
     if study.unmeasured:
         lines.append(f"not measured by any row: {', '.join(study.unmeasured)}")

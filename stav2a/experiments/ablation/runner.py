@@ -187,7 +187,7 @@ class StudyRunner:
             tracker.log_metrics(row_figures(written.compared))
             tracker.describe(description)
             tracker.set_experiment_tags({NOTE: description, **store.children_view(parent, metrics)})
-            for path in (*folder.tables, folder.clips, folder.page):
+            for path in written.files:
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
         lines = [written.text, f"compare    {store.compare_url(store.children(parent_id))}"]

@@ -1,16 +1,31 @@
-"""Study files: the recipes that are compared, over which seeds, by which metrics, and published figures."""
+"""Study files: the recipes that are compared, over which seeds, by which metrics, and published figures.
+
+The recipes are listed as rows, or made of factors: combinations of levels (`factors`).
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stav2a import recipe
 from stav2a.evaluation.published import PublishedError, read_published
+from stav2a.experiments.ablation.factors import (
+    DESIGNS,
+    FRACTIONAL,
+    FULL,
+    ONE_AT_A_TIME,
+    combinations_of,
+    combined_name,
+    d_optimal,
+    one_at_a_time,
+    smallest_fraction,
+)
 from stav2a.recipe import Place, RecipeError, parsing
 from stav2a.registry import did_you_mean
 
 DIRECTIONS = ("higher", "lower")
+Parts = str | tuple[str, ...]  # a recipe or a binding, or several
 
 
 class StudyError(RecipeError):
@@ -20,19 +35,29 @@ class StudyError(RecipeError):
 @recipe.as_root("study")
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A comparison of recipes, as a study file writes it.
+    """A comparison of recipes, as a study file writes it: of `rows`, or of combinations of `factors`.
 
     Args:
         rows: Recipe by the name of the row; or a tuple of recipes, which end in .gin, and bindings.
-        baseline: Row that all others are compared with.
+        factors: Levels by the name of the factor; a level is a recipe or a binding by its name, a tuple of
+            several, or the empty tuple.
+        base: Recipe of all combinations, or a tuple of recipes and bindings; their levels are laid over it.
+        design: Which combinations: `full` for all, `one_at_a_time` for those that differ from the baseline in
+            one factor at most, `fractional` for a choice of them.
+        combinations: Number of combinations of a fractional design.
+        baseline: Row that all others are compared with; by default the combination of the first levels.
         metrics: Direction of every metric that is compared: `higher` or `lower` is better. Those that no row
             measures are left out.
         seeds: Seeds; every row is trained once with each.
         published: CSV with the figures of a paper: a column `row`, and one for each metric.
     """
 
-    rows: Mapping[str, str | tuple[str, ...]]
-    baseline: str
+    rows: Mapping[str, Parts] | None = None
+    factors: Mapping[str, Mapping[str, Parts]] | None = None
+    base: Parts = ()
+    design: str = FULL
+    combinations: int | None = None
+    baseline: str | None = None
     metrics: Mapping[str, str]
     seeds: tuple[int, ...] = (0, 1, 2)
     published: Path | None = None
@@ -40,12 +65,21 @@ class Study:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One row of a study: recipes and bindings laid over one another, and the row it builds on, if any."""
+    """One row of a study.
+
+    Args:
+        name: Name in tables.
+        recipes: Recipes laid over one another.
+        bindings: Bindings laid over these.
+        builds_on: Row of which it is a change by a step, if any.
+        levels: Factor -> level, where it is a combination of levels.
+    """
 
     name: str
     recipes: tuple[Path, ...]
     bindings: tuple[str, ...] = ()
     builds_on: str | None = None
+    levels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def file_name(self) -> str:
@@ -59,6 +93,8 @@ class LoadedStudy:
 
     Args:
         name: Name of the file without its ending.
+        rows: Rows, of which a plan may leave out combinations that can't run.
+        factors: Factor -> its levels, where the rows are combinations of them.
         published: Published figures by row and metric.
         unmeasured: Metrics of the study that no row measures.
         places: Places of the study's settings, for errors that are found later.
@@ -72,10 +108,15 @@ class LoadedStudy:
     seeds: tuple[int, ...]
     published: Mapping[str, Mapping[str, float]]
     places: Mapping[str, Place]
+    factors: Mapping[str, Sequence[str]] = field(default_factory=dict)
     recipes: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     trust: bool = False
+
+    def place_of(self, row: StudyRow) -> Place:
+        """Place of a row, or of the factors that it is made of."""
+        return self.places["factors"] if self.factors else self.places["rows"].of(row.name)
 
 
 def load(
@@ -108,10 +149,18 @@ def load(
     _check_seeds(study.seeds, "study.seeds", places.get("seeds"))
     if seeds:
         _check_seeds(seeds, "--seeds")
-    rows = _rows(study, file.parent, places["rows"], trust=trust)
-    if study.baseline not in study.rows:
-        message = f"study.baseline = {study.baseline!r} is no row."
-        raise StudyError(message, places["baseline"], did_you_mean(study.baseline, study.rows))
+    if (study.rows is None) == (study.factors is None):
+        given = (
+            "neither study.rows nor study.factors" if study.rows is None else "study.rows and study.factors"
+        )
+        advice = (
+            "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}, or study.factors (ablations/README.md)."
+        )
+        raise StudyError(f"The study has {given}; expected one of them.", places.get("factors"), advice)
+    if study.factors is None:
+        rows, baseline = _rows(study, file.parent, places, trust=trust)
+    else:
+        rows, baseline = _combined_rows(study, file.parent, places, trust=trust)
     if not study.metrics:
         advice = "Write study.metrics = {'aa_align': 'higher', ...}"
         raise StudyError("study.metrics is empty.", places["metrics"], advice)
@@ -122,11 +171,12 @@ def load(
     return LoadedStudy(
         name=file.stem,
         rows=rows,
-        baseline=study.baseline,
+        baseline=baseline,
         metrics=dict(study.metrics),
         seeds=tuple(seeds or study.seeds),
-        published=_published(study, file, places.get("published")),
+        published=_published(study, [row.name for row in rows], file, places.get("published")),
         places=places,
+        factors={name: list(levels) for name, levels in (study.factors or {}).items()},
         recipes=tuple(recipes),
         bindings=tuple(bindings),
         trust=trust,
@@ -149,25 +199,102 @@ def _check_seeds(seeds: Sequence[int], what: str, place: Place | None = None) ->
             raise StudyError(f"{what} holds {seed} twice.", place, advice)
 
 
-def _rows(study: Study, folder: Path, place: Place, *, trust: bool) -> tuple[StudyRow, ...]:
-    if not study.rows:
+def _rows(
+    study: Study, folder: Path, places: Mapping[str, Place], *, trust: bool
+) -> tuple[tuple[StudyRow, ...], str]:
+    """The rows that are listed, and the baseline."""
+    for name, value, nothing in (
+        ("base", study.base, ()),
+        ("design", study.design, FULL),
+        ("combinations", study.combinations, None),
+    ):
+        if value != nothing:
+            message = f"study.{name} = {value!r}: it is for studies of factors, and this one lists its rows."
+            raise StudyError(message, places.get(name), "Leave the line out, or write study.factors.")
+    place, given = places["rows"], study.rows or {}
+    if not given:
         advice = "Write study.rows = {'NAME': 'recipes/NAME.gin', ...}"
         raise StudyError("study.rows is empty.", place, advice)
-    rows: list[StudyRow] = []
-    for name, given in study.rows.items():
-        row = _row(name, (given,) if isinstance(given, str) else given, folder, place.of(name), trust=trust)
-        for other in rows:
-            if other.file_name == row.file_name:
-                message = f"Rows {other.name!r} and {name!r} would write the same files."
-                raise StudyError(message, place.of(name), "Let them differ in a letter or a digit.")
-        rows.append(row)
+    if study.baseline is None:
+        advice = f"Write study.baseline = {next(iter(given))!r}, or another row."
+        raise StudyError("study.baseline has no value.", None, advice)
+    rows = [_row(name, _parts(each), folder, place.of(name), trust=trust) for name, each in given.items()]
+    _check_file_names(rows, place)
+    if study.baseline not in given:
+        message = f"study.baseline = {study.baseline!r} is no row."
+        raise StudyError(message, places["baseline"], did_you_mean(study.baseline, given))
     bare = {row.recipes[0]: row.name for row in rows if len(row.recipes) == 1 and not row.bindings}
     for number, row in enumerate(rows):  # it builds on the last bare recipe among the files that it includes
         others = [
             bare[path] for path in parsing.lineage(row.recipes[0]) if bare.get(path, row.name) != row.name
         ]
         rows[number] = replace(row, builds_on=others[-1] if others else None)
-    return tuple(rows)
+    return tuple(rows), study.baseline
+
+
+def _combined_rows(
+    study: Study, folder: Path, places: Mapping[str, Place], *, trust: bool
+) -> tuple[tuple[StudyRow, ...], str]:
+    """The combinations that the design chooses, and the baseline."""
+    place, given = places["factors"], study.factors or {}
+    advice = "Write study.factors = {'FACTOR': {'LEVEL': 'slot.name.parameter = value', ...}, ...}"
+    if not given:
+        raise StudyError("study.factors is empty.", place, advice)
+    for factor, levels in given.items():
+        if len(levels) < 2:
+            count = f"{len(levels)} level{'s' * (not levels)}"
+            raise StudyError(
+                f"The factor {factor!r} has {count}; expected two or more.", place.of(factor), advice
+            )
+        if not all(name.strip() for name in (factor, *levels)):
+            message = f"The factor {factor!r} has a name that is empty, its own or that of a level."
+            raise StudyError(message, place.of(factor), advice)
+    factors = {factor: list(levels) for factor, levels in given.items()}
+    everything = combinations_of(factors)
+    named = {combined_name(levels): levels for levels in everything}
+    if study.baseline is not None and study.baseline not in named:
+        message = f"study.baseline = {study.baseline!r} is no combination of one level of each factor."
+        raise StudyError(message, places["baseline"], did_you_mean(study.baseline, named))
+    baseline = everything[0] if study.baseline is None else named[study.baseline]
+    if study.design not in DESIGNS:
+        message = f"study.design = {study.design!r} is no design."
+        raise StudyError(message, places["design"], did_you_mean(study.design, DESIGNS))
+    if study.design != FRACTIONAL and study.combinations is not None:
+        message = f"study.combinations = {study.combinations}: it is for study.design = {FRACTIONAL!r}."
+        raise StudyError(message, places["combinations"], "Leave the line out, or set the design.")
+    chosen = everything
+    if study.design == ONE_AT_A_TIME:
+        chosen = one_at_a_time(factors, baseline)
+    elif study.design == FRACTIONAL:
+        least, most = smallest_fraction(factors), len(everything)
+        if study.combinations is None or not least <= study.combinations <= most:
+            message = (
+                f"study.combinations = {study.combinations}: expected {least} to {most}, {least} being the "
+                "number of main effects and pairwise interactions with their mean."
+            )
+            raise StudyError(
+                message, places.get("combinations"), f"Write study.combinations = {least}, or more."
+            )
+        chosen = d_optimal(factors, baseline, study.combinations)
+    rows = []
+    for levels in chosen:
+        parts = [_parts(study.base), *(_parts(given[factor][level]) for factor, level in levels.items())]
+        row = _row(combined_name(levels), sum(parts, ()), folder, place, trust=trust)
+        rows.append(replace(row, levels=levels))
+    _check_file_names(rows, place)
+    return tuple(rows), combined_name(baseline)
+
+
+def _parts(given: Parts) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
+
+
+def _check_file_names(rows: Sequence[StudyRow], place: Place) -> None:
+    known: dict[str, StudyRow] = {}
+    for row in rows:
+        if (other := known.setdefault(row.file_name, row)) is not row:
+            message = f"Rows {other.name!r} and {row.name!r} would write the same files."
+            raise StudyError(message, place.of(row.name), "Let them differ in a letter or a digit.")
 
 
 def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust: bool) -> StudyRow:
@@ -193,13 +320,15 @@ def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust
     return StudyRow(name, recipes, bindings)
 
 
-def _published(study: Study, file: Path, place: Place | None) -> dict[str, dict[str, float]]:
+def _published(
+    study: Study, rows: Sequence[str], file: Path, place: Place | None
+) -> dict[str, dict[str, float]]:
     if study.published is None:
         return {}
     for path in (file.parent / study.published, Path.cwd() / study.published):
         if path.is_file():
             try:
-                return read_published(path, rows=list(study.rows), metrics=list(study.metrics))
+                return read_published(path, rows=rows, metrics=list(study.metrics))
             except PublishedError as error:
                 raise StudyError(str(error), place) from error
     message = f"There is no file {str(study.published)!r}. Looked in {parsing.shown(file.parent)} and here."

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from stav2a.data.onsets import SuperFlux
 from stav2a.evaluation.comparison import Comparison, compare
+from stav2a.evaluation.factorial import FactorialEffects, factorial_effects
 from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
 from stav2a.experiments.tracking import DEFAULT_OUTPUT, WITHIN, TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
 from stav2a.reports.comparison_tables import comparison_csv, comparison_document, figures_table
+from stav2a.reports.effect_tables import effect_notes, effect_tables, effects_csv
 from stav2a.reports.pages import sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_text
@@ -39,6 +41,7 @@ class StudyFolder:
         self.logs = self.path / "logs"
         self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
         self.clips = self.path / "clips.csv"
+        self.effects = self.path / "effects.csv"  # of a study of factors
         named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", output)
         self.again = command("ablation", "--report", name, *named)
 
@@ -76,10 +79,12 @@ def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
         "signature": plan.signature(),
         "command": command,
         "rows": rows,
+        "factors": list(study.factors.items()),  # lists keep their order
+        "refused": list(plan.refused.items()),
         "overlay": {"recipes": study.recipes, "bindings": study.bindings},
         "seeds": study.seeds,
         "baseline": study.baseline,
-        "metrics": list(study.metrics.items()),  # a list keeps its order
+        "metrics": list(study.metrics.items()),
         "published": study.published,
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
         "attempts": [],
@@ -154,6 +159,14 @@ class StudyRecords:
             published=record["published"],
         )
 
+    def effects(self, comparison: Comparison) -> FactorialEffects | None:
+        """Effects of the study's factors; None where it lists its rows."""
+        record = self.study
+        if not (factors := dict(record.get("factors", ()))):
+            return None
+        levels = {row["name"]: row["levels"] for row in record["rows"]}
+        return factorial_effects(comparison, levels, factors)
+
     def shown(self) -> dict[str, tuple[int, TrackedRun]]:
         """First finished seed of every row, and its run: the samples and curves of the page are its."""
         found: dict[str, tuple[int, TrackedRun]] = {}
@@ -179,10 +192,11 @@ class StudyRecords:
 
 
 class StudyReport(NamedTuple):
-    """A study's report: the table with the paths of the files, and the comparison in it."""
+    """A study's report: the table with the paths of the files, the comparison in it, and the files."""
 
     text: str
     compared: Comparison
+    files: tuple[Path, ...]
 
 
 def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> StudyReport:
@@ -190,7 +204,12 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     records = StudyRecords(store, parent)
     study = records.study
     compared, head = records.compared(), facts(records)
+    effects = records.effects(compared)
     document = comparison_document(compared)
+    if effects:
+        notes = effect_notes(compared, effects, dict(study["refused"]))
+        document = comparison_document(compared, effect_tables(compared, effects), notes)
+        write_text(folder.effects, effects_csv(compared, effects))
     markdown, csv, latex = folder.tables
     write_text(markdown, f"{_headed(study['name'], folder.again, head)}\n{document.markdown()}")
     write_text(csv, comparison_csv(compared))
@@ -213,6 +232,7 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
         title=study["name"],
         facts=head,
         comparison=compared,
+        effects=effects,
         clips=sample_clips(
             {row: store.file(run, "samples") for row, (_, run) in runs.items()},
             {row: records.scores[row, seed] for row, (seed, _) in runs.items()},
@@ -223,9 +243,11 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
     tables = f"{markdown}, {csv.suffix}, {latex.suffix}; of each clip {folder.clips}"
+    tables += f"; effects {folder.effects}" if effects else ""
     places = (f"report     {folder.page}", f"tables     {tables}")
     text = "\n".join([document.text(), *map(printable, places)])
-    return StudyReport(text, compared)
+    files = (*folder.tables, folder.clips, *((folder.effects,) if effects else ()), folder.page)
+    return StudyReport(text, compared, files)
 
 
 def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
@@ -246,13 +268,13 @@ def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> 
         [
             f"Rows of the study `{parent.name}`, over seeds; in brackets 95 % intervals.",
             "",
-            figures_table(compared).markdown(),
-            "",
             f"- [Compare all runs]({compare}): parameters that differ, metrics, losses.",
             f"- [List of all runs]({listed}) with these metrics, and their [charts]({charts}).",
             f"- [The study's own run]({own}): among its artifacts are `report.html` (the same clips of all "
             "rows, with picture and sound), `table.md` (paired differences with intervals) and `clips.csv`.",
             "- The list of runs folds the rows under the study's run; `tags.row = 'NAME'` finds one.",
+            "",
+            figures_table(compared).markdown(),
             "",
         ]
     )

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.metrics.judges.judge import PublishedJudge
+from stav2a.metrics.judges.judge import PublishedJudge, padded
 from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError, load_state
 from stav2a.utils.torch_files import read
@@ -74,15 +74,19 @@ class AudioboxAesthetics(PublishedJudge):
         load_state(model, renamed_wavlm(found.tensors), f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
         window = WINDOW_S * RATE
-        parts = [sound[start : start + window] for start in range(0, len(sound), window)]
-        whole = self.tensor(np.stack([np.pad(part, (0, window - len(part))) for part in parts]))
-        lengths = torch.tensor([len(part) for part in parts], device=whole.device)
-        ratings = torch.cat(
-            [self.model(*each) for each in zip(whole.split(1), lengths.split(1), strict=True)]
-        )
-        return np.array(tuple((lengths / lengths.sum() @ ratings).tolist()), dtype=OUTPUTS)
+        parts = [sounds[:, start : start + window] for start in range(0, sounds.shape[1], window)]
+        lengths = torch.tensor([part.shape[1] for part in parts], device=self.device)
+        ratings = torch.stack(
+            [
+                self.model(self.tensor(padded(part, window)), length.expand(len(sounds)))
+                for part, length in zip(parts, lengths, strict=True)
+            ],
+            dim=1,
+        )  # (B, windows, 4)
+        weighted = [lengths / lengths.sum() @ each for each in ratings]
+        return [np.array(tuple(each.tolist()), dtype=OUTPUTS) for each in weighted]
 
 
 class AestheticHeads(nn.Module):

@@ -52,9 +52,9 @@ class CAVPJudge(AudioVisualJudge):
         load_state(model, read(self.file, ["state_dict"]).tensors, f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        features = self.model.spec_encoder(self.tensor(spectrogram(sound))[None])[0]
-        return pooled(features.cpu(), SPECTRA // POOLED).numpy()
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        features = self.model.spec_encoder(self.tensor(np.stack([spectrogram(sound) for sound in sounds])))
+        return [pooled(each, SPECTRA // POOLED).numpy() for each in features.cpu()]
 
     def frame_times_s(self, duration_s: float) -> np.ndarray:
         return np.arange(max(1, round(duration_s * FRAME_RATE_HZ))) / FRAME_RATE_HZ

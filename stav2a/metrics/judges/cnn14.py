@@ -3,12 +3,13 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from stav2a.metrics.judges.judge import PublishedJudge, padded
+from stav2a.metrics.judges.judge import PublishedJudge, padded, records
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
@@ -51,14 +52,14 @@ class Cnn14(PublishedJudge):
         load_state(model, read(self.file, ["model"]).tensors, f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
         logits: list[Any] = []  # the network gives probabilities alone
         hook = self.model.fc_audioset.register_forward_hook(lambda _, __, out: logits.append(out))
         try:
-            found = self.model(self.tensor(padded(sound, SHORTEST))[None])
+            found = self.model(self.tensor(padded(sounds, SHORTEST)))
         finally:
             hook.remove()
-        return np.array((found["embedding"][0].cpu().numpy(), logits[0][0].cpu().numpy()), dtype=OUTPUTS)
+        return records(OUTPUTS, found["embedding"], logits[0])
 
 
 def network() -> Any:

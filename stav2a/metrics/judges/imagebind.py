@@ -4,7 +4,7 @@ import functools
 import re
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -63,8 +63,9 @@ class ImageBindJudge(AudioVisualJudge):
         load_state(model, renamed(read(self.file).tensors), f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        return self.model.audio(self.tensor(clip_mels(sound))).mean(dim=0).cpu().numpy()
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        found = self.model.audio(self.tensor(np.concatenate([clip_mels(sound) for sound in sounds])))
+        return list(found.unflatten(0, (len(sounds), -1)).mean(dim=1).cpu().numpy())
 
     def film_times_s(self, film_s: np.ndarray, duration_s: float) -> np.ndarray:
         if duration_s > len(film_s) / average_rate(film_s) + TOLERANCE_S:

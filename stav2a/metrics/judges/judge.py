@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,12 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from stav2a.utils.contents import file_hash
+from stav2a.utils.errors import StaV2AError
 from stav2a.utils.resampling import resample_audio
 
 if TYPE_CHECKING:
     from torch import Tensor, device
 
+logger = logging.getLogger(__name__)
+
 ENVIRONMENT = "STAV2A_WEIGHTS"
+AT_ONCE, AT_ONCE_S = 32, 320  # sounds, and seconds of them, that a GPU judges together
 _FOLDER: ContextVar[Path | None] = ContextVar("weights_folder", default=None)
 _DEVICE: ContextVar[str] = ContextVar("judges_device", default="auto")
 
@@ -56,11 +61,14 @@ class PublishedJudge(ABC):
     uses_torch: ClassVar[bool] = True  # so that it runs in the main process
 
     def __init__(self, *, weights: str | None = None) -> None:
-        folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
-        if weights is None and folder:
-            weights = os.path.join(folder, self.published)
-        self.path = None if weights is None else Path(weights)
+        self.path = self.default_weights() if weights is None else Path(weights)
         self.device_name = _DEVICE.get()
+
+    @classmethod
+    def default_weights(cls) -> Path | None:
+        """Path of the weights if none is given: their published name in the folder of all weights, if any."""
+        folder = _FOLDER.get() or os.environ.get(ENVIRONMENT)
+        return Path(folder, cls.published) if folder else None
 
     @property
     def missing(self) -> tuple[str, str] | None:
@@ -111,8 +119,10 @@ class PublishedJudge(ABC):
 
         Raises:
             CheckpointError: See `load`.
+            StaV2AError: The GPU has no room for it.
         """
-        return self.load().eval().to(self.device)
+        with self._room():
+            return self.load().eval().to(self.device)
 
     @abstractmethod
     def load(self) -> Any:
@@ -130,22 +140,91 @@ class PublishedJudge(ABC):
         """
         self.model  # noqa: B018
 
+    @functools.cached_property
+    def at_once(self) -> int:
+        """Number of sounds judged together, at most: 1 on a CPU, where more are no faster and change bits."""
+        return 1 if self.device.type == "cpu" else AT_ONCE
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of the sounds judged together, unless one sound alone has more."""
+        return AT_ONCE_S * self.sample_rate
+
+    def batch_size(self, length: int) -> int:
+        """Number of sounds of this many samples that are judged together."""
+        return max(1, min(self.at_once, self.samples // max(1, length)))
+
     def __call__(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        return self.judge_together([self.resampled(audio, sample_rate)])[0]
+
+    def resampled(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        """A sound at the model's own rate.
+
+        Shapes:
+            (S,) -> (S',) float32
+        """
+        return resample_audio(np.asarray(audio, np.float32), sample_rate, self.sample_rate)
+
+    def judge_together(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Features of sounds of equal length at the model's own rate.
+
+        Where the GPU has no room for a batch, batches are halved from then on, and a line is logged.
+
+        Raises:
+            StaV2AError: The GPU has no room for a single sound.
+        """
         import torch
 
-        sound = resample_audio(np.asarray(audio, np.float32), sample_rate, self.sample_rate)
-        with torch.no_grad():
-            return self.judge(sound)
+        found: list[np.ndarray] = []
+        while len(found) < len(sounds):
+            batch = np.stack(sounds[len(found) :][: self.batch_size(len(sounds[0]))])
+            try:
+                with self._room(), torch.no_grad():
+                    found += self.judge_batch(batch)
+            except NoRoomError:
+                if len(batch) == 1:
+                    raise
+                self.at_once = len(batch) // 2
+                told = "%s has no room for %s and %d sounds: from now on at most %d at once."
+                logger.warning(told, self.device, self.name, len(batch), self.at_once)
+        return found
 
     @abstractmethod
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        """Features of a sound at the model's own rate."""
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        """Features of each of some sounds of equal length at the model's own rate.
+
+        Shapes:
+            (B, S) -> B features
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the model and its device: another process loads its own, on its own device."""
+        own = ("model", "device", "at_once")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Context that turns a lack of memory of the GPU into an error of ours."""
+        import torch
+
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            reason = next(iter(str(error).splitlines()), "out of memory")
+            raise NoRoomError(
+                f"{self.device} has no room for {self.name}: {reason}",
+                advice="Free its memory, take another --device, or --device cpu.",
+            ) from None
 
     def tensor(self, array: np.ndarray) -> "Tensor":
         """The array on the model's device."""
         import torch
 
         return torch.from_numpy(array).to(self.device)
+
+
+class NoRoomError(StaV2AError):
+    """A GPU without room for a judge's model, or for one sound or picture."""
 
 
 class AudioVisualJudge(PublishedJudge):
@@ -183,10 +262,13 @@ class AudioVisualJudge(PublishedJudge):
 
         Shapes:
             (L, h, w, 3) uint8, fitted -> features
+
+        Raises:
+            StaV2AError: The GPU has no room for it.
         """
         import torch
 
-        with torch.no_grad():
+        with self._room(), torch.no_grad():
             return self.watch(frames)
 
     @abstractmethod
@@ -195,5 +277,19 @@ class AudioVisualJudge(PublishedJudge):
 
 
 def padded(sound: np.ndarray, samples: int) -> np.ndarray:
-    """The sound, padded with silence to a model's shortest input."""
-    return np.pad(sound, (0, max(0, samples - len(sound))))
+    """The sound or sounds, padded with silence to a model's shortest input.
+
+    Shapes:
+        (…, S) -> (…, max(S, samples))
+    """
+    return np.pad(sound, [(0, 0)] * (sound.ndim - 1) + [(0, max(0, samples - sound.shape[-1]))])
+
+
+def records(kind: np.dtype, embeddings: "Tensor", logits: "Tensor") -> list[np.ndarray]:
+    """A classifier's outputs, one record a sound.
+
+    Shapes:
+        (B, D), (B, C) -> B records (): embedding (D,), logits (C,)
+    """
+    both = zip(embeddings.cpu().numpy(), logits.cpu().numpy(), strict=True)
+    return [np.array(each, dtype=kind) for each in both]

@@ -116,8 +116,9 @@ class MSClap(PublishedJudge):
         """Factor of the cosines before softmax."""
         return float(self.model.logit_scale.detach().exp())
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        return self.model.features(self.tensor(segments(sound, round(self.segment_s * RATE)))).cpu().numpy()
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        parts = np.concatenate([segments(sound, round(self.segment_s * RATE)) for sound in sounds])
+        return np.split(self.model.features(self.tensor(parts)).cpu().numpy(), len(sounds))
 
     def read(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings of texts.

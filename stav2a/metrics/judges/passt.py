@@ -6,13 +6,13 @@ with equal random weights both give the same numbers (docs/metrics.md).
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stav2a.metrics.judges.judge import PublishedJudge, padded
+from stav2a.metrics.judges.judge import PublishedJudge, padded, records
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
@@ -62,10 +62,10 @@ class PaSST(PublishedJudge):
         load_state(model, renamed(read(self.file, ["model"]).tensors), f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        first = (sound - sound.mean())[: LONGEST_S * RATE]
-        embedding, logits = self.model(log_mels(self.tensor(padded(first, LONGEST_S * RATE)))[None])
-        return np.array((embedding[0].cpu().numpy(), logits[0].cpu().numpy()), dtype=OUTPUTS)
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        centred = np.stack([sound - sound.mean() for sound in sounds])
+        first = self.tensor(padded(centred[:, : LONGEST_S * RATE], LONGEST_S * RATE))
+        return records(OUTPUTS, *self.model(torch.stack([log_mels(sound) for sound in first])))
 
 
 class PatchTransformer(nn.Module):

@@ -8,14 +8,14 @@ the network agrees with the authors' to 1e-6 (docs/metrics.md).
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.metrics.judges.judge import AudioVisualJudge
+from stav2a.metrics.judges.judge import AudioVisualJudge, padded
 from stav2a.metrics.score import MetricError
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
@@ -86,15 +86,15 @@ class Synchformer(AudioVisualJudge):
         load_state(model, tensors, f"{self.file}: weights of {self.name}")
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        count = segments(len(sound) + 2)  # resampling may round otherwise than the clip's duration
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        count = segments(sounds.shape[1] + 2)  # resampling may round otherwise than the clip's duration
         if count < SEGMENTS:
-            return np.zeros((0, SEGMENTS, MEL_TIMES, self.model.width), np.float32)
-        length = SAMPLES + HOP * (count - 1)
-        cut = self.tensor(np.pad(sound, (0, max(0, length - len(sound))))).unfold(0, SAMPLES, HOP)
+            return [np.zeros((0, SEGMENTS, MEL_TIMES, self.model.width), np.float32)] * len(sounds)
+        cut = self.tensor(padded(sounds, SAMPLES + HOP * (count - 1))).unfold(1, SAMPLES, HOP)
         tower = self.model.afeat_extractor
-        known = {start: tower(log_mels(cut[start][None]))[0] for start in _needed(count)}
-        return _windows(known, count)
+        known = {start: tower(log_mels(cut[:, start])) for start in _needed(count)}
+        parts = [{start: tokens[i] for start, tokens in known.items()} for i in range(len(sounds))]
+        return [_windows(each, count) for each in parts]
 
     def frame_times_s(self, duration_s: float) -> np.ndarray:
         count = segments(round(duration_s * RATE))

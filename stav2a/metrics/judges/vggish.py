@@ -1,5 +1,6 @@
 """VGGish [Hershey et al., 2017] as in torchvggish 0.2: the embedding of FAD."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,11 @@ class VGGish(PublishedJudge):
         model.embeddings = Sequential(*list(model.embeddings)[:-1])
         return model
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        return self.model(examples(sound).to(self.device)).cpu().numpy()
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        import torch
+
+        found = self.model(torch.cat([examples(sound) for sound in sounds]).to(self.device))
+        return np.split(found.cpu().numpy(), len(sounds))
 
 
 def network() -> Any:

@@ -2,7 +2,7 @@
 
 import csv
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stav2a.metrics.judges.judge import PublishedJudge
+from stav2a.metrics.judges.judge import PublishedJudge, records
 from stav2a.registry import register
 from stav2a.utils.checkpoints import WEIGHTS, CheckpointError, load_state, tensors_hash
 from stav2a.utils.torch_files import read
@@ -58,10 +58,10 @@ class YAMNet(PublishedJudge):
     source = "stav2a convert yamnet --checkpoint yamnet.h5 --output yamnet"
     sample_rate = RATE
 
-    def __init__(self, *, weights: str | None = None) -> None:
-        super().__init__(weights=weights)
-        if weights is None and not (self.path and self.path.exists()):
-            self.path = _of_the_extra(INSIDE) or self.path
+    @classmethod
+    def default_weights(cls) -> Path | None:
+        found = super().default_weights()
+        return found if found and found.exists() else _of_the_extra(INSIDE) or found
 
     @property
     def missing(self) -> tuple[str, str] | None:
@@ -106,11 +106,21 @@ class YAMNet(PublishedJudge):
             raise CheckpointError(f"{found} names {len(names)} classes, expected {CLASSES}.")
         return names
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        parts = [self.model(part.to(self.device)) for part in windows(sound).split(AT_ONCE)]
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        embeddings, logits = self.of_windows(sounds)
+        yes, no = (functional.logsigmoid(sign * logits).logsumexp(dim=1) for sign in (1, -1))
+        return records(OUTPUTS, embeddings.mean(dim=1), yes - no)
+
+    def of_windows(self, sounds: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Embeddings and logits of the windows of each sound.
+
+        Shapes:
+            (B, S) -> (B, windows, 1024), (B, windows, 521)
+        """
+        together = torch.cat([windows(sound) for sound in sounds])
+        parts = [self.model(part.to(self.device)) for part in together.split(AT_ONCE)]
         embeddings, logits = (torch.cat(each) for each in zip(*parts, strict=True))
-        yes, no = (functional.logsigmoid(sign * logits).logsumexp(dim=0) for sign in (1, -1))
-        return np.array((embeddings.mean(dim=0).cpu().numpy(), (yes - no).cpu().numpy()), dtype=OUTPUTS)
+        return embeddings.unflatten(0, (len(sounds), -1)), logits.unflatten(0, (len(sounds), -1))
 
 
 @register("judge", "yamnet_windows")
@@ -128,13 +138,12 @@ class YAMNetWindows(YAMNet):
     def front_end(self) -> str:
         return f"{super().front_end}, each by itself"
 
-    def judge(self, sound: np.ndarray) -> np.ndarray:
-        parts = [self.model(part.to(self.device))[1].cpu() for part in windows(sound).split(AT_ONCE)]
-        chances = torch.cat(parts).sigmoid().numpy()
-        found = np.empty(len(chances), dtype=PRESENCE)
+    def judge_batch(self, sounds: np.ndarray) -> Sequence[np.ndarray]:
+        chances = self.of_windows(sounds)[1].cpu().sigmoid().numpy()
+        found = np.empty(chances.shape[:2], dtype=PRESENCE)
         for kind, classes in KINDS.items():
-            found[kind] = chances[:, classes].max(axis=1)
-        return found
+            found[kind] = chances[:, :, classes].max(axis=2)
+        return list(found)
 
 
 class YAMNetwork(nn.Module):

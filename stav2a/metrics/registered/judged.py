@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stav2a.metrics import distribution, semantic
-from stav2a.metrics.judges.clap import Clap, Clap630k
+from stav2a.metrics.judges.clap import Clap, Clap630k, ClapMusicSpeech
 from stav2a.metrics.judges.cnn14 import Cnn14
 from stav2a.metrics.judges.ms_clap import MSClap
 from stav2a.metrics.judges.vggish import VGGish
@@ -424,7 +424,8 @@ class ClapScore(JudgedMetric):
         if isinstance(self.judge, Clap630k):
             self.reporter = replace(self.reporter, name=f"clap{RELEASED}", label="CLAP (released)")
         elif not isinstance(self.judge, Clap):
-            name, label = f"clap_{name_of(type(self.judge))}", f"CLAP ({self.judge.name})"
+            name = f"clap_{name_of(type(self.judge)).removeprefix('clap_')}"
+            label = f"CLAP ({self.judge.name.removeprefix('CLAP ')})"
             self.reporter = replace(self.reporter, name=name, label=label)
 
     def score(self, samples: EvaluationSet) -> Score:
@@ -452,6 +453,21 @@ def clap_released(
 
     Args:
         judge: `judge.clap_630k`, with a path of its weights or without.
+        shuffles: Other captions that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    return ClapScore(judge=judge, shuffles=shuffles, resamples=resamples, seed=seed)
+
+
+@register("metric", "clap_music_speech")
+def clap_music_speech(
+    *, judge: JudgeFactory = ClapMusicSpeech, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+) -> ClapScore:
+    """CLAP score by the weights of music, speech and AudioSet, as av-benchmark's.
+
+    Args:
+        judge: `judge.clap_music_speech`, with a path of its weights or without.
         shuffles: Other captions that each clip is compared with for the chance level.
         resamples: Bootstrap draws of the clips.
         seed: Seed of shuffles and draws.

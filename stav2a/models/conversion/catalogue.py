@@ -170,6 +170,23 @@ CATALOGUE: dict[str, PublishedWeights] = {
         ),
         judge=True,
     ),
+    "clap_music_speech": PublishedWeights(
+        "metric clap_music_speech",
+        f"{UNKNOWN}; the code is CC0-1.0; of the tokenizer MIT (FacebookAI/roberta-base)",
+        _from_hub("lukewys/laion_clap"),
+        (
+            RemoteFile(
+                "music_speech_audioset_epoch_15_esc_89.98.pt",
+                "lukewys/laion_clap/music_speech_audioset_epoch_15_esc_89.98.pt",
+            ),
+            *_from_repository(
+                "FacebookAI/roberta-base",
+                "config.json merges.txt tokenizer.json tokenizer_config.json vocab.json",
+                "roberta-base",
+            ),
+        ),
+        judge=True,
+    ),
     "ms_clap": PublishedWeights(
         "metric pam",
         f"{UNKNOWN}; of the tokenizer MIT (openai-community/gpt2)",

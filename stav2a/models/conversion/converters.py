@@ -28,6 +28,16 @@ VAE: dict[str, Any] = {
     "mel_mean": 0.0, "mel_std": 1.0, "mel_floor": -11.6,
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 1024}
+MMAUDIO: dict[str, Any] = {"bins": 128, "latent_channels": 40, "hidden_channels": 512}
+MMAUDIO_SCALE = 0.417  # the "scaling_factor" of its config.json
+OOBLECK: dict[str, Any] = {
+    "hidden_size": 128, "downsampling_ratios": (2, 4, 4, 8, 8), "channel_multiples": (1, 2, 4, 8, 16),
+    "audio_channels": 2, "sample_rate": 44_100,
+}  # fmt: skip
+BIGVGAN: dict[str, Any] = {
+    "bins": 128, "upsample_initial_channel": 1536, "upsample_rates": (8, 4, 2, 2, 2, 2),
+    "upsample_kernel_sizes": (16, 8, 4, 4, 4, 4), "sample_rate": 44_100,
+}  # fmt: skip
 SCHEDULE = (  # of latent diffusion's training; the same numbers as in our schedulers
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod",
@@ -46,6 +56,9 @@ class ConversionOptions:
         cavp: Sizes of the video encoder.
         vae: Sizes of the autoencoder.
         hifigan: Sizes of the vocoder.
+        mmaudio: Sizes of MMAudio's autoencoder.
+        oobleck: Sizes of Stable Audio Open's autoencoder.
+        bigvgan: Sizes of BigVGAN.
         left_out: Prefixes of keys to leave out, beside those of the checkpoint's kind.
     """
 
@@ -54,6 +67,9 @@ class ConversionOptions:
     cavp: Mapping[str, Any] = field(default_factory=lambda: CAVP)
     vae: Mapping[str, Any] = field(default_factory=lambda: VAE)
     hifigan: Mapping[str, Any] = field(default_factory=lambda: HIFIGAN)
+    mmaudio: Mapping[str, Any] = field(default_factory=lambda: MMAUDIO)
+    oobleck: Mapping[str, Any] = field(default_factory=lambda: OOBLECK)
+    bigvgan: Mapping[str, Any] = field(default_factory=lambda: BIGVGAN)
     left_out: tuple[str, ...] = ()
 
 
@@ -205,6 +221,34 @@ CONVERTERS: dict[str, Converter] = {
         known_by=("conv_pre.", "ups."),
         file="hifigan_16k_64bins.ckpt",
         wrappers=("generator", "state_dict"),
+        prepared=without_weight_norm,
+    ),
+    "mmaudio": Converter(  # MMAudioVAE as diffusers saves it; its front end is a slot here
+        lambda tensors, options: [
+            layouts.diffusers_autoencoder(
+                "autoencoder.mmaudio", options.mmaudio, options.scale_factor or MMAUDIO_SCALE
+            )
+        ],
+        known_by=("mel_converter.", "vae.encoder."),
+        file="diffusion_pytorch_model.safetensors",
+        components={"": "autoencoder.mmaudio"},
+        left_out=("mel_converter.",),
+    ),
+    "oobleck": Converter(  # AutoencoderOobleck as diffusers saves it
+        lambda tensors, options: [
+            layouts.diffusers_autoencoder("autoencoder.oobleck", options.oobleck, options.scale_factor or 1.0)
+        ],
+        known_by=("encoder.block.", "decoder.block."),
+        file="diffusion_pytorch_model.safetensors",
+        components={"": "autoencoder.oobleck"},
+        licence="Stability AI Community License (Stable Audio Open)",
+    ),
+    "bigvgan": Converter(
+        lambda tensors, options: [layouts.bigvgan(options.bigvgan)],
+        known_by=("resblocks.", "activation_post."),
+        file="bigvgan_generator.pt",
+        components={"": "vocoder.bigvgan"},
+        wrappers=("generator",),
         prepared=without_weight_norm,
     ),
 }

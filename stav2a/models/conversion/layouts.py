@@ -205,6 +205,29 @@ def vocoder(prefix: str, sizes: Mapping[str, Any], folder: str) -> CheckpointPar
     )
 
 
+def diffusers_autoencoder(component: str, sizes: Mapping[str, Any], scale_factor: float) -> CheckpointPart:
+    """`autoencoder.mmaudio` or `autoencoder.oobleck`, whose latents are multiplied by a factor."""
+    layout = layout_of(meta(component, sizes))
+    outer = "" if component == "autoencoder.mmaudio" else "vae."  # MMAudioVAE itself holds a `vae`
+    return CheckpointPart(
+        ".",
+        component,
+        sizes,
+        layout,
+        published_name=lambda name: name.removeprefix(outer),
+        constants={
+            "shift": torch.zeros(layout["shift"]),
+            "scale": torch.full(layout["scale"], 1 / scale_factor),
+        },
+        facts={"scale_factor": scale_factor},
+    )
+
+
+def bigvgan(sizes: Mapping[str, Any]) -> CheckpointPart:
+    """BigVGAN-v2, whose names are the same."""
+    return CheckpointPart(".", "vocoder.bigvgan", sizes, layout_of(meta("vocoder.bigvgan", sizes)))
+
+
 @dataclass(frozen=True)
 class UNetSizes:
     """Sizes of a U-Net.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stav2a.models.stav2a import STAV2A, Conditions
+from stav2a.models.stav2a import STAV2A, Conditions, check_denoises
 from stav2a.registry import expect, register
 from stav2a.sampling.fast.engines import Eager
 from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
@@ -77,6 +77,7 @@ class FastSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
+        check_denoises(model, "sampler.fast")
         self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
         branches = guider.branches(guidance_scale)

@@ -19,12 +19,16 @@ from stav2a.experiments.tracking import NOTE, open_store
 
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
-STUDY = """include 'ablations/base.gin'
-study.rows = {
-    'Pretrained-T2A': 'recipes/pretrained_t2a.gin',
-    'diverging': ('recipes/pretrained_t2a.gin', 'stage.autoencoder.learning_rate = 1e30'),
-    'FineTuned-T2A': 'recipes/finetuned_t2a.gin',
-}
+# One factor: its levels are the rows.
+DIVERGING = "'diverging': ('recipes/pretrained_t2a.gin', 'stage.autoencoder.learning_rate = 1e30'),"
+STUDY = f"""include 'ablations/base.gin'
+study.factors = {{
+    'model': {{
+        'Pretrained-T2A': 'recipes/pretrained_t2a.gin',
+        {DIVERGING}
+        'FineTuned-T2A': 'recipes/finetuned_t2a.gin',
+    }},
+}}
 study.baseline = 'Pretrained-T2A'
 study.seeds = (0,)
 """
@@ -98,6 +102,22 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert diff.startswith("# FineTuned-T2A, against Pretrained-T2A\n") and "stage.t2a_finetune" in diff
 
 
+def test_a_study_of_factors_has_their_effects_in_its_tables_its_page_and_the_tracking_store(first):
+    with (first.folder / "effects.csv").open(newline="") as file:
+        effects = [line for line in csv.DictReader(file) if line["level"] == "FineTuned-T2A"]
+    figures = [line for line in first.figures if line["row"] == "FineTuned-T2A"]
+    assert [line["factor"] for line in effects] == ["model"] * len(figures)
+    for ours, row in zip(effects, figures, strict=True):
+        for name in ("difference", "difference_low", "difference_high"):
+            assert float(ours[name]) == pytest.approx(float(row[name])), row["metric"]
+    assert "model: FineTuned-T2A − Pretrained-T2A" in first.stdout
+    assert "can't be estimated, because there is one seed." in " ".join(first.stdout.split())
+    assert "model: no row with scores has diverging." in first.stdout
+    assert "Main effects on AA-Align: model: FineTuned-T2A − " in (first.folder / "report.html").read_text()
+    store = open_store(f"sqlite:///{first.folder.parents[1]}/mlflow.db", first.folder)
+    assert store.text(store.study("mine"), "effects.csv") == (first.folder / "effects.csv").read_text()
+
+
 def test_the_table_is_recomputed_from_the_values_of_single_clips(first):
     with (first.folder / "clips.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -110,23 +130,19 @@ def test_the_table_is_recomputed_from_the_values_of_single_clips(first):
         assert len(values) == (1 if figure["metric"] in ("fd", "is") else int(figure["clips"]))
 
 
-def test_a_second_attempt_runs_only_what_failed_and_says_the_same(first, study):
+def test_a_second_attempt_runs_only_what_failed_or_lost_its_files_and_says_the_same(first, study):
+    lost = next(first.folder.parents[1].glob("pretrained_t2a-*/scores.json"))
+    scores = lost.read_bytes()
+    lost.unlink()
     again = run(first.folder.parents[1], *study)
     assert again.code == 1
-    assert "2 of 3 runs are finished and tracked already" in again.stderr
-    assert again.titles("started") == again.titles("failed") == ["diverging, seed 0"]
+    assert "1 of 3 runs are finished and tracked already" in again.stderr
+    assert again.titles("started") == ["Pretrained-T2A, seed 0", "diverging, seed 0"]
+    assert again.titles("finished") == ["Pretrained-T2A, seed 0"] and lost.read_bytes() == scores
+    assert again.titles("failed") == ["diverging, seed 0"]
     assert again.figures == first.figures
     attempts = json.loads((first.folder / "study.json").read_text())["attempts"]
-    assert [attempt["runs"] for attempt in attempts] == [3, 1]
-
-
-def test_a_finished_run_whose_files_were_lost_is_made_again(first, study):
-    scores = next(first.folder.parents[1].glob("pretrained_t2a-*/scores.json"))
-    before = scores.read_bytes()
-    scores.unlink()
-    again = run(first.folder.parents[1], *study)
-    assert again.titles("finished") == ["Pretrained-T2A, seed 0"] and scores.read_bytes() == before
-    assert again.figures == first.figures
+    assert [attempt["runs"] for attempt in attempts] == [3, 2]
 
 
 def test_the_study_s_own_run_has_the_rows_figures(first):
@@ -158,7 +174,9 @@ def test_the_report_comes_from_the_tracking_store_alone(first, tmp_path):
 
 
 def test_killed_half_way_and_started_again_it_comes_to_the_same(first, study, tmp_path):
-    """With the first row's run finished, so that only the second one is killed."""
+    """With the first row's run finished, so that the second one is killed; without the row that fails."""
+    (tmp_path / "mine.gin").write_text(STUDY.replace(DIVERGING, ""))
+    study = [study[0], str(tmp_path / "mine.gin"), *study[2:]]
     (pretrained,) = first.folder.parents[1].glob("pretrained_t2a-*/model.safetensors")
     for folder in (first.folder.parents[1] / "store", pretrained.parent):
         shutil.copytree(folder, tmp_path / folder.name)

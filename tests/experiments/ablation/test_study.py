@@ -99,7 +99,8 @@ MISTAKES = {
     "no rows": (
         TWO_ROWS[TWO_ROWS.index("study.rows") : TWO_ROWS.index("study.base")],
         "",
-        "study.rows has no value.\n  Write study.rows = VALUE",
+        "The study has neither study.rows nor study.factors; expected one of them.\n"
+        "  Write study.rows = {'NAME': ",
     ),
     "empty rows": (
         TWO_ROWS[TWO_ROWS.index("study.rows") : TWO_ROWS.index("study.base")],
@@ -111,6 +112,22 @@ MISTAKES = {
         "baseline = 'CNN'",
         "study.baseline = 'CNN' is no row.\n  In file \"mine.gin\", line 6\n"
         "  Did you mean CN? Known: CN, K = 16.",
+    ),
+    "no baseline": (
+        "study.baseline = 'CN'\n",
+        "",
+        "study.baseline has no value.\n  Write study.baseline = 'CN', or another row.",
+    ),
+    "rows and factors": (
+        "study.baseline",
+        "study.factors = {'K': {'1': (), '2': ()}}\nstudy.baseline",
+        "The study has study.rows and study.factors; expected one of them.\n  In file \"mine.gin\", line 6\n",
+    ),
+    "a design of rows": (
+        "study.baseline",
+        "study.design = 'one_at_a_time'\nstudy.baseline",
+        "study.design = 'one_at_a_time': it is for studies of factors, and this one lists its rows.\n"
+        "  In file \"mine.gin\", line 6\n  Leave the line out, or write study.factors.",
     ),
     "a row without a recipe": (
         "'recipes/cn_onset_gvf.gin', ",
@@ -177,7 +194,8 @@ MISTAKES = {
     "a word for rows": (
         TWO_ROWS[TWO_ROWS.index("study.rows") : TWO_ROWS.index("study.base")],
         "study.rows = 'recipes/cn.gin'\n",
-        "study.rows expects Mapping[str, str | tuple[str, ...]], but was given 'recipes/cn.gin' (str).\n",
+        "study.rows expects Mapping[str, str | tuple[str, ...]] | None, but was given 'recipes/cn.gin' "
+        "(str).\n",
     ),
     "a setting of a recipe": (
         "study.baseline",

@@ -1,11 +1,15 @@
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from transformers import ClapConfig, ClapModel
 
-from stav2a.metrics.judges.clap import Clap
+from stav2a.metrics.judges import clap
+from stav2a.metrics.judges.clap import Clap, Clap630k, ClapMusicSpeech
+from stav2a.metrics.registered.judged import ClapScore
 from stav2a.utils.checkpoints import CheckpointError
 from tests.metrics.judges.judge_material import filled, tokenizer
 
@@ -13,9 +17,9 @@ WORDS = ["a", "dog", "barks", "an", "orchestra", "plays", "symphony"]
 RATE = 48_000
 
 
-def save(folder, change=lambda tensors: tensors):
-    """A small ClapModel with random weights, and a tokenizer of a few words."""
-    config = ClapConfig(
+def small():
+    """Sizes of a small ClapModel."""
+    return ClapConfig(
         text_config={
             "vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
             "intermediate_size": 16, "pad_token_id": 0, "projection_dim": 8,
@@ -26,7 +30,11 @@ def save(folder, change=lambda tensors: tensors):
         },
         projection_dim=8,
     )  # fmt: skip
-    model = ClapModel(config)
+
+
+def save(folder, change=lambda tensors: tensors):
+    """A small ClapModel with random weights, and a tokenizer of a few words."""
+    model = ClapModel(small())
     model.load_state_dict(change(filled(model.state_dict())))
     model.save_pretrained(folder)
     tokenizer(folder, WORDS)
@@ -96,3 +104,89 @@ def test_a_folder_without_weights_is_told(tmp_path):
     (tmp_path / "clap").mkdir()
     with pytest.raises(CheckpointError, match="no weights of CLAP there. Expected model.safetensors"):
         Clap(weights=str(tmp_path / "clap")).model  # noqa: B018
+
+
+THEIRS = (
+    (r"^text_model\.", "text_branch."),
+    (r"_projection\.linear1\.", "_projection.0."),
+    (r"_projection\.linear2\.", "_projection.2."),
+    (r"^(audio_model\..*)\.attention\.output\.dense\.", r"\1.attn.proj."),
+    (r"^(audio_model\..*)\.attention\.self\.", r"\1.attn."),
+    (r"^(audio_model\..*)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+    (r"^(audio_model\..*)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"^(audio_model\..*)\.layernorm_before\.", r"\1.norm1."),
+    (r"^(audio_model\..*)\.layernorm_after\.", r"\1.norm2."),
+    (r"\.batch_norm\.", ".bn0."),
+    (r"^audio_model\.audio_encoder\.", "audio_branch."),
+)
+
+
+def published(state):
+    """A ClapModel's tensors under laion_clap's names."""
+    found, thirds = {}, {}
+    for name, tensor in state.items():
+        if name.endswith(("position_ids", "token_type_ids")):
+            continue
+        for ours, theirs in THEIRS:
+            name = re.sub(ours, theirs, name)
+        if third := re.search(r"^(audio_branch\..*\.attn)\.(query|key|value)\.(\w+)$", name):
+            thirds.setdefault(f"{third[1]}.qkv.{third[3]}", {})[third[2]] = tensor
+        else:
+            found[name] = tensor
+    return found | {
+        name: torch.cat([each[part] for part in ("query", "key", "value")]) for name, each in thirds.items()
+    }
+
+
+def test_the_layout_of_htsat_base_is_the_authors():
+    """Hash of names and shapes of laion_clap 1.1.7's CLAP with HTSAT-base, but for what is not needed."""
+    with torch.device("meta"):
+        state = published(ClapModel(ClapConfig(**clap.BASE)).state_dict())
+    lines = sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items())
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == "2e788aaec4885fa4"
+
+
+@pytest.fixture
+def one_file(tmp_path, monkeypatch):
+    """A small file as laion_clap's training writes it, with what is not needed beside it."""
+    monkeypatch.setattr(clap, "BASE", small().to_dict())
+    model = ClapModel(small())
+    model.load_state_dict(filled(model.state_dict()))
+    beside = {
+        "text_transform.sequential.0.weight": torch.zeros(2, 2),
+        "audio_branch.head.bias": torch.zeros(2),
+    }
+    state = {f"module.{name}": tensor for name, tensor in (published(model.state_dict()) | beside).items()}
+    path = tmp_path / ClapMusicSpeech.published
+    torch.save({"epoch": 15, "state_dict": state}, path)
+    return path, model.eval()
+
+
+def test_a_file_of_the_authors_is_read_as_it_is(one_file):
+    path, model = one_file
+    judge = ClapMusicSpeech(weights=str(path))
+    assert judge.fault == (
+        "tokenizer of CLAP music_speech_audioset not found: put a folder roberta-base with the tokenizer of "
+        f"huggingface.co/FacebookAI/roberta-base beside it: {path.parent}/roberta-base"
+    )
+    tokenizer(path.parent / "roberta-base", WORDS)
+    assert judge.fault is None
+    for name, tensor in model.state_dict().items():
+        assert name.endswith("_ids") or torch.equal(judge.model.state_dict()[name], tensor), name
+    assert judge(sound(1.0), RATE).shape == (8,) and judge.read(["a dog barks"]).shape == (1, 8)
+
+
+def test_a_file_of_another_model_is_refused(one_file):
+    path, _ = one_file
+    tokenizer(path.parent / "roberta-base", WORDS)
+    torch.save({"state_dict": {"module.text_projection.0.weight": torch.zeros(2, 2)}}, path)
+    with pytest.raises(
+        CheckpointError, match="weights of CLAP music_speech_audioset does not fit this model"
+    ):
+        ClapMusicSpeech(weights=str(path)).model  # noqa: B018
+
+
+def test_scores_by_other_weights_have_names_of_their_own(monkeypatch):
+    monkeypatch.delenv("STAV2A_WEIGHTS", raising=False)
+    names = {kind: ClapScore(judge=kind).reporter.name for kind in (Clap, Clap630k, ClapMusicSpeech)}
+    assert list(names.values()) == ["clap", "clap_released", "clap_music_speech"]

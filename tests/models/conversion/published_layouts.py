@@ -21,11 +21,23 @@ VAE: dict[str, Any] = {
     "mel_mean": 0.0, "mel_std": 1.0, "mel_floor": -11.6,
 }  # fmt: skip
 HIFIGAN: dict[str, Any] = {"upsample_initial_channel": 32}
+MMAUDIO: dict[str, Any] = {"bins": 8, "latent_channels": 4, "hidden_channels": 8}
+OOBLECK: dict[str, Any] = {
+    "hidden_size": 8, "downsampling_ratios": (2, 4), "channel_multiples": (1, 2), "audio_channels": 2,
+    "sample_rate": 44_100,
+}  # fmt: skip
+BIGVGAN: dict[str, Any] = {
+    "bins": 8, "upsample_initial_channel": 8, "upsample_rates": (4, 2), "upsample_kernel_sizes": (8, 4),
+    "sample_rate": 44_100,
+}  # fmt: skip
 CHOICES = ConversionOptions(
     unet=UNetSizes(tiny.unet.keywords, latent_channels=4, cond_dim=8),
     cavp=CAVP,
     vae=VAE,
     hifigan=HIFIGAN,
+    mmaudio=MMAUDIO,
+    oobleck=OOBLECK,
+    bigvgan=BIGVGAN,
 )
 SCALE_FACTOR = 0.8
 
@@ -160,11 +172,108 @@ def audioldm(latent: int = 4) -> State:
     return state | {"cond_stage_model.model.logit_scale_a": torch.ones(()), "betas": torch.ones(10)}
 
 
+def mmaudio() -> State:
+    """MMAudioVAE of diffusers: 8 bins, 4 latent channels, widths 8, 16 and 32; its front end is left out."""
+    shapes: dict[str, tuple[int, ...]] = {"data_mean": (1, 8, 1), "data_std": (1, 8, 1)}
+
+    def block(name: str, inside: int, out: int) -> None:
+        shapes[f"{name}.conv1.weight"] = (out, inside, 3)
+        shapes[f"{name}.conv2.weight"] = (out, out, 3)
+        if inside != out:
+            shapes[f"{name}.nin_shortcut.weight"] = (out, inside, 1)
+
+    def ends(name: str, first: tuple[int, int], last: tuple[int, int]) -> None:
+        shapes[f"{name}.conv_in.weight"] = (*first, 3)
+        shapes[f"{name}.conv_out.weight"] = (*last, 3)
+        shapes[f"{name}.learnable_gain"] = ()
+        block(f"{name}.mid.block_1", 32, 32)
+        shapes[f"{name}.mid.attn_1.qkv.weight"] = (96, 32, 1)
+        shapes[f"{name}.mid.attn_1.proj_out.weight"] = (32, 32, 1)
+        block(f"{name}.mid.block_2", 32, 32)
+
+    ends("encoder", (8, 8), (8, 32))
+    ends("decoder", (32, 4), (8, 8))
+    inside = 8
+    for i, width in enumerate((8, 16, 32)):
+        for j in range(2):
+            block(f"encoder.down.{i}.block.{j}", inside, width)
+            inside = width
+    shapes |= {f"encoder.down.0.downsample.conv{i}.weight": (8, 8, 1) for i in (1, 2)}
+    for i, width in reversed(list(enumerate((8, 16, 32)))):
+        for j in range(3):
+            block(f"decoder.up.{i}.block.{j}", inside, width)
+            inside = width
+    shapes["decoder.up.1.upsample.conv.weight"] = (16, 16, 3)
+    state = {f"vae.{name}": tensor for name, tensor in random(shapes, seed=4).items()}
+    return state | {"mel_converter.mel_basis": torch.ones(8, 5), "mel_converter.hann_window": torch.ones(8)}
+
+
+def oobleck() -> State:
+    """AutoencoderOobleck of diffusers: widths 8, 8 and 16, ratios 2 and 4, stereo, weight normalisation."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, out: int, inside: int, kernel: int, *, bias: int) -> None:
+        shapes.update({f"{name}.weight_g": (out, 1, 1), f"{name}.weight_v": (out, inside, kernel)})
+        if bias:
+            shapes[f"{name}.bias"] = (bias,)
+
+    def snake(name: str, width: int) -> None:
+        shapes.update({f"{name}.alpha": (1, width, 1), f"{name}.beta": (1, width, 1)})
+
+    def units(name: str, width: int) -> None:
+        for i in (1, 2, 3):
+            for j, kernel in ((1, 7), (2, 1)):
+                snake(f"{name}.res_unit{i}.snake{j}", width)
+                conv(f"{name}.res_unit{i}.conv{j}", width, width, kernel, bias=width)
+
+    conv("encoder.conv1", 8, 2, 7, bias=8)
+    conv("encoder.conv2", 8, 16, 3, bias=8)
+    snake("encoder.snake1", 16)
+    conv("decoder.conv1", 16, 4, 7, bias=16)
+    conv("decoder.conv2", 2, 8, 7, bias=0)
+    snake("decoder.snake1", 8)
+    for i, (inside, out, ratio) in enumerate(((8, 8, 2), (8, 16, 4))):
+        units(f"encoder.block.{i}", inside)
+        snake(f"encoder.block.{i}.snake1", inside)
+        conv(f"encoder.block.{i}.conv1", out, inside, 2 * ratio, bias=out)
+    for i, (inside, out, ratio) in enumerate(((16, 8, 4), (8, 8, 2))):
+        snake(f"decoder.block.{i}.snake1", inside)
+        conv(f"decoder.block.{i}.conv_t1", inside, out, 2 * ratio, bias=out)  # transposed
+        units(f"decoder.block.{i}", out)
+    return random(shapes, seed=5)
+
+
+def bigvgan() -> State:
+    """BigVGAN-v2 of 8 bins, 8 channels at first, halved twice."""
+    shapes = dict(layer("conv_pre", 8, 8, 7))
+
+    def activation(name: str, width: int) -> None:
+        shapes.update({f"{name}.act.alpha": (width,), f"{name}.act.beta": (width,)})
+        shapes.update(
+            {f"{name}.upsample.filter": (1, 1, 12), f"{name}.downsample.lowpass.filter": (1, 1, 12)}
+        )
+
+    for i, kernel in enumerate((8, 4)):
+        inside, out = 8 // 2**i, 8 // 2 ** (i + 1)
+        shapes |= {f"ups.{i}.0.weight": (inside, out, kernel), f"ups.{i}.0.bias": (out,)}  # transposed
+        for j, size in enumerate((3, 7, 11)):
+            for k in range(3):
+                shapes |= dict(layer(f"resblocks.{3 * i + j}.convs1.{k}", out, out, size))
+                shapes |= dict(layer(f"resblocks.{3 * i + j}.convs2.{k}", out, out, size))
+            for k in range(6):
+                activation(f"resblocks.{3 * i + j}.activations.{k}", out)
+    activation("activation_post", 2)
+    return random(shapes | {"conv_post.weight": (1, 2, 7)}, seed=6)
+
+
 CHECKPOINTS = {
     "cavp": cavp,
     "tango": lambda: unet() | t5("text_encoder."),
     "audioldm": audioldm,
     "vta_ldm": lambda: unet(),
     "hifigan": hifigan,
+    "mmaudio": mmaudio,
+    "oobleck": oobleck,
+    "bigvgan": bigvgan,
     "yamnet": lambda: {ONNX_NAMES[name]: tensor for name, tensor in YAMNetwork().state_dict().items()},
 }

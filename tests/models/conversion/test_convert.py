@@ -14,10 +14,10 @@ from torch import nn
 
 from stav2a.cli.convert import CheckpointKind
 from stav2a.cli.main import main
-from stav2a.components.autoencoders import MelVAE
+from stav2a.components.autoencoders import MelVAE, MMAudioMelVAE, Oobleck
 from stav2a.components.feature_encoders import CAVP
 from stav2a.components.text_encoders import T5
-from stav2a.components.vocoders import HiFiGAN
+from stav2a.components.vocoders import BigVGAN, HiFiGAN
 from stav2a.models.conversion.converters import CONVERTERS, ConversionOptions, convert
 from stav2a.models.conversion.layouts import UNETS
 from stav2a.utils.checkpoints import CheckpointError, converted_facts
@@ -178,6 +178,25 @@ def test_tangos_autoencoder_comes_with_its_scale_factor(tmp_path):
     assert torch.equal(loaded.scale, torch.full((4, 1, 1), 2.0))
 
 
+@pytest.mark.parametrize("kind", ["mmaudio", "oobleck"])
+def test_an_autoencoder_of_another_front_end_comes_with_its_scale_factor(kind, tmp_path):
+    state = layouts.CHECKPOINTS[kind]()
+    folder = converted(kind, tmp_path, state)
+    made = {"mmaudio": MMAudioMelVAE, "oobleck": Oobleck}[kind]
+    found = made(**getattr(layouts.CHOICES, kind), checkpoint=str(folder)).state_dict()
+    factor = {"mmaudio": 0.417, "oobleck": 1.0}[kind]
+    assert not found.pop("shift").any() and torch.equal(found.pop("scale"), torch.full((4, 1, 1), 1 / factor))
+    prefix = "" if kind == "mmaudio" else "vae."
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("mel_converter.")}
+    assert all_equal({name.removeprefix(prefix): tensor for name, tensor in found.items()}, kept)
+
+
+def test_bigvgan_comes_through(tmp_path):
+    folder = converted("bigvgan", tmp_path, {"generator": layouts.bigvgan()})
+    found = BigVGAN(**layouts.BIGVGAN, checkpoint=str(folder)).generator.state_dict()
+    assert all_equal(found, layouts.bigvgan())
+
+
 def test_half_precision_is_kept_as_it_is(tmp_path):
     state = {name: t.half() for name, t in layouts.hifigan().items()}
     folder = converted("hifigan", tmp_path, state)
@@ -187,7 +206,11 @@ def test_half_precision_is_kept_as_it_is(tmp_path):
 @every_kind
 def test_every_key_that_does_not_fit_is_named(kind, tmp_path):
     state = layouts.CHECKPOINTS[kind]()
-    names = [name for name in state if name.endswith(".weight") and not CONVERTERS[kind].leaves_out(name)]
+    names = [
+        name
+        for name in state
+        if name.endswith((".weight", ".weight_v")) and not CONVERTERS[kind].leaves_out(name)
+    ]
     gone, reshaped = names[0], names[1]
     del state[gone]
     state[reshaped] = torch.zeros(*state[reshaped].shape, 2)

@@ -1,0 +1,37 @@
+"""Tower of sound of the audio-visual contrast, which training makes and an encoder may keep."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class AudioTower(nn.Module):
+    """A small convolutional tower on log-mels: the sound's side of the contrast with the video.
+
+    Args:
+        bins: Mel bins, M.
+        dim: Width of an embedding, D_v.
+        width: Channels of the first layers.
+
+    Shapes:
+        mel (B, 1, Tm, M), number of video frames L -> (B, L, D_v)
+    """
+
+    def __init__(self, bins: int, dim: int, width: int = 64) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(bins),
+            nn.Conv1d(bins, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(width, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(width, 2 * width, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(2 * width, dim, 1),
+        )
+
+    def forward(self, mel: Tensor, frames: int) -> Tensor:
+        x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
+        return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
