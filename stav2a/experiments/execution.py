@@ -198,7 +198,9 @@ def _run_and_track(
             {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
         )
         parameters = describing.flatten(loaded.described())
-        tracker.log_params({key: parameters[key] for key in parameters if key not in options.untracked})
+        # MLflow shows them as they come: the recipe's choices first, then the settings of each component.
+        in_groups = sorted(parameters, key=lambda key: not key.startswith("run."))
+        tracker.log_params({key: parameters[key] for key in in_groups if key not in options.untracked})
         tracker.log_params(_prefixed("version", facts["environment"]))
         tracker.log_text(loaded.snapshot(), "snapshot.gin")
         tracker.wait()
@@ -221,6 +223,7 @@ def _run_and_track(
             scores = outcome.scores
         tracker.set_tags({f"judge.{score.name}": score.judge for score in scores if score.judge})
         tracker.log_metrics({**figures(scores), **folder.costs()})
+        tracker.describe(_description(facts["recipe"], scores))
         tracker.log_table(per_clip(scores), "per_clip.json")
         for path in (folder.scores, folder.report, *options.attached):
             tracker.log_artifact(path)
@@ -242,6 +245,22 @@ def _costs(steps: RunSteps, tried: DryRun) -> dict[str, float]:
     if seconds is not None:
         costs["seconds_per_sound"] = round(seconds, 4)
     return costs
+
+
+def _description(name: str, scores: Sequence[Score]) -> str:
+    """Description of a run in Markdown for MLflow's pages: its scores, and where the rest is."""
+    table = "\n\n".join(table.markdown() for table in scores_document(scores).tables)
+    return "\n".join(
+        [
+            f"Run of the recipe `{name}`; in brackets 95 % intervals over clips.",
+            "",
+            table,
+            "",
+            "Among the artifacts are `report.html` (videos, sounds, curves, the recipe), `snapshot.gin`, "
+            "`per_clip.json` and the samples. The tag `judge.NAME` says what measured the score `NAME`.",
+            "",
+        ]
+    )
 
 
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:

@@ -13,10 +13,16 @@ from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.factorial import FactorialEffects, factorial_effects
 from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
-from stav2a.experiments.tracking import DEFAULT_OUTPUT, TrackedRun, TrackingStore
+from stav2a.experiments.tracking import DEFAULT_OUTPUT, WITHIN, TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
-from stav2a.reports.comparison_tables import COSTS, TRAINING, comparison_csv, comparison_document
+from stav2a.reports.comparison_tables import (
+    COSTS,
+    TRAINING,
+    comparison_csv,
+    comparison_document,
+    figures_table,
+)
 from stav2a.reports.effect_tables import effect_notes, effect_tables, effects_csv
 from stav2a.reports.pages import plane_picture, sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
@@ -208,10 +214,10 @@ class StudyRecords:
 
 
 class StudyReport(NamedTuple):
-    """A study's report: the table with the paths of the files; the figures and files for tracking."""
+    """A study's report: the table with the paths of the files, the comparison in it, and the files."""
 
     text: str
-    figures: dict[str, float]
+    compared: Comparison
     files: tuple[Path, ...]
 
 
@@ -270,7 +276,37 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     text = "\n".join([document.text(), *map(printable, places)])
     more = [path for path, there in ((folder.effects, effects), (folder.plane, plane)) if there]
     files = (*folder.tables, folder.clips, *more, folder.page)
-    return StudyReport(text, row_figures(compared), files)
+    return StudyReport(text, compared, files)
+
+
+def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
+    """Description of a study for MLflow's pages, in Markdown: its table, and how to compare its runs.
+
+    Its links need the tag of `TrackingStore.children_view`.
+    """
+    compare, listed, charts, own = (
+        address.removeprefix("/")
+        for address in (
+            store.compare_url(store.children(parent.run_id), WITHIN),
+            store.children_url(parent, WITHIN, charts=False, viewed=True),
+            store.children_url(parent, WITHIN, viewed=True),
+            store.run_url(parent.experiment_id, parent.run_id, WITHIN),
+        )
+    )
+    return "\n".join(
+        [
+            f"Rows of the study `{parent.name}`, over seeds; in brackets 95 % intervals.",
+            "",
+            f"- [Compare all runs]({compare}): parameters that differ, metrics, losses.",
+            f"- [List of all runs]({listed}) with these metrics, and their [charts]({charts}).",
+            f"- [The study's own run]({own}): among its artifacts are `report.html` (the same clips of all "
+            "rows, with picture and sound), `table.md` (paired differences with intervals) and `clips.csv`.",
+            "- The list of runs folds the rows under the study's run; `tags.row = 'NAME'` finds one.",
+            "",
+            figures_table(compared).markdown(),
+            "",
+        ]
+    )
 
 
 def row_figures(comparison: Comparison) -> dict[str, float]:
