@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.contents import file_hash
 from stav2a.utils.errors import StaV2AError
 from stav2a.utils.resampling import resample_audio
@@ -88,8 +89,18 @@ class PublishedJudge(ABC):
 
     @functools.cached_property
     def definition(self) -> str:
-        """Name, front end and a hash of the weights: equal for judges that give equal results."""
-        return f"{self.name} ({self.front_end}; weights {file_hash(self.file)[:12]})"
+        """Name, front end and a hash of the weights: equal for judges that give equal results.
+
+        Raises:
+            CheckpointError: A folder lies where the file was expected.
+        """
+        file = self.file
+        if file.is_dir():
+            raise CheckpointError(
+                f"{file} is a folder; the weights of {self.name} are a file.",
+                advice=f"Give {self.published} itself, from {self.source}.",
+            )
+        return f"{self.name} ({self.front_end}; weights {file_hash(file)[:12]})"
 
     @property
     def file(self) -> Path:
