@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "STAV2A_WEIGHTS"
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either of both
+PUT_TOKENIZER = "Put its tokenizer.json, or vocab.json and merges.txt, and its config.json into that folder."
 AT_ONCE, AT_ONCE_S = 32, 320  # sounds, and seconds of them, that a GPU judges together
 _FOLDER: ContextVar[Path | None] = ContextVar("weights_folder", default=None)
 _DEVICE: ContextVar[str] = ContextVar("judges_device", default="auto")
@@ -285,6 +287,23 @@ class AudioVisualJudge(PublishedJudge):
     @abstractmethod
     def watch(self, frames: np.ndarray) -> np.ndarray:
         """Features of the fitted frames."""
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """Tokenizer of a judge of texts, as transformers reads it.
+
+    Raises:
+        CheckpointError: Its files are missing, or can't be read.
+    """
+    from transformers import AutoTokenizer
+
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+        raise CheckpointError(f"{folder}: no tokenizer there.", advice=PUT_TOKENIZER)  # or it would be empty
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: no tokenizer there ({reason}).", advice=PUT_TOKENIZER) from None
 
 
 def padded(sound: np.ndarray, samples: int) -> np.ndarray:
