@@ -51,6 +51,7 @@ def dashboard(
         parent = store.study(study)
         addresses += [
             f"{study}: {store.compare_url(store.children(parent.run_id), base)}",
+            f"runs: {store.children_url(parent, base, charts=False)}",
             f"charts: {store.children_url(parent, base)}",
         ]
     if store.is_server:

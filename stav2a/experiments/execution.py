@@ -17,7 +17,7 @@ from stav2a.evaluation.scores import figures, from_json, per_clip, to_json
 from stav2a.experiments.dry_run import DryRun, dry_run
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
-from stav2a.experiments.steps import RunOutcome, RunSteps
+from stav2a.experiments.steps import SOUND_FACTS, RunOutcome, RunSteps
 from stav2a.experiments.tracking import PARENT, TrackingStore, connect, environment, git_state, resolve
 from stav2a.metrics.registered.judged import missing_judges
 from stav2a.metrics.score import Score
@@ -55,19 +55,28 @@ def explain(loaded: recipe.Recipe[Experiment]) -> str:
 def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
     """Cost of the model, the parts that could not be checked, and the files that are missing for it."""
     lines = list(tried.unchecked)
-    if tried.model is not None:
-        stages = [(name_of(each), each()) for each in experiment.stages]
-        trained = [(name, stage) for name, stage in stages if not stage.idle]
-        sampler = experiment.described("sampler")["parameters"]
-        found = audit.audit(tried.model, trained, precision=sampler.get("precision", "float32"))
-        branches = len(experiment.guider().branches(experiment.guidance_scale))
-        lines = [*model_cost.audit_lines(found, branches), *lines]
+    if found := _audit(experiment, tried):
+        lines = [*model_cost.audit_lines(found, _branches(experiment)), *lines]
     described = describing.describe_root(experiment)["parameters"]
     missing = audit.missing_weights(tried.requested, described)
     missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]
     missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
     return [*lines, *tried.left_out, "", *model_cost.missing_lines(missing)]
+
+
+def _audit(experiment: Experiment, tried: DryRun) -> audit.Audit | None:
+    """Cost of the model, unless it can't be built without its weights."""
+    if tried.model is None:
+        return None
+    stages = [(name_of(each), each()) for each in experiment.stages]
+    trained = [(name, stage) for name, stage in stages if not stage.idle]
+    sampler = experiment.described("sampler")["parameters"]
+    return audit.audit(tried.model, trained, precision=sampler.get("precision", "float32"))
+
+
+def _branches(experiment: Experiment) -> int:
+    return len(experiment.guider().branches(experiment.guidance_scale))
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
         if finished and _tracked(folder.tracked(place), resolve(options.uri, output)):
             scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
         else:
-            if not finished:
-                dry_run(steps.experiment)
-            scores = _run_and_track(loaded, folder, steps, options, place, finished)
+            tried = None if finished else dry_run(steps.experiment)
+            scores = _run_and_track(loaded, folder, steps, options, place, tried)
     tracked = resolve(options.uri, output)
     places: dict[str, Any] = {"report": folder.report, "samples": folder.samples, "sounds": folder.sounds}
     places["model"] = folder.weights
@@ -159,10 +167,10 @@ def _run_and_track(
     steps: RunSteps,
     options: TrackingOptions,
     place: str,
-    finished: bool,
+    tried: DryRun | None,
 ) -> Sequence[Score]:
-    """Run the recipe unless it is finished, and track the run."""
-    name = loaded.named[0].stem
+    """Run the recipe, with its dry run, or none where it is finished; and track the run."""
+    name, finished = loaded.named[0].stem, tried is None
 
     def log(metric: str, value: float, step: int) -> None:
         tracker.log_metrics({f"{LOSSES}{metric}": value}, step=step)
@@ -190,26 +198,32 @@ def _run_and_track(
             {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
         )
         parameters = describing.flatten(loaded.described())
-        tracker.log_params({key: parameters[key] for key in parameters if key not in options.untracked})
+        # MLflow shows them as they come: the recipe's choices first, then the settings of each component.
+        in_groups = sorted(parameters, key=lambda key: not key.startswith("run."))
+        tracker.log_params({key: parameters[key] for key in in_groups if key not in options.untracked})
         tracker.log_params(_prefixed("version", facts["environment"]))
         tracker.log_text(loaded.snapshot(), "snapshot.gin")
         tracker.wait()
         folder.add_tracked(place, run=tracker.run_id)
-        if finished:  # by an earlier process, which did not track it here
+        if tried is None:  # by an earlier process, which did not track it here
             scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
             log_losses(json.loads(folder.losses.read_text(encoding="utf-8")), log)
         else:
             folder.add(began_s=round(time.time(), 1))
             began = time.monotonic()
             outcome = replace(steps, log=log).run()
-            model = outcome.trained.model
-            seconds, stages = round(time.monotonic() - began, 1), steps.stage_seconds()
-            folder.add(seconds=seconds, stage_seconds=stages, parameters=audit.parameter_counts(model))
+            folder.add(
+                seconds=round(time.monotonic() - began, 1),
+                stage_seconds=steps.stage_seconds(),
+                parameters=audit.parameter_counts(outcome.trained.model),
+                costs=_costs(steps, tried),
+            )
             _write(loaded, folder, outcome)
             folder.finish()
             scores = outcome.scores
         tracker.set_tags({f"judge.{score.name}": score.judge for score in scores if score.judge})
         tracker.log_metrics({**figures(scores), **folder.costs()})
+        tracker.describe(_description(facts["recipe"], scores))
         tracker.log_table(per_clip(scores), "per_clip.json")
         for path in (folder.scores, folder.report, *options.attached):
             tracker.log_artifact(path)
@@ -220,10 +234,41 @@ def _run_and_track(
     return scores
 
 
+def _costs(steps: RunSteps, tried: DryRun) -> dict[str, float]:
+    """Costs beside the seconds of stages and the parameters of blocks, as far as they are known."""
+    found, seconds = _audit(steps.experiment, tried), steps.seconds_per_sound()
+    costs: dict[str, float] = {}
+    if found:
+        costs["parameters.trained"] = found.parameters_trained
+    if found and found.flops is not None:
+        costs["flops_per_step"] = _branches(steps.experiment) * found.flops
+    if seconds is not None:
+        costs["seconds_per_sound"] = round(seconds, 4)
+    return costs
+
+
+def _description(name: str, scores: Sequence[Score]) -> str:
+    """Description of a run in Markdown for MLflow's pages: its scores, and where the rest is."""
+    table = "\n\n".join(table.markdown() for table in scores_document(scores).tables)
+    return "\n".join(
+        [
+            f"Run of the recipe `{name}`; in brackets 95 % intervals over clips.",
+            "",
+            table,
+            "",
+            "Among the artifacts are `report.html` (videos, sounds, curves, the recipe), `snapshot.gin`, "
+            "`per_clip.json` and the samples. The tag `judge.NAME` says what measured the score `NAME`.",
+            "",
+        ]
+    )
+
+
 def _write(loaded: recipe.Recipe[Experiment], folder: RunFolder, outcome: RunOutcome) -> None:
     folder.make_room()
     save_tensors(folder.weights, outcome.trained.model.state_dict())
-    shutil.copytree(outcome.sounds, folder.sounds, ignore=lambda *_: [CONTENT], dirs_exist_ok=True)
+    shutil.copytree(
+        outcome.sounds, folder.sounds, ignore=lambda *_: [CONTENT, SOUND_FACTS], dirs_exist_ok=True
+    )
     write_samples(outcome.made, folder.samples, count=SAMPLES)
     write_text(folder.scores, to_json(outcome.scores))
     write_json(folder.losses, outcome.trained.histories)

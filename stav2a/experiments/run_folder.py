@@ -23,7 +23,7 @@ from stav2a.utils.program import command
 FORMAT = 1
 KINDS: dict[str, Any] = {  # of facts that are read
     "signature": str, "seconds": (int, float), "files": dict, "tracking": dict, "stage_seconds": dict,
-    "parameters": dict, "modules": dict, "recipe": str, "environment": dict, "git": dict,
+    "parameters": dict, "costs": dict, "modules": dict, "recipe": str, "environment": dict, "git": dict,
 }  # fmt: skip
 NEEDED = {"signature", "seconds", "recipe", "environment", "git"}  # facts of every finished run
 
@@ -171,7 +171,11 @@ class RunFolder:
         return began_s, began_s + facts["seconds"]
 
     def costs(self) -> dict[str, float]:
-        """Seconds and numbers of parameters by name, for tracking: of the whole, of stages, of blocks."""
+        """Seconds, parameters and operations by name, for tracking: of the whole, of stages, of blocks.
+
+        `parameters.trained` are those that the last stage trains; `flops_per_step` are the operations of a
+        denoising step of one clip, with all branches of guidance.
+        """
         facts = self.facts()
         stages, blocks = facts.get("stage_seconds", {}), facts.get("parameters", {})
         return {
@@ -179,6 +183,7 @@ class RunFolder:
             **{f"seconds.{name}": seconds for name, seconds in stages.items()},
             **({"parameters": sum(blocks.values())} if blocks else {}),
             **{f"parameters.{name}": count for name, count in blocks.items() if count},
+            **facts.get("costs", {}),
         }
 
     def tracked(self, place: str) -> dict[str, Any]:

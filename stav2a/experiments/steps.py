@@ -2,11 +2,12 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -38,10 +39,11 @@ from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
 from stav2a.utils.errors import printable
-from stav2a.utils.files import atomic
+from stav2a.utils.files import atomic, write_json
 from stav2a.utils.store import Store
 
 UNREADABLE = (BadZipFile, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)  # of a zip
+SOUND_FACTS = "facts.json"  # beside the sounds
 SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,16 @@ class RunSteps:
         classifier = self._classifier(model, corpus) if possible.classifier else None
         return TrainingOutcome(model, corpus, histories, classifier)
 
+    def seconds_per_sound(self) -> float | None:
+        """Seconds that sampling, decoder and vocoder took for a sound, on average over the batches.
+
+        None where an older version made the sounds, which did not keep it.
+        """
+        facts = self.store.path("sounds", self.keys.by_kind["sounds"]) / SOUND_FACTS
+        if not facts.is_file():
+            return None
+        return json.loads(facts.read_text(encoding="utf-8"))["seconds_per_sound"]
+
     def stage_seconds(self) -> dict[str, float]:
         """Seconds that each stage took when it was trained, by this run or another one."""
         found = {}
@@ -244,30 +256,43 @@ class RunSteps:
                 batches=left,
                 shown=distributed.is_main(),
             )
+            began = time.monotonic()
             for batch, audio in zip(left, made, strict=True):
                 with atomic(kept[batch]) as temporary, temporary.open("wb") as file:
-                    np.savez(file, audio=audio)  # a zip, which has a checksum
+                    # a zip, which has a checksum
+                    np.savez(file, audio=audio, seconds=time.monotonic() - began)
+                began = time.monotonic()
             distributed.wait()
 
             def fill(folder: Path) -> None:
+                seconds = 0.0
                 for batch, path in kept.items():
                     made = _kept_batch(path)
                     assert made is not None  # just written, or checked above
-                    for i, audio in zip(batch, made, strict=True):
+                    seconds += made.seconds
+                    for i, audio in zip(batch, made.audio, strict=True):
                         write_flac(folder / sound_name(clips[i]), audio, corpus.sample_rate)
+                write_json(folder / SOUND_FACTS, {"seconds_per_sound": seconds / len(clips)})
 
             return fill
 
         return self.store.obtain_together("sounds", key, make)
 
 
-def _kept_batch(path: Path) -> np.ndarray | None:
-    """Sounds of a batch that was finished before; None where there are none, with a warning if damaged."""
+class SampledBatch(NamedTuple):
+    """Sounds of a batch (B, S), and the seconds that they took."""
+
+    audio: np.ndarray
+    seconds: float
+
+
+def _kept_batch(path: Path) -> SampledBatch | None:
+    """A batch that was finished before; None where there is none, with a warning if damaged."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["audio"]
+            return SampledBatch(file["audio"], float(file["seconds"]))
     except UNREADABLE as error:
         logger.warning("%s is damaged (%s): its sounds are made again.", path, error)
         return None

@@ -67,6 +67,11 @@ class Audit:
         counted = [block.flops for block in self.blocks]
         return None if None in counted else sum(filter(None, counted))
 
+    @property
+    def parameters_trained(self) -> int:
+        """Number of parameters that the last stage trains."""
+        return sum(self.stages[-1].trained.values()) if self.stages else 0
+
     def training_bytes(self, stage: StageAudit) -> int:
         """Bytes of all weights in float32 and of the training state of a stage."""
         weights = sum(block.weights for block in self.blocks)

@@ -250,7 +250,10 @@ def grouped(mapping: Mapping[K, V]) -> dict[V, list[K]]:
 
 
 def comparison_document(
-    comparison: Comparison, effect_tables: Sequence[Table] = (), effect_notes: Iterable[Note] = ()
+    comparison: Comparison,
+    effect_tables: Sequence[Table] = (),
+    effect_notes: Iterable[Note] = (),
+    costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Document:
     """Rows by metrics, their differences to the baseline and step by step, with notes.
 
@@ -258,8 +261,10 @@ def comparison_document(
         comparison: The rows compared.
         effect_tables: Tables above these, of the effects of factors.
         effect_notes: Notes on them.
+        costs: Row -> its costs, by the names of `COSTS`.
     """
     tables = [*effect_tables, figures_table(comparison), *difference_tables(comparison)]
+    tables.append(cost_table(comparison.rows, costs or {}))
     return Document(
         [table for table in tables if not table.cells.empty],
         listed({"": [*_reading(comparison), *effect_notes, *comparison_notes(comparison)]}),
@@ -290,6 +295,31 @@ def figures_table(comparison: Comparison) -> Table:
     beside = " Beside them the paper's figures." if any(title == PAPER for _, title in columns) else ""
     caption = f"{means} 95 % intervals. {BEST}{beside}"
     return Table.of("Metrics", caption, comparison.rows, columns)
+
+
+TRAINING = "seconds_of_training"
+COSTS = {  # name -> title and divisor
+    "parameters": ("parameters, M", 1e6),
+    "parameters.trained": ("trained last, M", 1e6),
+    TRAINING: ("training, s", 1.0),
+    "flops_per_step": ("GFLOP a step", 1e9),
+    "seconds_per_sound": ("s a sound", 1.0),
+}
+
+
+def cost_table(rows: Sequence[str], costs: Mapping[str, Mapping[str, float]]) -> Table:
+    """Rows by their costs; empty where none is known."""
+    columns = {}
+    for name, (title, divisor) in COSTS.items():
+        values = [costs[row][name] / divisor if name in costs.get(row, {}) else None for row in rows]
+        if any(value is not None for value in values):
+            columns[name, title] = [NumberFormat.of(values).cell(value) for value in values]
+    caption = (
+        "Parameters of all blocks, and those that the last stage trains; seconds of all stages, on the "
+        "machine and beside the work of their time; operations of one denoising step of a clip with all "
+        "branches of guidance; seconds of sampling, decoder and vocoder. Means over seeds."
+    )
+    return Table.of("Cost", caption, rows, columns)
 
 
 def difference_tables(comparison: Comparison) -> list[Table]:

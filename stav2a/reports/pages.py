@@ -13,17 +13,19 @@ from stav2a.evaluation.comparison import Comparison, ComparisonError
 from stav2a.evaluation.factorial import Effect, FactorialEffects
 from stav2a.evaluation.samples import Generated
 from stav2a.metrics.score import FeatureExtractor, Score, describe
-from stav2a.reports.comparison_tables import MEASURED, READING, number_formats, titled
+from stav2a.reports.comparison_tables import MEASURED, READING, TRAINING, number_formats, titled
 from stav2a.reports.effect_tables import TIMES, effect_name
 from stav2a.reports.html import Media, render
 from stav2a.reports.plots import (
     InteractionPanel,
     Mark,
     Panels,
+    PlanePoint,
     compare_png,
     curves_png,
     forest_png,
     interactions_png,
+    plane_png,
     strip_png,
 )
 from stav2a.reports.tables import MARKS, Document
@@ -150,6 +152,7 @@ def write_page(
     scores: Sequence[Score] = (),
     comparison: Comparison | None = None,
     effects: FactorialEffects | None = None,
+    plane: Media | None = None,
     clips: Sequence[ComparedClip] = (),
     detector: FeatureExtractor | None = None,
     curves: Panels | None = None,
@@ -165,6 +168,7 @@ def write_page(
         scores: Scores of a run, to be drawn as bars beside the first table's rows.
         comparison: Rows, to be drawn as a plot of each metric.
         effects: Effects of factors on the rows, to be drawn as plots of each metric.
+        plane: Picture of `plane_picture`, above those of each metric.
         clips: Clips to play.
         detector: Onset detector whose onsets are marked in the clips' sounds.
         curves: Training curves, see `plots.curves_png`.
@@ -186,6 +190,7 @@ def write_page(
         effects=[_main_effects(comparison, effects), _interactions(comparison, effects)]
         if comparison and effects
         else [],
+        plane=plane,
         pictures=[_forest(comparison, each.score) for each in comparison.metrics] if comparison else [],
         clips=[(clip, list(_cards(clip, comparison, detector))) for clip in clips],
         detector=describe(detector) if detector else "",
@@ -263,6 +268,30 @@ def _forest(comparison: Comparison, score: Score) -> Media:
     )
     values = [f"{row} {ours.figure(value)}" for row, value in comparison.values(name).items()]
     return Media(f"{score.label} by row: {', '.join(values)}", picture, "image/png")
+
+
+def plane_picture(
+    comparison: Comparison, plane: Sequence[str], costs: Mapping[str, Mapping[str, float]]
+) -> Media | None:
+    """Rows in the plane of two metrics, the area of a dot by the seconds of training.
+
+    None where the study names no plane, or no row has both metrics.
+    """
+    scores = {metric.score.name: metric.score for metric in comparison.metrics}
+    if not plane or not set(plane) <= set(scores):
+        return None
+    across, up = (scores[name] for name in plane)
+    points = {}
+    for row in comparison.rows:
+        found = [each for name in plane if (each := comparison.estimates.get((row, name)))]
+        if len(found) == len(plane):
+            x, y = (Mark(each.value, each.low, each.high) for each in found)
+            points[row] = PlanePoint(x, y, costs.get(row, {}).get(TRAINING))
+    if not points:
+        return None
+    picture = plane_png(points, across=titled(across), up=titled(up), baseline=comparison.baseline)
+    told = f"{up.label} against {across.label} of {', '.join(points)}; the table has the figures"
+    return Media(told, picture, "image/png")
 
 
 def _main_effects(comparison: Comparison, effects: FactorialEffects) -> list[Media]:

@@ -205,6 +205,60 @@ def _write(axes: "Axes", place: float, text: str) -> None:
 
 
 @dataclass(frozen=True)
+class PlanePoint:
+    """A row in the plane of two metrics.
+
+    Args:
+        across: Its mark on the axis across.
+        up: Its mark on the axis upwards.
+        cost: Its cost, by which the area of its dot grows; None for a dot of the usual size.
+    """
+
+    across: Mark
+    up: Mark
+    cost: float | None = None
+
+
+def plane_png(points: Mapping[str, PlanePoint], *, across: str, up: str, baseline: str = "") -> bytes:
+    """Rows as dots in the plane of two metrics, with their intervals as a cross.
+
+    Args:
+        points: Row -> its point.
+        across: Label of the axis across.
+        up: Label of the axis upwards.
+        baseline: The row that the others are compared with, in another colour.
+    """
+    figure = _new_figure(6.4, 4.6, dpi=150)
+    axes = figure.subplots()
+    most = max((point.cost or 0.0 for point in points.values()), default=0.0)
+    for name, point in points.items():
+        colour = ORANGE if name == baseline else BLUE
+        x, y = point.across.value, point.up.value
+        for mark, line in ((point.across, axes.hlines), (point.up, axes.vlines)):
+            if mark.low is not None and mark.high is not None:
+                line(
+                    y if mark is point.across else x,
+                    mark.low,
+                    mark.high,
+                    color=colour,
+                    linewidth=1,
+                    alpha=0.6,
+                )
+        size = 40.0 if point.cost is None or not most else 30 + 270 * point.cost / most
+        axes.scatter([x], [y], s=size, color=colour, alpha=0.75, linewidths=0, zorder=3)
+        offset = (5 + size**0.5 / 2, 4)
+        axes.annotate(name, (x, y), offset, textcoords="offset points", fontsize=8, color=BOTH_GREY, zorder=4)
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    axes.margins(0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    figure.subplots_adjust(left=0.1, right=0.98, top=0.97, bottom=0.11)
+    return _png(figure)
+
+
+@dataclass(frozen=True)
 class InteractionPanel:
     """Means of one factor's levels, a line for each level of another.
 

@@ -73,15 +73,16 @@ def test_the_pages_are_served_on_this_machine_alone(tmp_path):
         ) as served,
     ):
         try:
-            told = [served.stdout.readline() for _ in range(3)]
+            told = [served.stdout.readline() for _ in range(4)]
             page = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             shown = page.open(f"http://127.0.0.1:{port}/").read().decode()  # at once
         finally:
             served.terminate()
             served.wait(60)
     assert told[0].startswith(f"table3: http://127.0.0.1:{port}/#/compare-runs?runs=") and child in told[0]
-    assert told[1].startswith(f"charts: http://127.0.0.1:{port}/#/experiments/")
-    assert told[2].startswith(f"all runs: http://127.0.0.1:{port}/#/experiments?")
+    assert told[1].startswith(f"runs: http://127.0.0.1:{port}/#/experiments/")
+    assert told[2].startswith(f"charts: http://127.0.0.1:{port}/#/experiments/")
+    assert told[3].startswith(f"all runs: http://127.0.0.1:{port}/#/experiments?")
     assert all("workflowType=machine_learning" in line for line in told)
     assert "<title>MLflow</title>" in shown
     said_before = (tmp_path / "said").read_text()

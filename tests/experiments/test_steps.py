@@ -77,6 +77,7 @@ def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, 
     trained = unbroken.train()
     wanted = {path.name: path.read_bytes() for path in unbroken.sample(trained).glob("*.flac")}
     assert len(wanted) == len(trained.corpus.test_rows) == 8
+    assert 0 < (unbroken.seconds_per_sound() or 0) < 60
 
     decoded: list[int] = []
 

@@ -12,8 +12,17 @@ from tqdm import tqdm
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments.ablation.launch import Job, Start, run_all
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, duration
-from stav2a.experiments.ablation.study_report import StudyFolder, new_record, report
-from stav2a.experiments.tracking import PARENT, Tracker, connect, environment, git_state, open_store, resolve
+from stav2a.experiments.ablation.study_report import StudyFolder, describe, new_record, report, row_figures
+from stav2a.experiments.tracking import (
+    NOTE,
+    PARENT,
+    Tracker,
+    connect,
+    environment,
+    git_state,
+    open_store,
+    resolve,
+)
 from stav2a.utils.errors import FAILURE, SUCCESS, UsageError
 from stav2a.utils.files import check_writable, write_json
 from stav2a.utils.progress import progress
@@ -173,11 +182,16 @@ class StudyRunner:
         parent = store.get(parent_id)
         written = report(store, parent, folder)
         with self._connect(parent_id) as tracker:
-            tracker.log_metrics(written.figures)
+            description = describe(store, parent, written.compared)
+            metrics = [metric.score.name for metric in written.compared.metrics]
+            tracker.log_metrics(row_figures(written.compared))
+            tracker.describe(description)
+            tracker.set_experiment_tags({NOTE: description, **store.children_view(parent, metrics)})
             for path in written.files:
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")
         lines = [written.text, f"compare    {store.compare_url(store.children(parent_id))}"]
+        lines.append(f"runs       {store.children_url(parent, charts=False)}")
         lines.append(f"charts     {store.children_url(parent)}")
         if not store.is_server:
             lines.append(f"opened by  {store.opened_by(self.plan.study.name)}")

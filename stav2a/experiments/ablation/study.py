@@ -50,6 +50,7 @@ class Study:
             measures are left out.
         seeds: Seeds; every row is trained once with each.
         published: CSV with the figures of a paper: a column `row`, and one for each metric.
+        plane: Two of the metrics: the report draws the rows in their plane, the area of a dot by the cost.
     """
 
     rows: Mapping[str, Parts] | None = None
@@ -61,6 +62,7 @@ class Study:
     metrics: Mapping[str, str]
     seeds: tuple[int, ...] = (0, 1, 2)
     published: Path | None = None
+    plane: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class LoadedStudy:
         factors: Factor -> its levels, where the rows are combinations of them.
         published: Published figures by row and metric.
         unmeasured: Metrics of the study that no row measures.
+        plane: Two metrics, in whose plane the report draws the rows.
         places: Places of the study's settings, for errors that are found later.
         trust: True lets recipes import any module.
     """
@@ -112,6 +115,7 @@ class LoadedStudy:
     recipes: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
+    plane: tuple[str, str] | None = None
     trust: bool = False
 
     def place_of(self, row: StudyRow) -> Place:
@@ -168,6 +172,9 @@ def load(
         if direction not in DIRECTIONS:
             message = f"study.metrics: {metric!r} is {direction!r}, which is no direction."
             raise StudyError(message, places["metrics"].of(metric), did_you_mean(direction, DIRECTIONS))
+    if study.plane is not None and (len(study.plane) != 2 or not set(study.plane) <= set(study.metrics)):
+        message = f"study.plane = {study.plane!r}: expected two of the study's metrics."
+        raise StudyError(message, places["plane"], f"They are: {', '.join(study.metrics)}.")
     return LoadedStudy(
         name=file.stem,
         rows=rows,
@@ -179,6 +186,7 @@ def load(
         factors={name: list(levels) for name, levels in (study.factors or {}).items()},
         recipes=tuple(recipes),
         bindings=tuple(bindings),
+        plane=study.plane,
         trust=trust,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from stav2a.data.onsets import SuperFlux
@@ -12,18 +13,25 @@ from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.factorial import FactorialEffects, factorial_effects
 from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
-from stav2a.experiments.tracking import DEFAULT_OUTPUT, TrackedRun, TrackingStore
+from stav2a.experiments.tracking import DEFAULT_OUTPUT, WITHIN, TrackedRun, TrackingStore
 from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
-from stav2a.reports.comparison_tables import comparison_csv, comparison_document
+from stav2a.reports.comparison_tables import (
+    COSTS,
+    TRAINING,
+    comparison_csv,
+    comparison_document,
+    figures_table,
+)
 from stav2a.reports.effect_tables import effect_notes, effect_tables, effects_csv
-from stav2a.reports.pages import sample_clips, write_page
+from stav2a.reports.pages import plane_picture, sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
-from stav2a.utils.files import write_text
+from stav2a.utils.files import write_bytes, write_text
 from stav2a.utils.program import command
 
 FORMAT = 2
 RECORD = "study.json"
+SECONDS = "seconds."  # before the names of stages, among a run's tracked costs
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
 
 
@@ -42,6 +50,7 @@ class StudyFolder:
         self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
         self.clips = self.path / "clips.csv"
         self.effects = self.path / "effects.csv"  # of a study of factors
+        self.plane = self.path / "plane.png"
         named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", output)
         self.again = command("ablation", "--report", name, *named)
 
@@ -86,6 +95,7 @@ def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
         "baseline": study.baseline,
         "metrics": list(study.metrics.items()),
         "published": study.published,
+        "plane": study.plane,
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
         "attempts": [],
         "tracking": {},
@@ -167,6 +177,18 @@ class StudyRecords:
         levels = {row["name"]: row["levels"] for row in record["rows"]}
         return factorial_effects(comparison, levels, factors)
 
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Mean over the seeds of each row's costs, by the names of `COSTS`, as far as they are tracked."""
+        found: dict[str, dict[str, float]] = {}
+        for row in (row["name"] for row in self.study["rows"]):
+            runs = [run.metrics for (name, _), run in self.runs.items() if name == row]
+            training = [sum(v for name, v in run.items() if name.startswith(SECONDS)) for run in runs]
+            values = {TRAINING: training} | {
+                name: [run[name] for run in runs if name in run] for name in COSTS if name != TRAINING
+            }
+            found[row] = {name: fmean(each) for name, each in values.items() if each and any(each)}
+        return found
+
     def shown(self) -> dict[str, tuple[int, TrackedRun]]:
         """First finished seed of every row, and its run: the samples and curves of the page are its."""
         found: dict[str, tuple[int, TrackedRun]] = {}
@@ -192,10 +214,10 @@ class StudyRecords:
 
 
 class StudyReport(NamedTuple):
-    """A study's report: the table with the paths of the files; the figures and files for tracking."""
+    """A study's report: the table with the paths of the files, the comparison in it, and the files."""
 
     text: str
-    figures: dict[str, float]
+    compared: Comparison
     files: tuple[Path, ...]
 
 
@@ -205,11 +227,16 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     study = records.study
     compared, head = records.compared(), facts(records)
     effects = records.effects(compared)
-    document = comparison_document(compared)
+    costs, above, notes = records.costs(), [], []
     if effects:
-        notes = effect_notes(compared, effects, dict(study["refused"]))
-        document = comparison_document(compared, effect_tables(compared, effects), notes)
+        above = effect_tables(compared, effects)
+        notes = list(effect_notes(compared, effects, dict(study["refused"])))
         write_text(folder.effects, effects_csv(compared, effects))
+    document = comparison_document(compared, above, notes, costs)
+    plane = plane_picture(compared, study.get("plane") or (), costs)
+    if plane:
+        assert isinstance(plane.content, bytes)
+        write_bytes(folder.plane, plane.content)
     markdown, csv, latex = folder.tables
     write_text(markdown, f"{_headed(study['name'], folder.again, head)}\n{document.markdown()}")
     write_text(csv, comparison_csv(compared))
@@ -233,6 +260,7 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
         facts=head,
         comparison=compared,
         effects=effects,
+        plane=plane,
         clips=sample_clips(
             {row: store.file(run, "samples") for row, (_, run) in runs.items()},
             {row: records.scores[row, seed] for row, (seed, _) in runs.items()},
@@ -246,8 +274,39 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     tables += f"; effects {folder.effects}" if effects else ""
     places = (f"report     {folder.page}", f"tables     {tables}")
     text = "\n".join([document.text(), *map(printable, places)])
-    files = (*folder.tables, folder.clips, *((folder.effects,) if effects else ()), folder.page)
-    return StudyReport(text, row_figures(compared), files)
+    more = [path for path, there in ((folder.effects, effects), (folder.plane, plane)) if there]
+    files = (*folder.tables, folder.clips, *more, folder.page)
+    return StudyReport(text, compared, files)
+
+
+def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
+    """Description of a study for MLflow's pages, in Markdown: its table, and how to compare its runs.
+
+    Its links need the tag of `TrackingStore.children_view`.
+    """
+    compare, listed, charts, own = (
+        address.removeprefix("/")
+        for address in (
+            store.compare_url(store.children(parent.run_id), WITHIN),
+            store.children_url(parent, WITHIN, charts=False, viewed=True),
+            store.children_url(parent, WITHIN, viewed=True),
+            store.run_url(parent.experiment_id, parent.run_id, WITHIN),
+        )
+    )
+    return "\n".join(
+        [
+            f"Rows of the study `{parent.name}`, over seeds; in brackets 95 % intervals.",
+            "",
+            f"- [Compare all runs]({compare}): parameters that differ, metrics, losses.",
+            f"- [List of all runs]({listed}) with these metrics, and their [charts]({charts}).",
+            f"- [The study's own run]({own}): among its artifacts are `report.html` (the same clips of all "
+            "rows, with picture and sound), `table.md` (paired differences with intervals) and `clips.csv`.",
+            "- The list of runs folds the rows under the study's run; `tags.row = 'NAME'` finds one.",
+            "",
+            figures_table(compared).markdown(),
+            "",
+        ]
+    )
 
 
 def row_figures(comparison: Comparison) -> dict[str, float]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stav2a.experiments.tracking.environment import environment, git_state
-from stav2a.experiments.tracking.tracker import MlflowTracker, Tracker
+from stav2a.experiments.tracking.tracker import NOTE, MlflowTracker, Tracker
 from stav2a.experiments.tracking.tracking_store import (
     DEFAULT_OUTPUT,
     PARENT,
+    WITHIN,
     AddressError,
     TrackedRun,
     TrackingError,
@@ -58,6 +59,6 @@ def connect(
 
 
 __all__ = [
-    "AddressError", "DEFAULT_OUTPUT", "TrackedRun", "PARENT", "Tracker", "TrackingError", "TrackingStore",
-    "connect", "environment", "git_state", "open_store", "resolve",
+    "AddressError", "DEFAULT_OUTPUT", "NOTE", "TrackedRun", "PARENT", "Tracker", "TrackingError",
+    "TrackingStore", "WITHIN", "connect", "environment", "git_state", "open_store", "resolve",
 ]  # fmt: skip

@@ -62,6 +62,12 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run; a tag can be set again."""
 
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+
+    def set_experiment_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run's experiment; `NOTE` is its description."""
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Send the rest and end the run. Calling it again does nothing."""
 
@@ -79,7 +85,8 @@ class Tracker:
 
 
 logger = logging.getLogger(__name__)
-MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 8000  # characters, MLflow's limits
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as the description
+MAX_KEY, MAX_PARAM, MAX_TAG, MAX_EXPERIMENT_TAG = 250, 6000, 8000, 5000  # characters, MLflow's limits
 MAX_METRICS, MAX_PARAMS = 1000, 100  # items in one batch, MLflow's limits
 FLUSH_S = 1.0
 RETRY_AFTER_S = (1.0, 3.0)
@@ -166,6 +173,17 @@ class MlflowTracker(Tracker):
         tag = self._mlflow.entities.RunTag
         new = [tag(_key(name), _cut(str(value), MAX_TAG)) for name, value in tags.items()]
         self._put("tags", lambda: self._client.log_batch(self._id, tags=new))
+
+    def describe(self, text: str) -> None:
+        self.set_tags({NOTE: text})
+
+    def set_experiment_tags(self, tags: Mapping[str, str]) -> None:
+        def send() -> None:
+            for name, value in tags.items():
+                cut = _cut(value, MAX_EXPERIMENT_TAG)
+                self._client.set_experiment_tag(self._run.info.experiment_id, name, cut)
+
+        self._put("the experiment's tags", send)
 
     def finish(self, status: Status = "FINISHED") -> None:
         if self._finished:

@@ -38,9 +38,11 @@ EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysq
 CONNECT_TIMEOUT_S = 3.0
 AWAY = "Move it away, and all is tracked anew by the same command; or choose another file."
 LOCAL_UI = "http://127.0.0.1:5000"
+WITHIN = ""  # in place of an address's beginning: a link within MLflow's own pages
 VIEW = "workflowType=machine_learning"  # MLflow would show its view of language models
 ENVIRONMENT, DEFAULT = "MLFLOW_TRACKING_URI", "the default store"  # sources of an address
 DEFAULT_OUTPUT = Path("runs")  # of the commands
+SHARED_VIEW, BY_NAME, VIEWED = "mlflow.sharedViewState.", "attributes.run_name", ("row", "seed")
 MOST_RUNS = 5000
 COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
@@ -283,9 +285,9 @@ class TrackingStore:
             named = () if folder == DEFAULT_OUTPUT.resolve() else ("--output", folder)
         return command("dashboard", *words, *named)
 
-    def run_url(self, experiment_id: str, run_id: str) -> str:
-        """Address of a run's page on a server."""
-        return f"{self}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
+    def run_url(self, experiment_id: str, run_id: str, base: str | None = None) -> str:
+        """Address of a run's page; `base` is used without a server."""
+        return f"{self._base(base)}/#/experiments/{experiment_id}/runs/{run_id}?{VIEW}"
 
     def all_url(self, base: str | None = None) -> str:
         """Address of the list of experiments; `base` is used without a server."""
@@ -298,23 +300,58 @@ class TrackingStore:
         experiments = quote(json.dumps(sorted({run.experiment_id for run in runs})))
         return f"{self._base(base)}/#/compare-runs?runs={chosen}&experiments={experiments}&{VIEW}"
 
-    def children_url(self, parent: TrackedRun, base: str | None = None) -> str:
-        """Address of the charts of a run's children.
+    def children_url(
+        self, parent: TrackedRun, base: str | None = None, *, charts: bool = True, viewed: bool | None = None
+    ) -> str:
+        """Address of a run's children: their charts, or their list in the columns of `children_view`.
+
+        `viewed` says whether that view is kept; by default it is looked up.
 
         MLflow folds children under their parent, without charts, unless they are sorted by something else
         than their time.
         """
-        wanted = quote(f"tags.`{PARENT}` = '{parent.run_id}'")
-        order = "orderByKey=attributes.run_name&orderByAsc=true&compareRunsMode=CHART"
-        page = f"{self._base(base)}/#/experiments/{parent.experiment_id}/runs"
-        return f"{page}?{VIEW}&searchFilter={wanted}&{order}"
+        page = f"{self._base(base)}/#/experiments/{parent.experiment_id}/runs?{VIEW}"
+        mode = "&compareRunsMode=CHART" if charts else ""
+        if viewed is None:
+            viewed = SHARED_VIEW + _view_of(parent) in self.client.get_experiment(parent.experiment_id).tags
+        if viewed:
+            return f"{page}&viewStateShareKey={_view_of(parent)}{mode}"
+        wanted = quote(_children_of(parent))
+        return f"{page}&searchFilter={wanted}&orderByKey={BY_NAME}&orderByAsc=true{mode}"
+
+    def children_view(self, parent: TrackedRun, metrics: Sequence[str]) -> dict[str, str]:
+        """Tag of an experiment with a view of a run's children: by name, with row, seed and some metrics.
+
+        MLflow writes such tags itself, for its button "Share".
+        """
+        columns = [*(f"tags.`{name}`" for name in VIEWED), *(f"metrics.`{name}`" for name in metrics)]
+        view = {
+            "selectedColumns": columns,
+            "columnOrder": columns,
+            "searchFilter": _children_of(parent),
+            "orderByKey": BY_NAME,
+            "orderByAsc": True,
+        }
+        return {SHARED_VIEW + _view_of(parent): json.dumps(view)}
 
     def _base(self, base: str | None) -> str:
+        if base == WITHIN:
+            return ""
         return str(self) if self.is_server else base or LOCAL_UI
 
     @cached_property
     def _downloads(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="stav2a-")
+
+
+def _view_of(parent: TrackedRun) -> str:
+    """Key of the view of a run's children."""
+    return f"study-{parent.run_id[:8]}"
+
+
+def _children_of(parent: TrackedRun) -> str:
+    """MLflow's filter of a run's children."""
+    return f"tags.`{PARENT}` = '{parent.run_id}'"
 
 
 def resolve(uri: str | None, root: Path) -> TrackingStore | None:

@@ -132,7 +132,7 @@ class PublishedJudge(ABC):
 
         Raises:
             CheckpointError: See `load`.
-            StaV2AError: The GPU has no room for it.
+            StaV2AError: The memory of the GPU is too small for it.
         """
         with self._room():
             return self.load().eval().to(self.device)
@@ -181,10 +181,10 @@ class PublishedJudge(ABC):
     def judge_together(self, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Features of sounds of equal length at the model's own rate.
 
-        Where the GPU has no room for a batch, batches are halved from then on, and a line is logged.
+        Where a GPU runs out of memory, batches are halved from then on, and a line is logged.
 
         Raises:
-            StaV2AError: The GPU has no room for a single sound.
+            StaV2AError: The memory of the GPU is too small for a single sound.
         """
         import torch
 
@@ -237,7 +237,7 @@ class PublishedJudge(ABC):
 
 
 class NoRoomError(StaV2AError):
-    """A GPU without room for a judge's model, or for one sound or picture."""
+    """A GPU whose memory is too small for a judge's model, or for one sound or picture."""
 
 
 class AudioVisualJudge(PublishedJudge):
@@ -277,7 +277,7 @@ class AudioVisualJudge(PublishedJudge):
             (L, h, w, 3) uint8, fitted -> features
 
         Raises:
-            StaV2AError: The GPU has no room for it.
+            StaV2AError: The memory of the GPU is too small for it.
         """
         import torch
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stav2a.cli.main import main
-from stav2a.experiments.tracking import open_store
+from stav2a.experiments.tracking import NOTE, open_store
 
 ROOT = Path(__file__).parents[3]
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -95,6 +95,9 @@ def test_a_study_ends_with_tables_a_page_and_where_to_look(first):
     assert "/#/compare-runs?runs=" in first.stdout and "dashboard mine --tracking-uri sqlite:" in first.stdout
     assert str(first.folder / "report.html") in first.stdout
     markdown = (first.folder / "table.md").read_text()
+    cost = markdown[markdown.index("## Cost") :]
+    for title in ("parameters, M", "trained last, M", "training, s", "GFLOP a step", "s a sound"):
+        assert title in cost
     assert markdown.startswith("# mine\n") and "| command | `stav2a ablation --gin " in markdown
     assert "\\begin{tabular}" in (first.folder / "table.tex").read_text()
     assert (first.folder / "report.html").read_text().count("<video") == 8 * 2
@@ -154,6 +157,12 @@ def test_the_study_s_own_run_has_the_rows_figures(first):
         if figure["low"]:
             assert parent.metrics[f"{name}_low"] == pytest.approx(float(figure["low"]))
     rows = [run for run in store.children(parent.run_id) if run.status == "FINISHED"]
+    note = store.client.get_run(parent.run_id).data.tags[NOTE]
+    assert "| **FineTuned-T2A** |" in note and "[Compare all runs](#/compare-runs?runs=" in note
+    experiment = store.client.get_experiment(parent.experiment_id)
+    assert experiment.tags[NOTE] == note and "viewStateShareKey=" in store.children_url(parent)
+    (tuned,) = (run.run_id for run in rows if run.tags["row"] == "FineTuned-T2A")
+    assert "Run of the recipe `finetuned_t2a`" in store.client.get_run(tuned).data.tags[NOTE]
     names = {name for run in rows for name in run.params}
     assert {name for name in names if any(name not in run.params for run in rows)} == set()
     assert {name for name in names if len({run.params[name] for run in rows}) > 1} == {"run.stages"}

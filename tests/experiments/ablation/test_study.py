@@ -123,6 +123,12 @@ MISTAKES = {
         "study.factors = {'K': {'1': (), '2': ()}}\nstudy.baseline",
         "The study has study.rows and study.factors; expected one of them.\n  In file \"mine.gin\", line 6\n",
     ),
+    "a plane of no metrics": (
+        "study.baseline",
+        "study.plane = ('aa_align', 'fdd')\nstudy.baseline",
+        "study.plane = ('aa_align', 'fdd'): expected two of the study's metrics.\n"
+        "  In file \"mine.gin\", line 6\n  They are: aa_align, ",
+    ),
     "a design of rows": (
         "study.baseline",
         "study.design = 'one_at_a_time'\nstudy.baseline",

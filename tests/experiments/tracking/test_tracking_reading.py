@@ -6,7 +6,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from stav2a.experiments.tracking import PARENT, TrackingError, TrackingStore, connect, open_store
+from stav2a.experiments.tracking import (
+    NOTE,
+    PARENT,
+    WITHIN,
+    TrackingError,
+    TrackingStore,
+    connect,
+    open_store,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +70,41 @@ def test_the_compare_page_has_the_runs(store: TrackingStore):
         query = parse_qs(urlsplit(url.replace("#/", "")).query)
         assert json.loads(query["runs"][0]) == [run.run_id for run in reversed(runs)]
         assert json.loads(query["experiments"][0]) == [runs[0].experiment_id]
+
+
+def test_the_children_s_list_and_charts_take_the_view_that_was_kept(store: TrackingStore, root: Path):
+    study = store.study("it's one")
+    wanted = f"tags.`mlflow.parentRunId` = '{study.run_id}'"
+    for charts, mode in ((True, ["CHART"]), (False, None)):
+        url = store.children_url(study, "http://127.0.0.1:7", charts=charts)
+        query = parse_qs(urlsplit(url.replace("#/", "")).query)
+        assert query["workflowType"] == ["machine_learning"] and query.get("compareRunsMode") == mode
+        assert query["searchFilter"] == [wanted] and query["orderByKey"] == ["attributes.run_name"]
+    with connect(f"sqlite:///{root}/mlflow.db", root, experiment="one", run_name="more") as tracker:
+        tracker.set_experiment_tags(store.children_view(study, ["aa_align", "kl"]))
+    for charts, mode in ((True, ["CHART"]), (False, None)):
+        url = store.children_url(study, WITHIN, charts=charts)
+        assert url.startswith(f"/#/experiments/{study.experiment_id}/runs?workflowType=machine_learning&")
+        query = parse_qs(urlsplit(url.replace("#/", "")).query)
+        key = query["viewStateShareKey"][0]
+        assert query.get("compareRunsMode") == mode and "searchFilter" not in query
+        view = json.loads(
+            store.client.get_experiment(study.experiment_id).tags[f"mlflow.sharedViewState.{key}"]
+        )
+        columns = ["tags.`row`", "tags.`seed`", "metrics.`aa_align`", "metrics.`kl`"]
+        assert view["selectedColumns"] == columns and view["searchFilter"] == wanted
+
+
+def test_a_run_and_its_experiment_are_described(store: TrackingStore, root: Path):
+    with connect(f"sqlite:///{root}/mlflow.db", root, experiment="told", run_name="one") as run:
+        run.describe("a run")
+    with connect(f"sqlite:///{root}/mlflow.db", root, experiment="told", run_name="two") as study:
+        study.describe("x" * 6000)
+        study.set_experiment_tags({NOTE: "x" * 6000})
+    one, two = (store.client.get_run(each.run_id).data.tags[NOTE] for each in (run, study))
+    experiment = store.client.get_experiment_by_name("told")
+    assert one == "a run" and len(two) == 6000
+    assert len(experiment.tags[NOTE]) == 5000 and experiment.tags[NOTE].endswith(" … (cut, 6000 characters)")
 
 
 def test_what_is_missing_is_an_error(store: TrackingStore, tmp_path: Path):
