@@ -184,8 +184,8 @@ def mix_sounds(
         duck_db: Most by which it is lowered further.
 
     Example:
-        >>> mix_sounds(np.zeros(2), np.full(2, 0.5), 10, own_gain_db=-20.0).round(3).tolist()
-        [0.05, 0.05]
+        >>> print(mix_sounds(np.zeros(2), np.full(2, 0.5), 10, own_gain_db=-20.0).round(3))
+        [0.05 0.05]
     """
     width = max(1, round(DUCK_S * sample_rate))
     squares = np.convolve(np.square(new, dtype=np.float64), np.full(width, 1 / width), mode="same")
