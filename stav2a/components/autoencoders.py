@@ -190,7 +190,7 @@ class MMAudioMelVAE(WhitenedVAE):
 class Oobleck(WhitenedVAE):
     """Autoencoder of waveforms of Stable Audio Open, `AutoencoderOobleck` of diffusers (arXiv 2407.14358).
 
-    Mono sound goes through all of its channels, whose mean is decoded.
+    Mono sound is copied to all channels, and their mean is decoded.
 
     Args:
         hidden_size: Width at the waveform; the latent has half as many channels.

@@ -144,7 +144,7 @@ class CodeTransformer(nn.Module):
         return steps
 
     def undelay(self, steps: Tensor) -> Tensor:
-        """What each step has (B, T + F - 1, F, ...) -> by frame (B, T, F, ...)."""
+        """Values by step (B, T + F - 1, F, ...) -> by frame (B, T, F, ...)."""
         length = steps.shape[1] - self.bins + 1
         return torch.stack([steps[:, f : f + length, f] for f in range(self.bins)], dim=2)
 

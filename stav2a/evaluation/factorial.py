@@ -145,7 +145,7 @@ class Effect:
             beside the main effects.
         difference: Of one factor, the difference to the baseline's level, averaged over the other factors; of
             two, how much greater the one factor's difference is at this level of the other than at the
-            baseline's. None for the baseline's own levels. Each is None where the rows can't tell.
+            baseline's. None for the baseline's own levels. Each is None where the rows do not determine it.
         assumes: Pairs whose interactions were taken to be zero for it.
         power: How the difference's interval depends on the number of seeds.
     """
@@ -261,7 +261,7 @@ def _contrast(levels: Levels, against: Levels) -> Terms:
 class _Fit:
     """The figures of one seed, and the weights of its rows in any effect.
 
-    Effects come from the model with all interactions if the rows can tell them apart there. If not, they come
+    Effects come from the model with all interactions if the rows determine them there. If not, they come
     from the model without the interactions that the rows lack, which are then taken to be zero.
 
     Args:
@@ -288,7 +288,7 @@ class _Fit:
         self.inverses = [np.linalg.pinv(matrix) for _, matrix in self.models]
 
     def weights(self, terms: Terms) -> tuple[Array, tuple[Pair, ...]] | None:
-        """Weight of each row (R,), and the interactions taken to be zero; None where the rows can't tell."""
+        """Weight of each row (R,), and the interactions taken to be zero; None where it is undetermined."""
         asked = {pair for _, levels in terms for pair in combinations(levels, 2)}
         for (coding, matrix), inverse in zip(self.models, self.inverses, strict=True):
             wanted = sum(sign * coding.mean(levels) for sign, levels in terms)
@@ -347,7 +347,7 @@ class _Fitted(NamedTuple):
 
 
 def _estimate(fits: Mapping[int, _Fit], terms: Terms) -> _Fitted | None:
-    """An effect over the seeds that tell it; None where none does."""
+    """An effect over the seeds that determine it; None where none does."""
     values, draws, squares = {}, {}, []
     assumes: dict[Pair, None] = {}
     for seed, fit in fits.items():
@@ -381,7 +381,7 @@ class SeedVariance(NamedTuple):
 def _seed_variance(comparison: Comparison, metric: str) -> SeedVariance | str:
     """Residual variance of rows by seeds, a mean over the draws of the clips; or why it is not known.
 
-    Trainings of all rows are taken to vary alike: two seeds of one difference would tell next to nothing.
+    Trainings of all rows are taken to vary alike: two seeds of one difference are too few for a variance.
     """
     drawn = {
         row: comparison.draws[row, metric] for row in comparison.rows if (row, metric) in comparison.draws

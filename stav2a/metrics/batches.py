@@ -35,7 +35,7 @@ class SoundBatches:
             keep: Function that gets its features: now, at a later `add`, or at `finish`.
 
         Raises:
-            StaV2AError: The GPU has no room for a single sound.
+            StaV2AError: The memory of the GPU is too small for a single sound.
         """
         if getattr(self.extractor, "at_once", 1) == 1:
             keep(np.asarray(self.extractor(audio, sample_rate)))
@@ -69,7 +69,7 @@ def extract_all(extractor: Any, sounds: Iterable[tuple[np.ndarray, int]]) -> lis
         sounds: Sounds (S_i,) with their rates in Hz.
 
     Raises:
-        StaV2AError: The GPU has no room for a single sound.
+        StaV2AError: The memory of the GPU is too small for a single sound.
 
     Example:
         >>> extract_all(lambda audio, sample_rate: audio.max(), [(np.array([0.5, 0.0]), 8000)])

@@ -20,7 +20,7 @@ class DownloadError(StaV2AError):
     """A published file that can't be had, or is another one.
 
     Attributes:
-        resumable: True where what has come is good, and the next attempt goes on with it.
+        resumable: True where the received part is good, and the next attempt resumes after it.
     """
 
     def __init__(self, message: str, *, advice: str = "", resumable: bool = False) -> None:
@@ -86,7 +86,7 @@ class _Source:
 
 
 def size_text(size: int) -> str:
-    """A number of bytes as people read it.
+    """A number of bytes with its unit.
 
     Example:
         >>> size_text(1_361_483_035), size_text(950_058), size_text(0)

@@ -47,7 +47,7 @@ def one_at_a_time(factors: Factors, baseline: Levels) -> list[dict[str, str]]:
 
 
 def smallest_fraction(factors: Factors) -> int:
-    """Number of parameters of all main effects and pairwise interactions: fewer combinations can't tell them.
+    """Number of parameters of all main effects and pairwise interactions: the fewest combinations.
 
     Example:
         >>> smallest_fraction({"head": ["a", "b"], "pooler": ["x", "y", "z"], "fuser": ["s", "t"]})

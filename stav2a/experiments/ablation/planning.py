@@ -191,7 +191,7 @@ def try_rows(plan: StudyPlan) -> StudyPlan:
 
 
 def _may_be_refused(row: StudyRow, study: LoadedStudy) -> bool:
-    """True for a combination of levels, which nobody listed by itself; the baseline is needed."""
+    """True for a combination of levels that is not the baseline; a listed row is never refused."""
     return bool(row.levels) and row.name != study.baseline
 
 

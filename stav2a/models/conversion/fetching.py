@@ -28,7 +28,7 @@ def fetch(
     *,
     finish: Callable[[Path], None] = lambda made: None,
 ) -> list[str]:
-    """Download weights into a folder, whole or not at all; an interrupted download goes on.
+    """Download weights into a folder, whole or not at all; an interrupted download is resumed.
 
     Args:
         name: Name of the weights.
