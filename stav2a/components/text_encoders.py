@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stav2a.registry import register
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 PAD, END, FIRST_GRAM = 0, 1, 2  # rows of the table
 GRAMS = (3, 4, 5)  # characters
 LONGEST_WORD = 32  # characters
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.json", "vocab.txt")
 
 
 @register("text_encoder", "tiny_mt5")
@@ -123,11 +125,16 @@ class PretrainedTextEncoder(nn.Module):
             self.encoder, loading = model.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
                 f"{where} can't be loaded: {str(error).splitlines()[0]}",
                 advice="Give a folder with the model and its tokenizer, or a name that the hub knows.",
             ) from error
+        if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
+            raise CheckpointError(  # transformers would make an empty one of config.json
+                f"{where} has no tokenizer: expected one of {', '.join(TOKENIZER_FILES)} in the folder.",
+                advice="Put the model's own tokenizer there.",
+            )
         if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{where} lacks {len(missing)} of the weights of {model.__name__}, first {missing[0]}.",

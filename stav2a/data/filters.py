@@ -310,6 +310,7 @@ class SpeechSound:
 
     Raises:
         CheckpointError: The judge lacks its weights, or they belong to another model.
+        UsageError: The judge gives no windows of speech.
     """
 
     def __init__(
@@ -323,14 +324,26 @@ class SpeechSound:
             self.judge = expect("judge", judge)()
         self.threshold, self.share = threshold, share
         if self.judge.fault:
-            what, advice = self.judge.missing or (self.judge.fault, "")
+            what, advice = getattr(self.judge, "missing", None) or (self.judge.fault, "")
             raise CheckpointError(
                 f"data_filter.speech_sound: {what}.", advice=advice and f"{advice[0].upper()}{advice[1:]}."
             )
-        self.judge.prepare()  # a damaged file is told now, not as a fault of every clip
+        # A damaged file, or a judge of something else, is told now and not as a fault of every clip.
+        getattr(self.judge, "prepare", lambda: None)()
+        self._speech(np.zeros(16_000, np.float32), 16_000)  # a second of silence
+
+    def _speech(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        """Probability of speech in each window (W,)."""
+        found = np.asarray(self.judge(audio, sample_rate))
+        if "speech" not in (found.dtype.names or ()):
+            raise UsageError(
+                f"data_filter.speech_sound was given judge {self.judge.name}, which gives {found.dtype}; "
+                "expected records with a field speech."
+            )
+        return found["speech"]
 
     def __call__(self, clip: Decoded) -> Decision:
-        heard = self.judge(clip.audio, clip.sample_rate)["speech"] > self.threshold
+        heard = self._speech(clip.audio, clip.sample_rate) > self.threshold
         return at_most(self.share, float(heard.mean()), "of the windows have speech", "speech_sound")
 
 

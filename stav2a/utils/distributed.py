@@ -67,9 +67,9 @@ def device_named(name: str) -> torch.device:
         found = torch.device(name)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(". ")
         raise UsageError(
-            f"the device {name!r} can't be used: {reason}", advice="Write auto or cpu."
+            f"the device {name!r} can't be used: {reason}.", advice="Write auto or cpu."
         ) from error
     return found
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_a_folder_without_a_checkpoint_is_told(tmp_path):
 
 
 @torch.no_grad()
+def test_a_checkpoint_without_its_tokenizer_is_refused(checkpoint, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(checkpoint / name, tmp_path / name)
+    with pytest.raises(CheckpointError, match="has no tokenizer: expected one of tokenizer.json, "):
+        MT5(checkpoint=str(tmp_path))
+
+
+def test_a_cut_off_file_of_weights_is_refused(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="can't be loaded"):
+        MT5(checkpoint=str(tmp_path))
+
+
 def test_t5_is_loaded_as_it_is_and_frozen(tmp_path):
     from transformers import T5Config, T5EncoderModel
 

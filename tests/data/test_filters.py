@@ -268,6 +268,28 @@ def test_speech_in_the_sound_is_found_without_a_word_in_the_caption(tmp_path):
     assert SpeechSound(judge=none, threshold=0.05)(clip(sound_s=0.0)).score == 1.0
 
 
+def test_a_judge_that_hears_no_speech_is_refused_before_any_clip():
+    class Judge:
+        """A plugin's: with no more than a judge must have."""
+
+        name, fault = "mine", None
+
+        def __call__(self, audio, sample_rate):
+            return np.zeros(2, [("speech", float)]) if self.name == "speech" else np.zeros(2)
+
+    class Speech(Judge):
+        name = "speech"
+
+    class Missing(Judge):
+        fault = "mine.pth not found"
+
+    assert SpeechSound(judge=Speech)(clip()).keep
+    with pytest.raises(UsageError, match="given judge mine, which gives float64; expected records with a fi"):
+        SpeechSound(judge=Judge)
+    with pytest.raises(CheckpointError, match="data_filter.speech_sound: mine.pth not found"):
+        SpeechSound(judge=Missing)
+
+
 def test_a_filters_key_has_the_content_of_its_judges_weights_wherever_they_lie(monkeypatch, tmp_path):
     entry = registry.get("data_filter", "speech_sound")
     monkeypatch.setattr(yamnet, "EXTRA", "no-such-package")

@@ -124,6 +124,20 @@ def test_clap_is_the_mean_cosine_with_the_own_caption_and_has_a_chance_level():
     assert score.corrected == pytest.approx((2.6 / 3 - 0.4 / 3) / (1 - 0.4 / 3))
 
 
+def test_clap_of_a_sound_in_segments_is_the_mean_of_their_cosines():
+    """MS-CLAP's form: of two sounds, the first has a segment along its caption and one at a right angle."""
+
+    class Segments(Texts):
+        def __call__(self, audio, sample_rate):
+            return np.asarray(audio).reshape(-1, 3)
+
+    sounds = [np.array([2.0, 0, 0, 0, 1, 0]), np.array([0.0, 0.6, 0.8])]
+    score = ClapScore(judge=Segments)(samples(sounds, sounds, captions=["x", "y"]))
+    assert score.per_clip == pytest.approx({"clip0": 0.5, "clip1": 0.6})
+    assert score.chance == pytest.approx((0.5 + 0.0) / 2)
+    assert score.extras["real sound"] == pytest.approx(0.55)
+
+
 def test_clips_without_a_caption_are_left_out_of_clap():
     sounds = np.eye(3)
     score = ClapScore(judge=Texts)(samples(sounds, sounds, captions=["x", "", "z"]))
@@ -153,6 +167,8 @@ def test_clap_by_another_judge_is_named_after_it(scratch_registry):
     assert ClapScore(judge=Clap).reporter.name == "clap"
     assert ClapScore(judge=Clap630k).reporter.name == "clap_released"
     assert ClapScore(judge=Texts).reporter.name == "clap_Texts"
+    reporter = registry.get("metric", "clap_ms_clap").factory().reporter
+    assert (reporter.name, reporter.label) == ("clap_ms_clap", "CLAP (MS-CLAP 2023)")
 
     @scratch_registry.register("judge", "mine")
     class Mine(Texts):

@@ -15,8 +15,8 @@ PRESETS: Mapping[str, Sequence[str]] = {
     # Those that need no download: YAMNet's weights can be installed.
     "laptop": ("aa_align", "av_align", "fd_yamnet", "kad_yamnet", "class_agreement_yamnet"),
     "av_benchmark": (
-        "fd", "fad", "kl", "is", "clap_music_speech", "fd_passt", "kl_passt", "is_passt", "imagebind",
-        "desync",
+        "fd", "fad", "kl", "is", "clap_music_speech", "clap_ms_clap", "fd_passt", "kl_passt", "is_passt",
+        "imagebind", "desync",
     ),
     "stav2a_paper": (
         "fd", "fad", "kl_released", "is", "pam_released", "clap_released", "av_align_released",

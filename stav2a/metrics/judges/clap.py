@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from stav2a.metrics.judges.judge import PublishedJudge
+from stav2a.metrics.judges.judge import PublishedJudge, tokenizer_in
 from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError, load_state
 from stav2a.utils.torch_files import read
@@ -67,9 +68,9 @@ class LanguageAudio(PublishedJudge):
     @functools.cached_property
     def _ready(self) -> tuple[Any, Any]:
         """Tokenizer and feature extractor, after a check that the model distinguishes two captions."""
-        from transformers import AutoTokenizer, ClapFeatureExtractor
+        from transformers import ClapFeatureExtractor
 
-        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_folder, local_files_only=True)
+        tokenizer = tokenizer_in(self.tokenizer_folder)
         extractor = ClapFeatureExtractor(
             truncation="rand_trunc", padding="repeatpad", frequency_min=50, frequency_max=14_000
         )
@@ -132,7 +133,7 @@ class FolderOfClap(LanguageAudio):
             model, loading = ClapModel.from_pretrained(
                 folder, output_loading_info=True, local_files_only=True, dtype="float32"
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: can't be read as a ClapModel ({error}).") from None
         kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
         wrong = [str(name) for kind in kinds for name in loading[kind]]

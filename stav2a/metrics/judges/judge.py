@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.contents import file_hash
 from stav2a.utils.errors import StaV2AError
 from stav2a.utils.resampling import resample_audio
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "STAV2A_WEIGHTS"
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either of both
+PUT_TOKENIZER = "Put its tokenizer.json, or vocab.json and merges.txt, and its config.json into that folder."
 AT_ONCE, AT_ONCE_S = 32, 320  # sounds, and seconds of them, that a GPU judges together
 _FOLDER: ContextVar[Path | None] = ContextVar("weights_folder", default=None)
 _DEVICE: ContextVar[str] = ContextVar("judges_device", default="auto")
@@ -88,8 +91,18 @@ class PublishedJudge(ABC):
 
     @functools.cached_property
     def definition(self) -> str:
-        """Name, front end and a hash of the weights: equal for judges that give equal results."""
-        return f"{self.name} ({self.front_end}; weights {file_hash(self.file)[:12]})"
+        """Name, front end and a hash of the weights: equal for judges that give equal results.
+
+        Raises:
+            CheckpointError: A folder lies where the file was expected.
+        """
+        file = self.file
+        if file.is_dir():
+            raise CheckpointError(
+                f"{file} is a folder; the weights of {self.name} are a file.",
+                advice=f"Give {self.published} itself, from {self.source}.",
+            )
+        return f"{self.name} ({self.front_end}; weights {file_hash(file)[:12]})"
 
     @property
     def file(self) -> Path:
@@ -274,6 +287,23 @@ class AudioVisualJudge(PublishedJudge):
     @abstractmethod
     def watch(self, frames: np.ndarray) -> np.ndarray:
         """Features of the fitted frames."""
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """Tokenizer of a judge of texts, as transformers reads it.
+
+    Raises:
+        CheckpointError: Its files are missing, or can't be read.
+    """
+    from transformers import AutoTokenizer
+
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+        raise CheckpointError(f"{folder}: no tokenizer there.", advice=PUT_TOKENIZER)  # or it would be empty
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: no tokenizer there ({reason}).", advice=PUT_TOKENIZER) from None
 
 
 def padded(sound: np.ndarray, samples: int) -> np.ndarray:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stav2a.metrics.judges.judge import PublishedJudge
+from stav2a.metrics.judges.judge import PublishedJudge, tokenizer_in
 from stav2a.registry import register
-from stav2a.utils.checkpoints import CheckpointError, load_state
+from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
 
 RATE, WINDOW, HOP, MELS = 44_100, 1024, 320, 64
@@ -97,15 +97,7 @@ class MSClap(PublishedJudge):
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(self.tokenizer_folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.tokenizer_folder}: no tokenizer of GPT-2 there ({str(error).splitlines()[0]}). Put "
-                "its tokenizer.json, or vocab.json and merges.txt, and its config.json into that folder."
-            ) from None
+        return tokenizer_in(self.tokenizer_folder)
 
     def prepare(self) -> None:
         super().prepare()

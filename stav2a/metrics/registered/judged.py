@@ -401,7 +401,7 @@ def class_accuracy_vague(*, shuffles: int = 20, resamples: int = 2000, seed: int
 
 @register("metric", "clap")
 class ClapScore(JudgedMetric):
-    """CLAP score: cosine of a generated sound with its caption.
+    """CLAP score: cosine of a generated sound with its caption; of a sound in segments, the mean of theirs.
 
     Args:
         judge: Model that embeds sounds and texts; None is `judge.clap`.
@@ -410,7 +410,7 @@ class ClapScore(JudgedMetric):
         seed: Seed of shuffles and draws.
 
     Shapes:
-        embeddings (N, D) of sounds and captions -> a mean over clips
+        N times (D,) or (segments, D) of sounds, (N, D) of captions -> a mean over clips
     """
 
     default_judge = Clap
@@ -432,17 +432,25 @@ class ClapScore(JudgedMetric):
         captions = {i: caption for i, caption in enumerate(samples.captions or ()) if caption}
         if not captions:
             raise MetricError(self.judge.fault or "no clip has a caption")
-        ours, theirs = (np.stack([side[i] for i in captions]) for side in self.features(samples))
+        sides = self.features(samples)
+        ours, theirs = ([side[i] for i in captions] for side in sides)
         texts = self.judge.read(list(captions.values()))
+        real = [_closeness(*pair) for pair in zip(theirs, texts, strict=True)]
         return self.reporter.mean(
             [samples.ids[i] for i in captions],
-            semantic.cosines(ours, texts),
+            np.array([_closeness(*pair) for pair in zip(ours, texts, strict=True)]),
             self.definition,
             judge=self.judge.definition,
             skipped={clip: "no caption" for i, clip in enumerate(samples.ids) if i not in captions},
-            extras={"real sound": float(semantic.cosines(theirs, texts).mean())},
-            pair=lambda i, j: float(semantic.cosines(ours[i : i + 1], texts[j : j + 1])[0]),
+            extras={"real sound": float(np.mean(real))},
+            pair=lambda i, j: _closeness(ours[i], texts[j]),
         )
+
+
+def _closeness(sound: np.ndarray, text: np.ndarray) -> float:
+    """Cosine of an embedding (D,), or mean cosine of those of segments (W, D), with a text's (D,)."""
+    segments = np.atleast_2d(sound)
+    return float(semantic.cosines(segments, np.broadcast_to(text, segments.shape)).mean())
 
 
 @register("metric", "clap_released")
@@ -468,6 +476,21 @@ def clap_music_speech(
 
     Args:
         judge: `judge.clap_music_speech`, with a path of its weights or without.
+        shuffles: Other captions that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    return ClapScore(judge=judge, shuffles=shuffles, resamples=resamples, seed=seed)
+
+
+@register("metric", "clap_ms_clap")
+def clap_ms_clap(
+    *, judge: JudgeFactory = MSClap, shuffles: int = 20, resamples: int = 2000, seed: int = 0
+) -> ClapScore:
+    """CLAP score by MS-CLAP 2023, av-benchmark's second one: the mean over segments of 7 s.
+
+    Args:
+        judge: `judge.ms_clap`, with a path of its weights or without.
         shuffles: Other captions that each clip is compared with for the chance level.
         resamples: Bootstrap draws of the clips.
         seed: Seed of shuffles and draws.

@@ -106,6 +106,17 @@ def test_a_folder_without_weights_is_told(tmp_path):
         Clap(weights=str(tmp_path / "clap")).model  # noqa: B018
 
 
+def test_a_folder_without_a_tokenizer_or_with_a_file_that_is_cut_off_is_told(tmp_path):
+    folder = save(tmp_path / "clap")
+    (folder / "tokenizer.json").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="clap: no tokenizer there. Put its tokenizer.json"):
+        Clap(weights=str(folder)).prepare()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="clap: can't be read as a ClapModel"):
+        Clap(weights=str(folder)).prepare()
+
+
 THEIRS = (
     (r"^text_model\.", "text_branch."),
     (r"_projection\.linear1\.", "_projection.0."),

@@ -4,6 +4,7 @@ import pytest
 
 from stav2a.metrics.judges.judge import weights_in
 from stav2a.metrics.judges.vggish import VGGish
+from stav2a.utils.checkpoints import CheckpointError
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,10 @@ def test_missing_weights_are_reported_with_their_place(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"1")
     assert judge.fault is None
     assert judge.definition.endswith("; weights 6b86b273ff34)")
+
+
+def test_a_folder_in_place_of_the_file_is_told(tmp_path):
+    with pytest.raises(
+        CheckpointError, match="is a folder; the weights of VGGish are a file. Give vggish-10086"
+    ):
+        _ = VGGish(weights=str(tmp_path)).definition

@@ -104,7 +104,14 @@ def test_prompts_are_read_by_their_last_token(judge):
 
 def test_a_missing_tokenizer_is_told(judge, tmp_path):
     (tmp_path / "CLAP_weights_2023.pth").symlink_to(judge.path)
-    with pytest.raises(CheckpointError, match="gpt2: no tokenizer of GPT-2 there .* Put its tokenizer.json"):
+    with pytest.raises(CheckpointError, match="gpt2: no tokenizer there. Put its tokenizer.json"):
+        MSClap(weights=str(tmp_path / "CLAP_weights_2023.pth")).read(["a"])
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text('{"model_type": "gpt2"}')  # an empty one, to transformers
+    with pytest.raises(CheckpointError, match="gpt2: no tokenizer there. Put its tokenizer.json"):
+        MSClap(weights=str(tmp_path / "CLAP_weights_2023.pth")).read(["a"])
+    (tmp_path / "gpt2" / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="gpt2: no tokenizer there .*Put its tokenizer.json"):
         MSClap(weights=str(tmp_path / "CLAP_weights_2023.pth")).read(["a"])
 
 
