@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib
 import importlib.util
 import re
 import sys
@@ -60,6 +61,31 @@ def test_pages_of_the_repository_are_in_the_order_of_the_index(site):
     page = (site / "contents.html").read_text()
     places = [page.index(f'href="{name}.html"') for name in ("tutorial", "paper", "components", "CHANGELOG")]
     assert places == sorted(places)
+
+
+FAULTS = {
+    '<a href="other.html">': "links to other.html, which is not there",
+    '<a href="#nowhere">': "links to page.html#nowhere, which has no such heading",
+    '<script src="https://example.org/x.js">': "loads https://example.org/x.js",
+    '<link rel="stylesheet" href="https://example.org/x.css">': "loads https://example.org/x.css",
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), FAULTS.items())
+def test_faults_of_a_built_page_are_found(tmp_path, monkeypatch, text, fault):
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.exceptions import PluginError
+
+    monkeypatch.syspath_prepend(ROOT / "website")
+    hooks = importlib.import_module("hooks")
+    config = MkDocsConfig()
+    config.site_dir = str(tmp_path)
+    page = tmp_path / "page.html"
+    page.write_text('<h1 id="here"></h1><a href="#here"></a><a href="https://example.org"></a>')
+    hooks.on_post_build(config)
+    page.write_text(text)
+    with pytest.raises(PluginError, match=re.escape(f"page.html {fault}")):
+        hooks.on_post_build(config)
 
 
 def test_every_name_that_the_paper_page_links_is_defined_in_its_file():
