@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "stav2a"
 # From the top down. A module may import from its own layer and from all below it.
 LAYERS = [
     ["", "__main__", "run", "cli"],
+    ["demo_page"],
     ["pipeline"],
     ["listening", "preparation"],
     ["experiments"],

@@ -1,48 +1,31 @@
 """The page of a listening test, served to this machine alone.
 
 No path of a request is ever a path on disk: the addresses are a fixed list, and videos are looked up by their
-token. The Host header is checked, so that a page of another site can't reach this one through a host name of
-its own; ratings must be JSON, and sent by this page.
+token. Ratings must be JSON, and sent by this page (`LocalServer`).
 """
 
-import asyncio
 import hashlib
-import json
-import logging
 import reprlib
-import socket
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stav2a.listening.database import HIGHEST, LOWEST, NAMES, SCALES, ListenError, StorageError, Video
 from stav2a.listening.setup import ListeningTest
 from stav2a.reports.html import TEMPLATES, render
-from stav2a.utils.network import HOST
+from stav2a.utils.local_server import LocalServer, RequestError, json_body
 
 MAX_NAME = 40  # characters
-MAX_BODY = 4096  # bytes; a rating has a hundred
-REQUEST_S = 10.0  # for a request to arrive whole
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; media-src 'self'; "
-    "img-src data:; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+EXAMPLE = '{"annotator": …, "video": …}'
 
 
 def playlist(test: ListeningTest, annotator: str) -> list[Video]:
@@ -135,28 +118,7 @@ def annotator_of(name: Any) -> str:
     return words
 
 
-class TimedConnection(H11Protocol):
-    """A connection that is closed where no request comes in time; uvicorn bounds the time between two."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._closing = self.loop.call_later(REQUEST_S, self._close_unasked)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._closing.cancel()
-        self._closing = self.loop.call_later(REQUEST_S, self._close_unasked)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closing.cancel()
-        super().connection_lost(exc)
-
-    def _close_unasked(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-class PageServer(uvicorn.Server):
+class PageServer(LocalServer):
     """Server of one test.
 
     Args:
@@ -165,44 +127,8 @@ class PageServer(uvicorn.Server):
     """
 
     def __init__(self, test: ListeningTest, port: int) -> None:
-        self.test, self.socket = test, socket.create_server((HOST, port))
-        self.port = self.socket.getsockname()[1]
-        self.address = f"http://{HOST}:{self.port}/"
-        self.pages = pages(test)
-        super().__init__(
-            uvicorn.Config(
-                self._answer,
-                interface="asgi3",
-                proxy_headers=False,
-                http=TimedConnection,
-                ws="none",
-                lifespan="off",
-                headers=list(HEADERS.items()),
-                server_header=False,
-                access_log=False,  # names are private, and ratings are in the database
-                log_config=None,
-                log_level="error",
-                limit_concurrency=64,
-                timeout_graceful_shutdown=1,  # a video that is paused is never sent to its end
-            )
-        )
-
-    def serve_forever(self) -> None:
-        """Serve until Ctrl-C, or until `should_exit` is set."""
-        self.run(sockets=[self.socket])
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End; a video that is cut off on its way is no error."""
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        await super().shutdown(sockets)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
-        origins = {None, *(f"http://{host}" for host in hosts)}
-        headers = Headers(scope=scope)
-        ours = headers.get("host") in hosts and headers.get("origin") in origins
-        refusal = JSONResponse({"error": f"open {self.address}"}, 403)
-        await (self.pages if ours else refusal)(scope, receive, send)
+        self.test = test
+        super().__init__(pages(test), port)
 
 
 def pages(test: ListeningTest) -> Starlette:
@@ -230,7 +156,7 @@ def pages(test: ListeningTest) -> Starlette:
 
     async def save(request: Request) -> Response:
         saving = {"/rating": rate, "/played": mark_played}[request.url.path]
-        await run_in_threadpool(saving, test, await _body(request))
+        await run_in_threadpool(saving, test, await json_body(request, EXAMPLE))
         return JSONResponse({"saved": True})
 
     def refused(request: Request, error: Exception) -> Response:
@@ -247,28 +173,10 @@ def pages(test: ListeningTest) -> Starlette:
             Route("/rating", save, methods=["POST"]),
             Route("/played", save, methods=["POST"]),
         ],
-        exception_handlers={ListenError: refused, ClientDisconnect: refused, HTTPException: refused},
+        exception_handlers={
+            ListenError: refused,
+            RequestError: refused,
+            ClientDisconnect: refused,
+            HTTPException: refused,
+        },
     )
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object that a request carries."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise ListenError("not JSON. Expected Content-Type: application/json.")
-    content = b""
-    try:
-        async with asyncio.timeout(REQUEST_S):
-            async for chunk in request.stream():
-                content += chunk
-                if len(content) > MAX_BODY:
-                    raise ListenError(f"more than {MAX_BODY} bytes. Expected a rating.")
-    except TimeoutError:
-        late = f"it did not arrive within {REQUEST_S:g} s. Send it again."
-        raise HTTPException(408, late, {"Connection": "close"}) from None
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        raise ListenError('no JSON object. Expected one such as {"annotator": …, "video": …}.')
-    return body

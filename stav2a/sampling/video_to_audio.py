@@ -119,10 +119,16 @@ def video_to_audio(
         joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * sample_rate))
         return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * sample_rate))
 
-    total = len(seeds) * len(batches) * num_inference_steps
+    total = step_count(model, duration_s, sounds=len(seeds), num_inference_steps=num_inference_steps)
     name = getattr(video, "name", "frames" if video is not None else "text")
     with progress(total, name, "step", leave=False) as bar:
         return [sound(seed) for seed in seeds]
+
+
+def step_count(model: STAV2A, duration_s: float, *, sounds: int, num_inference_steps: int) -> int:
+    """Number of times that `video_to_audio` calls `on_step_end`, for a progress bar."""
+    starts = window_starts(duration_s, model.duration_s, model.block(model.encoders[-1]).frame_rate_hz)
+    return sounds * math.ceil(len(starts) / BATCH) * num_inference_steps
 
 
 def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> list[int]:

@@ -29,6 +29,7 @@ INTERFACE = {
     "new": "kind name --slot --output",
     "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "
     "--device --reencode --overwrite --trust-recipe",
+    "demo": "--run* --model* --device --port --host --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
     "--weights-dir --device --released --duration* --detector --flow --baseline --output --overwrite "
     "--tracking-uri --workers --jobs --trust-recipe",
@@ -45,6 +46,7 @@ NUMBERS = """ablation --jobs
 ablation --seeds
 convert --scale-factor
 dashboard --port
+demo --port
 evaluate --duration
 evaluate --workers
 generate --guidance

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from stav2a.listening import server as server_module
+from stav2a.utils import local_server
 from tests.listening.listening_examples import SYSTEMS, begun, serving
 
 
@@ -182,7 +182,7 @@ def test_a_connection_that_is_broken_off_is_no_error(server, capfd, caplog):
 
 
 def test_a_connection_whose_request_never_comes_does_not_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(server_module, "REQUEST_S", 0.3)
+    monkeypatch.setattr(local_server, "REQUEST_S", 0.3)
     with serving(begun(tmp_path)) as server:
         host = f"HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
         half = f"POST /rating {host}Content-Type: application/json\r\nContent-Length: 90\r\n\r\n{{"

@@ -1,6 +1,6 @@
 """Reading and writing of video and sound files, by PyAV. Bad files give a one-line `MediaError`."""
 
-from stav2a.data.media.audio import read_audio
+from stav2a.data.media.audio import mix_sounds, read_audio
 from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import ClipLimits, MediaError, VideoInfo, probe
 from stav2a.data.media.video import (
@@ -24,6 +24,6 @@ from stav2a.data.media.writing import (
 
 __all__ = [
     "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "VideoInfo", "check_output",
-    "container_for", "decode", "frame_count", "mux", "probe", "probe_times", "read_audio",
+    "container_for", "decode", "frame_count", "mix_sounds", "mux", "probe", "probe_times", "read_audio",
     "read_video", "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip

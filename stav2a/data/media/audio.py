@@ -18,7 +18,7 @@ from stav2a.data.media.opening import (
     opened,
     packets,
 )
-from stav2a.utils.resampling import resample_audio
+from stav2a.utils.resampling import fit_audio, resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
 LONGEST_GAP_S = 120.0
@@ -27,6 +27,7 @@ PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the c
 ESTIMATED = ("mp3", "aac")  # formats whose duration FFmpeg may have guessed from the bit rate
 STREAMED = 0x7FFF0000  # bytes of a wav from which on they are no length: a program that wrote to a pipe
 CHUNKS = 1000  # parts of a wav that are looked at
+DUCK_S = 0.1  # over which the level is taken that lowers another sound
 COUNTED = 64  # bytes by which programs that count a wav's header too are wrong
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
@@ -164,6 +165,35 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     if found < 0.9 * declared - PADDING_S:
         raise MediaError(f"cut off: {found:.2f} s of {declared:.2f} s are there. {SOUND.complete}", path)
     return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
+
+
+def mix_sounds(
+    new: np.ndarray, own: np.ndarray, sample_rate: int, *, own_gain_db: float = 0.0, duck_db: float = 0.0
+) -> np.ndarray:
+    """A new sound together with a film's own: (S,) at the length of the new one, at most 1 anywhere.
+
+    The own sound is lowered while the new one sounds: by `duck_db` where that is loudest, elsewhere by less
+    in proportion to its level, the root of its mean square over 0.1 s. A sum beyond full scale is scaled
+    down.
+
+    Args:
+        new: The new sound (S,) in [-1, 1].
+        own: The film's own sound, at the same rate; cut or padded with silence.
+        sample_rate: Rate of both in Hz.
+        own_gain_db: Change of the own sound's level.
+        duck_db: Most by which it is lowered further.
+
+    Example:
+        >>> print(mix_sounds(np.zeros(2), np.full(2, 0.5), 10, own_gain_db=-20.0).round(3))
+        [0.05 0.05]
+    """
+    width = max(1, round(DUCK_S * sample_rate))
+    squares = np.convolve(np.square(new, dtype=np.float64), np.full(width, 1 / width), mode="same")
+    level = np.sqrt(squares[: len(new)])
+    loudest = level.max(initial=0.0)
+    lowered_db = duck_db * level / loudest if loudest > 0 else np.zeros(len(new))
+    mixed = new + fit_audio(own, len(new)) * 10 ** ((own_gain_db - lowered_db) / 20)
+    return (mixed / max(1.0, np.abs(mixed).max(initial=0.0))).astype(np.float32)
 
 
 def _check_wav(path: Path) -> None:
