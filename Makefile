@@ -24,7 +24,7 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check check-latest bench bench-gpu clean clean-env
+.PHONY: help setup run test check check-latest docs bench bench-gpu clean clean-env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,10 @@ check: $(READY) ## Check format, lint and types
 check-latest: ## Install the wheel with the newest and the oldest allowed packages, and run the smoke recipe
 	PYTHON=$(PYTHON) TORCH=$(TORCH) sh tests/check_latest.sh
 
+# The variable silences a notice of the theme's authors about MkDocs 2, which is not installed.
+docs: $(READY) ## Build the documentation site in site/, strictly
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
+
 bench: $(READY) ## Run the benchmarks and write docs/performance.md
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/benchmarks --benchmark-only
 	$(BIN)/python -m tests.benchmarks.report
@@ -60,7 +64,7 @@ bench-gpu: ## Run the ladder at the paper's size on a GPU, with wheels from WHEE
 	PYTHONPATH=. $(PYTHON) -m pytest -q tests/benchmarks/test_loop.py --benchmark-only
 
 clean: ## Remove caches and built packages (not runs/, not the environment)
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find stav2a tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove the virtual environment

@@ -19,7 +19,7 @@ from tests.commands import parse
 ROOT = Path(__file__).parents[1]
 NAMED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ablations/README.md")
 DOCUMENTS = [ROOT / name for name in NAMED] + sorted((ROOT / "docs").glob("**/*.md"))
-OTHER_PROGRAMS = {"cd", "cp", "git", "mkdir", "pip", "pre-commit"}  # not ours to check
+OTHER_PROGRAMS = {"cd", "cp", "git", "mkdir", "pip", "pre-commit", "pytest"}  # not ours to check
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
 
 

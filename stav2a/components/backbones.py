@@ -193,7 +193,8 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
         z_t (B, C, T, F), t (B,), c (B, K+K0, D_c), mask (B, K+K0), e_lv (B, T, D_l) -> (B, C, T, F)
 
     Raises:
-        UsageError: There are no tokens behind the video's.
+        UsageError: There are no tokens behind the video's, or an adapter is on the output layers of the
+            attention, whose weights it reads.
     """
 
     def __init__(
@@ -269,10 +270,16 @@ class DecoupledAttention:
         text = self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if ip_hidden_states is None:  # a text-to-audio stage
             return text
+        output = attn.to_out[0]
+        if not isinstance(output, nn.Linear):
+            raise UsageError(
+                "backbone.unet_controlnet_decoupled reads the weights of to_out.0, which has an adapter.",
+                advice="Leave 'to_out.0' out of adapter.lora.targets.",
+            )
         layers = ((attn.to_q, hidden_states), (self.key, ip_hidden_states), (self.value, ip_hidden_states))
         heads = (rearrange(layer(x), "b n (h d) -> b h n d", h=attn.heads) for layer, x in layers)
         attended = rearrange(functional.scaled_dot_product_attention(*heads), "b h n d -> b n (h d)")
-        return text + self.scale * functional.linear(attended, attn.to_out[0].weight)
+        return text + self.scale * functional.linear(attended, output.weight)
 
 
 class LocalEmbedding(nn.Module):

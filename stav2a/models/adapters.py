@@ -31,7 +31,8 @@ class LoRA:
         alpha: Weight of the update, times the rank.
         targets: Endings of the names of the layers that get one, linear or convolutions. diffusers names an
             attention's output `to_out.0`.
-        blocks: Blocks that are adapted, of those that the stage trains; it trains the others in full.
+        blocks: Blocks that are adapted, of those that the stage trains; it trains the others in full. A
+            backbone's own layers are new, so of a backbone the U-Net alone can be adapted.
 
     Raises:
         UsageError: peft is not installed, or no layer has such a name.

@@ -271,7 +271,7 @@ class DiffusionStage(TrainingStage):
         adapter: Layers to train in place of the weights of some of the blocks.
 
     Raises:
-        UsageError: The adapter is for a block that the stage does not train.
+        UsageError: The adapter is for a block that the stage does not train, or for the backbone.
     """
 
     later: ClassVar[tuple[str, ...]] = ("adapter",)  # left out of signatures with their defaults
@@ -283,12 +283,13 @@ class DiffusionStage(TrainingStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         trained: tuple[str, ...] = getattr(self, "trains", ())
-        able = (*trained, "unet") if "backbone" in trained else trained
+        # An adapter freezes its block. A backbone's own layers are new: their zeros have to be trained.
+        able = tuple("unet" if slot == "backbone" else slot for slot in trained)
         if other := [slot for slot in expect("adapter", self.adapter)().blocks if slot not in able]:
             raise UsageError(
                 f"{selector_of('adapter', self.adapter)}.blocks has {other[0]!r}, which "
-                f"{selector_of('stage', type(self))} does not train.",
-                advice=f"It trains {', '.join(able)}.",
+                f"{selector_of('stage', type(self))} can't adapt.",
+                advice=f"It can adapt {', '.join(able)}.",
             )
 
     def fit(

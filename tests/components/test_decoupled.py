@@ -12,6 +12,7 @@ from stav2a.components.backbones import UNetBackbone, UNetControlNetDecoupled, U
 from stav2a.components.condition_fusers import VideoFirst
 from stav2a.components.global_poolers import MeanPooler
 from stav2a.data.filters import KeepAll
+from stav2a.models.adapters import LoRA, merge
 from stav2a.models.stav2a import STAV2A, encode_captions
 from stav2a.training.stages import JointStage
 from stav2a.utils.errors import UsageError
@@ -177,3 +178,20 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
 def test_without_text_tokens_it_is_refused(inputs):
     with pytest.raises(UsageError, match="video_tokens = 3 needs text tokens .* gives 3 tokens in all"):
         made()(**{**inputs, "c": inputs["c"][:, :VIDEO], "mask": inputs["mask"][:, :VIDEO]})
+
+
+def test_an_adapter_on_the_output_layers_is_refused_and_others_merge(inputs):
+    backbone = made()
+    LoRA(targets=("to_q", "to_k")).attach(backbone.unet)
+    tiny.shake(backbone)
+    with torch.no_grad():
+        adapted = backbone(**inputs)
+        merge(backbone.unet)
+        torch.testing.assert_close(backbone(**inputs), adapted, rtol=1e-4, atol=1e-4)
+    LoRA(targets=("to_out.0",)).attach(backbone.unet)
+    with pytest.raises(UsageError) as error:
+        backbone(**inputs)
+    assert str(error.value) == (
+        "backbone.unet_controlnet_decoupled reads the weights of to_out.0, which has an adapter. "
+        "Leave 'to_out.0' out of adapter.lora.targets."
+    )

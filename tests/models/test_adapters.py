@@ -195,11 +195,13 @@ def test_the_audit_counts_what_the_adapter_trains():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(UsageError) as error:
-        JointStage(**SETTINGS, adapter=partial(LoRA, blocks=("text_encoder",)))
-    assert "blocks has 'text_encoder', which stage.joint does not train. It trains local_head," in str(
-        error.value
-    )
+    for block in ("text_encoder", "backbone"):  # one is not trained, the other new
+        with pytest.raises(UsageError) as error:
+            JointStage(**SETTINGS, adapter=partial(LoRA, blocks=(block,)))
+        assert str(error.value).endswith(
+            f"blocks has {block!r}, which stage.joint can't adapt. "
+            "It can adapt local_head, global_pooler, condition_fuser, unet."
+        )
     with pytest.raises(RegistryError, match=r"adapter was given global_pooler\.attentive"):
         JointStage(**SETTINGS, adapter=tiny.factories()["global_pooler"])
     with pytest.raises(UsageError) as error:

@@ -63,7 +63,8 @@ MISTAKES = {
         "run.sampler = @scheduler.ddim",
         "run.sampler was given scheduler.ddim.",
         FILE,
-        "Write @sampler.NAME with one of: fast, reference. Or bind run.scheduler = @scheduler.ddim.",
+        "Write @sampler.NAME with one of: autoregressive, fast, reference, similarity_guided. "
+        "Or bind run.scheduler = @scheduler.ddim.",
     ),
     "wrong slot": (
         "run.local_head = @global_pooler.attentive",
@@ -183,7 +184,8 @@ MISTAKES = {
         "run.global_pooler = @none",
         "No configurable matching 'none'.",
         FILE,
-        "Write it in full: local_head.none or global_pooler.none or data_filter.none or shortcut.none.",
+        "Write it in full: local_head.none or global_pooler.none or vocoder.none or data_filter.none or "
+        "shortcut.none or adapter.none.",
     ),
     "a scope": (
         "wide/local_head.onset.windows = (8, 16)",
