@@ -355,7 +355,7 @@ def test_from_upload_to_download_in_a_browser(browser, demo, video, pipes, tmp_p
         tab.locator("#sound-go").click()
         tab.locator("#sound-films video").nth(1).wait_for()
         with tab.expect_download() as download:
-            tab.get_by_role("link", name="Download wav").nth(1).click()
+            tab.get_by_role("link", name="Save wav").nth(1).click()
         assert download.value.suggested_filename == "clip-1.wav"
         expected = pipes["drums"](video, "a low drum", seed=1, output_type="audio").audios[0]
         assert Path(download.value.path()).read_bytes() == expected

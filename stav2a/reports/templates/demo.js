@@ -150,7 +150,7 @@ function film(heading, each) {
 function links(each) {
   const row = document.createElement("div");
   row.className = "links";
-  for (const [words, address] of [["Download mp4", each.film], ["Download wav", each.wav]]) {
+  for (const [words, address] of [["Save mp4", each.film], ["Save wav", each.wav]]) {
     const link = document.createElement("a");
     Object.assign(link, {className: "button", href: `${address}?download`, download: "", textContent: words});
     row.append(link);
