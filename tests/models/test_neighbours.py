@@ -57,7 +57,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # sizes that a component has at the sca
     "vocoder.griffin_lim": {"iterations": 1},
     "vocoder.hifigan": {"upsample_initial_channel": 32},
 }
-PRETRAINED = {"text_encoder.mt5", "text_encoder.t5"}  # models of a hub, at their own sizes
+PRETRAINED = {  # at their own sizes
+    f"text_encoder.{name}" for name in ("mt5", "t5", "clip", "clap", "minilm")
+}
 NEEDS = {  # a component's neighbours in other slots, where they are not part of the pair
     "local_head.none": {"backbone": "backbone.unet"},
     "unet.dit": {"backbone": "backbone.dit"},
