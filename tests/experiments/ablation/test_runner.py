@@ -112,7 +112,7 @@ def test_a_study_of_factors_has_their_effects_in_its_tables_its_page_and_the_tra
     assert [line["factor"] for line in effects] == ["model"] * len(figures)
     for ours, row in zip(effects, figures, strict=True):
         for name in ("difference", "difference_low", "difference_high"):
-            assert float(ours[name]) == pytest.approx(float(row[name])), row["metric"]
+            assert float(ours[name]) == pytest.approx(float(row[name]), abs=1e-8), row["metric"]
     assert "model: FineTuned-T2A − Pretrained-T2A" in first.stdout
     assert "can't be estimated, because there is one seed." in " ".join(first.stdout.split())
     assert "model: no row with scores has diverging." in first.stdout
