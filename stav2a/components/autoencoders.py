@@ -139,7 +139,7 @@ class MelVAE(WhitenedVAE):
 
 @register("autoencoder", "mmaudio")
 class MMAudioMelVAE(WhitenedVAE):
-    """Autoencoder of MMAudio, `MMAudioVAE` of diffusers: convolutions over time, bins as channels.
+    """Autoencoder of MMAudio, that of `MMAudioVAE` of diffusers: convolutions over time, bins as channels.
 
     The defaults are those of 44.1 kHz; the one of 16 kHz has 80 bins, 20 latent channels and 384 hidden ones
     (arXiv 2412.15322). Its latents have half the frames and no bins: F = 1.
@@ -169,11 +169,11 @@ class MMAudioMelVAE(WhitenedVAE):
         checkpoint: str | None = None,
     ) -> None:
         super().__init__(latent_channels)
-        from diffusers import MMAudioVAE
+        # MMAudioVAE without its front end, which is a slot here
+        from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
 
         self.bins, self.mel_std = bins, mel_std
-        sizes = {"latent_channels": latent_channels, "hidden_channels": hidden_channels}
-        self.vae: Any = MMAudioVAE(mel_bins=bins, **sizes).vae  # its front end is a slot here
+        self.vae: Any = MMAudioAutoencoder(bins, latent_channels, hidden_channels, (1, 2, 4), 2)
         self.vae.data_mean.fill_(mel_mean)
         self.vae.data_std.fill_(mel_std)
         load_weights(self, checkpoint, parameter="autoencoder.mmaudio.checkpoint")
