@@ -57,13 +57,13 @@ class Fragile(Decode):
 @pytest.mark.slow
 def test_a_clip_that_kills_its_process_is_quarantined(prepared, world):
     from stav2a.data.filters import KeepAll
+    from stav2a.data.front_ends import AudioLDMMel
     from stav2a.data.onsets import SuperFlux
     from stav2a.preparation.plan import PreparationPlan
 
     settings = ClipSettings(12.5, 32, 2.56, 32, keep=("mel",))
-    decode = Fragile(
-        PreparationPlan(prepared / "plan.parquet"), world, settings, SuperFlux(), {"none": KeepAll()}
-    )
+    plan = PreparationPlan(prepared / "plan.parquet")
+    decode = Fragile(plan, world, settings, SuperFlux(), {"none": KeepAll()}, AudioLDMMel())
     rows = {
         row.position: row for row in run_local(ClipWork(decode, Encode(("mel",), None, None)), range(10), 2)
     }
