@@ -64,9 +64,8 @@ def test_a_clip_that_kills_its_process_is_quarantined(prepared, world):
     settings = ClipSettings(12.5, 32, 2.56, 32, keep=("mel",))
     plan = PreparationPlan(prepared / "plan.parquet")
     decode = Fragile(plan, world, settings, SuperFlux(), {"none": KeepAll()}, AudioLDMMel())
-    rows = {
-        row.position: row for row in run_local(ClipWork(decode, Encode(("mel",), None, None)), range(10), 2)
-    }
+    work = ClipWork(decode, Encode(("mel",), {}))
+    rows = {row.position: row for row in run_local(work, range(10), 2)}
     assert sorted(rows) == list(range(10))
     failed = {position: row.facts["reason"] for position, row in rows.items() if not row.tensors}
     assert list(failed) == [3] and failed[3].startswith("the process that read it died")
