@@ -43,7 +43,7 @@ def decode(tmp_path_factory) -> Decode:
 @pytest.fixture(scope="module")
 def encode() -> Encode:
     """CAVP and the autoencoder at the paper's sizes; random weights cost what trained ones do."""
-    return Encode(SETTINGS.keep, CAVP().eval(), MelVAE().eval())
+    return Encode(SETTINGS.keep, {"feature_encoder": CAVP().eval(), "autoencoder": MelVAE().eval()})
 
 
 def test_the_first_stage(benchmark, decode):
