@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stav2a.models.stav2a import STAV2A, Conditions, check_denoises, encode_captions
-from stav2a.registry import register
+from stav2a.registry import register, selector_of
 from stav2a.sampling.guiders import EQUATION_7, Branch
 from stav2a.slots import Guider
 from stav2a.utils.errors import USAGE, StaV2AError
@@ -92,15 +92,30 @@ class ReferenceSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        check_denoises(model, "sampler.reference")
+        self.check(model)
         branches = guider.branches(guidance_scale)
         conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
         scheduler.set_timesteps(num_inference_steps)
         extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}
-        for t in progress(scheduler.timesteps):
+        for i, t in enumerate(progress(scheduler.timesteps)):
             prediction = guided(model, z_t, t, conditions, guidance_scale, guider)
             z_t = scheduler.step(prediction, t, z_t, **extra).prev_sample
+            z_t = self.after_step(model, e_v, scheduler, i, prediction, z_t)
+        return z_t
+
+    def check(self, model: STAV2A) -> None:
+        """Refuse a model that the loop does not serve.
+
+        Raises:
+            UsageError: It predicts codes.
+        """
+        check_denoises(model, selector_of("sampler", type(self)))
+
+    def after_step(
+        self, model: STAV2A, e_v: Tensor, scheduler: Any, i: int, prediction: Tensor, z_t: Tensor
+    ) -> Tensor:
+        """Latents (B, C, T, F) that the step after step i begins with; here those that step i gave."""
         return z_t
 
 

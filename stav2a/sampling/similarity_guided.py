@@ -1,32 +1,21 @@
 """Sampler that moves the latent by the gradient of an audio-visual similarity: nothing is trained for it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from stav2a.data.front_ends import AudioLDMMel
-from stav2a.models.stav2a import STAV2A, check_denoises
+from stav2a.models.stav2a import STAV2A
 from stav2a.registry import register, selector_of
-from stav2a.sampling.guiders import EQUATION_7
-from stav2a.sampling.reference import (
-    Progress,
-    SamplerError,
-    branch_conditions,
-    guided,
-    initial_noise,
-    step_generators,
-    takes_generator,
-)
+from stav2a.sampling.reference import ReferenceSampler, SamplerError
 from stav2a.sampling.schedulers import clean_latent
-from stav2a.slots import Guider
 from stav2a.utils.errors import check_bounds
 
 
 @register("sampler", "similarity_guided")
-class SimilarityGuidedSampler:
+class SimilarityGuidedSampler(ReferenceSampler):
     """Reference loop that moves each latent towards sound that is like the video (Xing et al. 2024).
 
     After every step the clean latent that it stands for is decoded and embedded by the feature encoder's
@@ -61,26 +50,15 @@ class SimilarityGuidedSampler:
         self.learning_rate, self.optimization_steps = learning_rate, optimization_steps
         self.start, self.segment_frames = start, segment_frames
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        model: STAV2A,
-        e_v: Tensor,
-        captions: Sequence[str],
-        *,
-        scheduler: Any,
-        num_inference_steps: int,
-        guidance_scale: float,
-        seeds: Sequence[int],
-        negative_captions: Sequence[str] | None = None,
-        guider: Guider = EQUATION_7,
-        e_tv: Tensor | None = None,
-        progress: Progress = iter,
-    ) -> Tensor:
-        """Denoise one latent per clip; see `slots.Sampler`."""
-        check_denoises(model, "sampler.similarity_guided")
-        tower = getattr(model.feature_encoder, "audio_tower", None)
-        if tower is None:
+    def check(self, model: STAV2A) -> None:
+        """Refuse a model whose feature encoder embeds no sound, or not that of the front end.
+
+        Raises:
+            SamplerError: See above.
+            UsageError: It predicts codes.
+        """
+        super().check(model)
+        if not hasattr(model.feature_encoder, "audio_tower"):
             encoder = selector_of("feature_encoder", type(model.feature_encoder))
             raise SamplerError(
                 f"sampler.similarity_guided needs a feature encoder that embeds sound; {encoder} does not.",
@@ -93,35 +71,19 @@ class SimilarityGuidedSampler:
                 f"{front_end}.",
                 advice="Bind run.front_end = @front_end.audioldm_mel, or another sampler.",
             )
-        branches = guider.branches(guidance_scale)
-        conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
-        z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
-        scheduler.set_timesteps(num_inference_steps)
-        extra = {"generator": step_generators(seeds)} if takes_generator(scheduler) else {}
-        untouched = int(self.start * num_inference_steps)
-        for i, t in enumerate(progress(scheduler.timesteps)):
-            prediction = guided(model, z_t, t, conditions, guidance_scale, guider)
-            z_t = scheduler.step(prediction, t, z_t, **extra).prev_sample
-            if i >= untouched:
-                z_t = self._moved(model, tower, e_v, scheduler, prediction, t, z_t)
-        return z_t
 
     @torch.enable_grad()
-    def _moved(
-        self,
-        model: STAV2A,
-        tower: nn.Module,
-        e_v: Tensor,
-        scheduler: Any,
-        prediction: Tensor,
-        t: Tensor,
-        z_t: Tensor,
+    def after_step(
+        self, model: STAV2A, e_v: Tensor, scheduler: Any, i: int, prediction: Tensor, z_t: Tensor
     ) -> Tensor:
+        """Latents (B, C, T, F) after Adam's steps up the similarity; those of the first steps as they are."""
+        if i < int(self.start * len(scheduler.timesteps)):
+            return z_t
         z = z_t.detach().requires_grad_()
-        optimizer = torch.optim.Adam([z], lr=self.learning_rate)
+        optimizer, tower = torch.optim.Adam([z], lr=self.learning_rate), model.feature_encoder.audio_tower
         for _ in range(self.optimization_steps):
-            mel = model.autoencoder.decode(clean_latent(scheduler, prediction, t, z))
-            similarity = self.similarity(tower(mel, e_v.shape[1]), e_v)
+            clean = clean_latent(scheduler, prediction, scheduler.timesteps[i], z)
+            similarity = self.similarity(tower(model.autoencoder.decode(clean), e_v.shape[1]), e_v)
             (z.grad,) = torch.autograd.grad(-similarity.sum(), z)  # a sum, so that clips don't meet
             optimizer.step()
         return z.detach()
