@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError
 
-from stav2a.metrics.judges.judge import PublishedJudge, tokenizer_in
+from stav2a.metrics.judges.judge import PublishedJudge, TokenizerBeside, tokenizer_in
 from stav2a.registry import register
 from stav2a.utils.checkpoints import CheckpointError, load_state
 from stav2a.utils.torch_files import read
@@ -22,7 +22,6 @@ FIRST_S = 10.0
 UNRELATED = ("a dog barks", "an orchestra plays a symphony")
 PARALLEL = 0.99  # cosine of two captions that have nothing to do with one another
 NAMES = ("model.safetensors", "pytorch_model.bin")
-TOKENIZER, TOKENIZER_SOURCE = "roberta-base", "huggingface.co/FacebookAI/roberta-base"
 BASE = {  # HTSAT-base, of which transformers' own configuration is the tiny one; RoBERTa-base
     "audio_config": {"patch_embeds_hidden_size": 128, "depths": [2, 2, 12, 2], "hidden_size": 1024},
     "text_config": {"layer_norm_eps": 1e-5},
@@ -181,7 +180,7 @@ class Clap630k(FolderOfClap):
 
 
 @register("judge", "clap_music_speech")
-class ClapMusicSpeech(LanguageAudio):
+class ClapMusicSpeech(TokenizerBeside, LanguageAudio):
     """LAION's CLAP of music, speech and AudioSet, with HTSAT-base: av-benchmark's.
 
     Args:
@@ -195,20 +194,7 @@ class ClapMusicSpeech(LanguageAudio):
     name = "CLAP music_speech_audioset"
     published = "music_speech_audioset_epoch_15_esc_89.98.pt"
     source = "huggingface.co/lukewys/laion_clap"
-
-    @property
-    def missing(self) -> tuple[str, str] | None:
-        tokenizer = f"a folder {TOKENIZER} with the tokenizer of {TOKENIZER_SOURCE} beside it"
-        if lacking := super().missing:
-            return lacking[0], f"{lacking[1]}, and {tokenizer}"
-        if not self.tokenizer_folder.is_dir():
-            return f"tokenizer of {self.name} not found", f"put {tokenizer}: {self.tokenizer_folder}"
-        return None
-
-    @property
-    def tokenizer_folder(self) -> Path:
-        assert self.path is not None, "asked before what is missing was"
-        return self.path.parent / TOKENIZER
+    tokenizer_name, tokenizer_source = "roberta-base", "huggingface.co/FacebookAI/roberta-base"
 
     def load(self) -> Any:
         from transformers import ClapConfig, ClapModel

@@ -289,6 +289,28 @@ class AudioVisualJudge(PublishedJudge):
         """Features of the fitted frames."""
 
 
+class TokenizerBeside(PublishedJudge):
+    """A judge of texts whose weights' file has a folder of its tokenizer beside it."""
+
+    tokenizer_name: ClassVar[str]  # of the folder
+    tokenizer_source: ClassVar[str]  # address that has it
+
+    @property
+    def missing(self) -> tuple[str, str] | None:
+        tokenizer = f"a folder {self.tokenizer_name} with the tokenizer of {self.tokenizer_source} beside it"
+        if lacking := super().missing:
+            return lacking[0], f"{lacking[1]}, and {tokenizer}"
+        if not self.tokenizer_folder.is_dir():
+            return f"tokenizer of {self.name} not found", f"put {tokenizer}: {self.tokenizer_folder}"
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Folder of the tokenizer, as transformers reads it."""
+        assert self.path is not None, "asked before what is missing was"
+        return self.path.parent / self.tokenizer_name
+
+
 def tokenizer_in(folder: Path) -> Any:
     """Tokenizer of a judge of texts, as transformers reads it.
 

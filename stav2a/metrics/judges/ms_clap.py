@@ -8,14 +8,13 @@ weights they agree with msclap 1.3.4 to 4e-6 (docs/metrics.md).
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stav2a.metrics.judges.judge import PublishedJudge, tokenizer_in
+from stav2a.metrics.judges.judge import TokenizerBeside, tokenizer_in
 from stav2a.registry import register
 from stav2a.utils.checkpoints import load_state
 from stav2a.utils.torch_files import read
@@ -26,7 +25,6 @@ AUDIO_WIDTH, TEXT_WIDTH, WIDTH = 768, 768, 1024
 FRAMES = 1024  # that HTS-AT's picture holds
 PART, STEP = 689, 344  # frames: longer sounds are taken in parts, whose embeddings are averaged
 END = " <|endoftext|>"
-TOKENIZER_SOURCE = "huggingface.co/openai-community/gpt2"
 
 # msclap's names -> transformers'.
 RENAMED = (
@@ -49,7 +47,7 @@ UNNEEDED = re.compile(r"htsat\.(tscam_conv|head)\.|\.attn_mask$|\.attn\.(bias|ma
 
 
 @register("judge", "ms_clap")
-class MSClap(PublishedJudge):
+class MSClap(TokenizerBeside):
     """MS-CLAP 2023: an embedding of sounds and texts in one space.
 
     Args:
@@ -66,6 +64,7 @@ class MSClap(PublishedJudge):
     published = "CLAP_weights_2023.pth"
     source = "huggingface.co/microsoft/msclap"
     sample_rate = RATE
+    tokenizer_name, tokenizer_source = "gpt2", "huggingface.co/openai-community/gpt2"
 
     def __init__(self, *, weights: str | None = None, segment_s: float = 7.0) -> None:
         super().__init__(weights=weights)
@@ -74,20 +73,6 @@ class MSClap(PublishedJudge):
     @property
     def front_end(self) -> str:
         return f"44.1 kHz, segments of {self.segment_s:g} s, 64 mels"
-
-    @property
-    def missing(self) -> tuple[str, str] | None:
-        tokenizer = f"a folder gpt2 with the tokenizer of {TOKENIZER_SOURCE} beside it"
-        if lacking := super().missing:
-            return lacking[0], f"{lacking[1]}, and {tokenizer}"
-        if not self.tokenizer_folder.is_dir():
-            return f"tokenizer of {self.name} not found", f"put {tokenizer}: {self.tokenizer_folder}"
-        return None
-
-    @property
-    def tokenizer_folder(self) -> Path:
-        assert self.path is not None, "asked before what is missing was"
-        return self.path.parent / "gpt2"
 
     def load(self) -> "Towers":
         model = Towers()
