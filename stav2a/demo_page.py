@@ -1,7 +1,7 @@
 """The page of `stav2a demo`: sound for films that are dropped on it, by the pipelines of finished models.
 
 Films and sounds lie in one temporary folder. No path of a request is ever a path on disk: everything is
-looked up by a random token. One thread generates, one order after another.
+looked up by a random token. One thread generates, one job after another.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from starlette.routing import Route
 from stav2a.data.manifest import control_in
 from stav2a.data.media import MediaError, mix_sounds, mux, probe, read_audio, write_wav
 from stav2a.models.stav2a import describe_factory, own_tensors
-from stav2a.pipeline import PARTS, VideoToAudioPipeline
+from stav2a.pipeline import SAMPLING_SLOTS, VideoToAudioPipeline
 from stav2a.registry import available
 from stav2a.reports.html import TEMPLATES, render
 from stav2a.sampling.guiders import TwoWeights
@@ -48,8 +48,8 @@ from stav2a.utils.resampling import resample_audio
 MAX_UPLOAD = 256 * 2**20  # bytes of a film
 UPLOAD_S = 300.0  # for a film to arrive whole
 LONGEST_S = 120.0  # of a film
-KEPT = 16  # films, and as many orders with their sounds; older ones are removed
-WAITING = 4  # orders at a time
+KEPT = 16  # films, and as many jobs with their sounds; older ones are removed
+WAITING = 4  # jobs at a time
 MAX_VARIANTS = 8
 MAX_TEXT = 500  # characters of a prompt
 MIX_HZ = 48_000  # rate of a film whose own sound is kept
@@ -73,15 +73,15 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for.
+class GenerationRequest:
+    """Settings of sound for a film, as the page sends them.
 
     Args:
         models: Names of the models; two for a blind comparison.
         prompt: As in the pipeline, like those that follow; None leaves it to the model.
         own_gain_db: Level of the film's own sound in the mix; None leaves that sound out.
         duck_db: Most by which it is lowered while the new one sounds.
-        blind: Whether the models' names are told after the choice alone.
+        blind: True where the models' names are shown after the choice alone.
     """
 
     models: tuple[str, ...]
@@ -97,8 +97,8 @@ class Order:
     blind: bool = False
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], models: Sequence[str]) -> "Order":
-        """The order that a request carries.
+    def of(cls, body: Mapping[str, Any], models: Sequence[str]) -> "GenerationRequest":
+        """The settings in the body of an HTTP request.
 
         Raises:
             UsageError: One of its values can't be used.
@@ -142,62 +142,62 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Sounding:
+class GeneratedFilm:
     """A film with a generated sound, and that sound alone.
 
     Args:
         model: Name of the model.
         seed: Seed of the noise.
-        film: The film's file.
+        mp4: The film's file.
         wav: The generated sound's file, without the film's own sound.
         remarks: Descriptions of what `mux` left out.
     """
 
     model: str
     seed: int
-    film: Path
+    mp4: Path
     wav: Path
     remarks: tuple[str, ...]
 
 
 class StoppedError(Exception):
-    """The order was taken back."""
+    """A job was stopped from the page."""
 
 
 @dataclass
-class Work:
-    """An order and how far it is.
+class GenerationJob:
+    """A request, its progress and its result.
 
     Args:
-        order: The order.
+        request: The settings.
         upload: Its film.
         steps: Denoising steps in all.
         folder: Folder of its files.
         done: Steps that are done.
-        soundings: Films, once all are made.
+        films: Films, once all are made.
         error: Reason that there are none.
         choice: In a blind comparison, the one that was liked more: A, B or neither.
-        stop: Set to take the order back.
+        stop: Set to stop the job.
     """
 
-    order: Order
+    request: GenerationRequest
     upload: Upload
     steps: int
     folder: Path
     done: int = 0
-    soundings: tuple[Sounding, ...] = ()
+    films: tuple[GeneratedFilm, ...] = ()
     error: str = ""
     choice: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
-        return bool(self.soundings or self.error)
+        """True once there are films or an error."""
+        return bool(self.films or self.error)
 
 
 class Demo:
-    """Films, orders and models of one page.
+    """Films, jobs and models of one page.
 
     Args:
         pipes: Pipelines, by the name that is shown.
@@ -207,13 +207,13 @@ class Demo:
     def __init__(self, pipes: Mapping[str, VideoToAudioPipeline], folder: Path) -> None:
         self.pipes, self.folder = pipes, folder
         self.uploads: dict[str, Upload] = {}
-        self.works: dict[str, Work] = {}
+        self.jobs: dict[str, GenerationJob] = {}
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="generate")
 
     def close(self) -> None:
-        """Take all orders back and wait for the step that is being computed."""
-        for work in self.works.values():
-            work.stop.set()
+        """Stop all jobs and wait for the step that is being computed."""
+        for job in self.jobs.values():
+            job.stop.set()
         self.worker.shutdown()
 
     def keep(self, path: Path, name: str) -> str:
@@ -229,7 +229,7 @@ class Demo:
         except MediaError as error:
             path.unlink(missing_ok=True)
             raise MediaError(error.message, name) from error
-        used = {work.upload.path for work in self.works.values() if not work.ended}
+        used = {job.upload.path for job in self.jobs.values() if not job.ended}
         for token, old in [*self.uploads.items()][: max(0, len(self.uploads) + 1 - KEPT)]:
             if old.path not in used:
                 del self.uploads[token]
@@ -239,7 +239,7 @@ class Demo:
         return token
 
     def begin(self, body: Mapping[str, Any]) -> str:
-        """Token of an order, which is carried out after those before it.
+        """Token of a job, which is carried out after those before it.
 
         Raises:
             UsageError: It can't be carried out.
@@ -247,134 +247,134 @@ class Demo:
         upload = self.uploads.get(str(body.get("video")))
         if upload is None:
             raise UsageError("the film is not there any more. Give it again.")
-        order = Order.of(body, list(self.pipes))
-        if sum(not work.ended for work in self.works.values()) >= WAITING:
-            raise UsageError(f"{WAITING} orders are waiting already. Try again when one is done.")
+        request = GenerationRequest.of(body, list(self.pipes))
+        if sum(not job.ended for job in self.jobs.values()) >= WAITING:
+            raise UsageError(f"{WAITING} jobs are waiting already. Try again when one is done.")
         steps = 0
-        for name in order.models:
+        for name in request.models:
             pipe = self.pipes[name]
-            if order.video_guidance_scale is not None and not isinstance(pipe.guider, TwoWeights):
+            if request.video_guidance_scale is not None and not isinstance(pipe.guider, TwoWeights):
                 raise UsageError(f"{name} has no weight of the video. Leave it out.")
-            number = order.num_inference_steps or pipe.num_inference_steps
+            number = request.num_inference_steps or pipe.num_inference_steps
             steps += step_count(
-                pipe.model, upload.duration_s, sounds=order.variants, num_inference_steps=number
+                pipe.model, upload.duration_s, sounds=request.variants, num_inference_steps=number
             )
-        ended = [token for token, work in self.works.items() if work.ended]
-        for token in ended[: max(0, len(self.works) + 1 - KEPT)]:
-            shutil.rmtree(self.works.pop(token).folder, ignore_errors=True)
+        ended = [token for token, job in self.jobs.items() if job.ended]
+        for token in ended[: max(0, len(self.jobs) + 1 - KEPT)]:
+            shutil.rmtree(self.jobs.pop(token).folder, ignore_errors=True)
         token = secrets.token_hex(12)
-        self.works[token] = Work(order, upload, steps, self.folder / token)
-        self.worker.submit(self._carry_out, self.works[token])
+        self.jobs[token] = GenerationJob(request, upload, steps, self.folder / token)
+        self.worker.submit(self._carry_out, self.jobs[token])
         return token
 
-    def _carry_out(self, work: Work) -> None:
-        """Make the films of an order, or note why there are none."""
+    def _carry_out(self, job: GenerationJob) -> None:
+        """Make the films of a job, or note why there are none."""
         try:
-            soundings = self._generate(work)
+            films = self._generate(job)
         except StoppedError:
-            work.error = "Stopped."
+            job.error = "Stopped."
         except MediaError as error:
-            work.error = str(MediaError(error.message, work.upload.name))
+            job.error = str(MediaError(error.message, job.upload.name))
         except Exception as error:
             if exit_code(error) is None:
                 traceback.print_exc()
-                work.error = f"{type(error).__name__}: an error of the program; the terminal shows where."
+                job.error = f"{type(error).__name__}: an error of the program; the terminal shows where."
             else:
-                work.error = printable(error)
+                job.error = printable(error)
         else:
-            work.soundings = tuple(soundings)
-        if work.error:
-            shutil.rmtree(work.folder, ignore_errors=True)
+            job.films = tuple(films)
+        if job.error:
+            shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _generate(self, work: Work) -> list[Sounding]:
-        order, film = work.order, work.upload.path
+    def _generate(self, job: GenerationJob) -> list[GeneratedFilm]:
+        request, film = job.request, job.upload.path
         own = np.zeros(0)
-        if order.own_gain_db is not None:  # before minutes of work
-            if probe(film).duration_s != work.upload.duration_s:
+        if request.own_gain_db is not None:  # before minutes of computing
+            if probe(film).duration_s != job.upload.duration_s:
                 raise MediaError(
                     "its edit list hides frames, so its own sound can't be mixed in time. Re-encode it."
                 )
             own = read_audio(film, MIX_HZ)
 
         def stepped(*progress: object) -> None:
-            work.done += 1
-            if work.stop.is_set():
+            job.done += 1
+            if job.stop.is_set():
                 raise StoppedError
 
-        soundings: list[Sounding] = []
-        for name in order.models:
-            if work.stop.is_set():
+        films: list[GeneratedFilm] = []
+        for name in request.models:
+            if job.stop.is_set():
                 raise StoppedError
             made = self.pipes[name](
                 film,
-                order.prompt,
-                negative_prompt=order.negative_prompt,
-                num_inference_steps=order.num_inference_steps,
-                guidance_scale=order.guidance_scale,
-                video_guidance_scale=order.video_guidance_scale,
-                num_waveforms_per_prompt=order.variants,
-                seed=order.seed,
+                request.prompt,
+                negative_prompt=request.negative_prompt,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+                video_guidance_scale=request.video_guidance_scale,
+                num_waveforms_per_prompt=request.variants,
+                seed=request.seed,
                 callback_on_step_end=stepped,
             )
-            for seed, audio in enumerate(made.audios, order.seed):
-                stem, heard, rate_hz = str(len(soundings)), audio, made.sampling_rate
-                if order.own_gain_db is not None:
-                    heard, rate_hz = resample_audio(audio, rate_hz, MIX_HZ), MIX_HZ
-                    heard = mix_sounds(
-                        heard, own, MIX_HZ, own_gain_db=order.own_gain_db, duck_db=order.duck_db
+            for seed, audio in enumerate(made.audios, request.seed):
+                stem, mixed, rate_hz = str(len(films)), audio, made.sampling_rate
+                if request.own_gain_db is not None:
+                    mixed, rate_hz = resample_audio(audio, rate_hz, MIX_HZ), MIX_HZ
+                    mixed = mix_sounds(
+                        mixed, own, MIX_HZ, own_gain_db=request.own_gain_db, duck_db=request.duck_db
                     )
-                target, wav = work.folder / f"{stem}.mp4", work.folder / f"{stem}.wav"
-                remarks = mux(film, heard, rate_hz, target, reencode=True, hidden=True)
+                target, wav = job.folder / f"{stem}.mp4", job.folder / f"{stem}.wav"
+                remarks = mux(film, mixed, rate_hz, target, reencode=True, hidden=True)
                 write_wav(wav, audio, made.sampling_rate)
-                soundings.append(Sounding(name, seed, target, wav, tuple(remarks)))
-        if order.blind:
-            random.SystemRandom().shuffle(soundings)
-        return soundings
+                films.append(GeneratedFilm(name, seed, target, wav, tuple(remarks)))
+        if request.blind:
+            random.SystemRandom().shuffle(films)
+        return films
 
     def state(self, token: str) -> dict[str, Any]:
-        """How far an order is, and its films; of a blind comparison without names before the choice.
+        """Progress and films of a job; those of a blind comparison without names before the choice.
 
         Raises:
-            HTTPException: There is no such order.
+            HTTPException: There is no such job.
         """
-        work = self.work(token)
-        told = bool(work.choice) or not work.order.blind
+        job = self.job(token)
+        revealed = bool(job.choice) or not job.request.blind
         films = [
             {
                 "film": f"/films/{token}/{number}.mp4",
                 "remarks": list(each.remarks),
-                **({"wav": f"/films/{token}/{number}.wav", "model": each.model} if told else {}),
+                **({"wav": f"/films/{token}/{number}.wav", "model": each.model} if revealed else {}),
                 "seed": each.seed,
             }
-            for number, each in enumerate(work.soundings)
+            for number, each in enumerate(job.films)
         ]
         return {
-            "done": min(work.done, work.steps),
-            "steps": work.steps,
-            "error": work.error,
+            "done": min(job.done, job.steps),
+            "steps": job.steps,
+            "error": job.error,
             "films": films,
-            "choice": work.choice,
+            "choice": job.choice,
         }
 
     def choose(self, token: str, choice: Any) -> dict[str, Any]:
-        """Note which of two films is liked more, once, and tell the models' names.
+        """Note which of two films is liked more, once, and return the state with the models' names.
 
         Raises:
             UsageError: It is no choice.
         """
-        work = self.work(token)
-        if not work.order.blind or not work.soundings or choice not in ("A", "B", "neither"):
+        job = self.job(token)
+        if not job.request.blind or not job.films or choice not in ("A", "B", "neither"):
             raise UsageError(f"choice = {choice!r}: expected A, B or neither, of a finished comparison.")
-        work.choice = work.choice or choice
+        job.choice = job.choice or choice
         return self.state(token)
 
-    def work(self, token: str) -> Work:
-        if token not in self.works:
+    def job(self, token: str) -> GenerationJob:
+        if token not in self.jobs:
             raise HTTPException(404, "this is not there any more. Load the page again.")
-        return self.works[token]
+        return self.jobs[token]
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of each model, what it is made of and how it is sampled."""
+        """Components and sampling settings of each model."""
         return [{"name": name, **_facts(pipe)} for name, pipe in self.pipes.items()]
 
 
@@ -401,7 +401,7 @@ def _facts(pipe: VideoToAudioPipeline) -> dict[str, Any]:
         blocks.append(row(slot, model.described.get(slot), weights))
     return {
         "blocks": blocks,
-        "parts": [row(slot, describe_factory(pipe.factories[slot]), None) for slot in PARTS],
+        "parts": [row(slot, describe_factory(pipe.factories[slot]), None) for slot in SAMPLING_SLOTS],
         "sampling": {
             "denoising steps": pipe.num_inference_steps,
             "guidance scale": f"{pipe.guidance_scale:g}",
@@ -460,9 +460,9 @@ def pages(demo: Demo) -> Starlette:
             raise HTTPException(404, "this film is not there any more.")
         return FileResponse(found.path, media_type="video/mp4")
 
-    async def order(request: Request) -> Response:
+    async def begin(request: Request) -> Response:
         body = await json_body(request, EXAMPLE)
-        return JSONResponse({"order": await run_in_threadpool(demo.begin, body)})
+        return JSONResponse({"job": await run_in_threadpool(demo.begin, body)})
 
     def state(request: Request) -> Response:
         return JSONResponse(demo.state(request.path_params["token"]))
@@ -470,22 +470,22 @@ def pages(demo: Demo) -> Starlette:
     async def change(request: Request) -> Response:
         token, body = request.path_params["token"], await json_body(request, '{"choice": "A"}')
         if body.get("stop") is True:
-            demo.work(token).stop.set()
+            demo.job(token).stop.set()
             return JSONResponse(demo.state(token))
         return JSONResponse(demo.choose(token, body.get("choice")))
 
     def made(request: Request, ending: str) -> Response:
         token, number = request.path_params["token"], request.path_params["number"]
-        state, work = demo.state(token), demo.work(token)
-        if number >= len(work.soundings) or (ending == "wav" and "wav" not in state["films"][number]):
+        state, job = demo.state(token), demo.job(token)
+        if number >= len(job.films) or (ending == "wav" and "wav" not in state["films"][number]):
             raise HTTPException(404, "there is no such film.")
-        sounding = work.soundings[number]
-        path = sounding.film if ending == "mp4" else sounding.wav
+        film = job.films[number]
+        path = film.mp4 if ending == "mp4" else film.wav
         kind = "video/mp4" if ending == "mp4" else "audio/wav"
         if "download" not in request.query_params:
             return FileResponse(path, media_type=kind)
         return FileResponse(
-            path, media_type=kind, filename=f"{Path(work.upload.name).stem}-{sounding.seed}.{ending}"
+            path, media_type=kind, filename=f"{Path(job.upload.name).stem}-{film.seed}.{ending}"
         )
 
     def refused(request: Request, error: Exception) -> Response:
@@ -499,9 +499,9 @@ def pages(demo: Demo) -> Starlette:
             Route("/demo.js", script),
             Route("/uploads", upload, methods=["POST"]),
             Route("/uploads/{token}", uploaded),
-            Route("/orders", order, methods=["POST"]),
-            Route("/orders/{token}", state),
-            Route("/orders/{token}", change, methods=["POST"]),
+            Route("/jobs", begin, methods=["POST"]),
+            Route("/jobs/{token}", state),
+            Route("/jobs/{token}", change, methods=["POST"]),
             Route("/films/{token}/{number:int}.mp4", partial(made, ending="mp4")),
             Route("/films/{token}/{number:int}.wav", partial(made, ending="wav")),
         ],

@@ -37,7 +37,7 @@ from stav2a.utils.program import command
 
 FORMAT = 1
 SAMPLING = "sampling.json"
-PARTS = ("sampler", "scheduler", "guider")
+SAMPLING_SLOTS = ("sampler", "scheduler", "guider")
 CARD = "README.md"
 DOCUMENTS = (CARD, "snapshot.gin", "scores.json")
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
@@ -130,7 +130,7 @@ class VideoToAudioPipeline:
         load_components()
         saved = _sampling_of(folder)
         knows_no_video = saved.pop("knows_no_video", False)  # older ones do not say
-        parts = {slot: component(saved.pop(slot)) for slot in PARTS if slot in saved}
+        parts = {slot: component(saved.pop(slot)) for slot in SAMPLING_SLOTS if slot in saved}
         pipeline = cls(STAV2A.from_pretrained(folder), **parts, **saved)
         pipeline.knows_no_video = knows_no_video
         kept = {
@@ -268,7 +268,7 @@ class VideoToAudioPipeline:
     @property
     def components(self) -> dict[str, Any]:
         """The model, the sampler, the scheduler and the guider, by name."""
-        return {"model": self.model, **{slot: getattr(self, slot) for slot in PARTS}}
+        return {"model": self.model, **{slot: getattr(self, slot) for slot in SAMPLING_SLOTS}}
 
     def __call__(
         self,
@@ -390,7 +390,7 @@ def write_sampling(folder: Path, experiment: Experiment) -> None:
     """Write how a recipe samples into a folder with a model: the two are a pipeline together."""
     _write_sampling(
         folder,
-        {slot: getattr(experiment, slot) for slot in PARTS},
+        {slot: getattr(experiment, slot) for slot in SAMPLING_SLOTS},
         prediction_type=experiment.objective().prediction_type,
         num_inference_steps=experiment.num_inference_steps,
         guidance_scale=experiment.guidance_scale,

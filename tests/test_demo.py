@@ -22,7 +22,7 @@ from stav2a import demo_page
 from stav2a.cli.main import main
 from stav2a.data.media import MediaError, mix_sounds, probe, read_audio, write_wav
 from stav2a.data.mel import SAMPLE_RATE
-from stav2a.demo_page import Demo, Order, pages
+from stav2a.demo_page import Demo, GenerationRequest, pages
 from stav2a.models.stav2a import STAV2A
 from stav2a.pipeline import VideoToAudioPipeline
 from stav2a.sampling import FastSampler, ddim
@@ -113,10 +113,10 @@ def test_films_have_the_sounds_of_the_pipeline(demo, pipes, video, tmp_path):
     expected = pipes["drums"](
         video, "a low drum", negative_prompt="speech", seed=3, num_waveforms_per_prompt=2, **more
     ).audios
-    for sounding, audio in zip(demo.works[token].soundings, expected, strict=True):
+    for film, audio in zip(demo.jobs[token].films, expected, strict=True):
         write_wav(tmp_path / "expected.wav", audio, SAMPLE_RATE)
-        assert sounding.wav.read_bytes() == (tmp_path / "expected.wav").read_bytes()
-        assert probe(sounding.film).duration_s == pytest.approx(FRAMES / FPS)
+        assert film.wav.read_bytes() == (tmp_path / "expected.wav").read_bytes()
+        assert probe(film.mp4).duration_s == pytest.approx(FRAMES / FPS)
 
 
 def test_the_films_own_sound_is_kept_where_it_is_asked_for(demo, video):
@@ -125,9 +125,9 @@ def test_the_films_own_sound_is_kept_where_it_is_asked_for(demo, video):
     for more in ({}, {"own_gain_db": 0.0, "duck_db": 0.0}):
         token = demo.begin({**asked, **more})
         assert finished(demo, token)["error"] == ""
-        films.append(demo.works[token].soundings[0])
+        films.append(demo.jobs[token].films[0])
     assert films[0].wav.read_bytes() == films[1].wav.read_bytes()
-    own, alone, mixed = (read_audio(path, SAMPLE_RATE) for path in (video, films[0].film, films[1].film))
+    own, alone, mixed = (read_audio(path, SAMPLE_RATE) for path in (video, films[0].mp4, films[1].mp4))
     length = min(map(len, (own, alone, mixed)))
     added = mixed[:length] - alone[:length]
     assert (
@@ -167,15 +167,15 @@ def test_a_blind_comparison_names_its_models_after_the_choice(demo, pipes, video
     told = demo.choose(token, "B")
     assert told["choice"] == "B" and {each["model"] for each in told["films"]} == set(pipes)
     assert demo.choose(token, "A")["choice"] == "B"  # once
-    for sounding in demo.works[token].soundings:
-        expected = pipes[sounding.model](video, "a bell", seed=1, output_type="audio").audios[0]
-        assert sounding.wav.read_bytes() == expected
+    for film in demo.jobs[token].films:
+        expected = pipes[film.model](video, "a bell", seed=1, output_type="audio").audios[0]
+        assert film.wav.read_bytes() == expected
 
 
-def test_an_order_can_be_taken_back(demo, video):
+def test_a_job_can_be_stopped(demo, video):
     token = demo.begin({"video": given(demo, video), "num_inference_steps": 900})
-    demo.work(token).stop.set()
-    assert finished(demo, token)["error"] == "Stopped." and not demo.work(token).folder.exists()
+    demo.job(token).stop.set()
+    assert finished(demo, token)["error"] == "Stopped." and not demo.job(token).folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -199,19 +199,19 @@ def test_an_order_can_be_taken_back(demo, video):
         ({"duck_db": -1}, "duck_db = -1: expected 0.0 to 40.0"),
     ],
 )
-def test_what_an_order_may_not_hold(body, message):
+def test_what_a_request_may_not_hold(body, message):
     with pytest.raises(UsageError, match=message):
-        Order.of(body, ["drums", "bells"])
+        GenerationRequest.of(body, ["drums", "bells"])
 
 
-def test_orders_need_a_film_and_a_model_that_takes_them(demo, video, monkeypatch):
+def test_jobs_need_a_film_and_a_model_that_takes_them(demo, video, monkeypatch):
     with pytest.raises(UsageError, match="the film is not there any more. Give it again."):
         demo.begin({"video": "none"})
     token = given(demo, video)
     with pytest.raises(UsageError, match="drums has no weight of the video. Leave it out."):
         demo.begin({"video": token, "video_guidance_scale": 2.0})
     monkeypatch.setattr(demo_page, "WAITING", 0)
-    with pytest.raises(UsageError, match="0 orders are waiting already. Try again when one is done."):
+    with pytest.raises(UsageError, match="0 jobs are waiting already. Try again when one is done."):
         demo.begin({"video": token})
 
 
@@ -228,13 +228,13 @@ def test_what_is_no_film_is_one_line_and_is_removed(demo, video, monkeypatch):
 
 def test_the_oldest_films_and_sounds_are_removed(demo, video, monkeypatch):
     monkeypatch.setattr(demo_page, "KEPT", 2)
-    orders = [demo.begin({"video": given(demo, video), "num_inference_steps": 1})]
+    jobs = [demo.begin({"video": given(demo, video), "num_inference_steps": 1})]
     for _ in range(2):
-        finished(demo, orders[-1])
-        orders.append(demo.begin({"video": given(demo, video), "num_inference_steps": 1}))
-    finished(demo, orders[-1])
-    assert (list(demo.works), len(demo.uploads)) == (orders[1:], 2)
-    kept = {upload.path for upload in demo.uploads.values()} | {demo.folder / each for each in orders[1:]}
+        finished(demo, jobs[-1])
+        jobs.append(demo.begin({"video": given(demo, video), "num_inference_steps": 1}))
+    finished(demo, jobs[-1])
+    assert (list(demo.jobs), len(demo.uploads)) == (jobs[1:], 2)
+    kept = {upload.path for upload in demo.uploads.values()} | {demo.folder / each for each in jobs[1:]}
     assert set(demo.folder.iterdir()) == kept
 
 
@@ -247,15 +247,15 @@ def test_the_server_takes_films_and_gives_them_back(demo, video):
         found = json.loads(answer)
         assert status == 200 and found["seconds"] == pytest.approx(FRAMES / FPS)
         assert ask(server, "GET", f"/uploads/{found['video']}")[1] == video.read_bytes()
-        order = json.dumps({"video": found["video"]}).encode()
-        status, answer, _ = ask(server, "POST", "/orders", order, **{"Content-Type": "application/json"})
-        token = json.loads(answer)["order"]
+        request = json.dumps({"video": found["video"]}).encode()
+        status, answer, _ = ask(server, "POST", "/jobs", request, **{"Content-Type": "application/json"})
+        token = json.loads(answer)["job"]
         finished(demo, token)
-        (made,) = json.loads(ask(server, "GET", f"/orders/{token}")[1])["films"]
+        (made,) = json.loads(ask(server, "GET", f"/jobs/{token}")[1])["films"]
         status, content, headers = ask(server, "GET", f"{made['wav']}?download")
-        assert content == demo.works[token].soundings[0].wav.read_bytes()
+        assert content == demo.jobs[token].films[0].wav.read_bytes()
         assert headers["content-disposition"] == "attachment; filename*=utf-8''my%20clip-0.wav"
-        for path in (f"/films/{token}/1.mp4", "/films/x/0.mp4", "/orders/x", "/uploads/x", "/../etc/passwd"):
+        for path in (f"/films/{token}/1.mp4", "/films/x/0.mp4", "/jobs/x", "/uploads/x", "/../etc/passwd"):
             assert ask(server, "GET", path)[0] == 404
 
 
@@ -271,7 +271,7 @@ def test_the_server_refuses_what_the_page_does_not_send(demo, video, monkeypatch
         assert ask(server, "POST", "/uploads?name=a.mp4", b"x", **{"Content-Type": "text/plain"})[0] == 400
         assert ask(server, "POST", "/uploads", b"x", Origin="http://else.where", **film)[0] == 403
         assert ask(server, "GET", "/", Host="else.where")[0] == 403
-        assert ask(server, "POST", "/orders", b"[]", **{"Content-Type": "application/json"})[0] == 400
+        assert ask(server, "POST", "/jobs", b"[]", **{"Content-Type": "application/json"})[0] == 400
     assert [*demo.folder.iterdir()] == []
 
 

@@ -1,10 +1,10 @@
-// The page of `stav2a demo`: a film is sent when it is dropped, an order when its form is, and its steps are asked for.
+// The page of `stav2a demo`: a film is sent when it is dropped, a job when its form is, and its steps are asked for.
 "use strict";
 
 const $ = id => document.getElementById(id);
 const ASK_MS = 300;
 const videos = {}; // token of the film that each form holds
-const orders = {}; // token of the order that each form waits for
+const jobs = {}; // token of the job that each form waits for
 
 async function ask(address, options) {
   let answer;
@@ -75,7 +75,7 @@ async function give(form, file) {
   refresh(form);
 }
 
-const refresh = form => { $(`${form}-go`).disabled = !videos[form] || form in orders; };
+const refresh = form => { $(`${form}-go`).disabled = !videos[form] || form in jobs; };
 
 function takes(form) {
   const drop = $(`${form}-drop`), file = $(`${form}-file`);
@@ -92,10 +92,10 @@ function takes(form) {
   }
 }
 
-// ---- orders
+// ---- jobs
 
-async function order(form, body) {
-  orders[form] = null;
+async function generate(form, body) {
+  jobs[form] = null;
   trouble(`${form}-error`, "");
   $(`${form}-films`).replaceChildren();
   $(`${form}-none`).hidden = true;
@@ -104,10 +104,10 @@ async function order(form, body) {
   let state = null;
   try {
     draw(form, {done: 0, steps: 1});
-    orders[form] = (await post("/orders", {video: videos[form], ...body})).order;
+    jobs[form] = (await post("/jobs", {video: videos[form], ...body})).job;
     do {
       await new Promise(wake => setTimeout(wake, ASK_MS));
-      state = await ask(`/orders/${orders[form]}`);
+      state = await ask(`/jobs/${jobs[form]}`);
       draw(form, state);
     } while (!state.error && !state.films.length);
     if (state.error) throw new Error(state.error);
@@ -115,8 +115,8 @@ async function order(form, body) {
     trouble(`${form}-error`, error.message);
     state = null;
   }
-  const token = orders[form];
-  delete orders[form];
+  const token = jobs[form];
+  delete jobs[form];
   $(`${form}-progress`).hidden = true;
   refresh(form);
   return state && {token, ...state};
@@ -162,7 +162,7 @@ for (const form of ["sound", "blind"]) {
   if (!$(form)) continue;
   takes(form);
   $(`${form}-stop`).addEventListener("click", () => {
-    if (orders[form]) post(`/orders/${orders[form]}`, {stop: true}).catch(error => trouble(`${form}-error`, error.message));
+    if (jobs[form]) post(`/jobs/${jobs[form]}`, {stop: true}).catch(error => trouble(`${form}-error`, error.message));
   });
 }
 
@@ -191,7 +191,7 @@ levels();
 $("sound-form").addEventListener("submit", async event => {
   event.preventDefault();
   const numbers = ["num_inference_steps", "guidance_scale", "video_guidance_scale", "seed", "variants"];
-  const made = await order("sound", {
+  const made = await generate("sound", {
     models: [$("models").value],
     prompt: $("prompt").value,
     negative_prompt: $("negative_prompt").value,
@@ -216,7 +216,7 @@ if ($("blind")) {
     event.preventDefault();
     $("blind-choice").hidden = true;
     $("blind-told").textContent = "";
-    compared = await order("blind", {
+    compared = await generate("blind", {
       blind: true,
       models: [$("blind-model-0").value, $("blind-model-1").value],
       prompt: $("blind-prompt").value,
@@ -230,7 +230,7 @@ if ($("blind")) {
   for (const button of document.querySelectorAll("[data-choice]")) {
     button.addEventListener("click", async () => {
       try {
-        const told = await post(`/orders/${compared.token}`, {choice: button.dataset.choice});
+        const told = await post(`/jobs/${compared.token}`, {choice: button.dataset.choice});
         const [a, b] = told.films.map(each => each.model);
         const liked = {A: a, B: b}[told.choice] ?? "neither";
         tally.set(liked, (tally.get(liked) ?? 0) + 1);
