@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def grams(word: str) -> list[str]:
     return [marked[i : i + n] for n in GRAMS for i in range(len(marked) - n + 1)]
 
 
-class PretrainedTextEncoder(nn.Module):
+class PretrainedTextEncoder(nn.Module, ABC):
     """Base of the frozen encoders of the transformers library, each with its own tokenizer.
 
     Raises:
@@ -151,9 +152,9 @@ class PretrainedTextEncoder(nn.Module):
         self.dim, self.max_length = config.hidden_size, max_length
 
     @staticmethod
+    @abstractmethod
     def model_class() -> Any:
         """The model's class in transformers."""
-        raise NotImplementedError  # each encoder has its own
 
     @staticmethod
     def located(checkpoint: str) -> str:

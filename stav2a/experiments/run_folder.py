@@ -181,6 +181,7 @@ class RunFolder:
         return {
             "seconds": facts["seconds"],
             **{f"seconds.{name}": seconds for name, seconds in stages.items()},
+            **({"seconds_of_training": sum(stages.values())} if stages else {}),
             **({"parameters": sum(blocks.values())} if blocks else {}),
             **{f"parameters.{name}": count for name, count in blocks.items() if count},
             **facts.get("costs", {}),

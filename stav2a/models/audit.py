@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a import registry
-from stav2a.components.text_encoders import PretrainedTextEncoder
+from stav2a.components.text_encoders import TOKENIZER_FILES, PretrainedTextEncoder
 from stav2a.data.media import frame_count
 from stav2a.models.conversion.converters import CONVERTERS
 from stav2a.models.stav2a import STAV2A, Conditions, assemble, from_hub, own_tensors
@@ -174,7 +174,6 @@ def _flops(model: STAV2A, z_t: Tensor, t: Tensor, conditions: Conditions) -> dic
 
 
 ASSUMED_WIDTH = 1024  # of mt5-large and Flan-T5-large, the text encoders of the paper and of Tango
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 
 
 def skeleton(
@@ -253,7 +252,7 @@ class TextStandIn(nn.Module):
                 advice="Give the folder of a text encoder, as transformers saves it.",
             ) from None
         self.dim, self.size_unknown = config.hidden_size, False
-        if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
+        if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
             advice = "Put the tokenizer's files into that folder."
             raise CheckpointError(f"{where}: no tokenizer there.", advice=advice)
 

@@ -1,4 +1,4 @@
-"""The address of the pages that commands serve: this machine alone, unless told otherwise."""
+"""Addresses of the pages that commands serve: this machine alone by default."""
 
 import errno
 import socket

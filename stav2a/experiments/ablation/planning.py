@@ -123,8 +123,8 @@ class StudyPlan:
 def plan(study: LoadedStudy, output: Path) -> StudyPlan:
     """Load every row's recipe with every seed; `output` is the folder of the run folders and the store.
 
-    A combination of levels whose values can't be, or that is the same as another one, is refused: the plan
-    goes on without it.
+    A combination of levels whose values can't be, or that is the same as another one, is refused and left
+    out of the plan.
 
     Raises:
         RecipeError: A row's recipe doesn't load.

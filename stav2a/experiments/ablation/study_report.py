@@ -18,7 +18,6 @@ from stav2a.metrics.score import Score
 from stav2a.recipe import describing, shown
 from stav2a.reports.comparison_tables import (
     COSTS,
-    TRAINING,
     comparison_csv,
     comparison_document,
     figures_table,
@@ -31,7 +30,6 @@ from stav2a.utils.program import command
 
 FORMAT = 2
 RECORD = "study.json"
-SECONDS = "seconds."  # before the names of stages, among a run's tracked costs
 REASONS = {"FAILED": "it failed", "KILLED": "it was stopped", "RUNNING": "it has not come to its end"}
 
 
@@ -182,11 +180,8 @@ class StudyRecords:
         found: dict[str, dict[str, float]] = {}
         for row in (row["name"] for row in self.study["rows"]):
             runs = [run.metrics for (name, _), run in self.runs.items() if name == row]
-            training = [sum(v for name, v in run.items() if name.startswith(SECONDS)) for run in runs]
-            values = {TRAINING: training} | {
-                name: [run[name] for run in runs if name in run] for name in COSTS if name != TRAINING
-            }
-            found[row] = {name: fmean(each) for name, each in values.items() if each and any(each)}
+            values = {name: [run[name] for run in runs if name in run] for name in COSTS}
+            found[row] = {name: fmean(each) for name, each in values.items() if each}
         return found
 
     def shown(self) -> dict[str, tuple[int, TrackedRun]]:
