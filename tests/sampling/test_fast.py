@@ -35,6 +35,7 @@ from stav2a.sampling import (
     unipc,
 )
 from stav2a.sampling.fast import fast_sampler
+from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.sampling.given import CAPTIONS, error, features, made, sample
 
@@ -111,6 +112,12 @@ def test_an_engine_for_gpus_refuses_a_model_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SamplerError, match="runs on cuda alone, but the model is on cpu"):
         sample(FastSampler(engine=CudaGraph), made())
+
+
+def test_a_recording_without_a_run_before_it_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match=r"engine.cuda_graph.warmups = 0: expected 1 or more"):
+        CudaGraph(warmups=0)
 
 
 def test_a_schedulers_table_is_made_once_for_its_settings(monkeypatch):

@@ -10,14 +10,19 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stav2a.models.stav2a import STAV2A, Conditions, check_denoises
 from stav2a.registry import expect, register
 from stav2a.sampling.fast.engines import Eager
 from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
 from stav2a.sampling.fast.shortcuts import NoShortcut, PredictFn
-from stav2a.sampling.fast.static_backbone import ComputeFormat, StaticBackbone, StaticBuffer
+from stav2a.sampling.fast.static_backbone import (
+    ComputeFormat,
+    StaticBackbone,
+    StaticBuffer,
+    shared_copy,
+)
 from stav2a.sampling.guiders import EQUATION_7, Branch
 from stav2a.sampling.reference import (
     Progress,
@@ -28,12 +33,14 @@ from stav2a.sampling.reference import (
 )
 from stav2a.slots import Guider
 
+LOOPS = 4  # prepared at a time, each with its tensors and its recording
+
 
 @register("sampler", "fast")
 class FastSampler:
     """Sampler that does constant work once; gives the latents of the reference sampler, but for rounding.
 
-    What it prepares serves later generations of the same shape with the same weights.
+    What it prepares serves later generations with the same weights: of the last few shapes, in any order.
 
     Args:
         precision: Type of the model's weights and activations; latents stay in float32 between steps.
@@ -58,8 +65,14 @@ class FastSampler:
         self.form = ComputeFormat(getattr(torch, precision), getattr(torch, memory_format), text_bucket)
         self.engine, self.shortcut = expect("engine", engine)(), expect("shortcut", shortcut)()
         self._tables: dict[Any, SchedulerTable] = {}
-        self._key: Any = None
-        self._loop: StaticLoop
+        self._weights: Any = None  # of the backbone that all loops have
+        self._backbone: nn.Module
+        self._loops: dict[Any, StaticLoop] = {}  # the least recently used first
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """True where a batch of another size takes long to prepare, so that the last one should be filled."""
+        return getattr(self.engine, "fixed_shapes", False)
 
     @torch.no_grad()
     def __call__(
@@ -110,16 +123,25 @@ class FastSampler:
         guider: Guider,
         branches: Sequence[Branch],
     ) -> "StaticLoop":
-        """The loop of the previous generation where it fits, else a new one."""
-        length, backbone = self.form.padded(conditions.c.shape[1]), model.backbone
-        weights = ((each.data_ptr(), each._version) for each in backbone.parameters())
-        key = (guider, *branches, table.rows, conditions.e_lv.shape, length, backbone, *weights)
-        if key != self._key:
+        """The loop of an earlier generation where one fits, else a new one."""
+        weights = [(each.data_ptr(), each._version) for each in model.backbone.parameters()]
+        if (model.backbone, weights) != self._weights:
+            self._loops.clear()
+            self._backbone = shared_copy(model.backbone, self.form)  # one in half precision for all loops
+            self._weights = (model.backbone, weights)
+        length = self.form.padded(conditions.c.shape[1])
+        key = (guider, *branches, table.rows, conditions.e_lv.shape, length)
+        loop = self._loops.pop(key, None)
+        if loop is None:
+            if len(self._loops) == LOOPS:
+                del self._loops[next(iter(self._loops))]
             one_video = len({branch.video for branch in branches}) == 1
-            static = StaticBackbone(backbone, model.latent_shape, conditions, self.form, one_video=one_video)
-            self._loop = StaticLoop(static, self.shortcut, self.engine, guider, branches=len(branches))
-            self._key = key
-        return self._loop
+            static = StaticBackbone(
+                self._backbone, model.latent_shape, conditions, self.form, one_video=one_video
+            )
+            loop = StaticLoop(static, self.shortcut, self.engine, guider, branches=len(branches))
+        self._loops[key] = loop
+        return loop
 
 
 class StaticLoop:
