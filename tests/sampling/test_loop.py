@@ -80,6 +80,17 @@ def test_compiled_shapes_that_alternate_are_told_apart(fresh_compiler):
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
+def test_a_compiled_step_chooses_its_backend_of_attention_itself(fresh_compiler):
+    """Otherwise the graph that was compiled first would serve all choices."""
+    counter, model = CompileCounterWithBackend("eager"), made()
+    for attention in ((), ("math",)):
+        engine = partial(Compiled, backend=counter)
+        sample(FastSampler(engine=engine, attention=attention), model, num_inference_steps=2)
+    chosen = ["_sdpa_kernel" in str(graph.graph) for graph in counter.graphs]
+    assert chosen == [False, True]
+
+
 def test_loops_share_the_weights_and_the_least_recently_used_one_goes():
     model, sampler = made(), FastSampler(precision="bfloat16", memory_format="channels_last")
     for clips in (1, 2, 3, 1, 4, 5):

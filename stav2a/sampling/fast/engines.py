@@ -32,7 +32,7 @@ class Compiled:
         options: Options of the backend, such as `{'max_autotune': True}` of inductor.
     """
 
-    fixed_shapes = True
+    fixed_shapes = compiles = True
 
     def __init__(self, *, backend: str = "inductor", options: Mapping[str, Any] | None = None) -> None:
         self.backend, self.options = backend, None if options is None else dict(options)
@@ -82,6 +82,7 @@ class CudaGraph:
         if warmups < 1:
             raise UsageError(f"engine.cuda_graph.warmups = {warmups}: expected 1 or more.")
         self.inner, self.warmups = expect("engine", inner)(), warmups
+        self.compiles = getattr(self.inner, "compiles", False)
 
     def __call__(self, step: Step) -> Step:
         step, graph, stream = self.inner(step), torch.cuda.CUDAGraph(), torch.cuda.Stream()
