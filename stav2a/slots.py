@@ -280,7 +280,11 @@ class Sampler(Protocol):
 
 
 class Engine(Protocol):
-    """Step of a sampler on static tensors -> the same step, executed in another way."""
+    """Step of a sampler on static tensors -> the same step, executed in another way.
+
+    An engine may have attributes: `device_type`, the only kind of device that it serves; `fixed_shapes`, True
+    where tensors of another shape are compiled or recorded anew; `compiles`, True where operations are fused.
+    """
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
 

@@ -74,22 +74,38 @@ def generate(
         SamplerError: The model gives NaN.
     """
     model.eval()
+    size = filled_size(sampler, [len(batch) for batch in batches])
     with progress(len(batches) * num_inference_steps, "sampling", "step", leave=False, shown=shown) as bar:
         for batch in batches:
-            rows = slice(batch.start, batch.stop)
+            rows = filled(batch, size)
             z = sampler(
                 model,
                 e_v[rows].to(device()),
-                captions[rows],
+                [captions[i] for i in rows],
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
                 e_tv=None if e_tv is None else e_tv[rows].to(device()),
-                seeds=[noise_seed(seed, i) for i in batch],
+                seeds=[noise_seed(seed, i) for i in rows],
                 progress=bar.counted,
             )
-            yield to_audio(model, z)[1].cpu().numpy().clip(-LOUDEST, LOUDEST)
+            yield to_audio(model, z[: len(batch)])[1].cpu().numpy().clip(-LOUDEST, LOUDEST)
+
+
+def filled_size(sampler: Any, sizes: Sequence[int]) -> int:
+    """Size to fill batches to: the largest, where the sampler compiles or records every size; else 0."""
+    return max(sizes, default=0) if getattr(sampler, "fixed_shapes", False) else 0
+
+
+def filled(rows: Sequence[int], size: int) -> list[int]:
+    """Rows of a batch, the last one repeated up to a size.
+
+    Example:
+        >>> filled(range(3, 5), 4), filled(range(2), 0)
+        ([3, 4, 4, 4], [0, 1])
+    """
+    return [*rows, *[rows[-1]] * (size - len(rows))]
 
 
 def batches_of(count: int) -> list[range]:
