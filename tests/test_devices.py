@@ -95,6 +95,20 @@ def test_a_stage_moves_what_its_loss_needs(name, tmp_path):
     assert any(p.grad is not None for p in here.parameters())
 
 
+@pytest.mark.parametrize("name", ["t2a_finetune", "onset", "joint"])
+def test_a_stage_leaves_encoders_that_the_corpus_does_not_call_where_they_are(name, tmp_path):
+    """Those of prepared clips; a stage takes the blocks that it trains along by itself."""
+    here, trainer = tiny.model(text_encoder=Words), OneStep()
+    work = tiny.work(here, tmp_path, trainer=trainer)  # type: ignore[arg-type]
+    texts = here.text_encoder(["a", "b"] * 4)
+    work.corpus.texts = lambda rows, drop: tuple(each[: len(rows)].detach() for each in texts)  # type: ignore[method-assign]
+    work.corpus.latents(), work.corpus.features()
+    STAGES[name]().run(work)
+    assert [loss.device for loss in trainer.losses] == [ELSEWHERE]
+    unread = (here.feature_encoder, here.text_encoder, here.autoencoder, here.vocoder)
+    assert {p.device.type for block in unread for p in block.parameters()} == {"cpu"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_judge_moves_what_its_model_takes_of_several_sounds(name):

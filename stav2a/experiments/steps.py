@@ -125,10 +125,12 @@ class RunSteps:
         Raises:
             UsageError: A split, or what a filter keeps of it, has no clip.
         """
-        model = self.experiment.model().to(distributed.device())
+        model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
         corpus = self._corpus(model, flow)
+        for slot in set(model.slots) - {*corpus.unused_encoders, "vocoder"}:  # nothing reads the others yet
+            model.block(slot).to(distributed.device())
         for key, decisions in corpus.decisions.items():
             kept = sum(decision.keep for decision in decisions)
             name = describing.describe(self.keys.filters[key])["component"]
@@ -243,6 +245,7 @@ class RunSteps:
             kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npz" for batch in batches}
             own = batches[distributed.rank() :: distributed.count()]
             left = [batch for batch in own if _kept_batch(kept[batch]) is None]
+            trained.model.to(distributed.device())
             e_v, *e_tv = (corpus.features(slot)[corpus.test_rows] for slot in trained.model.encoders)
             made = waveforms.generate(
                 trained.model,

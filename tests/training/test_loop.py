@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import threading
@@ -250,6 +251,17 @@ class Point(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.x = nn.Parameter(torch.zeros(1))
+
+
+def test_parameters_without_a_gradient_are_found_and_nothing_is_changed():
+    model = net()
+    before = state(model)
+    inputs = draw(torch.Generator().manual_seed(0))
+    parameters = [*model.layers.parameters(), *model.idle.parameters()]
+    objective = loop.LossModule(nn.ModuleList([model]), model.loss)
+    found = loop.unused(objective, inputs, parameters, contextlib.nullcontext)
+    assert [id(p) for p in found] == [id(p) for p in model.idle.parameters()]
+    assert same(state(model), before) and not any(p.grad is not None for p in parameters)
 
 
 def test_the_best_validated_weights_are_kept(tmp_path):
