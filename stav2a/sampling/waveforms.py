@@ -46,9 +46,9 @@ def noise_seed(seed: int, number: int) -> int:
 
 def generate(
     model: STAV2A,
-    e_v: Tensor,
+    features: Sequence[Any],
+    rows: Sequence[int],
     captions: Sequence[str],
-    e_tv: Tensor | None = None,
     *,
     sampler: Any,
     scheduler: Any,
@@ -64,11 +64,14 @@ def generate(
     The noise of a clip depends on the seed and its index alone.
 
     Args:
-        batches: Indices of the clips of each batch; see `batches_of`.
+        features: Those of each of `model.encoders`, of more clips, read a batch at a time.
+        rows: Rows of the N clips in them.
+        captions: Captions of the N clips.
+        batches: Indices of the clips of each batch, from 0 to N - 1; see `batches_of`.
         shown: False for no progress bar.
 
     Shapes:
-        e_v (N, L, D_v), e_tv (N, L_t, D_t) of a temporal encoder -> audio (B, S) for each batch
+        features (M, L, D_v), and (M, L_t, D_t) of a temporal encoder -> audio (B, S) for each batch
 
     Raises:
         SamplerError: The model gives NaN.
@@ -76,16 +79,17 @@ def generate(
     model.eval()
     with progress(len(batches) * num_inference_steps, "sampling", "step", leave=False, shown=shown) as bar:
         for batch in batches:
-            rows = slice(batch.start, batch.stop)
+            chosen = list(rows[batch.start : batch.stop])
+            e_v, *e_tv = (each[chosen].to(device()) for each in features)
             z = sampler(
                 model,
-                e_v[rows].to(device()),
-                captions[rows],
+                e_v,
+                captions[batch.start : batch.stop],
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
-                e_tv=None if e_tv is None else e_tv[rows].to(device()),
+                e_tv=e_tv[0] if e_tv else None,
                 seeds=[noise_seed(seed, i) for i in batch],
                 progress=bar.counted,
             )
