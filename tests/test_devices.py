@@ -3,6 +3,7 @@
 The other place is torch's meta device, which every machine has: like a GPU it refuses tensors of the CPU.
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ def elsewhere(monkeypatch):
 def test_a_tensor_left_on_the_cpu_would_be_found():
     with pytest.raises(RuntimeError, match="device"):
         nn.Linear(2, 2, device=ELSEWHERE)(torch.zeros(1, 2))
+
+
+def test_a_gpu_of_this_machine_is_hidden_from_all_tests_but_those_marked():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not torch.cuda.is_available()
 
 
 class OneStep:

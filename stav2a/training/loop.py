@@ -325,7 +325,9 @@ class TrainingRun:
         self._set_memory_format("contiguous_format")
 
     def _set_memory_format(self, memory_format: str) -> None:
-        self.trained.to(memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]
+        for tensor in (*self.trained.parameters(), *self.trained.buffers()):
+            if tensor.ndim == 4:  # convolutions over time and picture have another format
+                tensor.data = tensor.data.to(memory_format=getattr(torch, memory_format))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Tensors of a checkpoint beside the optimizer's, by name; they share memory with the live ones."""

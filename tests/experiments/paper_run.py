@@ -1,6 +1,6 @@
 """What each process of test_paper_scale.py runs: `stav2a run`, with a checkpoint at every step.
 
-Usage: paper_run.py FOLDER OPTION..., where FOLDER gets the process's number and the sizes of its batches of sounds
+Usage: paper_run.py FOLDER OPTION..., where FOLDER gets the number of the process and its batches of sounds
 """
 
 import os

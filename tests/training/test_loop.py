@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from stav2a.training import loop
@@ -155,6 +156,32 @@ def test_an_optimizer_with_nested_state_resumes(tmp_path, monkeypatch):
         fit(plan(model, draw=killed_at(7)), work(model, tmp_path), optimizer=NestedAdamW)
     model = net()
     fit(plan(model), work(model, tmp_path), optimizer=NestedAdamW)
+    assert same(state(model), state(unbroken))
+
+
+def test_eight_bits_of_the_optimizer_resume(tmp_path, monkeypatch):
+    """bitsandbytes keeps small tensors in float32; the second layer is large enough for bytes."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    unbroken, folder = net(), tmp_path / "whole"
+    folder.mkdir()
+
+    def larger(model: Net) -> Net:
+        model.idle = nn.Linear(80, 80)
+        return model
+
+    def plan_of(model: Net, **changes: Any) -> TrainingSpec:
+        loss = lambda x: model.loss(x) + model.idle.weight.square().mean()  # noqa: E731 - a name for one line
+        return plan(model, loss=loss, **changes)
+
+    fit(plan_of(larger(unbroken)), work(unbroken, folder), optimizer=adamw_8bit)
+    save_at_every_step(monkeypatch)
+    model = larger(net())
+    with pytest.raises(Killed):
+        fit(plan_of(model, draw=killed_at(7)), work(model, tmp_path), optimizer=adamw_8bit)
+    with safe_open(tmp_path / "toy.safetensors", framework="pt") as saved:
+        assert torch.uint8 in {saved.get_tensor(name).dtype for name in saved.keys()}
+    model = larger(net())
+    fit(plan_of(model), work(model, tmp_path), optimizer=adamw_8bit)
     assert same(state(model), state(unbroken))
 
 
