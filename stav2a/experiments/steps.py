@@ -26,6 +26,7 @@ from stav2a.evaluation.samples import (
     TrainingSounds,
     classified,
     evaluation_set,
+    in_a_file,
     mean_flows,
 )
 from stav2a.evaluation.scores import evaluate
@@ -37,7 +38,7 @@ from stav2a.recipe import describing
 from stav2a.registry import name_of
 from stav2a.sampling import waveforms
 from stav2a.slots import Classifier, OpticalFlow
-from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_names
+from stav2a.training.corpus import AT_ONCE, Corpus, DecodedCorpus, PreparedCorpus, class_names
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
@@ -97,6 +98,8 @@ class RunSteps:
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
         for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
             self.print_line(f"will not be measured: {missing}")
+        for line in self.experiment.random_blocks():
+            self.print_line(line)
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         with Helpers.ended_at_last(self, flow) as helpers:
             trained = self.train(flow, helpers)
@@ -106,8 +109,10 @@ class RunSteps:
         rows = trained.corpus.test_rows
         clips = [trained.corpus.clips[row] for row in rows]
         rate = trained.corpus.sample_rate
-        audio = [read_audio(sounds / sound_name(clip), rate) for clip in clips]
-        made = Generated(clips, np.stack(audio), trained.corpus.audio(rows), rate)
+        audio = (read_audio(sounds / sound_name(clip), rate)[None] for clip in clips)
+        parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        references = in_a_file(self.store.root, map(trained.corpus.audio, parts))
+        made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
         flows = mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"])
@@ -140,10 +145,12 @@ class RunSteps:
         Raises:
             UsageError: A split, or what a filter keeps of it, has no clip.
         """
-        model = self.experiment.model().to(distributed.device())
+        model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
         corpus = self._corpus(model)
+        for slot in set(model.slots) - {*corpus.unused_encoders, "vocoder"}:  # nothing reads the others yet
+            model.block(slot).to(distributed.device())
         for key, decisions in corpus.decisions.items():
             kept = sum(decision.keep for decision in decisions)
             name = describing.describe(self.keys.filters[key])["component"]
@@ -296,12 +303,12 @@ class RunSteps:
     def make_batches(self, trained: TrainingOutcome, batches: Sequence[range]) -> None:
         """Sample batches of the test clips, by their numbers, and keep each until all are there."""
         corpus, experiment = trained.corpus, self.experiment
-        e_v, *e_tv = (corpus.features(slot)[corpus.test_rows] for slot in trained.model.encoders)
+        trained.model.to(distributed.device())
         made = waveforms.generate(
             trained.model,
-            e_v,
+            [corpus.features(slot) for slot in trained.model.encoders],
+            corpus.test_rows,
             [corpus.clips[row].caption for row in corpus.test_rows],
-            *e_tv,
             sampler=experiment.sampler(),
             scheduler=experiment.noise_scheduler(),
             num_inference_steps=experiment.num_inference_steps,
