@@ -279,13 +279,16 @@ class DecodedCorpus(Corpus):
             setattr(self, VIDEO[slot].frames, arrays[VIDEO[slot].frames])
         self._audio = arrays["audio"]
         self._normalised = arrays.get("normalised", self._audio)
-        self.mel = torch.cat([model.front_end(part) for part in self._normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
         self.onsets = torch.from_numpy(np.stack(onsets))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         return self._audio[list(rows)].numpy()
+
+    @cached_property
+    def mel(self) -> Tensor:  # type: ignore[override]  # seconds, for which many a run has no use
+        return torch.cat([self.model.front_end(part) for part in self._normalised.split(AT_ONCE)])
 
     @cached_property
     def _other_mel(self) -> Tensor:

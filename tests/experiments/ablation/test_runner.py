@@ -210,7 +210,7 @@ def test_again_makes_everything_anew_and_throws_nothing_away(first, study, tmp_p
         stdout=subprocess.DEVNULL,
     ) as runner:  # fmt: skip
         for line in runner.stderr:
-            if line.startswith("started   Pretrained-T2A"):
+            if line.startswith("started "):
                 break
         runner.send_signal(signal.SIGINT)
         rest = runner.stderr.read()
