@@ -31,7 +31,7 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check check-latest docs bench bench-gpu gpu-programme clean clean-env
+.PHONY: help setup run test test-gpu check check-latest docs bench bench-gpu gpu-programme clean clean-env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ run: $(READY) ## Train, sample, evaluate and track the recipe GIN
 test: $(READY) ## Run the tests: fast ones and doctests first, then the slow ones
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist loadfile
+
+test-gpu: $(READY) ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
 
 check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

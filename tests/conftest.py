@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stav2a import registry
 from tests.hub import Hub, serve
@@ -19,6 +20,18 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs of this machine, so that tests give what they give without one; not of `-m gpu`."""
+    if config.option.markexpr != "gpu" and not getattr(config.option, "benchmark_only", False):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the processes that tests start, too
+    _compile_once(config)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and `make test-gpu`: other sessions hide them")
+
+
+def _compile_once(config: pytest.Config) -> None:
     """Compile what numba keeps before several workers ask for it at once: on a new machine one crashed."""
     several = getattr(config.option, "numprocesses", None)
     if several and not hasattr(config, "workerinput"):

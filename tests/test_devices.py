@@ -3,6 +3,7 @@
 The other place is torch's meta device, which every machine has: like a GPU it refuses tensors of the CPU.
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ def elsewhere(monkeypatch):
 def test_a_tensor_left_on_the_cpu_would_be_found():
     with pytest.raises(RuntimeError, match="device"):
         nn.Linear(2, 2, device=ELSEWHERE)(torch.zeros(1, 2))
+
+
+def test_a_gpu_of_this_machine_is_hidden_from_all_tests_but_those_marked():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not torch.cuda.is_available()
 
 
 class OneStep:
@@ -93,6 +98,20 @@ def test_a_stage_moves_what_its_loss_needs(name, tmp_path):
     STAGES[name]().run(work)
     assert [loss.device for loss in trainer.losses] == [ELSEWHERE]
     assert any(p.grad is not None for p in here.parameters())
+
+
+@pytest.mark.parametrize("name", ["t2a_finetune", "onset", "joint"])
+def test_a_stage_leaves_encoders_that_the_corpus_does_not_call_where_they_are(name, tmp_path):
+    """Those of prepared clips; a stage takes the blocks that it trains along by itself."""
+    here, trainer = tiny.model(text_encoder=Words), OneStep()
+    work = tiny.work(here, tmp_path, trainer=trainer)  # type: ignore[arg-type]
+    texts = here.text_encoder(["a", "b"] * 4)
+    work.corpus.texts = lambda rows, drop: tuple(each[: len(rows)].detach() for each in texts)  # type: ignore[method-assign]
+    work.corpus.latents(), work.corpus.features()
+    STAGES[name]().run(work)
+    assert [loss.device for loss in trainer.losses] == [ELSEWHERE]
+    unread = (here.feature_encoder, here.text_encoder, here.autoencoder, here.vocoder)
+    assert {p.device.type for block in unread for p in block.parameters()} == {"cpu"}
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from stav2a.evaluation.samples import (
     TrainingSounds,
     classified,
     evaluation_set,
+    in_a_file,
     mean_flows,
 )
 from stav2a.evaluation.scores import evaluate
@@ -34,7 +35,7 @@ from stav2a.recipe import describing
 from stav2a.registry import name_of
 from stav2a.sampling import waveforms
 from stav2a.slots import Classifier, OpticalFlow
-from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_names
+from stav2a.training.corpus import AT_ONCE, Corpus, DecodedCorpus, PreparedCorpus, class_names
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
@@ -88,6 +89,8 @@ class RunSteps:
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
         for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
             self.print_line(f"will not be measured: {missing}")
+        for line in self.experiment.random_blocks():
+            self.print_line(line)
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         trained = self.train(flow)
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
@@ -96,8 +99,10 @@ class RunSteps:
         rows = trained.corpus.test_rows
         clips = [trained.corpus.clips[row] for row in rows]
         rate = trained.corpus.sample_rate
-        audio = [read_audio(sounds / sound_name(clip), rate) for clip in clips]
-        made = Generated(clips, np.stack(audio), trained.corpus.audio(rows), rate)
+        audio = (read_audio(sounds / sound_name(clip), rate)[None] for clip in clips)
+        parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        references = in_a_file(self.store.root, map(trained.corpus.audio, parts))
+        made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
         flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
@@ -123,10 +128,12 @@ class RunSteps:
         Raises:
             UsageError: A split, or what a filter keeps of it, has no clip.
         """
-        model = self.experiment.model().to(distributed.device())
+        model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
         corpus = self._corpus(model, flow)
+        for slot in set(model.slots) - {*corpus.unused_encoders, "vocoder"}:  # nothing reads the others yet
+            model.block(slot).to(distributed.device())
         for key, decisions in corpus.decisions.items():
             kept = sum(decision.keep for decision in decisions)
             name = describing.describe(self.keys.filters[key])["component"]
@@ -241,12 +248,12 @@ class RunSteps:
             kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npz" for batch in batches}
             own = batches[distributed.rank() :: distributed.count()]
             left = [batch for batch in own if _kept_batch(kept[batch]) is None]
-            e_v, *e_tv = (corpus.features(slot)[corpus.test_rows] for slot in trained.model.encoders)
+            trained.model.to(distributed.device())
             made = waveforms.generate(
                 trained.model,
-                e_v,
+                [corpus.features(slot) for slot in trained.model.encoders],
+                corpus.test_rows,
                 [clip.caption for clip in clips],
-                *e_tv,
                 sampler=experiment.sampler(),
                 scheduler=experiment.noise_scheduler(),
                 num_inference_steps=experiment.num_inference_steps,

@@ -46,9 +46,9 @@ def noise_seed(seed: int, number: int) -> int:
 
 def generate(
     model: STAV2A,
-    e_v: Tensor,
+    features: Sequence[Any],
+    rows: Sequence[int],
     captions: Sequence[str],
-    e_tv: Tensor | None = None,
     *,
     sampler: Any,
     scheduler: Any,
@@ -64,11 +64,14 @@ def generate(
     The noise of a clip depends on the seed and its index alone.
 
     Args:
-        batches: Indices of the clips of each batch; see `batches_of`.
+        features: Those of each of `model.encoders`, of more clips, read a batch at a time.
+        rows: Rows of the N clips in them.
+        captions: Captions of the N clips.
+        batches: Indices of the clips of each batch, from 0 to N - 1; see `batches_of`.
         shown: False for no progress bar.
 
     Shapes:
-        e_v (N, L, D_v), e_tv (N, L_t, D_t) of a temporal encoder -> audio (B, S) for each batch
+        features (M, L, D_v), and (M, L_t, D_t) of a temporal encoder -> audio (B, S) for each batch
 
     Raises:
         SamplerError: The model gives NaN.
@@ -77,17 +80,19 @@ def generate(
     size = filled_size(sampler, [len(batch) for batch in batches])
     with progress(len(batches) * num_inference_steps, "sampling", "step", leave=False, shown=shown) as bar:
         for batch in batches:
-            rows = filled(batch, size)
+            places = filled(batch, size)
+            chosen = [rows[place] for place in places]
+            e_v, *e_tv = (each[chosen].to(device()) for each in features)
             z = sampler(
                 model,
-                e_v[rows].to(device()),
-                [captions[i] for i in rows],
+                e_v,
+                [captions[place] for place in places],
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
-                e_tv=None if e_tv is None else e_tv[rows].to(device()),
-                seeds=[noise_seed(seed, i) for i in rows],
+                e_tv=e_tv[0] if e_tv else None,
+                seeds=[noise_seed(seed, place) for place in places],
                 progress=bar.counted,
             )
             yield to_audio(model, z[: len(batch)])[1].cpu().numpy().clip(-LOUDEST, LOUDEST)

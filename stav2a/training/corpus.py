@@ -186,6 +186,11 @@ class Corpus:
         return encode_captions(self.model, self.captions(rows, drop))
 
     @property
+    def unused_encoders(self) -> tuple[str, ...]:
+        """Encoders that are not called, since their outputs for all clips are there already."""
+        return ()
+
+    @property
     def sample_rate(self) -> int:
         """Sampling rate of the sounds, in Hz: the front end's."""
         return self.model.front_end.sample_rate
@@ -537,17 +542,20 @@ class PreparedCorpus(Corpus):
         sounds = (read_audio(self.clips[row].video, self.sample_rate) for row in rows)
         return np.stack([fit_audio(sound, samples) for sound in sounds])
 
+    @property
+    def unused_encoders(self) -> tuple[str, ...]:
+        held = {slot: self.folder.has(VIDEO[slot].symbol) for slot in self.model.encoders}
+        held |= {"autoencoder": self.folder.has("latent_mean"), "text_encoder": self.folder.has_texts}
+        return tuple(slot for slot, is_held in held.items() if is_held)
+
     def check_encoders(self) -> None:
         """Check the weights of all encoders whose outputs the folder holds, before a stage is trained.
 
         Raises:
             PreparedFolderError: An encoder has other weights than the one that made them.
         """
-        held = {slot: self.folder.has(VIDEO[slot].symbol) for slot in self.model.encoders}
-        held["autoencoder"] = self.folder.has("latent_mean")
-        for slot, is_held in {**held, "text_encoder": self.folder.has_texts}.items():
-            if is_held:
-                self._check_encoder(slot)
+        for slot in self.unused_encoders:
+            self._check_encoder(slot)
 
     def _check_encoder(self, slot: str) -> None:
         """Refuse encodings by other weights than those that the model's encoder has now."""

@@ -62,6 +62,19 @@ class CompiledGradientError(UsageError):
     """A compiler that makes wrong gradients."""
 
 
+def unused(
+    objective: nn.Module,
+    inputs: Inputs,
+    parameters: Sequence[Tensor],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> list[Tensor]:
+    """Parameters that a loss does not depend on, found by one gradient."""
+    buffers = [(buffer, buffer.clone()) for buffer in objective.buffers()]
+    found = _gradients(objective, inputs, parameters, autocast)
+    _restore(buffers)
+    return [p for p, gradient in zip(parameters, found, strict=True) if gradient is None]
+
+
 def compiled(
     objective: nn.Module,
     inputs: Inputs,
@@ -76,8 +89,7 @@ def compiled(
     made = torch.compile(objective, options=OPTIONS)
     buffers = [(buffer, buffer.clone()) for buffer in objective.buffers()]
     expected, found = (_gradient(each, inputs, parameters, autocast) for each in (objective, made))
-    for buffer, before in buffers:  # such as running statistics
-        buffer.copy_(before)
+    _restore(buffers)
     error, size = (found - expected).norm(), expected.norm()
     if not error <= TOLERANCE * size:  # also true of NaN
         raise CompiledGradientError(
@@ -88,13 +100,25 @@ def compiled(
     return made
 
 
-def _gradient(objective: Any, inputs: Inputs, parameters: Sequence[Tensor], autocast: Any) -> Tensor:
+def _gradients(
+    objective: Any, inputs: Inputs, parameters: Sequence[Tensor], autocast: Any
+) -> Sequence[Tensor | None]:
     torch.manual_seed(0)
     with autocast():
         loss = objective(*inputs)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    known = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
-    return torch.cat([g.flatten().float() for g in known])
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+def _gradient(objective: Any, inputs: Inputs, parameters: Sequence[Tensor], autocast: Any) -> Tensor:
+    """The whole gradient as one row, zeros where there is none."""
+    found = zip(parameters, _gradients(objective, inputs, parameters, autocast), strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for p, g in found])
+
+
+def _restore(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Put back buffers such as running statistics."""
+    for buffer, before in buffers:
+        buffer.copy_(before)
 
 
 class LossModule(nn.Module):
@@ -162,9 +186,14 @@ class TrainingRun:
         groups = parameter_groups(plan, work)
         self.parameters: list[Tensor] = [p for group in groups for p in group["params"]]
         objective: Any = LossModule(self.trained, plan.loss)
+        if torch.distributed.is_initialized():  # data parallelism waits for the gradient of every parameter
+            inputs, _ = self._inputs(0)[0]
+            for parameter in unused(objective, inputs, self.parameters, self.accelerator.autocast):
+                parameter.requires_grad_(False)
         if settings.compiled:
             inputs, _ = self._inputs(0)[0]
-            objective = compiled(objective, inputs, self.parameters, self.accelerator.autocast)
+            used = [p for p in self.parameters if p.requires_grad]
+            objective = compiled(objective, inputs, used, self.accelerator.autocast)
         self.objective = self.accelerator.prepare_model(objective)
         self.optimizer = self.accelerator.prepare_optimizer(settings.optimizer(groups))
         self.ema = [p.detach().clone() for p in self.parameters] if plan.ema_decay else self.parameters
@@ -296,7 +325,9 @@ class TrainingRun:
         self._set_memory_format("contiguous_format")
 
     def _set_memory_format(self, memory_format: str) -> None:
-        self.trained.to(memory_format=getattr(torch, memory_format))  # type: ignore[call-overload]
+        for tensor in (*self.trained.parameters(), *self.trained.buffers()):
+            if tensor.ndim == 4:  # convolutions over time and picture have another format
+                tensor.data = tensor.data.to(memory_format=getattr(torch, memory_format))
 
     def _tensors(self) -> dict[str, Tensor]:
         """Tensors of a checkpoint beside the optimizer's, by name; they share memory with the live ones."""
@@ -384,12 +415,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _accelerator(settings: "AccelerateTrainer") -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    # Every step uses the same parameters, though not all: the joint stage has no use for onset logits. A
-    # static graph says so at no cost, but can't be accumulated (torch 2.13); then they are sought each time.
-    accumulated = settings.per_device_batch_size is not None
-    ddp = DistributedDataParallelKwargs(
-        static_graph=not accumulated, find_unused_parameters=accumulated, gradient_as_bucket_view=True
-    )
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # every parameter left has a gradient
     distributed.wait()  # joins the group of processes first, as `processes` knows it
     return Accelerator(
         mixed_precision=settings.mixed_precision, cpu=distributed.on_cpu(), kwargs_handlers=[ddp]

@@ -100,9 +100,12 @@ class TrainingContext:
         return self.trainer.fit(plan, self)
 
     def train_only(self, *slots: str) -> list[nn.Module]:
-        """Freeze the model but for these blocks; those that an earlier stage finished stay frozen."""
+        """Freeze the model but for these blocks; those that an earlier stage finished stay frozen.
+
+        They are put on the device, which encoders that the corpus does not need are not.
+        """
         self.model.requires_grad_(False).eval()
-        blocks = [self.model.block(slot) for slot in slots if slot not in self.frozen]
+        blocks = [self.model.block(slot).to(self.device) for slot in slots if slot not in self.frozen]
         for block in blocks:
             block.requires_grad_(True).train()
         return blocks

@@ -183,12 +183,12 @@ def holder(module: Any) -> Any:
 def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
     """Write a safetensors file of tensors by name, on any device, and of facts for its metadata.
 
-    Tensors that share memory are copied, one for each name; no others are.
+    Tensors that share memory are copied, one for each name, and those of a GPU, whose memory is left alone.
     """
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous()
+        tensor = tensor.detach().cpu().contiguous()
         storage = tensor.untyped_storage()
         alone = tensor.numel() * tensor.element_size() == storage.nbytes() and storage.data_ptr() not in seen
         apart[name] = tensor if alone else tensor.clone()

@@ -3,22 +3,25 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stav2a import recipe
 from stav2a.data.clip import Clip
 from stav2a.data.optical_flow import ClipFlow
 from stav2a.data.struck_objects import StruckObjects
-from stav2a.evaluation.samples import Generated, evaluation_set
+from stav2a.evaluation.samples import Generated, evaluation_set, in_a_file
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.steps import RunSteps
 from stav2a.metrics.registered.judged import ClassAccuracy
 from stav2a.metrics.score import ClassifierOutputs
-from stav2a.sampling import waveforms
+from stav2a.sampling import FastSampler, ddim, waveforms
 from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
+from tests import tiny
 
 
 @pytest.mark.slow
@@ -115,6 +118,33 @@ def flipped(path: Path) -> bytes:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     return bytes(content)
+
+
+def test_sounds_to_measure_are_kept_in_files_without_a_name(tmp_path: Path):
+    """Those of the paper's test clips would be 40 GB of memory."""
+    sounds = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    found = in_a_file(tmp_path, (sounds[start : start + 2] for start in (0, 2, 4)))
+    np.testing.assert_array_equal(found, sounds)
+    owner: Any = found
+    while owner.base is not None and not isinstance(owner, np.memmap):
+        owner = owner.base
+    assert isinstance(owner, np.memmap) and not list(tmp_path.iterdir())
+    found[0] = 0  # as any array
+
+
+def test_features_to_sample_of_are_read_a_batch_at_a_time(monkeypatch):
+    monkeypatch.setattr(waveforms, "BATCH", 2)
+    model, asked = tiny.model(), []
+
+    class Features:
+        def __getitem__(self, rows: list[int]) -> torch.Tensor:
+            asked.append(rows)
+            return torch.zeros(len(rows), 8, 16)
+
+    settings: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0, "seed": 0}
+    settings |= {"sampler": FastSampler(), "scheduler": ddim("epsilon"), "batches": waveforms.batches_of(3)}
+    assert len(list(waveforms.generate(model, [Features()], [9, 4, 7], ["a", "b", "c"], **settings))) == 2
+    assert asked == [[9, 4], [7]]
 
 
 def test_a_dataset_without_test_clips_is_refused_before_any_stage_is_trained(tmp_path: Path):

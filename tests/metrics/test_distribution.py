@@ -6,6 +6,7 @@ from torchmetrics import KLDivergence
 from torchmetrics.image.fid import _compute_fid
 
 from stav2a.metrics.distribution import (
+    FrechetStatistic,
     frechet_distance,
     frechet_floor,
     inception_score,
@@ -61,6 +62,39 @@ def test_frechet_is_symmetric_and_zero_for_equals(rng):
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-12)
     assert 0 <= frechet_distance(x, x) < 1e-12
     assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
+
+
+@pytest.mark.parametrize(
+    ("n", "windows", "d"), [(128, 1, 64), (127, 1, 64), (20, 1, 50), (30, 4, 50), (3, 1, 2), (2, 3, 2)]
+)
+@pytest.mark.parametrize("dead", [False, True])
+def test_drawn_clips_have_the_distance_of_their_rows(rng, n, windows, d, dead):
+    """In both forms, also with columns that are zero, or that one clip alone has."""
+    x, y = np.exp(-8 * np.arange(d) / d) * rng.normal(size=(2, n, windows, d))
+    x, y = [each[: max(1, windows - i % 3)] for i, each in enumerate(x)], 0.5 * y + 0.1
+    if dead:
+        y[:, :, :1] = x[0][:, 0] = x[1][:, 0] = 0.0
+        y[1:, :, 1] = 0.0
+    distance = FrechetStatistic(x, y)
+    for _ in range(10):
+        clips = rng.integers(n, size=n)
+        rows = [np.concatenate([side[i] for i in clips]) for side in (x, y)]
+        assert distance(clips) == pytest.approx(frechet_distance(*rows), rel=1e-9, abs=1e-14)
+
+
+def test_all_clips_once_have_the_distance_to_the_bit(rng):
+    x, y = rng.normal(size=(2, 40, 3, 5))
+    whole = frechet_distance(x.reshape(-1, 5), y.reshape(-1, 5))
+    assert FrechetStatistic(list(x), list(y))(np.arange(40)) == whole
+
+
+def test_drawn_clips_are_refused_as_their_rows_are():
+    with pytest.raises(MetricError, match="needs 2 clips or more a side; got 1 and 1"):
+        FrechetStatistic([np.ones((1, 3))], [np.ones((1, 3))])(np.arange(1))
+    with pytest.raises(MetricError, match="widths 3 and 4 can't be compared"):
+        FrechetStatistic(np.ones((5, 1, 3)), np.ones((5, 1, 4)))(np.arange(5))
+    with pytest.raises(MetricError, match="reference embeddings are not all finite: row 1 is not"):
+        FrechetStatistic(np.ones((2, 1, 1)), [np.ones((1, 1)), np.array([[np.inf]])])
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 8), (128, 64), (60, 100), (50, 128), (200, 128), (1000, 128)])

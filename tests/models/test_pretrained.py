@@ -44,7 +44,8 @@ def write_sound(model: STAV2A, path: Path) -> None:
     e_v = torch.linspace(-1, 1, 8 * 16).view(1, 8, 16)
     (audio,) = generate(
         model,
-        e_v,
+        [e_v],
+        [0],
         ["a low drum"],
         sampler=FastSampler(),
         scheduler=ddpm(prediction_type="epsilon"),

@@ -34,6 +34,7 @@ from stav2a.sampling import (
     ddpm,
     dpm_solver,
     flow_match_euler,
+    flow_match_heun,
     unipc,
 )
 from stav2a.sampling.fast import fast_sampler
@@ -100,7 +101,7 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
     assert error(found, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("scheduler", [flow_match_euler, dpm_solver, unipc])
+@pytest.mark.parametrize("scheduler", [flow_match_euler, flow_match_heun, dpm_solver, unipc])
 def test_a_flow_gives_the_references_latents(scheduler):
     model, settings = made(), {"num_inference_steps": 9, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
     found, expected = (

@@ -52,7 +52,7 @@ def test_a_model_that_gives_nan_is_refused_for_a_video_and_in_a_run(videos, bloc
     with pytest.raises(SamplerError, match=message):
         e_v = torch.zeros(1, 8, 16)
         settings |= {"num_inference_steps": 2, "guidance_scale": 1.0, "seed": 0, "batches": batches_of(1)}
-        list(generate(model, e_v, ["a bell"], **settings))
+        list(generate(model, [e_v], [0], ["a bell"], **settings))
 
 
 @pytest.mark.parametrize("rate_hz", [4.0, 12.5, 25.0])

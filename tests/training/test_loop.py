@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import threading
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from stav2a.training import loop
@@ -157,6 +159,32 @@ def test_an_optimizer_with_nested_state_resumes(tmp_path, monkeypatch):
     assert same(state(model), state(unbroken))
 
 
+def test_eight_bits_of_the_optimizer_resume(tmp_path, monkeypatch):
+    """bitsandbytes keeps small tensors in float32; the second layer is large enough for bytes."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    unbroken, folder = net(), tmp_path / "whole"
+    folder.mkdir()
+
+    def larger(model: Net) -> Net:
+        model.idle = nn.Linear(80, 80)
+        return model
+
+    def plan_of(model: Net, **changes: Any) -> TrainingSpec:
+        loss = lambda x: model.loss(x) + model.idle.weight.square().mean()  # noqa: E731 - a name for one line
+        return plan(model, loss=loss, **changes)
+
+    fit(plan_of(larger(unbroken)), work(unbroken, folder), optimizer=adamw_8bit)
+    save_at_every_step(monkeypatch)
+    model = larger(net())
+    with pytest.raises(Killed):
+        fit(plan_of(model, draw=killed_at(7)), work(model, tmp_path), optimizer=adamw_8bit)
+    with safe_open(tmp_path / "toy.safetensors", framework="pt") as saved:
+        assert torch.uint8 in {saved.get_tensor(name).dtype for name in saved.keys()}
+    model = larger(net())
+    fit(plan_of(model), work(model, tmp_path), optimizer=adamw_8bit)
+    assert same(state(model), state(unbroken))
+
+
 @pytest.mark.parametrize("steps", [1, 12])
 def test_inputs_fetched_ahead_give_the_same_bits(tmp_path, steps):
     ends = []
@@ -250,6 +278,17 @@ class Point(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.x = nn.Parameter(torch.zeros(1))
+
+
+def test_parameters_without_a_gradient_are_found_and_nothing_is_changed():
+    model = net()
+    before = state(model)
+    inputs = draw(torch.Generator().manual_seed(0))
+    parameters = [*model.layers.parameters(), *model.idle.parameters()]
+    objective = loop.LossModule(nn.ModuleList([model]), model.loss)
+    found = loop.unused(objective, inputs, parameters, contextlib.nullcontext)
+    assert [id(p) for p in found] == [id(p) for p in model.idle.parameters()]
+    assert same(state(model), before) and not any(p.grad is not None for p in parameters)
 
 
 def test_the_best_validated_weights_are_kept(tmp_path):

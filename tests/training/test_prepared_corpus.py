@@ -21,6 +21,7 @@ from stav2a.experiments.run_folder import load
 from stav2a.experiments.steps import RunSteps
 from stav2a.models.stav2a import encode_captions
 from stav2a.training.corpus import PreparedCorpus, encode_frames
+from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError
 from stav2a.utils.store import Store
 
@@ -119,7 +120,7 @@ def test_a_filter_that_keeps_none_of_a_prepared_split_is_told_by_a_check(prepare
 
 
 @pytest.mark.slow
-def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, tmp_path):
+def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, tmp_path, monkeypatch):
     bindings = [word for line in using(prepared) for word in ("--bind", line)]
     recipes = [word for path in SMOKE for word in ("--gin", path)]
     assert main(["run", *recipes, *bindings, "--output", str(tmp_path), "--tracking-uri", "none"]) == 0
@@ -141,6 +142,15 @@ def test_a_run_trains_on_them_and_its_encoders_prepare_others(prepared, world, t
     untrained = pipeline(using(tmp_path / "encoded"), tmp_path)
     with pytest.raises(PreparedFolderError, match="holds what another feature_encoder made"):
         untrained._corpus(untrained.experiment.model())  # not by the stage that asks for them first
+
+    unread = {"feature_encoder", "autoencoder", "text_encoder"}  # until sounds are sampled
+    with monkeypatch.context() as patched:
+        patched.setattr(PreparedCorpus, "_check_encoder", lambda self, slot: None)
+        patched.setattr(distributed, "device", lambda: torch.device("meta"))
+        nothing = ["run.stages = []", "run.classifier = None"]
+        placed = pipeline([*using(tmp_path / "encoded"), *nothing], tmp_path / "meta").train().model
+    on_cpu = {slot for slot in placed.slots if any(not p.is_meta for p in placed.block(slot).parameters())}
+    assert on_cpu == unread
     rows, drop = torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     e_text, mask = ready.texts(rows, drop)
     captions = [cache.clips[0].caption, "", cache.clips[1].caption]

@@ -131,6 +131,11 @@ def test_channels_last_changes_rounding_alone(tmp_path):
     assert all(t.is_contiguous() for t in computed.values())
 
 
+def test_channels_last_leaves_convolutions_over_time_alone(tmp_path):
+    trainer = AccelerateTrainer(memory_format="channels_last")
+    assert STAGES["contrastive"](steps=1).run(tiny.work(tiny.model(), tmp_path, trainer=trainer))
+
+
 def test_the_autoencoder_ends_whitened(tmp_path):
     model = tiny.model()
     STAGES["autoencoder"]().run(tiny.work(model, tmp_path))

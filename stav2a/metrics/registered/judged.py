@@ -320,12 +320,10 @@ def _frechet(
 ) -> Score:
     """Distance between the rows (W_i, D) of all clips, and its bias floor."""
 
-    def distance(clips: np.ndarray) -> float:
-        return distribution.frechet_distance(*(np.concatenate([side[i] for i in clips]) for side in sides))
-
     n, floor = len(sides.references), None
     if n >= distribution.FEWEST_FOR_FLOOR:
         floor = distribution.frechet_floor(sides.references, n, draws=draws, seed=reporter.seed)
+    distance = distribution.FrechetStatistic(*sides)
     return reporter.statistic(distance, n, definition, judge=judge, floor=floor)
 
 
