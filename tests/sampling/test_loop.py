@@ -116,7 +116,7 @@ def test_a_last_smaller_batch_is_filled_for_an_engine_that_compiles(fresh_compil
     sized.fixed_shapes = sampler.fixed_shapes  # type: ignore[attr-defined]
     e_v, captions = features(3), ["a drum", "a bell", ""]
     found, expected = (
-        list(generate(model, e_v, captions, sampler=each, seed=1, batches=batches, **settings))
+        list(generate(model, [e_v], [0, 1, 2], captions, sampler=each, seed=1, batches=batches, **settings))
         for each in (sized, FastSampler())
     )
     assert sizes == [2, 1 if engine is Eager else 2]
