@@ -8,7 +8,14 @@ ARGS ?=
 WORKERS ?= 2
 TORCH ?= torch==2.13.0
 WHEELS ?= wheels
-BENCH_PACKAGES := diffusers einops gin-config pytest pytest-benchmark pytest-timeout safetensors tqdm
+BENCH_PACKAGES := accelerate av diffusers einops gin-config opencv-python-headless pillow safetensors scipy soundfile tqdm
+SCALE ?= paper
+BATCH ?= 1
+STEPS ?= 20
+ROUNDS ?= 5
+RUNGS ?=
+MINUTES ?= 9
+RESULTS ?= gpu-results
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -24,10 +31,10 @@ export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-gpu check check-latest docs bench bench-gpu clean clean-env
+.PHONY: help setup run test test-gpu check check-latest docs bench bench-gpu gpu-programme clean clean-env
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  Variables: PYTHON=python3.12 (for a new environment), GIN=recipes/cn.gin, ARGS='--bind ...', WORKERS=4"
 
@@ -62,9 +69,14 @@ bench: $(READY) ## Run the benchmarks and write docs/performance.md
 	$(BIN)/python -m tests.benchmarks.report
 
 # On a machine that has only PyTorch 2.11 or later for its GPU: what else is needed comes from a folder of wheels.
-bench-gpu: ## Run the ladder at the paper's size on a GPU, with wheels from WHEELS
-	$(PYTHON) -m pip install --no-index --find-links $(WHEELS) $(BENCH_PACKAGES)
-	PYTHONPATH=. $(PYTHON) -m pytest -q tests/benchmarks/test_loop.py --benchmark-only
+bench-gpu: ## Run the ladder at the paper's size on a GPU (BATCH, STEPS, ROUNDS, RUNGS), with wheels from WHEELS
+	$(PYTHON) -m pip install -q --no-index --find-links $(WHEELS) $(BENCH_PACKAGES)
+	PYTHONPATH=. $(PYTHON) -m tests.benchmarks.ladder --scale $(SCALE) --batch $(BATCH) --steps $(STEPS) \
+		--rounds $(ROUNDS) --rungs '$(RUNGS)' --minutes $(MINUTES)
+
+gpu-programme: ## Run docs/gpu.md's programme on a GPU, with wheels from WHEELS; run again to go on
+	$(PYTHON) -m pip install -q --no-index --find-links $(WHEELS) $(BENCH_PACKAGES)
+	PYTHONPATH=. $(PYTHON) -m tests.benchmarks.gpu_programme --results $(RESULTS)
 
 clean: ## Remove caches and built packages (not runs/, not the environment)
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -85,7 +85,10 @@ class GlobalPooler(Protocol):
 
 
 class ConditionFuser(Protocol):
-    """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, N, D_c), its mask (B, N) (eq. 5)."""
+    """e_text (B, K0, D_c), its mask (B, K0), e_gv (B, K, D_c) -> c (B, N, D_c), its mask (B, N) (eq. 5).
+
+    One that puts the video's tokens as they are before all others has a true `video_first`.
+    """
 
     def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -277,7 +280,11 @@ class Sampler(Protocol):
 
 
 class Engine(Protocol):
-    """Step of a sampler on static tensors -> the same step, executed in another way."""
+    """Step of a sampler on static tensors -> the same step, executed in another way.
+
+    An engine may have attributes: `device_type`, the only kind of device that it serves; `fixed_shapes`, True
+    where tensors of another shape are compiled or recorded anew; `compiles`, True where operations are fused.
+    """
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
 
@@ -421,6 +428,7 @@ SLOTS: dict[str, Slot] = {
     "backbone": Slot(
         Backbone,
         wired=("unet", "local_dim"),
+        offered=("video_tokens",),  # at the beginning of c; 0 for other fusers than video_first
         shapes={
             "forward": Shapes(
                 {"z_t": LATENT, "t": ("B",), "c": TOKENS, "mask": MASK, "e_lv": E_LV}, {"prediction": LATENT}

@@ -180,12 +180,12 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
     The cross attention is IP-Adapter's (Ye et al. 2023), as in FoleyCrafter (Zhang et al. 2024): the same
     queries attend to text and video apart, and the results are added. The video's keys start as a copy of the
     text's; its values start at zero, where IP-Adapter copies them too: a new backbone reads the text alone.
-    The ControlNet reads the text. The first tokens are taken for the video's: `condition_fuser.video_first`.
+    The ControlNet reads the text. The video's tokens come first: `condition_fuser.video_first`.
 
     Args:
         unet: The denoiser. Wired.
         local_dim: Width of the local features, D_l. Wired.
-        video_tokens: Number of the video tokens, K: that of the global pooler.
+        video_tokens: Number of the video tokens, K. Wired.
         scale: Weight of the attention to the video; that to the text has 1.
         freeze_unet: Train all but the U-Net, as FoleyCrafter does.
 
@@ -193,20 +193,26 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
         z_t (B, C, T, F), t (B,), c (B, K+K0, D_c), mask (B, K+K0), e_lv (B, T, D_l) -> (B, C, T, F)
 
     Raises:
-        UsageError: There are no tokens behind the video's, or an adapter is on the output layers of the
-            attention, whose weights it reads.
+        RegistryError: There are no video tokens, or they do not come first.
+        UsageError: An adapter is on the output layers of the attention, whose weights it reads.
     """
 
     def __init__(
         self,
         unet: Any,
         local_dim: int,
+        video_tokens: int,
         *,
-        video_tokens: int = 4,
         scale: float = 1.0,
         freeze_unet: bool = True,
     ) -> None:
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
+        if not video_tokens:
+            raise RegistryError(
+                "backbone.unet_controlnet_decoupled attends to the video's tokens apart, and is given none.",
+                advice="Bind run.condition_fuser = @condition_fuser.video_first, and a run.global_pooler "
+                "that gives tokens, such as @global_pooler.mean.",
+            )
         self.video_tokens = video_tokens
         attentions = _cross_attentions(unet)
         self.video_keys = nn.ModuleList(copy.deepcopy(each.to_k) for each in attentions)
@@ -229,12 +235,6 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
 
     def _of_text(self, tokens: Tensor) -> Tensor:
         """Those of the tokens, or of their mask, that are the text's: (B, K+K0, ...) -> (B, K0, ...)."""
-        if tokens.shape[1] <= self.video_tokens:
-            raise UsageError(
-                f"backbone.unet_controlnet_decoupled.video_tokens = {self.video_tokens} needs text tokens "
-                f"behind the video's, and the condition fuser gives {tokens.shape[1]} tokens in all.",
-                advice="Bind run.condition_fuser = @condition_fuser.video_first, and the pooler's tokens.",
-            )
         return tokens[:, self.video_tokens :]
 
 

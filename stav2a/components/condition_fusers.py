@@ -43,6 +43,8 @@ class VideoFirst(nn.Module):
         e_text (B, K0, D_c), mask (B, K0), e_gv (B, K, D_c) -> c (B, K+K0, D_c), mask (B, K+K0)
     """
 
+    video_first = True
+
     def __init__(self, cond_dim: int) -> None:
         super().__init__()
 

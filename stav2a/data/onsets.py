@@ -47,14 +47,17 @@ class SuperFlux:
             combine=self.combine_s,
             fps=self.frame_rate_hz,
         )
-        flux = _superflux(np.asarray(audio, np.float32), sample_rate, sample_rate / self.frame_rate_hz)
+        sound = np.asarray(audio, np.float32).tobytes()
+        flux = _superflux(sound, sample_rate, sample_rate / self.frame_rate_hz)
         return np.asarray(peaks(flux), dtype=np.float64)
 
 
-def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
-    """(S,) -> (frames,): rise of the log spectrum above its neighbourhood some frames ago."""
+@functools.lru_cache(maxsize=1)  # a clip's filter and its pretext labels ask for the same sound
+def _superflux(sound: bytes, sample_rate: int, hop: float) -> np.ndarray:
+    """Float32 samples (S,) -> (frames,): rise of the log spectrum above its neighbourhood some frames ago."""
     from scipy.fft import rfft
 
+    audio = np.frombuffer(sound, np.float32)
     size = round(FRAME_S * sample_rate)
     window = np.hanning(size).astype(np.float32)
     starts = (np.arange(np.ceil(len(audio) / hop)) * hop).astype(int)  # in audio padded to be centred on them
@@ -67,7 +70,9 @@ def _superflux(audio: np.ndarray, sample_rate: int, hop: float) -> np.ndarray:
     # The distance at which two windows overlap by half their height.
     lag = max(1, round((size / 2 - np.argmax(window > 0.5 * window.max())) / hop))
     rise = np.maximum(0, bands[lag:] - highest[:-lag]).sum(axis=1)
-    return np.pad(rise, (lag, 0))[: len(starts)]
+    flux = np.pad(rise, (lag, 0))[: len(starts)]
+    flux.setflags(write=False)  # as it is kept
+    return flux
 
 
 @functools.cache

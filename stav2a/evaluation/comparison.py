@@ -107,6 +107,7 @@ class Comparison:
         builds_on: Row -> the row that it changes by a step.
         published: Row -> metric name -> published figure.
         resamples: Number of bootstrap draws.
+        seed: Seed of the draws.
         metrics: Metrics, in the table's order.
         estimates: Row and metric name -> its figure.
         to_baseline: Row and metric name -> its difference to the baseline.
@@ -125,6 +126,7 @@ class Comparison:
     builds_on: Mapping[str, str]
     published: Published
     resamples: int
+    seed: int = 0
     metrics: list[ComparedMetric] = field(default_factory=list)
     estimates: dict[Key, Estimate] = field(default_factory=dict)
     to_baseline: dict[Key, Estimate] = field(default_factory=dict)
@@ -149,6 +151,30 @@ class Comparison:
         return {
             row: self.estimates[row, metric].value for row in self.rows if (row, metric) in self.estimates
         }
+
+    def difference(self, row: str, other: str, metric: str) -> Estimate | None:
+        """Difference of two rows on the seeds that both have and the same draws of clips; else None."""
+        values = [
+            self.estimates[each, metric].by_seed for each in (row, other) if (each, metric) in self.estimates
+        ]
+        both = sorted(set.intersection(*map(set, values))) if len(values) == 2 else []
+        if not both:
+            return None
+        theirs = [self.published.get(each, {}).get(metric) for each in (row, other)]
+        published = share = None
+        if theirs[0] is not None and theirs[1] is not None:
+            published = round(theirs[0] - theirs[1], 9)  # so that 0.692 - 0.669 is 0.023
+            share = abs(published / theirs[1]) if theirs[1] else None
+        drawn = self.drawn_differences(row, other, metric)
+        ours = {seed: values[0][seed] - values[1][seed] for seed in both}
+        return estimate(ours, drawn, self.seed, published=published, share=share)
+
+    def drawn_differences(self, row: str, other: str, metric: str) -> dict[int, Array] | None:
+        """Seed -> the difference on each draw of the clips (B,); None where the draws are not known."""
+        drawn = [self.draws.get((each, metric)) for each in (row, other)]
+        if drawn[0] is None or drawn[1] is None:
+            return None
+        return {seed: drawn[0][seed] - drawn[1][seed] for seed in sorted(set(drawn[0]) & set(drawn[1]))}
 
     @property
     def unmeasured(self) -> list[str]:
@@ -202,7 +228,7 @@ def compare(
     builds_on, missing, published = builds_on or {}, missing or {}, published or {}
     _check(rows, metrics, baseline, builds_on)
     seeds = {row: sorted(known) for row, known in rows.items()}
-    found = Comparison(list(rows), seeds, missing, baseline, builds_on, published, resamples)
+    found = Comparison(list(rows), seeds, missing, baseline, builds_on, published, resamples, seed)
     for name, direction in metrics.items():
         named = {
             (row, at): score
@@ -225,8 +251,7 @@ def compare(
             elif rows[row]:
                 reasons = [score.unavailable for (each, _), score in named.items() if each == row]
                 found.lacking[row, name] = next(filter(None, reasons), "not measured")
-        theirs = {row: figures[name] for row, figures in published.items() if name in figures}
-        less = partial(_difference, values, draws, theirs, seed)
+        less = partial(found.difference, metric=name)
         for differences, against in (
             (found.to_baseline, dict.fromkeys(rows, baseline)),
             (found.to_step, builds_on),
@@ -237,31 +262,6 @@ def compare(
         if best := _best(metric.score, values, rows if contenders is None else contenders, less):
             found.best[name] = best
     return found
-
-
-def _difference(
-    values: Mapping[str, Mapping[int, float]],
-    draws: Mapping[str, Mapping[int, Array]],
-    published: Mapping[str, float],
-    seed: int,
-    row: str,
-    other: str,
-) -> Estimate | None:
-    """Difference of two rows on the seeds that both have and the same draws of clips; None without such."""
-    both = [at for at in values.get(row, ()) if at in values.get(other, ())]
-    if not both:
-        return None
-    theirs = share = None
-    if row in published and other in published:
-        theirs = round(published[row] - published[other], 9)  # so that 0.692 - 0.669 is 0.023
-        share = abs(theirs / published[other]) if published[other] else None
-    return estimate(
-        {at: values[row][at] - values[other][at] for at in both},
-        {at: draws[row][at] - draws[other][at] for at in both} if draws else None,
-        seed,
-        published=theirs,
-        share=share,
-    )
 
 
 def _best(

@@ -62,7 +62,7 @@ def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
     missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]
     missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
-    return [*lines, *tried.left_out, "", *model_cost.missing_lines(missing)]
+    return [*lines, *tried.left_out, *experiment.random_blocks(), "", *model_cost.missing_lines(missing)]
 
 
 def _audit(experiment: Experiment, tried: DryRun) -> audit.Audit | None:

@@ -221,6 +221,26 @@ class Experiment:
                     advice=f"{advice} weights that fit the recipe.",
                 )
 
+    def random_blocks(self) -> list[str]:
+        """Lines on blocks that keep random weights: no checkpoint is bound, and no stage trains them."""
+        stages = [stage for factory in self.stages if not (stage := factory()).idle]
+        trained = {slot for stage in stages for slot in changed_by(stage)}
+        readers = {"feature_encoder": [self.global_pooler]}
+        timing = "feature_encoder" if self.temporal_encoder is None else "temporal_encoder"
+        readers.setdefault(timing, []).append(self.local_head)
+        lines = []
+        for slot in self.blocks():
+            described = self.described(slot)
+            unread = slot in readers and all(name_of(each) == "none" for each in readers[slot])
+            if "checkpoint" not in described["parameters"] or slot in trained or unread:
+                continue
+            if described["parameters"]["checkpoint"] is None:
+                lines.append(
+                    f"run.{slot} keeps random weights: {described['component']}.checkpoint is None, and no "
+                    "stage trains it"
+                )
+        return lines
+
     def with_labels_of(self, clips: Sequence[Clip]) -> tuple["Experiment", list[str]]:
         """The experiment that the labels of some clips allow, and lines on what is left out of it.
 

@@ -329,7 +329,10 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
     blocks["condition_fuser"] = make("condition_fuser", cond_dim=cond_dim)
     offered = _taken(factories["unet"], latent_bins=shape[2])
     unet = make("unet", latent_channels=shape[0], cond_dim=cond_dim, **offered)
-    blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim)
+    offered = {}
+    if _taken(factories["backbone"], video_tokens=None):
+        offered = {"video_tokens": _video_tokens(blocks, duration_s)}
+    blocks["backbone"] = make("backbone", unet=unet, local_dim=blocks["local_head"].dim, **offered)
     model = STAV2A(blocks, latent_shape=shape, duration_s=duration_s)
     model.described = {slot: describe_factory(factories[slot]) for slot in slots}
     return model
@@ -340,6 +343,19 @@ def _taken(factory: Callable[..., Any], **offered: Any) -> dict[str, Any]:
     entry = entry_of(factory)
     known = entry.parameters if entry else inspect.signature(factory).parameters
     return {name: value for name, value in offered.items() if name in known}
+
+
+@torch.no_grad()
+def _video_tokens(blocks: Mapping[str, Any], duration_s: float) -> int:
+    """Number of the video's tokens where the fuser puts them first, else 0."""
+    from stav2a.data.media import frame_count  # decodes videos, which a model alone need not
+
+    if not getattr(blocks["condition_fuser"], "video_first", False):
+        return 0
+    encoder = blocks["feature_encoder"]
+    frames = frame_count(duration_s, encoder.frame_rate_hz)
+    with torch.random.fork_rng(devices=[]):
+        return blocks["global_pooler"](torch.zeros(1, frames, encoder.dim)).shape[1]
 
 
 def describe_factory(factory: Callable[..., Any]) -> Any:

@@ -251,7 +251,7 @@ def grouped(mapping: Mapping[K, V]) -> dict[V, list[K]]:
 
 def comparison_document(
     comparison: Comparison,
-    effect_tables: Sequence[Table] = (),
+    tables_above: Sequence[Table] = (),
     effect_notes: Iterable[Note] = (),
     costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Document:
@@ -259,11 +259,11 @@ def comparison_document(
 
     Args:
         comparison: The rows compared.
-        effect_tables: Tables above these, of the effects of factors.
-        effect_notes: Notes on them.
+        tables_above: Tables above these, of hypotheses or of the effects of factors.
+        effect_notes: Notes on effects.
         costs: Row -> its costs, by the names of `COSTS`.
     """
-    tables = [*effect_tables, figures_table(comparison), *difference_tables(comparison)]
+    tables = [*tables_above, figures_table(comparison), *difference_tables(comparison)]
     tables.append(cost_table(comparison.rows, costs or {}))
     return Document(
         [table for table in tables if not table.cells.empty],

@@ -54,6 +54,25 @@ class ClassifierFree:
 EQUATION_7 = ClassifierFree()
 
 
+@register("guider", "null_text")
+@dataclass(frozen=True)
+class NullText:
+    """The prediction with the null text, or what is not wanted, in place of the caption: video alone.
+
+    `run.guidance_scale` has no effect. The "w/o T" of Table I samples so.
+
+    Shapes:
+        1 prediction (B, C, T, F), w () -> (B, C, T, F)
+    """
+
+    def branches(self, guidance_scale: float) -> Sequence[Branch]:
+        return (VIDEO,)
+
+    def combine(self, predictions: Sequence[Tensor], guidance_scale: float | Tensor) -> Tensor:
+        (prediction,) = predictions
+        return prediction
+
+
 @register("guider", "two_weights")
 @dataclass(frozen=True, kw_only=True)
 class TwoWeights:

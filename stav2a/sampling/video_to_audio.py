@@ -17,7 +17,7 @@ from torch import Tensor
 from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.guiders import EQUATION_7
-from stav2a.sampling.waveforms import LOUDEST, noise_seed, to_audio
+from stav2a.sampling.waveforms import LOUDEST, filled, filled_size, noise_seed, to_audio
 from stav2a.slots import Guider
 from stav2a.utils.progress import progress
 from stav2a.utils.resampling import fit_audio
@@ -90,6 +90,7 @@ def video_to_audio(
 
     numbers_of = torch.arange(len(starts)).split(BATCH)
     batches = list(zip(numbers_of, *(encode(each) for each in encoders), strict=True))
+    size = filled_size(sampler, [len(numbers) for numbers in numbers_of])
     sample_rate = model.front_end.sample_rate
     samples = [round(start / rate_hz * sample_rate) for start in starts]
     number = itertools.count()
@@ -102,20 +103,21 @@ def video_to_audio(
     def sound(seed: int) -> np.ndarray:
         parts: list[np.ndarray] = []
         for numbers, e_v, *e_tv in batches:
+            rows = filled(range(len(numbers)), size)
             z = sampler(
                 model,
-                e_v,
-                [prompt] * len(e_v),
+                e_v[rows],
+                [prompt] * len(rows),
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
-                e_tv=e_tv[0] if e_tv else None,
-                seeds=[noise_seed(seed, number) for number in numbers.tolist()],
-                negative_captions=[negative_prompt] * len(e_v),
+                e_tv=e_tv[0][rows] if e_tv else None,
+                seeds=[noise_seed(seed, number) for number in numbers[rows].tolist()],
+                negative_captions=[negative_prompt] * len(rows),
                 progress=counted,
             )
-            parts.extend(to_audio(model, z)[1].cpu().numpy())
+            parts.extend(to_audio(model, z[: len(numbers)])[1].cpu().numpy())
         joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * sample_rate))
         return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * sample_rate))
 

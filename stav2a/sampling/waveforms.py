@@ -77,23 +77,40 @@ def generate(
         SamplerError: The model gives NaN.
     """
     model.eval()
+    size = filled_size(sampler, [len(batch) for batch in batches])
     with progress(len(batches) * num_inference_steps, "sampling", "step", leave=False, shown=shown) as bar:
         for batch in batches:
-            chosen = list(rows[batch.start : batch.stop])
+            places = filled(batch, size)
+            chosen = [rows[place] for place in places]
             e_v, *e_tv = (each[chosen].to(device()) for each in features)
             z = sampler(
                 model,
                 e_v,
-                captions[batch.start : batch.stop],
+                [captions[place] for place in places],
                 scheduler=scheduler,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 guider=guider,
                 e_tv=e_tv[0] if e_tv else None,
-                seeds=[noise_seed(seed, i) for i in batch],
+                seeds=[noise_seed(seed, place) for place in places],
                 progress=bar.counted,
             )
-            yield to_audio(model, z)[1].cpu().numpy().clip(-LOUDEST, LOUDEST)
+            yield to_audio(model, z[: len(batch)])[1].cpu().numpy().clip(-LOUDEST, LOUDEST)
+
+
+def filled_size(sampler: Any, sizes: Sequence[int]) -> int:
+    """Size to fill batches to: the largest, where the sampler compiles or records every size; else 0."""
+    return max(sizes, default=0) if getattr(sampler, "fixed_shapes", False) else 0
+
+
+def filled(rows: Sequence[int], size: int) -> list[int]:
+    """Rows of a batch, the last one repeated up to a size.
+
+    Example:
+        >>> filled(range(3, 5), 4), filled(range(2), 0)
+        ([3, 4, 4, 4], [0, 1])
+    """
+    return [*rows, *[rows[-1]] * (size - len(rows))]
 
 
 def batches_of(count: int) -> list[range]:

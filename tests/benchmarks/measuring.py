@@ -1,9 +1,14 @@
-"""Clocks, ceilings, and arms measured in turns."""
+"""Machine, clocks, ceilings, and arms measured in turns."""
 
+import os
+import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +19,46 @@ from torch.utils.flop_counter import FlopCounterMode
 from stav2a.models.stav2a import STAV2A, Conditions
 
 GIGA = 1e9
+RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Which of the clocks is compared: on one thread the processor's, which other people's work stretches less.
+CLOCK = "cpu" if DEVICE.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+
+
+def machine() -> dict[str, Any]:
+    """Device, versions, date and load."""
+    import diffusers
+
+    gpu = torch.cuda.get_device_name() if DEVICE.type == "cuda" else None
+    return {
+        "device": gpu or _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "date": date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Context in which a GPU multiplies float32 in TF32, or does not: torch does in convolutions alone."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = allowed
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 class Clock:
@@ -34,18 +79,21 @@ class Clock:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
+    """Median and quartiles; of one value, that."""
+    values = values * 2 if len(values) == 1 else values
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "q1": low, "q3": high}
 
 
 def ceilings(device: torch.device, clock: Clock, which: str) -> dict[str, float]:
-    """What the device does at best, by one of the clocks: GFLOP/s of a matrix product, GB/s of a copy."""
+    """What the device does at best by one of the clocks: GFLOP/s of products, GB/s of a copy."""
     found, size = {}, 8192 if device.type == "cuda" else 1024
-    for dtype in (torch.float32, torch.bfloat16):
+    kinds = [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+    for name, dtype in [*kinds, ("tf32", torch.float32)] if device.type == "cuda" else kinds:
         a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        seconds = min(clock(lambda a=a, b=b: a @ b)[which] for _ in range(8))
-        found[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds / GIGA
+        with tf32(name == "tf32"):
+            seconds = min(clock(lambda a=a, b=b: a @ b)[which] for _ in range(8))
+        found[name] = 2 * size**3 / seconds / GIGA
     source = torch.randn(64 * 2**20, device=device)
     goal = torch.empty_like(source)
     seconds = min(clock(lambda: goal.copy_(source))[which] for _ in range(5))

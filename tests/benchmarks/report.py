@@ -49,7 +49,9 @@ def loop_table(name: str, record: Mapping[str, Any]) -> str:
         "",
         f"{where(record['machine'])} {record['million_parameters']:.1f} M parameters, "
         f"{record['gflop_a_step']:.4g} GFLOP a step. Ceilings measured in the same run: "
-        f"{best['float32']:.0f} GFLOP/s in float32, {best['bfloat16']:.0f} in bfloat16, "
+        f"{best['float32']:.0f} GFLOP/s in float32, "
+        + (f"{best['tf32']:.0f} in TF32, " if "tf32" in best else "")
+        + f"{best['bfloat16']:.0f} in bfloat16, "
         f"{best['copy']:.0f} GB/s of copying. {record['rounds']} rounds of {record['steps']} steps; "
         f"peak memory of the whole process {record['peak_memory_gb']:.1f} GB.",
         "",
@@ -64,18 +66,37 @@ def loop_table(name: str, record: Mapping[str, Any]) -> str:
 
 def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
     kind = record["clock"]
-    for name, arm in sorted(record["arms"].items(), key=lambda each: -each[1]["ratio"]["median"]):
+    measured = {name: arm for name, arm in record["arms"].items() if "ratio" in arm}
+    for name, arm in sorted(measured.items(), key=lambda each: -each[1]["ratio"]["median"]):
         ms = {key: 1000 * value / record["steps"] for key, value in arm[kind].items()}
-        ceiling = record["ceilings"]["bfloat16" if "bfloat16" in name else "float32"]
+        # records before precisions were kept have them in the rungs' names, and called bfloat16 not exact
+        precision = arm.get("precision", "bfloat16" if "bfloat16" in name else "float32")
+        ceiling = record["ceilings"][precision]
         whole = arm["exact"] or "bfloat16" in name  # a shortcut takes fewer operations
         share = f"{record['gflop_a_step'] * 1000 / ms['median'] / ceiling:.0%}" if whole else "–"
         ratio = arm["ratio"]
         yield [
             name, f"{ms['median']:.4g}", f"{ms['q1']:.4g} to {ms['q3']:.4g}", share,
-            f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", f"{arm['expected']:.2f}",
-            "yes" if arm["exact"] else "no", f"{arm['error']:.0e}",
+            f"{ratio['median']:.2f}", f"{ratio['q1']:.2f} to {ratio['q3']:.2f}", expected(arm),
+            exactness(arm), f"{arm['error']:.0e}",
             f"{arm['first_run_s']['wall']:.1f}",
         ]  # fmt: skip
+
+
+def expected(arm: Mapping[str, Any]) -> str:
+    """The ratio, or the milliseconds of a step, that were written down before."""
+    if arm.get("predicted_ms"):
+        low, high = arm["predicted_ms"]
+        return f"{low:g} ms" if low == high else f"{low:g} to {high:g} ms"
+    return "–" if arm["expected"] is None else f"{arm['expected']:.2f}"
+
+
+def exactness(arm: Mapping[str, Any]) -> str:
+    """Whether a rung is exact but for its precision's rounding, and if so, whether the error is no more."""
+    allowed = arm.get("allowed_error")
+    if not arm["exact"] or allowed is None:
+        return "yes" if arm["exact"] else "no"
+    return "yes" if arm["error"] <= allowed else f"**no: above {allowed:.0e}**"
 
 
 def training_table(name: str, record: Mapping[str, Any]) -> str:

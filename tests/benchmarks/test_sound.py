@@ -10,9 +10,8 @@ from stav2a.components.text_encoders import TinyMT5
 from stav2a.models.stav2a import encode_captions
 from stav2a.sampling import FastSampler, ReferenceSampler, ddim, ddpm, dpm_solver, to_audio
 from stav2a.utils.files import write_json
-from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
+from tests.benchmarks.measuring import CLOCK, RESULTS, Clock, in_turns, machine, peak_memory_gb, spread
 from tests.benchmarks.scales import LAPTOP, given
-from tests.benchmarks.test_loop import CLOCK, RESULTS, machine
 
 ROUNDS, WARMUPS = 10, 3
 DEVICE = torch.device("cpu")

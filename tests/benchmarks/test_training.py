@@ -5,28 +5,28 @@ Clips are random numbers of the right shapes; latents and video features are at 
 
 import time
 from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from stav2a.data.filters import KeepAll
-from stav2a.models.stav2a import encode_captions
 from stav2a.training.loop import TrainingRun
-from stav2a.training.objective import TrainingContext
-from stav2a.training.stages import JointStage
-from stav2a.training.trainer import AccelerateTrainer
 from stav2a.utils.files import write_json
-from tests.benchmarks.measuring import Clock, in_turns, peak_memory_gb, spread
-from tests.benchmarks.scales import CAPTIONS, SCALES
-from tests.benchmarks.test_loop import CLOCK, DEVICE, RESULTS, machine
+from tests.benchmarks.joint_steps import run
+from tests.benchmarks.measuring import (
+    CLOCK,
+    DEVICE,
+    RESULTS,
+    Clock,
+    in_turns,
+    machine,
+    peak_memory_gb,
+    spread,
+)
+from tests.benchmarks.scales import SCALES
 
-CLIPS = 64
+torch._inductor.config.force_disable_caches = True  # a first run compiles, as on a new machine
 # scale, batch, rounds, warm-up rounds
 RUNS = [("laptop", 16, 10, 2)] if DEVICE.type == "cpu" else [("laptop", 16, 10, 2), ("paper", 10, 10, 3)]
 PLAIN = "plain AdamW"
@@ -86,40 +86,6 @@ def test_training_ladder(benchmark, tmp_path, scale, batch, rounds, warmups):
     benchmark.extra_info.update(record)
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / f"training-{DEVICE.type}-{scale}-{batch}.json", record)
-
-
-def run(scale: str, batch: int, settings: dict[str, Any], folder: Path) -> TrainingRun:
-    """The joint stage of a new model, ready for its first step."""
-    AcceleratorState._reset_state()  # it keeps one way a process
-    folder.mkdir()
-    model = SCALES[scale].model(DEVICE)
-    stage = JointStage(data_filter=KeepAll, batch_size=batch, steps=10_000)
-    asked = SimpleNamespace(fit=lambda plan, work: plan)
-    work = partial(TrainingContext, model, corpus(model), folder, 0, "epsilon", frozenset(), lambda *_: None)
-    return TrainingRun(
-        stage.run(work(asked)), work(None), SimpleNamespace(**{**vars(AccelerateTrainer()), **settings})
-    )
-
-
-def corpus(model: Any) -> Any:
-    """Random clips, of which only what the joint stage reads is there."""
-    rng = torch.Generator().manual_seed(0)
-    length = round(model.duration_s * model.feature_encoder.frame_rate_hz)
-    e_v = torch.nn.functional.normalize(
-        torch.randn(CLIPS, length, model.feature_encoder.dim, generator=rng), dim=-1
-    )
-    mean = torch.randn(CLIPS, *model.latent_shape, generator=rng)
-
-    def texts(rows: torch.Tensor, drop: torch.Tensor) -> Any:
-        asked = zip(rows.tolist(), drop.tolist(), strict=True)
-        return encode_captions(model, ["" if null else CAPTIONS[i % len(CAPTIONS)] for i, null in asked])
-
-    return SimpleNamespace(
-        rows=lambda split, data_filter: torch.arange(CLIPS),
-        features=lambda: e_v,
-        latents=lambda: (mean, torch.full_like(mean, 0.1)),
-        texts=texts,
-    )
 
 
 def drawing(run: TrainingRun) -> Any:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from stav2a.components.backbones import UNetBackbone, UNetControlNetDecoupled, UNetControlNetMasked
-from stav2a.components.condition_fusers import VideoFirst
-from stav2a.components.global_poolers import MeanPooler
+from stav2a.components.condition_fusers import Concat, VideoFirst
+from stav2a.components.global_poolers import FrameTokens, MeanPooler, NoPooler
 from stav2a.data.filters import KeepAll
 from stav2a.models.adapters import LoRA, merge
 from stav2a.models.stav2a import STAV2A, encode_captions
+from stav2a.registry import RegistryError
 from stav2a.training.stages import JointStage
 from stav2a.utils.errors import UsageError
 from tests import tiny
@@ -175,9 +176,18 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
     assert torch.equal(again(*given), model(*given))
 
 
-def test_without_text_tokens_it_is_refused(inputs):
-    with pytest.raises(UsageError, match="video_tokens = 3 needs text tokens .* gives 3 tokens in all"):
-        made()(**{**inputs, "c": inputs["c"][:, :VIDEO], "mask": inputs["mask"][:, :VIDEO]})
+@pytest.mark.parametrize("others", [{"condition_fuser": Concat}, {"global_pooler": NoPooler}])
+def test_without_video_tokens_at_the_beginning_it_is_refused(others):
+    with pytest.raises(
+        RegistryError, match=r"attends to the video's tokens apart.*\. Bind run\.condition_fu"
+    ):
+        tiny.model(backbone=UNetControlNetDecoupled, **{"condition_fuser": VideoFirst, **others})
+
+
+@pytest.mark.parametrize("pooler, expected", [(FrameTokens, 8), (partial(MeanPooler, tokens=3), 3)])
+def test_it_is_told_the_number_of_video_tokens(pooler, expected):
+    model = tiny.model(backbone=UNetControlNetDecoupled, condition_fuser=VideoFirst, global_pooler=pooler)
+    assert model.backbone.video_tokens == expected
 
 
 def test_an_adapter_on_the_output_layers_is_refused_and_others_merge(inputs):

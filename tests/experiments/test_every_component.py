@@ -56,6 +56,7 @@ REFUSED = {  # why: a part of the message
     "data_filter.speech_sound": "data_filter.speech_sound: weights of YAMNet not found",
     "objective.flow": "scheduler.ddpm takes epsilon or v_prediction, but the objective is a flow",
     "scheduler.flow_match_euler": "takes a flow, but the objective is v_prediction",
+    "scheduler.flow_match_heun": "takes a flow, but the objective is v_prediction",
     "engine.cuda_graph": "needs a CUDA device",
     "optimizer.adamw_8bit": "needs bitsandbytes",
     "shortcut.control_every": "needs a ControlNet that runs before its U-Net",

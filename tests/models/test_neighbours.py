@@ -74,8 +74,9 @@ NEEDS = {  # a component's neighbours in other slots, where they are not part of
     "backbone.autoregressive": {"unet": "unet.code_transformer", "sampler": "sampler.autoregressive"},
     "sampler.autoregressive": {"unet": "unet.code_transformer", "backbone": "backbone.autoregressive"},
     "sampler.similarity_guided": {"feature_encoder": "feature_encoder.cavp_two_towers"},
+    "backbone.unet_controlnet_decoupled": {"condition_fuser": "condition_fuser.video_first"},
     "objective.flow": {"scheduler": "scheduler.flow_match_euler"},
-    "scheduler.flow_match_euler": {"objective": "objective.flow"},
+    **{f"scheduler.flow_match_{name}": {"objective": "objective.flow"} for name in ("euler", "heun")},
 }
 NEIGHBOURS = (
     ("feature_encoder", "local_head"),
@@ -131,7 +132,13 @@ REFUSED = {  # the pairs, and a part of the message
     ("local_head.none", "backbone.dit"): "",
     ("global_pooler.none", "condition_fuser.cross_attention"): "needs video tokens",
     ("global_pooler.none", "condition_fuser.video_only"): "needs video tokens",
-    ("condition_fuser.video_only", "backbone.unet_controlnet_decoupled"): "needs text tokens",
+    **{
+        (
+            f"condition_fuser.{fuser}",
+            "backbone.unet_controlnet_decoupled",
+        ): "attends to the video's tokens apart"
+        for fuser in ("concat", "cross_attention", "sum", "video_only")
+    },
     **{
         (f"local_head.{head}", "backbone.unet_controlnet_plain"): "No number of halvings"
         for head in ("onset", "onset_released", "onset_track")
@@ -156,8 +163,11 @@ REFUSED = {  # the pairs, and a part of the message
     ("front_end.waveform", "autoencoder.kl"): "gives 1 bins, which the autoencoder's downsampling of 8",
     ("front_end.waveform", "autoencoder.mmaudio"): "is made for 80 bins",
     **{("objective.flow", f"scheduler.{name}"): "takes epsilon or v_prediction" for name in ("ddim", "ddpm")},
-    ("objective.epsilon", "scheduler.flow_match_euler"): "takes a flow",
-    ("objective.v_prediction", "scheduler.flow_match_euler"): "takes a flow",
+    **{
+        (f"objective.{objective}", f"scheduler.flow_match_{name}"): "takes a flow"
+        for objective in ("epsilon", "v_prediction")
+        for name in ("euler", "heun")
+    },
 }
 
 

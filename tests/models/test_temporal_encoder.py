@@ -188,6 +188,22 @@ def test_a_wrong_one_is_refused(bindings, told):
     assert told in str(error.value)
 
 
+def test_encoders_that_nothing_trains_and_that_have_no_weights_are_named():
+    def random(*bindings: str) -> list[str]:
+        return [
+            line.split(" ")[0]
+            for line in recipe.load(SMOKE, bindings, root=Experiment).build().random_blocks()
+        ]
+
+    assert random() == []
+    assert random(*TWO) == ["run.feature_encoder", "run.temporal_encoder"]
+    contrast = "run.stages = [@stage.contrastive, @stage.autoencoder, @stage.t2a_pretrain, @stage.joint]"
+    assert random(*TWO, contrast) == ["run.temporal_encoder"]
+    assert random(*TWO, contrast, "feature_encoder.cavp.checkpoint = 'checkpoints/cavp'") == []
+    unread = ("run.local_head = @local_head.none", "run.backbone = @backbone.unet")
+    assert random(*TWO, contrast, *unread) == []
+
+
 def keys(tmp_path: Path, *bindings: str) -> dict[str, str]:
     bound = [*TWO[:-1], *bindings]
     planned = Keys(recipe.load(SMOKE, bound, root=Experiment).build(), Contents(tmp_path / "contents.json"))

@@ -23,7 +23,9 @@ from stav2a.components.global_poolers import FrameTokens
 from stav2a.components.local_heads import NearestHead, OnsetTrackHead
 from stav2a.components.unets import DiT, MMDiT
 from stav2a.sampling import (
+    Compiled,
     CudaGraph,
+    Eager,
     FastSampler,
     NoShortcut,
     ReferenceSampler,
@@ -32,9 +34,11 @@ from stav2a.sampling import (
     ddpm,
     dpm_solver,
     flow_match_euler,
+    flow_match_heun,
     unipc,
 )
 from stav2a.sampling.fast import fast_sampler
+from stav2a.utils.errors import UsageError
 from tests import tiny
 from tests.sampling.given import CAPTIONS, error, features, made, sample
 
@@ -97,7 +101,7 @@ def test_every_scheduler_gives_the_references_latents(scheduler, prediction_type
     assert error(found, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("scheduler", [flow_match_euler, dpm_solver, unipc])
+@pytest.mark.parametrize("scheduler", [flow_match_euler, flow_match_heun, dpm_solver, unipc])
 def test_a_flow_gives_the_references_latents(scheduler):
     model, settings = made(), {"num_inference_steps": 9, "guidance_scale": 2.0, "seeds": (1, 5, 9)}
     found, expected = (
@@ -111,6 +115,12 @@ def test_an_engine_for_gpus_refuses_a_model_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SamplerError, match="runs on cuda alone, but the model is on cpu"):
         sample(FastSampler(engine=CudaGraph), made())
+
+
+def test_a_recording_without_a_run_before_it_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UsageError, match=r"engine.cuda_graph.warmups = 0: expected 1 or more"):
+        CudaGraph(warmups=0)
 
 
 def test_a_schedulers_table_is_made_once_for_its_settings(monkeypatch):
@@ -137,6 +147,38 @@ def test_channels_last_gives_the_references_latents():
     model = made()
     found = sample(FastSampler(memory_format="channels_last"), model)
     assert error(found, sample(ReferenceSampler(), model)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("engine", "warned"), [(Eager, True), (partial(Compiled, backend="eager"), False), (CudaGraph, True)]
+)
+def test_channels_last_warns_on_a_gpu_where_nothing_is_compiled(monkeypatch, caplog, engine, warned):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sampler = FastSampler(memory_format="channels_last", engine=engine)
+    sampler._check_format(torch.device("cpu"))
+    assert caplog.messages == []
+    sampler._check_format(torch.device("cuda"))
+    assert len(caplog.messages) == warned
+    assert all("Bind sampler.fast.engine = @engine.compiled" in each for each in caplog.messages)
+
+
+def test_attention_is_computed_by_the_first_backend_that_can():
+    order, seen, model = torch._C._get_sdp_priority_order, [], made()
+    model.backbone.unet.conv_in.register_forward_hook(lambda *_: seen.append(order()[:4]))
+    before = order()
+    found = sample(FastSampler(attention=("cudnn", "efficient")), model)
+    cudnn, efficient, flash, math = 3, 2, 1, 0  # of torch.nn.attention.SDPBackend
+    assert seen[-5:] == [[cudnn, efficient, flash, math]] * 5
+    assert order() == before
+    assert torch.equal(found, sample(FastSampler(), model))  # a CPU has one
+
+
+def test_a_backend_of_attention_that_torch_does_not_have_is_refused():
+    with pytest.raises(UsageError) as told:
+        FastSampler(attention=("cuddn",))
+    assert str(told.value) == (
+        "sampler.fast.attention has 'cuddn'. Expected some of flash, efficient, math, cudnn."
+    )
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 0.1), ("float16", 0.01)])

@@ -14,6 +14,7 @@ from stav2a.sampling import (
     ControlEvery,
     FastSampler,
     GuidanceInterval,
+    NullText,
     ReferenceSampler,
     TwoWeights,
 )
@@ -28,6 +29,7 @@ GUIDERS: dict[str, Guider] = {
     "classifier_free": ClassifierFree(),
     "two_weights": TwoWeights(video_scale=1.5),
     "apg": AdaptiveProjected(eta=0.3, norm_threshold=0.5),
+    "null_text": NullText(),
 }
 every_guider = pytest.mark.parametrize("guider", GUIDERS.values(), ids=GUIDERS)
 both_samplers = pytest.mark.parametrize("sampler", [ReferenceSampler(), FastSampler()])
@@ -70,6 +72,15 @@ def test_equation_7_is_the_default_to_the_bit(sampler):
     null, conditional = predictions(2)
     found = ClassifierFree().combine((null, conditional), 3.0)
     assert torch.equal(found, null + 3.0 * (conditional - null))
+
+
+@both_samplers
+def test_without_text_no_caption_changes_the_sound(sampler):
+    model = made()
+    without = sample(sampler, model, guider=NullText(), guidance_scale=5.0)
+    assert torch.equal(sample(sampler, model, guider=NullText(), captions=["a bell"] * 3), without)
+    null = sample(sampler, model, captions=[""] * 3, guidance_scale=1.0)
+    assert error(without, null) <= 1e-5
 
 
 def test_a_guider_names_the_branches_that_a_weight_needs():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,6 +16,7 @@ from stav2a.sampling import (
     Compiled,
     ControlEvery,
     DeepCache,
+    Eager,
     FastSampler,
     ReferenceSampler,
     ddim,
@@ -22,7 +24,8 @@ from stav2a.sampling import (
     dpm_solver,
     unipc,
 )
-from tests.sampling.given import error, made, sample
+from stav2a.sampling.waveforms import generate
+from tests.sampling.given import error, features, made, sample
 
 PROMPTS = ["a drum", "a bell", "a long and very high bell", "", "one two three four five six seven eight"]
 READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__"}
@@ -56,6 +59,69 @@ def test_one_graph_serves_all_steps_prompts_and_numbers_of_steps(fresh_compiler,
         )
         assert error(found, expected) <= 1e-5
     assert counter.frame_count == graphs
+
+
+def test_shapes_that_alternate_are_prepared_once_each(monkeypatch):
+    model, sampler, prepared = made(), FastSampler(text_bucket=1), []
+    monkeypatch.setattr(Eager, "__call__", lambda self, step: prepared.append(1) or step)
+    for captions in (["a"], ["a", "a drum"], ["a drum"]) * 2:
+        expected = sample(ReferenceSampler(), model, captions)
+        assert error(sample(sampler, model, captions), expected) <= 1e-5
+    assert len(prepared) == 3
+
+
+@pytest.mark.slow
+def test_compiled_shapes_that_alternate_are_told_apart(fresh_compiler):
+    """Only the first call of a loop evaluates all guards."""
+    counter, model = CompileCounterWithBackend("eager"), made()
+    sampler = FastSampler(engine=partial(Compiled, backend=counter))
+    for captions in (["a"], ["a", "a drum"], ["", "x"], ["a drum"]):
+        expected = sample(ReferenceSampler(), model, captions)
+        assert error(sample(sampler, model, captions), expected) <= 1e-5
+    assert counter.frame_count == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_step_chooses_its_backend_of_attention_itself(fresh_compiler):
+    """Otherwise the graph that was compiled first would serve all choices."""
+    counter, model = CompileCounterWithBackend("eager"), made()
+    for attention in ((), ("math",)):
+        engine = partial(Compiled, backend=counter)
+        sample(FastSampler(engine=engine, attention=attention), model, num_inference_steps=2)
+    chosen = ["_sdpa_kernel" in str(graph.graph) for graph in counter.graphs]
+    assert chosen == [False, True]
+
+
+def test_loops_share_the_weights_and_the_least_recently_used_one_goes():
+    model, sampler = made(), FastSampler(precision="bfloat16", memory_format="channels_last")
+    for clips in (1, 2, 3, 1, 4, 5):
+        sample(sampler, model, ["a drum"] * clips)
+    loops = list(sampler._loops.values())
+    assert [len(loop.state.value[0]) for loop in loops] == [3, 1, 4, 5]
+    weights = [[each.data_ptr() for each in loop.backbone.backbone.parameters()] for loop in loops]
+    assert all(each == weights[0] for each in weights)
+
+
+@pytest.mark.parametrize("engine", [Eager, partial(Compiled, backend="eager")])
+def test_a_last_smaller_batch_is_filled_for_an_engine_that_compiles(fresh_compiler, engine):
+    model, sizes = made(), []
+    sampler = FastSampler(engine=engine)
+    settings: Any = {"scheduler": ddim("v_prediction"), "num_inference_steps": 2, "guidance_scale": 2.0}
+    batches = [range(0, 2), range(2, 3)]
+
+    def sized(model: Any, e_v: torch.Tensor, *given: Any, **more: Any) -> torch.Tensor:
+        sizes.append(len(e_v))
+        return sampler(model, e_v, *given, **more)
+
+    sized.fixed_shapes = sampler.fixed_shapes  # type: ignore[attr-defined]
+    e_v, captions = features(3), ["a drum", "a bell", ""]
+    found, expected = (
+        list(generate(model, [e_v], [0, 1, 2], captions, sampler=each, seed=1, batches=batches, **settings))
+        for each in (sized, FastSampler())
+    )
+    assert sizes == [2, 1 if engine is Eager else 2]
+    assert [len(each) for each in found] == [2, 1]
+    assert all(abs(a - b).max() <= 1e-4 for a, b in zip(found, expected, strict=True))
 
 
 class NoReads(TorchFunctionMode):
@@ -131,9 +197,15 @@ def test_a_compiled_engine_serves_any_number_of_shapes(fresh_compiler):
 
 
 @pytest.mark.slow
-def test_the_compiled_loop_gives_the_references_latents(fresh_compiler):
+def test_the_compiled_loop_gives_the_references_latents_and_is_kept_for_other_processes(fresh_compiler):
     model = made()
     sampler = FastSampler(engine=Compiled)
     for captions in (["a drum"], ["a long and very high bell"]):
         expected = sample(ReferenceSampler(), model, captions, scheduler=unipc)
-        assert error(sample(sampler, model, captions, scheduler=unipc), expected) <= 1e-5
+        found = sample(sampler, model, captions, scheduler=unipc)
+        assert error(found, expected) <= 1e-5
+    torch._dynamo.reset()  # what is left is on the disk
+    counters["inductor"].clear()
+    assert torch.equal(sample(FastSampler(engine=Compiled), model, captions, scheduler=unipc), found)
+    assert counters["inductor"]["fxgraph_cache_hit"] == 1
+    assert counters["inductor"]["fxgraph_cache_miss"] == 0

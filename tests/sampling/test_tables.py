@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from stav2a.sampling import SamplerError, ddim, ddpm, dpm_solver, flow_match_euler, initial_noise, unipc
+from stav2a.sampling import (
+    SamplerError,
+    ddim,
+    ddpm,
+    dpm_solver,
+    flow_match_euler,
+    flow_match_heun,
+    initial_noise,
+    unipc,
+)
 from stav2a.sampling.fast.scheduler_table import advance, tabulate
 from stav2a.sampling.reference import step_generators, takes_generator
 
@@ -46,7 +55,7 @@ def test_the_table_takes_the_schedulers_steps(make, prediction_type, spacing, st
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("make", [flow_match_euler, dpm_solver, unipc])
+@pytest.mark.parametrize("make", [flow_match_euler, flow_match_heun, dpm_solver, unipc])
 @pytest.mark.parametrize("steps", [1, 2, 25])
 def test_the_table_takes_the_steps_along_a_flow(make, steps):
     expected = followed(make("flow_prediction"), steps)

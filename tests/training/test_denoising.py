@@ -7,7 +7,7 @@ import torch
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
-from stav2a.sampling import ddpm, dpm_solver, flow_match_euler, unipc
+from stav2a.sampling import ddpm, dpm_solver, flow_match_euler, flow_match_heun, unipc
 from stav2a.training.denoising import Epsilon, Flow, VPrediction
 from stav2a.training.objective import TrainingSpec
 from stav2a.utils.errors import UsageError
@@ -100,6 +100,24 @@ def test_eulers_steps_along_an_exact_flow_reach_the_distribution():
     assert errors[0] / errors[2] == pytest.approx(4, rel=0.35)  # of first order
 
 
+def test_heuns_steps_are_of_second_order():
+    errors = []
+    for steps in (4, 8, 16):
+        x = followed(flow_match_heun("flow_prediction"), gaussian, steps)
+        errors.append(abs(float(x.std()) - DEVIATION))
+    far = abs(float(followed(flow_match_euler("flow_prediction"), gaussian, 31).std()) - DEVIATION)
+    assert errors[0] / errors[1] > 3 and errors[2] < far / 3  # for as many evaluations
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_heun_visits_eulers_noise_levels(shift):
+    euler, heun = (make("flow_prediction", shift=shift) for make in (flow_match_euler, flow_match_heun))
+    euler.set_timesteps(5)
+    heun.set_timesteps(5)
+    assert len(heun.timesteps) == 9
+    torch.testing.assert_close(heun.timesteps.unique(), euler.timesteps.unique())
+
+
 @pytest.mark.parametrize("make", [dpm_solver, unipc])
 def test_a_multistep_scheduler_is_nearer_after_as_many_steps(make):
     far, near = (
@@ -115,8 +133,9 @@ def test_one_step_is_exact_for_a_single_latent():
 
 
 def test_schedulers_and_objectives_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match="takes a flow, but the objective is epsilon"):
-        flow_match_euler("epsilon")
+    for make in (flow_match_euler, flow_match_heun):
+        with pytest.raises(UsageError, match="takes a flow, but the objective is epsilon"):
+            make("epsilon")
     with pytest.raises(UsageError, match="scheduler.ddpm takes epsilon or v_prediction"):
         ddpm("flow_prediction")
 

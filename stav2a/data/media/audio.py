@@ -78,8 +78,8 @@ class AudioCollector:
             self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
             self.filled_s += gap_s
         for piece in self.converter.resample(frame):
-            channels = piece.to_ndarray().reshape(-1, self.channels).T  # (C, S)
-            self._append(np.ascontiguousarray(channels).mean(axis=0))
+            channels = np.ascontiguousarray(piece.to_ndarray().reshape(-1, self.channels).T)  # (C, S)
+            self._append(channels[0] if self.channels == 1 else channels.mean(axis=0))
 
     @property
     def _end_s(self) -> float:

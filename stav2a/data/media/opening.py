@@ -14,6 +14,7 @@ import av
 from stav2a.utils.errors import StaV2AError, printable
 
 MAX_PIXELS = 8192 * 4320  # of a picture
+FEW_PIXELS = 400_000  # of a picture that one thread decodes faster; worker processes fill the cores anyway
 MAX_STREAMS = 64  # of a file
 RATES_HZ = (0.1, 1000.0)  # of pictures
 SAMPLE_RATES_HZ = (1_000, 768_000)  # of sound
@@ -203,8 +204,7 @@ def video_stream(container: Any, path: Path) -> Any:
             path,
         )
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    # Small pictures decode faster on one thread; worker processes fill the cores anyway.
-    stream.codec_context.thread_count = 1 if width * height < 400_000 else 0
+    stream.codec_context.thread_count = 1 if width * height < FEW_PIXELS else 0
     stream.codec_context.thread_type = "AUTO"
     return stream
 
@@ -234,14 +234,19 @@ def packets(container: Any, *streams: Any) -> Iterator[Any]:
     """
     shift: dict[int, int] = defaultdict(int)
     expected: dict[int, int] = {}
+    back: dict[int, float] = {}  # in ticks; fractions cost more than all else here, so once a stream
     shown = iter(_avi_times(container.name) if container.format.name == "avi" else ())
     for packet in container.demux(*streams):
         index, dts = packet.stream_index, packet.dts
         if packet.size and dts is not None:
-            if index in expected and dts + shift[index] < expected[index] - BACK_S / packet.time_base:
+            if index not in back:
+                back[index] = BACK_S / float(packet.time_base)
+            if index in expected and dts + shift[index] < expected[index] - back[index]:
                 shift[index] = expected[index] - dts
-            rate = getattr(packet.stream, "average_rate", None)
-            step = packet.duration or (round(1 / rate / packet.time_base) if rate else 1)
+            step = packet.duration
+            if not step:
+                rate = getattr(packet.stream, "average_rate", None)
+                step = round(1 / rate / packet.time_base) if rate else 1
             expected[index] = dts + shift[index] + step
             if shift[index]:
                 packet.dts = dts + shift[index]

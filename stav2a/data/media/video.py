@@ -18,6 +18,7 @@ from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.opening import (
     CLIP,
     COMPLETE,
+    FEW_PIXELS,
     ClipLimits,
     MediaError,
     opened,
@@ -102,9 +103,11 @@ def decode(
     begin_s = file_start_s + start_s
     end_s = file_end_s if duration_s is None else min(file_end_s, begin_s + duration_s)
 
+    first_s, beyond_s = begin_s - float(tick_s / 2), end_s - float(tick_s / 2)
+
     def wanted(count: int | None) -> bool:
         """True for a stamp in the clip, but for rounding by half a tick, and for a frame without one."""
-        return count is None or begin_s - tick_s / 2 <= count * tick_s < end_s - tick_s / 2
+        return count is None or first_s <= _seconds(count, tick_s) < beyond_s
 
     expected = sum(map(wanted, stamps))
     if not expected:
@@ -171,9 +174,10 @@ def _frames(path: Path, seek_s: float | None, end_s: float) -> Iterator[Any]:
         if seek_s is not None:
             _seek(container, streams[0], round(seek_s / streams[0].time_base))
         passed = set()
+        last = {each.index: (end_s + INTERLEAVED_S) / float(each.time_base) for each in streams}  # in ticks
         for packet in packets(container, *streams):
-            if packet.dts is not None and packet.dts * packet.time_base > end_s + INTERLEAVED_S:
-                passed.add(packet.stream.index)
+            if packet.dts is not None and packet.dts > last[packet.stream_index]:
+                passed.add(packet.stream_index)
             if len(passed) == len(streams):
                 break
             yield from packet.decode()
@@ -198,12 +202,17 @@ def _times(
     if len(known) < len(stamps) or any(b <= a for a, b in zip(known, known[1:], strict=False)):
         note = ClipNote("frames without times", (frame_rate_hz,))
         return start_s, np.arange(len(stamps)) / frame_rate_hz, [note]
-    pts_s = np.asarray([float(each * tick_s) for each in known]) - start_s
+    pts_s = np.asarray([_seconds(each, tick_s) for each in known]) - start_s
     if _is_regular(pts_s, frame_rate_hz):
         return start_s, pts_s, []
     gaps = np.diff(pts_s)
     note = ClipNote("variable frame rate", (float(gaps.min() * 1e3), float(gaps.max() * 1e3)))
     return start_s, pts_s, [note]
+
+
+def _seconds(ticks: int, tick_s: Any) -> float:
+    """float(ticks * tick_s), in a tenth of the time that fractions take."""
+    return ticks * tick_s.numerator / tick_s.denominator
 
 
 def _is_regular(pts_s: np.ndarray, frame_rate_hz: float) -> bool:
@@ -218,11 +227,12 @@ def _picture(frame: Any, converter: VideoReformatter, size: tuple[int, int] | No
     One converter serves a whole video: setting one up costs more than converting a small frame. `size` is
     the (width, height) as stored to which it is reduced.
     """
+    threads = 1 if frame.width * frame.height < FEW_PIXELS else 0
     if size is None or size == (frame.width, frame.height):
-        array = converter.reformat(frame, format="rgb24").to_ndarray()
+        array = converter.reformat(frame, format="rgb24", threads=threads).to_ndarray()
     else:
         array = converter.reformat(
-            frame, width=size[0], height=size[1], format="rgb24", interpolation="AREA"
+            frame, width=size[0], height=size[1], format="rgb24", interpolation="AREA", threads=threads
         ).to_ndarray()
     return np.ascontiguousarray(np.rot90(array, round(frame.rotation / 90))) if frame.rotation else array
 

@@ -101,7 +101,7 @@ def write_clip(path: Path | str, frames: np.ndarray, fps: int, audio: np.ndarray
         sound = _add_aac(container, sample_rate, coder="fast")
         for picture in frames:
             planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+            container.mux(stream.encode(av.VideoFrame.from_numpy_buffer(planes, format="yuv420p")))  # no copy
         container.mux(stream.encode(None))
         container.mux(list(_encoded_sound(sound, audio, sample_rate)))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stav2a import recipe
+from stav2a.evaluation.hypotheses import Hypothesis
 from stav2a.evaluation.published import PublishedError, read_published
 from stav2a.experiments.ablation.factors import (
     DESIGNS,
@@ -51,6 +52,7 @@ class Study:
         seeds: Seeds; every row is trained once with each.
         published: CSV with the figures of a paper: a column `row`, and one for each metric.
         plane: Two of the metrics: the report draws the rows in their plane, the area of a dot by the cost.
+        hypotheses: By a name, a row, another row, and a metric in which the first is said to be better.
     """
 
     rows: Mapping[str, Parts] | None = None
@@ -63,6 +65,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     published: Path | None = None
     plane: tuple[str, str] | None = None
+    hypotheses: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class LoadedStudy:
         published: Published figures by row and metric.
         unmeasured: Metrics of the study that no row measures.
         plane: Two metrics, in whose plane the report draws the rows.
+        hypotheses: Hypotheses that the report tests.
         places: Places of the study's settings, for errors that are found later.
         trust: True lets recipes import any module.
     """
@@ -116,6 +120,7 @@ class LoadedStudy:
     bindings: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
     plane: tuple[str, str] | None = None
+    hypotheses: Sequence[Hypothesis] = ()
     trust: bool = False
 
     def place_of(self, row: StudyRow) -> Place:
@@ -175,18 +180,20 @@ def load(
     if study.plane is not None and (len(study.plane) != 2 or not set(study.plane) <= set(study.metrics)):
         message = f"study.plane = {study.plane!r}: expected two of the study's metrics."
         raise StudyError(message, places["plane"], f"They are: {', '.join(study.metrics)}.")
+    names = [row.name for row in rows]
     return LoadedStudy(
         name=file.stem,
         rows=rows,
         baseline=baseline,
         metrics=dict(study.metrics),
         seeds=tuple(seeds or study.seeds),
-        published=_published(study, [row.name for row in rows], file, places.get("published")),
+        published=_published(study, names, file, places.get("published")),
         places=places,
         factors={name: list(levels) for name, levels in (study.factors or {}).items()},
         recipes=tuple(recipes),
         bindings=tuple(bindings),
         plane=study.plane,
+        hypotheses=_hypotheses(study, names, places.get("hypotheses")),
         trust=trust,
     )
 
@@ -326,6 +333,27 @@ def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust
         advice = "Give a file that ends in .gin, or a tuple of such files and of bindings."
         raise StudyError(f"Row {name!r} names no recipe.", place, advice)
     return StudyRow(name, recipes, bindings)
+
+
+def _hypotheses(study: Study, rows: Sequence[str], place: Place | None) -> list[Hypothesis]:
+    """The study's hypotheses, whose rows and metrics are its own."""
+    found = []
+    for name, given in (study.hypotheses or {}).items():
+        where = None if place is None else place.of(name)
+        if len(given) != 3:
+            message = f"The hypothesis {name!r} is {given!r}."
+            raise StudyError(message, where, "Write ('BETTER ROW', 'OTHER ROW', 'METRIC').")
+        for value, known, kind in zip(
+            given, (rows, rows, study.metrics), ("row", "row", "metric"), strict=True
+        ):
+            if value not in known:
+                message = f"The hypothesis {name!r} names {value!r}, which is no {kind} of the study."
+                raise StudyError(message, where, did_you_mean(value, known))
+        if given[0] == given[1]:
+            message = f"The hypothesis {name!r} compares {given[0]!r} with itself."
+            raise StudyError(message, where, "Name two rows.")
+        found.append(Hypothesis(name, *given))
+    return found
 
 
 def _published(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from stav2a.data.onsets import SuperFlux
 from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.factorial import FactorialEffects, factorial_effects
+from stav2a.evaluation.hypotheses import Hypothesis, hypothesis_tests
 from stav2a.evaluation.scores import clips_csv, from_json
 from stav2a.experiments.ablation.planning import PlannedRun, StudyPlan, counted, duration
 from stav2a.experiments.tracking import DEFAULT_OUTPUT, WITHIN, TrackedRun, TrackingStore
@@ -23,6 +24,7 @@ from stav2a.reports.comparison_tables import (
     figures_table,
 )
 from stav2a.reports.effect_tables import effect_notes, effect_tables, effects_csv
+from stav2a.reports.hypothesis_table import hypothesis_table
 from stav2a.reports.pages import plane_picture, sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_bytes, write_text
@@ -94,6 +96,7 @@ def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
         "metrics": list(study.metrics.items()),
         "published": study.published,
         "plane": study.plane,
+        "hypotheses": [asdict(each) for each in study.hypotheses],
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
         "attempts": [],
         "tracking": {},
@@ -223,8 +226,10 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     compared, head = records.compared(), facts(records)
     effects = records.effects(compared)
     costs, above, notes = records.costs(), [], []
+    if hypotheses := [Hypothesis(**each) for each in study.get("hypotheses", ())]:
+        above = [hypothesis_table(compared, hypothesis_tests(compared, hypotheses))]
     if effects:
-        above = effect_tables(compared, effects)
+        above += effect_tables(compared, effects)
         notes = list(effect_notes(compared, effects, dict(study["refused"])))
         write_text(folder.effects, effects_csv(compared, effects))
     document = comparison_document(compared, above, notes, costs)

@@ -32,6 +32,8 @@ class Compiled:
         options: Options of the backend, such as `{'max_autotune': True}` of inductor.
     """
 
+    fixed_shapes = compiles = True
+
     def __init__(self, *, backend: str = "inductor", options: Mapping[str, Any] | None = None) -> None:
         self.backend, self.options = backend, None if options is None else dict(options)
 
@@ -61,13 +63,15 @@ class CudaGraph:
 
     Args:
         inner: Engine of the step that is recorded: `engine.eager` or `engine.compiled`.
-        warmups: Runs before the recording, in which libraries choose their kernels.
+        warmups: Runs before the recording, in which libraries choose their kernels and a compiled step is
+            compiled, which can't be recorded.
 
     Raises:
-        UsageError: There is no CUDA device.
+        UsageError: There is no CUDA device, or no run before the recording.
     """
 
     device_type = "cuda"  # of the model: a recorded step would leave tensors elsewhere as they are
+    fixed_shapes = True
 
     def __init__(self, *, inner: Callable[..., Any] = Eager, warmups: int = 3) -> None:
         if not torch.cuda.is_available():
@@ -75,7 +79,10 @@ class CudaGraph:
                 "engine.cuda_graph needs a CUDA device, and torch finds none here.",
                 advice="Bind sampler.fast.engine = @engine.eager.",
             )
+        if warmups < 1:
+            raise UsageError(f"engine.cuda_graph.warmups = {warmups}: expected 1 or more.")
         self.inner, self.warmups = expect("engine", inner)(), warmups
+        self.compiles = getattr(self.inner, "compiles", False)
 
     def __call__(self, step: Step) -> Step:
         step, graph, stream = self.inner(step), torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -84,6 +91,6 @@ class CudaGraph:
             for _ in range(self.warmups):
                 step()
         torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):  # the default one is of the first GPU that recorded
             step()
         return graph.replay

@@ -1,8 +1,9 @@
 """Steps of a scheduler as tables of coefficients, computed by running the scheduler on basis vectors.
 
-Every step of DDPM, DDIM, DPM-Solver++ and UniPC is linear: the next latent and the scheduler's history are
-sums of the latent, the history, the model's output and fresh noise, with weights that depend on the step
-alone. One run on basis vectors gives all weights before the loop starts, without a copy of any formula.
+Every step of DDPM, DDIM, DPM-Solver++, UniPC, Euler and Heun is linear: the next latent and the scheduler's
+history are sums of the latent, the history, the model's output and fresh noise, with weights that depend on
+the step alone. One run on basis vectors gives all weights before the loop starts, without a copy of any
+formula.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from stav2a.sampling.reference import SamplerError, generator, takes_generator
 
+KEPT = ("last_sample", "sample", "prev_derivative")  # tensors that schedulers of diffusers keep between steps
 TOLERANCE = 1e-4  # of the check against the scheduler, whose own rounding is below 1e-5
 
 
@@ -50,7 +52,7 @@ def tabulate(scheduler: Any, num_inference_steps: int) -> SchedulerTable:
     steps = [_weights(scheduler, t) for t in scheduler.timesteps]
     weights, noisy = torch.stack([weights for weights, _ in steps]), [noisy for _, noisy in steps]
     table = SchedulerTable(scheduler.timesteps.clone(), weights, noisy, float(scheduler.init_noise_sigma))
-    _check(table, scheduler)
+    _check(table, scheduler, num_inference_steps)
     return replace(table, weights=weights.float())
 
 
@@ -72,8 +74,8 @@ def _weights(scheduler: Any, t: Tensor) -> tuple[Tensor, bool]:
     size = len(history) + 1
     basis = torch.eye(size + 2, dtype=torch.float64)[:, None]  # (R + 2, 1, R + 2): each as a batch of one
     values = [None if old is None else basis[i + 1] for i, old in enumerate(history)]
-    if hasattr(scheduler, "last_sample"):
-        *values, scheduler.last_sample = values
+    for name in reversed([name for name in KEPT if hasattr(scheduler, name)]):
+        setattr(scheduler, name, values.pop())
     if values:
         scheduler.model_outputs = values
     z_t, noise = _step(scheduler, basis[size], t, basis[0], generator(0))
@@ -87,9 +89,9 @@ def _weights(scheduler: Any, t: Tensor) -> tuple[Tensor, bool]:
 
 
 def _history(scheduler: Any) -> list[Tensor | None]:
-    """Tensors that the multistep schedulers of diffusers keep between steps; none for the others."""
-    last_sample = [scheduler.last_sample] if hasattr(scheduler, "last_sample") else []
-    return [*getattr(scheduler, "model_outputs", ()), *last_sample]
+    """Tensors that a scheduler keeps between steps: those of its earlier outputs, then those of `KEPT`."""
+    kept = (getattr(scheduler, name) for name in KEPT if hasattr(scheduler, name))
+    return [*getattr(scheduler, "model_outputs", ()), *kept]
 
 
 def _step(
@@ -109,9 +111,9 @@ def _step(
     return latent, randn_tensor(output.shape, generator=again, dtype=output.dtype)
 
 
-def _check(table: SchedulerTable, scheduler: Any) -> None:
+def _check(table: SchedulerTable, scheduler: Any, num_inference_steps: int) -> None:
     """Compare with the scheduler on random outputs, large enough to be clipped by one that clips."""
-    scheduler.set_timesteps(len(table.timesteps))
+    scheduler.set_timesteps(num_inference_steps)
     ours, theirs, rng = generator(1), generator(1), generator(2)
     z_t = 3 * torch.randn(1, 16, generator=rng, dtype=torch.float64)
     state = torch.zeros(table.rows, *z_t.shape, dtype=torch.float64)

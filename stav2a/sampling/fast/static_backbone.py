@@ -7,6 +7,7 @@ steps. The copy shares the weights of the backbone, which stays as it is.
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,10 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stav2a.models.stav2a import Conditions
 from stav2a.sampling.reference import SamplerError
 
+# Backends of attention in torch's order of priority on a GPU.
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 MASKED_SCORE = -10_000.0  # added to the score of a masked token, as in diffusers
 
 
@@ -215,11 +224,23 @@ class ComputeFormat:
         dtype: Type of weights and activations.
         memory_format: Memory format of images and of the weights of convolutions.
         text_bucket: Number of tokens, to a multiple of which prompts are padded, so that all run one graph.
+        attention: Backends of attention, the first choice first; the others follow.
     """
 
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format
     text_bucket: int = 1
+    attention: Sequence[str] = ()
+
+    def attended(self) -> AbstractContextManager[Any]:
+        """Context in which attention is computed by the first backend that can.
+
+        A compiled step enters it itself: no guard and no key of the compiler's caches know it otherwise.
+        """
+        if not self.attention:
+            return nullcontext()
+        order = [*self.attention, *(name for name in ATTENTION if name not in self.attention)]
+        return sdpa_kernel([ATTENTION[name] for name in order], set_priority=True)
 
     def padded(self, length: int) -> int:
         """Number of tokens with padding."""

@@ -129,6 +129,27 @@ MISTAKES = {
         "study.plane = ('aa_align', 'fdd'): expected two of the study's metrics.\n"
         "  In file \"mine.gin\", line 6\n  They are: aa_align, ",
     ),
+    "a hypothesis of no row": (
+        "study.baseline",
+        "study.hypotheses = {'H1': ('K = 61', 'CN', 'aa_align')}\nstudy.baseline",
+        "The hypothesis 'H1' names 'K = 61', which is no row of the study.\n  In file \"mine.gin\", line 6\n"
+        "  Did you mean K = 16?",
+    ),
+    "a hypothesis of no metric": (
+        "study.baseline",
+        "study.hypotheses = {'H1': ('K = 16', 'CN', 'aa_alin')}\nstudy.baseline",
+        "The hypothesis 'H1' names 'aa_alin', which is no metric of the study.",
+    ),
+    "a hypothesis of one row": (
+        "study.baseline",
+        "study.hypotheses = {'H1': ('CN', 'CN', 'aa_align')}\nstudy.baseline",
+        "The hypothesis 'H1' compares 'CN' with itself.",
+    ),
+    "a hypothesis without a metric": (
+        "study.baseline",
+        "study.hypotheses = {'H1': ('K = 16', 'CN')}\nstudy.baseline",
+        "The hypothesis 'H1' is ('K = 16', 'CN').\n  In file \"mine.gin\", line 6\n  Write ('BETTER ROW', ",
+    ),
     "a design of rows": (
         "study.baseline",
         "study.design = 'one_at_a_time'\nstudy.baseline",
