@@ -20,7 +20,7 @@ from stav2a.data.prepared.shards import DROPPED, FAILED, KEPT, ClipRecord
 from stav2a.models.stav2a import VIDEO, as_video
 from stav2a.preparation.plan import PreparationPlan
 from stav2a.utils.contents import HashedFile, file_hash, file_state
-from stav2a.utils.distributed import device
+from stav2a.utils.distributed import device_named
 from stav2a.utils.errors import exit_code
 from stav2a.utils.resampling import fit_audio, resample_audio
 
@@ -137,7 +137,8 @@ class Decode:
 class Encode:
     """Replace frames and mel by features and latents, with the encoders that have weights.
 
-    One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip.
+    One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip. Worker
+    processes take the GPUs in turn; a clip for which one has no room fails.
     """
 
     keep: tuple[str, ...]  # as in `ClipSettings`
@@ -145,20 +146,23 @@ class Encode:
 
     @torch.no_grad()
     def __call__(self, record: ClipRecord) -> ClipRecord:
-        tensors = dict(record.tensors)
+        tensors, device = dict(record.tensors), device_named("auto")
         try:
             for slot, names in VIDEO.items():
                 if names.symbol in self.keep and names.frames in tensors:
-                    video = as_video(torch.from_numpy(tensors[names.frames])[None]).to(device())
-                    features = self.encoders[slot].to(device())(video)[0]
+                    video = as_video(torch.from_numpy(tensors[names.frames])[None]).to(device)
+                    features = self.encoders[slot].to(device)(video)[0]
                     tensors[names.symbol] = to_half(names.symbol, features)
             if "latents" in self.keep and "mel" in tensors:
-                mel = torch.from_numpy(tensors["mel"])[None].to(device())
-                mean, std = self.encoders["autoencoder"].to(device()).encode(mel)
+                mel = torch.from_numpy(tensors["mel"])[None].to(device)
+                mean, std = self.encoders["autoencoder"].to(device).encode(mel)
                 tensors["latent_mean"] = to_half("latents", mean[0])
                 tensors["latent_std"] = to_half("latents", std[0])
         except MediaError as error:
             return failed(record.facts, str(error))
+        except torch.OutOfMemoryError as error:
+            reason = next(iter(str(error).splitlines()), "out of memory")
+            return failed(record.facts, f"{device} has no room for it: {reason} Give fewer --workers.")
         for name in {*(names.frames for names in VIDEO.values()), "mel"} - set(self.keep):
             tensors.pop(name, None)
         return ClipRecord(record.facts, tensors)

@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from stav2a.data.prepared.shards import ClipRecord
+from stav2a.preparation import clip_stages
 from stav2a.preparation.clip_stages import ClipSettings, ClipWork, Decode, Encode
 from stav2a.preparation.executors import run_local
 
@@ -43,6 +46,50 @@ def test_killed_at_any_moment_it_goes_on(world, prepared, files_of, tmp_path):
         assert not (folder / "index.parquet").exists()
     subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=True)
     assert files_of(folder) == files_of(prepared)
+
+
+class Encoder(torch.nn.Module):
+    """Has no room, as on a GPU of many processes; or one number a frame."""
+
+    def __init__(self, room: bool) -> None:
+        super().__init__()
+        self.room, self.place = room, torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        if not self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
+        return video.mean(dim=(3, 4)) * self.place
+
+
+FACTS = ("position", "line", "id", "file", "caption", "caption_row", "split", "label")
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_clip_for_which_a_gpu_has_no_room_fails_alone(room):
+    frames = np.full((3, 3, 4, 4), 255, np.uint8)
+    record = ClipRecord(dict.fromkeys(FACTS, ""), {"frames": frames})
+    made = Encode(("e_v",), {"feature_encoder": Encoder(room)})(record)
+    if room:
+        np.testing.assert_array_equal(made.tensors["e_v"], np.ones((3, 3), np.float16))
+    else:
+        assert made.facts["status"] == "failed" and made.facts["reason"] == (
+            "cpu has no room for it: CUDA out of memory. Tried to allocate 2 GiB. Give fewer --workers."
+        )
+
+
+def test_worker_processes_encode_on_gpus_in_turn(monkeypatch):
+    asked: list[str] = []
+
+    def device_named(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("meta")
+
+    monkeypatch.setattr(clip_stages, "device_named", device_named)
+    encoder = Encoder(room=True)
+    record = ClipRecord(dict.fromkeys(FACTS, ""), {"frames": np.zeros((3, 3, 4, 4), np.uint8)})
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the features, at the end
+        Encode(("e_v",), {"feature_encoder": encoder})(record)
+    assert asked == ["auto"] and encoder.place.is_meta
 
 
 class Fragile(Decode):

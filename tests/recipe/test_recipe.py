@@ -309,6 +309,17 @@ def test_every_scale_lies_over_every_variant(scale):
     recipe.load(["recipes/cn_onset_gvf.gin", f"recipes/scale/{scale}.gin"], strict=True, root=Experiment)
 
 
+def test_the_scale_of_gpus_changes_the_execution_of_sampling_alone():
+    paper = ["recipes/cn_onset_gvf.gin", "recipes/scale/paper.gin"]
+    slow, fast = (
+        describing.flatten(recipe.load(files, strict=True, root=Experiment).described())
+        for files in (paper, [*paper, "recipes/scale/gpu.gin"])
+    )
+    changed = {name for name in {*slow, *fast} if slow.get(name) != fast.get(name)}
+    assert changed and all(name.startswith(("sampler.fast.", "engine.")) for name in changed)
+    assert fast["sampler.fast.engine"] == "@engine.cuda_graph"
+
+
 @pytest.mark.parametrize("scale", ["laptop", "smoke", "paper", "paper_fast"])
 def test_a_flow_stays_one_under_every_scale(scale):
     files = ["recipes/designs/mmaudio.gin", f"recipes/scale/{scale}.gin"]

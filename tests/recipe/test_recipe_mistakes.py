@@ -63,7 +63,8 @@ MISTAKES = {
         "run.sampler = @scheduler.ddim",
         "run.sampler was given scheduler.ddim.",
         FILE,
-        "Write @sampler.NAME with one of: autoregressive, fast, reference, similarity_guided. "
+        "Write @sampler.NAME with one of: autoregressive, fast, fast_branch_parallel, reference, "
+        "similarity_guided. "
         "Or bind run.scheduler = @scheduler.ddim.",
     ),
     "wrong slot": (

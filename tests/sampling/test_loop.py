@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -115,7 +116,7 @@ def test_a_last_smaller_batch_is_filled_for_an_engine_that_compiles(fresh_compil
     sized.fixed_shapes = sampler.fixed_shapes  # type: ignore[attr-defined]
     e_v, captions = features(3), ["a drum", "a bell", ""]
     found, expected = (
-        list(generate(model, e_v, captions, sampler=each, seed=1, batches=batches, **settings))
+        list(generate(model, [e_v], [0, 1, 2], captions, sampler=each, seed=1, batches=batches, **settings))
         for each in (sized, FastSampler())
     )
     assert sizes == [2, 1 if engine is Eager else 2]
@@ -196,9 +197,15 @@ def test_a_compiled_engine_serves_any_number_of_shapes(fresh_compiler):
 
 
 @pytest.mark.slow
-def test_the_compiled_loop_gives_the_references_latents(fresh_compiler):
+def test_the_compiled_loop_gives_the_references_latents_and_is_kept_for_other_processes(fresh_compiler):
     model = made()
     sampler = FastSampler(engine=Compiled)
     for captions in (["a drum"], ["a long and very high bell"]):
         expected = sample(ReferenceSampler(), model, captions, scheduler=unipc)
-        assert error(sample(sampler, model, captions, scheduler=unipc), expected) <= 1e-5
+        found = sample(sampler, model, captions, scheduler=unipc)
+        assert error(found, expected) <= 1e-5
+    torch._dynamo.reset()  # what is left is on the disk
+    counters["inductor"].clear()
+    assert torch.equal(sample(FastSampler(engine=Compiled), model, captions, scheduler=unipc), found)
+    assert counters["inductor"]["fxgraph_cache_hit"] == 1
+    assert counters["inductor"]["fxgraph_cache_miss"] == 0

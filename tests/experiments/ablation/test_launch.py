@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from stav2a.experiments.ablation import study
 from stav2a.experiments.ablation.launch import GPUPool, Job, LocalProcess, run_all, visible_gpus
+from stav2a.experiments.ablation.planning import plan
+from stav2a.experiments.ablation.runner import StudyRunner
+from stav2a.experiments.ablation.study_report import StudyFolder
 from stav2a.utils.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -160,3 +164,15 @@ def test_the_gpus_are_those_that_this_process_may_use(monkeypatch, count, named,
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     assert visible_gpus() == found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_on_several_gpus_is_started_by_torchrun(processes, tmp_path):
+    planned = plan(study.load("ablations/table3.gin", ["recipes/scale/smoke.gin"], seeds=[0]), tmp_path)
+    runner = StudyRunner(planned, None, 1, "", processes=processes)
+    folder = StudyFolder(tmp_path, planned.study.name)
+    folder.logs.mkdir(parents=True)
+    command = runner._job(planned.runs[0], folder, "", ()).command
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m")
+    assert command[:2] == (sys.executable, "-m")
+    assert command[2:8] == (*launcher, "stav2a.run") if processes > 1 else command[2] == "stav2a.run"
