@@ -7,7 +7,8 @@ from typing import Annotated
 from typer import Option
 
 from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pair
-from stav2a.utils.errors import SUCCESS
+from stav2a.utils.errors import SUCCESS, UsageError
+from stav2a.utils.parallel import MOST_JOBS
 
 EXAMPLES = """
   python -m stav2a.run --gin recipes/cn_onset_gvf.gin
@@ -24,6 +25,16 @@ def run(
     gin: Annotated[list[str], Option(metavar="RECIPE", help="a recipe; several are laid over each other")],
     bind: Bind = [],
     output: Output = Path("runs"),
+    jobs: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="processes that train independent stages, and sample, side by side, which share the "
+            f"processors (default: one each, up to {MOST_JOBS}; 1 with a GPU)",
+        ),
+    ] = None,
     tracking_uri: TrackingUri = None,
     experiment: Annotated[str, Option(metavar="NAME", help="MLflow experiment")] = "stav2a",
     run_name: Annotated[
@@ -53,6 +64,8 @@ def run(
     from stav2a import recipe  # not above: help comes at once
     from stav2a.experiments import execution
     from stav2a.experiments.experiment import Experiment
+    from stav2a.utils import distributed
+    from stav2a.utils.parallel import default_jobs, threads_of, use_threads
 
     loaded = recipe.load(gin, bind, strict=strict, trust=trust_recipe, root=Experiment)
     if check:
@@ -66,7 +79,17 @@ def run(
         attached=attach,
         untracked=untracked,
     )
-    if answer := execution.execute(loaded, output, tracking):
+    alone = not distributed.on_cpu() or distributed.count() > 1
+    if jobs is None:
+        jobs = 1 if alone else default_jobs()
+    elif jobs > 1 and alone:
+        raise UsageError(
+            f"--jobs {jobs}: on GPUs, and under torchrun, one process trains all stages.",
+            advice="Leave it out.",
+        )
+    if jobs > 1:
+        use_threads(threads_of(jobs))
+    if answer := execution.execute(loaded, output, tracking, jobs):
         print(answer)
     return SUCCESS
 

@@ -11,8 +11,7 @@ from typer import Option
 
 from stav2a.cli.options import Bind, Output, Pair, TrackingUri, TrustRecipe, pair
 from stav2a.utils.errors import MAX_SEED, SUCCESS, UsageError
-
-MOST_JOBS = 4  # by default; a run takes about 2 GB
+from stav2a.utils.parallel import MOST_JOBS
 
 EXAMPLES = """
   stav2a ablation --gin ablations/table3.gin                       the paper's Table III, three seeds
@@ -101,16 +100,14 @@ def ablation(
     from stav2a.experiments.ablation import planning, study  # not above: help comes at once
     from stav2a.experiments.ablation.launch import GPUPool, LocalProcess, submitit_start, visible_gpus
     from stav2a.experiments.ablation.runner import StudyRunner
-    from stav2a.utils.parallel import usable_cpus
+    from stav2a.utils.parallel import default_jobs, threads_of
 
     loaded = study.load(gin[0], gin[1:], bind, seeds=seeds, trust=trust_recipe)
     planned = planning.plan(loaded, output)
     gpus = [] if cluster else visible_gpus()
     pool = GPUPool(gpus, gpus_a_run or 1, {}) if gpus or gpus_a_run else None
     if jobs is None:
-        jobs = (
-            len(planned.runs) if cluster == "slurm" else pool.width if pool else min(usable_cpus(), MOST_JOBS)
-        )
+        jobs = len(planned.runs) if cluster == "slurm" else pool.width if pool else default_jobs()
     if pool and jobs > pool.width:
         told = f"--jobs {jobs} of {pool.count} GPUs each: there are {len(pool.free)} GPUs."
         raise UsageError(told, advice=f"Write --jobs {pool.width}, or leave it out.")
@@ -128,7 +125,7 @@ def ablation(
     if cluster:
         logs = output / "ablations" / loaded.name / "logs" / "submitit"
         return runner.run(submitit_start(cluster, logs, dict(slurm)))
-    threads = str(max(1, usable_cpus() // jobs))
+    threads = str(threads_of(jobs))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if pool:
         pool.environment.update(environment)

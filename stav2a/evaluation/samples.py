@@ -152,15 +152,23 @@ class ClipVideos:
         return VideoFeatures(dict(enumerate(found)), {})
 
 
-def mean_flows(clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str) -> list[ClipFlow]:
-    """Mean flow of every frame of the test clips, at their own size and rate.
+def mean_flows(
+    clips: Sequence[Clip], flow: OpticalFlow, *, store: Store, key: str, workers: int | None = None
+) -> list[ClipFlow]:
+    """Mean flow of every frame of the test clips, at their own size and rate, from the store or made now.
 
-    They are in the store if the clips were decoded for the same flow; otherwise they are computed now.
+    Args:
+        clips: The clips.
+        flow: Optical flow.
+        store: Store of the result.
+        key: Its key.
+        workers: Worker processes; by default one a core.
     """
 
     def make(folder: Path) -> None:
         work = partial(_flow_of, flow)
-        save_flows(folder, list(parallel(work, clips, description="optical flow of the test clips")))
+        found = parallel(work, clips, workers=workers, description="optical flow of the test clips")
+        save_flows(folder, list(found))
         store.contents.check_unchanged(clip.video for clip in clips)
 
     found = load_flows(store.obtain("flows", key, make))

@@ -46,7 +46,7 @@ from stav2a.training.objective import (
     on_device,
     pieces,
 )
-from stav2a.training.train import PlannedStage, in_order
+from stav2a.training.train import PlannedStage, changed_by, frozen_before
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import CheckpointError, RequestedWeights
 from stav2a.utils.contents import Contents
@@ -388,9 +388,9 @@ def _compute_losses(run: DryRun, model: STAV2A, experiment: Experiment, folder: 
         return TrainingContext(model, corpus, folder, seed, objective, frozen, lambda *loss: None, trainer)
 
     batch = "a batch of clips"
-    for (factory, _), (each, frozen) in zip(
-        planned, in_order([each for _, each in planned], model), strict=True
-    ):
+    frozen_blocks = frozen_before([each for _, each in planned], model)
+    for (factory, each), frozen in zip(planned, frozen_blocks, strict=True):
+        model.merge_adapters(changed_by(each.stage))
         run.attempt("stage", factory, batch, lambda: each.stage.run(work(frozen)), otherwise={})  # noqa: B023
     if experiment.classifier is not None:
         classifier = experiment.classifier(classes=2).to(_device(model))

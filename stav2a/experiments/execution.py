@@ -31,6 +31,7 @@ from stav2a.training.train import log_losses
 from stav2a.utils import distributed
 from stav2a.utils.errors import UsageError, printable
 from stav2a.utils.files import check_writable, sweep, write_json, write_text
+from stav2a.utils.parallel import prepare_processes
 from stav2a.utils.program import command
 from stav2a.utils.store import CONTENT, Store, save_tensors
 
@@ -109,13 +110,14 @@ class TrackingOptions:
         return f"{store.key if store else 'none'} {self.tags.get(PARENT, '')}".strip()
 
 
-def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions) -> str:
+def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOptions, jobs: int = 1) -> str:
     """Run a recipe, or take the answer of an earlier run of the same; track it where it is not yet.
 
     Args:
         loaded: The recipe.
         output: Folder of the run folders, the store and, by default, the tracking database.
         options: Options of its tracking.
+        jobs: Processes of this machine that train and sample side by side.
 
     Returns:
         The table of scores, and the places of all results; "" in a process that is not the main one.
@@ -133,7 +135,7 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
     check_writable(output)
     sweep(output.rglob(".tmp-*"))
     print_line = partial(print, file=sys.stderr, flush=True)
-    steps = RunSteps(loaded.build(), store, lambda *loss: None, print_line)
+    steps = RunSteps(loaded.build(), store, lambda *loss: None, print_line, jobs)
     folder = RunFolder.of(output, loaded.named[0].stem, steps.keys.run)
     place = options.place(output)
     with store.lock(folder.path.name, f"run {folder.path}"):
@@ -141,6 +143,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
         if finished and _tracked(folder.tracked(place), resolve(options.uri, output)):
             scores: Sequence[Score] = from_json(folder.scores.read_text(encoding="utf-8"))
         else:
+            if not finished and (jobs > 1 or not store.has("clips", steps.keys.by_kind["clips"])):
+                prepare_processes()
             tried = None if finished else dry_run(steps.experiment)
             scores = _run_and_track(loaded, folder, steps, options, place, tried)
     tracked = resolve(options.uri, output)

@@ -290,6 +290,7 @@ class StoreEntry:
     key: str
     name: str = ""
     steps: int | None = 0  # of the optimizer, where something is trained; None where epochs are given
+    needs: frozenset[str] = frozenset()  # keys of stages that are trained before
 
     @property
     def trains(self) -> bool:
@@ -347,16 +348,21 @@ class Keys:
             "trainer": trainer,
             "format": STORE_FORMAT,
         }
+        reads: dict[str, set[str]] = {}  # a stage's key -> the blocks that it reads
         for factory in experiment.stages:
             described, stage = signed(factory), factory()
             if stage.idle:
                 continue
             used = {slot: blocks[slot] for slot in (_present(name, blocks) for name in stage.uses)}
             inputs = [each.key for each in self.planned if changed_by(each.stage) & used.keys()]
+            changed, touched = changed_by(stage), {*used, *changed_by(stage)}
+            needs = {each.key for each in self.planned if changed_by(each.stage) & touched}
+            needs |= {key for key, read in reads.items() if read & changed}
             if DENOISER & used.keys():
                 used["objective"] = signed(experiment.objective)
             key = signature({"stage": described, "blocks": used, "inputs": inputs, "given": given})
-            self.planned.append(PlannedStage(name_of(factory), stage, key))
+            reads[key] = set(used)
+            self.planned.append(PlannedStage(name_of(factory), stage, key, frozenset(needs)))
 
         def encoded_by(slot: str) -> str:
             """Key of a block's output for all clips; the seed draws the weights that no stage trains."""
@@ -393,7 +399,10 @@ class Keys:
         return [
             StoreEntry("clips", keys["clips"]),
             *(StoreEntry("filter", keys["clips"] + key) for key in self.filters),
-            *(StoreEntry("stage", each.key, each.name, each.stage.steps) for each in self.planned),
+            *(
+                StoreEntry("stage", each.key, each.name, each.stage.steps, each.needs)
+                for each in self.planned
+            ),
             *(
                 StoreEntry(each.features, keys[each.features])
                 for each in VIDEO.values()
@@ -401,7 +410,7 @@ class Keys:
             ),
             StoreEntry("latents", keys["latents"]),
             *(StoreEntry("classifier", keys["classifier"], steps=each) for each in steps),
-            StoreEntry("sounds", keys["sounds"]),
+            StoreEntry("sounds", keys["sounds"], needs=frozenset(each.key for each in self.planned)),
             StoreEntry("flows", keys["flows"]),
         ]
 

@@ -1,11 +1,13 @@
 """One run of a recipe: prepare the clips, train, sample, measure."""
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -13,9 +15,10 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
+from stav2a import registry
 from stav2a.data.clip import Clip, file_stem
 from stav2a.data.media import read_audio, write_flac
-from stav2a.data.optical_flow import Farneback
+from stav2a.data.optical_flow import ClipFlow, Farneback
 from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.samples import (
     ClipVideos,
@@ -39,12 +42,15 @@ from stav2a.training.corpus import AT_ONCE, Corpus, DecodedCorpus, PreparedCorpu
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
-from stav2a.utils.errors import printable
+from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import atomic, write_json
-from stav2a.utils.store import Store
+from stav2a.utils.parallel import SideProcess, threads_of, use_threads
+from stav2a.utils.progress import beside
+from stav2a.utils.store import POLL_EVERY_S, Store, StoreTask
 
 UNREADABLE = (BadZipFile, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError)  # of a zip
 SOUND_FACTS = "facts.json"  # beside the sounds
+HELPERS_POLL_EVERY_S = 1.0  # longer than the main process takes to go on, which shows progress and tracks
 SAMPLING_COST = 0.1  # time of one step of sampling one clip, against a training step of text to audio
 
 logger = logging.getLogger(__name__)
@@ -77,12 +83,15 @@ class RunSteps:
     Args:
         log: Callback for losses.
         print_line: Callback for lines of progress.
+        jobs: Processes of this machine that train and sample side by side, this one included; see `in_turn`.
+            The results do not depend on it.
     """
 
     experiment: Experiment
     store: Store
     log: Log
     print_line: Callable[[str], None]
+    jobs: int = 1
 
     def run(self) -> RunOutcome:
         """Carry out all steps, in the main process."""
@@ -92,10 +101,11 @@ class RunSteps:
         for line in self.experiment.random_blocks():
             self.print_line(line)
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
-        trained = self.train(flow)
+        with Helpers.ended_at_last(self, flow) as helpers:
+            trained = self.train(flow, helpers)
+            sounds = self.sample(trained, helpers)
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
         metrics = [metric() for metric in possible.metrics]
-        sounds = self.sample(trained)
         rows = trained.corpus.test_rows
         clips = [trained.corpus.clips[row] for row in rows]
         rate = trained.corpus.sample_rate
@@ -105,7 +115,7 @@ class RunSteps:
         made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
         self.store.contents.check_unchanged(clip.video for clip in made.clips)
         self.print_line("measuring")
-        flows = mean_flows(made.clips, flow, store=self.store, key=self.keys.by_kind["flows"])
+        flows = mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"])
         outputs = None
         if trained.classifier:
             dataset = name_of(self.experiment.dataset)
@@ -117,11 +127,18 @@ class RunSteps:
         samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples, videos)
         return RunOutcome(trained, sounds, made, evaluate(samples, metrics))
 
-    def train(self, flow: OpticalFlow | None = None) -> TrainingOutcome:
+    def train(
+        self,
+        flow: OpticalFlow | None = None,
+        helpers: "Helpers | None" = None,
+        poll_every_s: float = POLL_EVERY_S,
+    ) -> TrainingOutcome:
         """Carry out the steps of all processes: the clips, the stages, the classifier.
 
         Args:
-            flow: Optical flow of the test clips, computed when they are decoded; None leaves it for later.
+            flow: Optical flow of the test clips; None leaves it for later.
+            helpers: Processes that begin to train as well when the clips are there.
+            poll_every_s: Time between two looks at the store while another process makes what is needed.
 
         A classifier is left out where too few clips have a label.
 
@@ -131,7 +148,7 @@ class RunSteps:
         model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
-        corpus = self._corpus(model, flow)
+        corpus = self._corpus(model)
         for slot in set(model.slots) - {*corpus.unused_encoders, "vocoder"}:  # nothing reads the others yet
             model.block(slot).to(distributed.device())
         for key, decisions in corpus.decisions.items():
@@ -144,6 +161,18 @@ class RunSteps:
         possible.check_clips(corpus.clips, corpus.decisions, self.store.contents)  # of late stages too
         for line in lines:
             self.print_line(f"  {line}")
+        if helpers:
+            helpers.begin()
+        classifier: list[Classifier] = []
+        others = []
+        if possible.classifier:
+            key = self.keys.by_kind["classifier"]
+            do = lambda: classifier.append(self._classifier(model, corpus))  # noqa: E731
+            others.append(StoreTask("classifier", key, "", frozenset(), do))
+        if flow is not None:
+            clips = [corpus.clips[row] for row in corpus.test_rows]
+            do_flows = partial(self._flows, clips, flow)
+            others.append(StoreTask("flows", self.keys.by_kind["flows"], "", frozenset(), do_flows))
         histories = train_stages(
             self.keys.planned,
             model,
@@ -155,11 +184,17 @@ class RunSteps:
             log=self.log,
             print_line=self.print_line,
             later=len(corpus.test_rows) * self.experiment.num_inference_steps * SAMPLING_COST,
+            others=others,
+            poll_every_s=poll_every_s,
         )
         for slot in model.encoders:  # now, while all processes are here: sampling needs them, if no stage did
             corpus.features(slot)
-        classifier = self._classifier(model, corpus) if possible.classifier else None
-        return TrainingOutcome(model, corpus, histories, classifier)
+        return TrainingOutcome(model, corpus, histories, classifier[0] if classifier else None)
+
+    def _flows(self, clips: Sequence[Clip], flow: OpticalFlow) -> list[ClipFlow]:
+        workers = None if self.jobs == 1 else 1  # the other processes are at work
+        with distributed.main_first():
+            return mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"], workers=workers)
 
     def seconds_per_sound(self) -> float | None:
         """Seconds that sampling, decoder and vocoder took for a sound, on average over the batches.
@@ -184,7 +219,7 @@ class RunSteps:
         """Keys of the run's parts in the store."""
         return Keys(self.experiment, self.store.contents)
 
-    def _corpus(self, model: STAV2A, flow: OpticalFlow | None = None) -> Corpus:
+    def _corpus(self, model: STAV2A) -> Corpus:
         keys, dataset = self.keys, self.keys.dataset
         if isinstance(dataset, PreparedClips):
             prepared = PreparedCorpus(
@@ -206,7 +241,6 @@ class RunSteps:
             detector=self.experiment.onset_detector(),
             filters={key: factory() for key, factory in keys.filters.items()},
             audio_peak=self.experiment.audio_peak,
-            flow=flow,
             store=self.store,
             keys=keys.by_kind,
         )
@@ -234,47 +268,28 @@ class RunSteps:
         classifier.load_state_dict(weights)
         return classifier
 
-    def sample(self, trained: TrainingOutcome) -> Path:
+    def sample(self, trained: TrainingOutcome, helpers: "Helpers | None" = None) -> Path:
         """Make the sounds of the test clips, in all processes: a folder of a flac each, by `sound_name`.
 
         A batch is kept when it is made, so that a killed run continues with the next.
         """
-        corpus, experiment, key = trained.corpus, self.experiment, self.keys.by_kind["sounds"]
+        corpus, key = trained.corpus, self.keys.by_kind["sounds"]
         clips = [corpus.clips[row] for row in corpus.test_rows]
         batches = waveforms.batches_of(len(clips))
 
         def make() -> Callable[[Path], None]:
             self.print_line("sampling the test clips")
-            kept = {batch: self.store.partial("sounds", key) / f"{batch.start:06}.npz" for batch in batches}
             own = batches[distributed.rank() :: distributed.count()]
-            left = [batch for batch in own if _kept_batch(kept[batch]) is None]
-            trained.model.to(distributed.device())
-            made = waveforms.generate(
-                trained.model,
-                [corpus.features(slot) for slot in trained.model.encoders],
-                corpus.test_rows,
-                [clip.caption for clip in clips],
-                sampler=experiment.sampler(),
-                scheduler=experiment.noise_scheduler(),
-                num_inference_steps=experiment.num_inference_steps,
-                guidance_scale=experiment.guidance_scale,
-                guider=experiment.guider(),
-                seed=experiment.seed,
-                batches=left,
-                shown=distributed.is_main(),
-            )
-            began = time.monotonic()
-            for batch, audio in zip(left, made, strict=True):
-                with atomic(kept[batch]) as temporary, temporary.open("wb") as file:
-                    # a zip, which has a checksum
-                    np.savez(file, audio=audio, seconds=time.monotonic() - began)
-                began = time.monotonic()
+            if helpers:
+                with helpers.sharing([batch for batch in own if self._kept(batch) is None]) as part:
+                    self.make_batches(trained, part)
+            self.make_batches(trained, [batch for batch in own if self._kept(batch) is None])
             distributed.wait()
 
             def fill(folder: Path) -> None:
                 seconds = 0.0
-                for batch, path in kept.items():
-                    made = _kept_batch(path)
+                for batch in batches:
+                    made = self._kept(batch)
                     assert made is not None  # just written, or checked above
                     seconds += made.seconds
                     for i, audio in zip(batch, made.audio, strict=True):
@@ -284,6 +299,102 @@ class RunSteps:
             return fill
 
         return self.store.obtain_together("sounds", key, make)
+
+    def make_batches(self, trained: TrainingOutcome, batches: Sequence[range]) -> None:
+        """Sample batches of the test clips, by their numbers, and keep each until all are there."""
+        corpus, experiment = trained.corpus, self.experiment
+        trained.model.to(distributed.device())
+        made = waveforms.generate(
+            trained.model,
+            [corpus.features(slot) for slot in trained.model.encoders],
+            corpus.test_rows,
+            [corpus.clips[row].caption for row in corpus.test_rows],
+            sampler=experiment.sampler(),
+            scheduler=experiment.noise_scheduler(),
+            num_inference_steps=experiment.num_inference_steps,
+            guidance_scale=experiment.guidance_scale,
+            guider=experiment.guider(),
+            seed=experiment.seed,
+            batches=batches,
+            shown=distributed.is_main() and bool(batches),
+        )
+        began = time.monotonic()
+        for batch, audio in zip(batches, made, strict=True):
+            with atomic(self._batch_file(batch)) as temporary, temporary.open("wb") as file:
+                # a zip, which has a checksum
+                np.savez(file, audio=audio, seconds=time.monotonic() - began)
+            began = time.monotonic()
+
+    def _batch_file(self, batch: range) -> Path:
+        return self.store.partial("sounds", self.keys.by_kind["sounds"]) / f"{batch.start:06}.npz"
+
+    def _kept(self, batch: range) -> "SampledBatch | None":
+        return _kept_batch(self._batch_file(batch))
+
+
+class Helpers:
+    """Processes of this machine that train what their run is not training, and sample a part of the clips.
+
+    They read and write the store alone. One that fails costs time only: the run does what is left itself.
+
+    Args:
+        steps: The run.
+        flow: Optical flow of the test clips.
+    """
+
+    def __init__(self, steps: RunSteps, flow: OpticalFlow) -> None:
+        self.steps, self.flow = steps, flow
+        self.processes: list[SideProcess] = []
+
+    @classmethod
+    @contextlib.contextmanager
+    def ended_at_last(cls, steps: RunSteps, flow: OpticalFlow) -> "Iterator[Helpers]":
+        """Helpers that end with the block, whatever they do."""
+        helpers = cls(steps, flow)
+        try:
+            yield helpers
+        finally:
+            for process in helpers.processes:
+                process.end()
+
+    def begin(self) -> None:
+        """Start them, unless the store has all that they could make."""
+        steps, store = self.steps, self.steps.store
+        if all(store.has(each.kind, each.key, each.name) for each in steps.keys.parts()):
+            return
+        work = partial(_help, steps.experiment, store.root, self.flow, steps.jobs)
+        self.processes = [SideProcess(work) for _ in range(steps.jobs - 1)]
+        if self.processes:
+            steps.print_line(f"{steps.jobs} processes train and sample side by side")
+
+    @contextlib.contextmanager
+    def sharing(self, batches: Sequence[range]) -> Iterator[Sequence[range]]:
+        """Give out some batches: the part of this process. After the block the others have made theirs."""
+        count = len(self.processes) + 1
+        asked = [
+            process
+            for number, process in enumerate(self.processes, start=1)
+            if (part := batches[number::count]) and process.ask(part)
+        ]
+        yield batches[::count]
+        for process in asked:
+            if process.answer() is None:
+                logger.warning("a process that helped has ended early: its part is made in this one.")
+
+
+def _help(experiment: Experiment, root: Path, flow: OpticalFlow, jobs: int, pipe: Connection) -> None:
+    """Work of a helper: train with the others, then make the batches that are asked for.
+
+    An error of the recipe's ends it without a word, as the main process meets it too.
+    """
+    registry.load()
+    use_threads(threads_of(jobs))
+    steps = RunSteps(experiment, Store(root), lambda *loss: None, lambda line: None, jobs)
+    with beside(), contextlib.suppress(EOFError, ConnectionError, StaV2AError):
+        trained = steps.train(flow, poll_every_s=HELPERS_POLL_EVERY_S)
+        while True:
+            steps.make_batches(trained, pipe.recv())
+            pipe.send(True)
 
 
 class SampledBatch(NamedTuple):

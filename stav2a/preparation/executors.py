@@ -13,7 +13,7 @@ import numpy as np
 from stav2a.data.prepared.shards import ClipRecord
 from stav2a.preparation.clip_stages import ClipWork, failed
 from stav2a.utils.errors import UsageError
-from stav2a.utils.parallel import process_pool, use_one_thread
+from stav2a.utils.parallel import process_pool, use_threads
 
 AHEAD = 4  # clips under way per worker: those written wait for no slower one
 DIED = "the process that read it died, as from a lack of memory or a fault in a decoder. Leave it out."
@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads(), cv2.getNumThreads()
-    use_one_thread()
+    use_threads(1)
     try:
         yield
     finally:
@@ -127,7 +127,7 @@ class RayActor:
     """A stage in the form that Ray's actors call, with records as bytes."""
 
     def __init__(self, stage: Callable[[Any], ClipRecord]) -> None:
-        use_one_thread()
+        use_threads(1)
         self.stage = stage
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:

@@ -19,13 +19,12 @@ from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import FrameGrid, MediaError, decode, read_audio
 from stav2a.data.mel import log_mels, normalised
 from stav2a.data.onsets import onset_frames
-from stav2a.data.optical_flow import ClipFlow, save_flows
 from stav2a.data.prepared import PreparedFolder, PreparedFolderError
 from stav2a.data.prepared.reader import ANEW
 from stav2a.models.stav2a import STAV2A, VIDEO, as_video, describe_factory, encode_captions
 from stav2a.recipe.describing import differences
 from stav2a.registry import name_of
-from stav2a.slots import DataFilter, OnsetDetector, OpticalFlow
+from stav2a.slots import DataFilter, OnsetDetector
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import fingerprint
 from stav2a.utils.distributed import device
@@ -235,7 +234,6 @@ class DecodedCorpus(Corpus):
         detector: Onset detector of the pseudo-labels.
         filters: Filters by key; each decides on every clip, at the file's own size and rate.
         audio_peak: Peak of the sounds before their mel; see `mel.normalised`.
-        flow: Optical flow of the test clips, computed in the same pass; None leaves it out.
         store: Store of all results.
         keys: Keys in the store, by kind of entry.
         workers: Worker processes; by default one a core.
@@ -252,7 +250,6 @@ class DecodedCorpus(Corpus):
         detector: OnsetDetector,
         filters: Mapping[str, DataFilter],
         audio_peak: float | None = None,
-        flow: OpticalFlow | None = None,
         store: Store,
         keys: Mapping[str, str],
         workers: int | None = None,
@@ -271,8 +268,7 @@ class DecodedCorpus(Corpus):
                 found, decided = None, dict.fromkeys(filters)
             if found is None or None in decided.values():
                 missing = {name: filters[name] for name, folder in decided.items() if folder is None}
-                flow = None if store.has("flows", keys["flows"]) else flow
-                self._decode(clips, detector, missing, audio_peak, flow, workers)
+                self._decode(clips, detector, missing, audio_peak, workers)
         folder = store.path("clips", key)
         table = _table(folder)
         arrays = load_file(folder / ARRAYS)
@@ -283,13 +279,16 @@ class DecodedCorpus(Corpus):
             setattr(self, VIDEO[slot].frames, arrays[VIDEO[slot].frames])
         self._audio = arrays["audio"]
         self._normalised = arrays.get("normalised", self._audio)
-        self.mel = torch.cat([model.front_end(part) for part in self._normalised.split(AT_ONCE)])
         length, rate = model.latent_shape[1], model.latent_rate_hz
         onsets = [onset_frames(times_s, length, rate) for times_s in table["pseudo_onsets"]]
         self.onsets = torch.from_numpy(np.stack(onsets))
 
     def audio(self, rows: Sequence[int]) -> np.ndarray:
         return self._audio[list(rows)].numpy()
+
+    @cached_property
+    def mel(self) -> Tensor:  # type: ignore[override]  # seconds, for which many a run has no use
+        return torch.cat([self.model.front_end(part) for part in self._normalised.split(AT_ONCE)])
 
     @cached_property
     def _other_mel(self) -> Tensor:
@@ -305,7 +304,6 @@ class DecodedCorpus(Corpus):
         detector: OnsetDetector,
         filters: Mapping[str, DataFilter],
         audio_peak: float | None,
-        flow: OpticalFlow | None,
         workers: int | None,
     ) -> None:
         """Decode all clips in worker processes, and leave the results in the store."""
@@ -315,7 +313,7 @@ class DecodedCorpus(Corpus):
             VIDEO[slot].frames: FrameGrid.of(self.model.block(slot), duration_s)
             for slot in self.model.encoders
         }
-        work = partial(_extract, grids, (samples, sample_rate), audio_peak, detector, filters, flow)
+        work = partial(_extract, grids, (samples, sample_rate), audio_peak, detector, filters)
         frames = {
             name: np.zeros((len(clips), each.length, 3, each.size, each.size), np.uint8)
             for name, each in grids.items()
@@ -325,14 +323,13 @@ class DecodedCorpus(Corpus):
         readable: list[dict[str, Any]] = []
         onsets_s: list[list[float]] = []
         decisions: dict[str, list[dict[str, Any]]] = {name: [] for name in filters}
-        flows: list[ClipFlow] = []
         failed: dict[str, str] = {}
         results = parallel(work, clips, workers=workers, description="decoding clips")
         for clip, result in zip(clips, results, strict=True):
             if isinstance(result, MediaError):
                 failed[clip.id] = str(result)
                 continue
-            pictures, audio[len(readable)], scaled, onsets, decided, moved = result
+            pictures, audio[len(readable)], scaled, onsets, decided = result
             for name, picture in pictures.items():
                 frames[name][len(readable)] = picture
             if normalised is not None:
@@ -341,8 +338,6 @@ class DecodedCorpus(Corpus):
             onsets_s.append(onsets.tolist())
             for name, decision in decided.items():
                 decisions[name].append(asdict(decision))
-            if moved is not None:
-                flows.append(moved)
         self.store.contents.check_unchanged(clip.video for clip in clips)
         if clips and not readable:
             first = next(iter(failed.values()))
@@ -350,9 +345,6 @@ class DecodedCorpus(Corpus):
         for name, made in decisions.items():
             with self.store.create("filter", self.keys["clips"] + name) as folder:
                 write_json(folder / DECISIONS, made)
-        if flow is not None:
-            with self.store.create("flows", self.keys["flows"]) as folder:
-                save_flows(folder, flows)
         with self.store.create("clips", self.keys["clips"]) as folder:
             arrays: dict[str, np.ndarray] = {**frames, "audio": audio}
             if normalised is not None:
@@ -371,11 +363,8 @@ def _decisions(folder: Path) -> list[Decision]:
     return [Decision(**each) for each in json.loads((folder / DECISIONS).read_text(encoding="utf-8"))]
 
 
-# frames (L, 3, h, w) by name, audio (S,) as it is and normalised, onsets in seconds, decisions by filter,
-# motion
-Extracts = tuple[
-    dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Decision], ClipFlow | None
-]
+# frames (L, 3, h, w) by name, audio (S,) as it is and normalised, onsets in seconds, decisions by filter
+Extracts = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Decision]]
 
 
 def _extract(
@@ -384,14 +373,12 @@ def _extract(
     audio_peak: float | None,
     detector: OnsetDetector,
     filters: Mapping[str, DataFilter],
-    flow: OpticalFlow | None,
     clip: Clip,
 ) -> Extracts | MediaError:
     """Decode a clip once, and take all that is needed of it.
 
     A longer clip is cut to the shapes, (L, h, w) of the frames and (S, Hz) of the sound, a shorter one ends
-    in a still picture and silence. Filters, and the flow of test clips, see the whole file at its own size
-    and rate.
+    in a still picture and silence. Filters see the whole file at its own size and rate.
     """
     try:
         decoded = decode(clip.video, caption=clip.caption)
@@ -402,10 +389,7 @@ def _extract(
     sound = resample_audio(decoded.audio, decoded.sample_rate, sample_rate)
     audio, scaled = (fit_audio(normalised(sound, peak), samples) for peak in (None, audio_peak))
     decisions = {name: data_filter(decoded) for name, data_filter in filters.items()}
-    moved = None
-    if flow is not None and clip.split == "test":
-        moved = ClipFlow.of(decoded, flow)
-    return frames, audio, scaled, detector(audio, sample_rate), decisions, moved
+    return frames, audio, scaled, detector(audio, sample_rate), decisions
 
 
 def check_prepared(

@@ -1,8 +1,8 @@
-"""Training of all stages in order, each taken from the store where it is finished."""
+"""Training of all stages, each taken from the store where it is finished."""
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.utils.checkpoints import CheckpointError
 from stav2a.utils.files import write_json
 from stav2a.utils.progress import followed_by
-from stav2a.utils.store import Store, save_tensors
+from stav2a.utils.store import POLL_EVERY_S, Store, StoreTask, in_turn, save_tensors
 
 # Time of a step against one of text to audio, at laptop scale: it weighs the stages in the time that is left.
 STEP_COST = {"contrastive": 0.6, "onset": 0.06, "joint": 1.4}
@@ -32,6 +32,7 @@ class PlannedStage:
     name: str
     stage: Any
     key: str
+    needs: frozenset[str] = frozenset()  # keys of the stages before it that change, or read, what it reads
 
     def cost(self, corpus: Corpus) -> float:
         """Its time, in steps of text to audio."""
@@ -50,27 +51,47 @@ def train_stages(
     log: Log,
     print_line: Callable[[str], None],
     later: float = 0.0,
+    others: Sequence[StoreTask] = (),
+    poll_every_s: float = POLL_EVERY_S,
 ) -> dict[str, History]:
-    """Train the stages in order, or take their results from the store; the model ends up trained.
+    """Train the stages, or take their results from the store; the model ends up trained.
 
-    `later` is the time of what follows the stages, in steps of text to audio.
+    A stage waits for those that it needs. What several processes on one store have to train they train side
+    by side: each what no other one is training.
+
+    Args:
+        later: Time of what follows the stages, in steps of text to audio.
+        others: Tasks besides, which need no stage.
+        poll_every_s: Time between two looks at the store while waiting for another process.
 
     Returns:
-        The losses of every stage, by its name.
+        The losses of every stage, by its name, in the order of the plan.
     """
+    histories: dict[str, History] = {}
+    frozen = frozen_before(planned, model)
 
-    def run(stage: Any, frozen: frozenset[str], told: str, folder: Path) -> History:
-        print_line(f"{told}: training")
-        work = TrainingContext(model, corpus, folder, seed, objective, frozen, log, trainer)
-        return stage.run(work)
-
-    histories = {}
-    for number, (each, frozen) in enumerate(in_order(planned, model), start=1):
+    def do(number: int) -> None:
+        each = planned[number - 1]
         told = f"stage {number}/{len(planned)}  {each.name}"
-        missing = [other for other in planned[number:] if not store.has("stage", other.key, other.name)]
-        with followed_by((sum(other.cost(corpus) for other in missing) + later) / each.cost(corpus)):
+        model.merge_adapters(changed_by(each.stage))
+
+        def train(folder: Path) -> History:
+            print_line(f"{told}: training")
+            blocks = frozen[number - 1]
+            return each.stage.run(
+                TrainingContext(model, corpus, folder, seed, objective, blocks, log, trainer)
+            )
+
+        left = [
+            other
+            for other in planned
+            if other is not each
+            and not store.has("stage", other.key, other.name)
+            and not store.is_being_made("stage", other.key, other.name)
+        ]
+        with followed_by((sum(other.cost(corpus) for other in left) + later) / each.cost(corpus)):
             weights, history, trained_here = train_once(
-                partial(run, each.stage, frozen, told),
+                train,
                 partial(_weights, model, each.stage.trains),
                 store=store,
                 kind="stage",
@@ -85,20 +106,29 @@ def train_stages(
             print_line(f"{told}: from the store")
             log_losses({each.name: history}, log)
         histories[each.name] = history
-    return histories
+
+    stages = [
+        StoreTask("stage", each.key, each.name, each.needs, partial(do, number))
+        for number, each in enumerate(planned, start=1)
+    ]
+
+    def say_waiting(task: StoreTask) -> None:
+        print_line(f"{task.name or task.kind}: waiting for the process that makes it")
+
+    for task in in_turn([*stages, *others], store, say_waiting, poll_every_s):
+        task.do()
+    return {each.name: histories[each.name] for each in planned}
 
 
-def in_order(planned: Sequence[PlannedStage], model: STAV2A) -> Iterator[tuple[PlannedStage, frozenset[str]]]:
-    """Each stage, with the blocks that are finished before it: those frozen now, and those trained so far.
-
-    Adapters of earlier stages are merged into the blocks that it trains.
-    """
+def frozen_before(planned: Sequence[PlannedStage], model: STAV2A) -> list[frozenset[str]]:
+    """Blocks that are finished before each stage: those that are frozen now, and those trained so far."""
     own = {slot: list(model.block(slot).parameters()) for slot in model.slots}
     frozen = frozenset(slot for slot in own if own[slot] and not any(p.requires_grad for p in own[slot]))
+    before = []
     for each in planned:
-        model.merge_adapters(changed_by(each.stage))
-        yield each, frozen
+        before.append(frozen)
         frozen |= set(each.stage.trains) - {"unet", "backbone"}
+    return before
 
 
 def train_once(

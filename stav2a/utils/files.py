@@ -192,3 +192,16 @@ def exclusive(lock: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def is_locked(lock: Path) -> bool:
+    """True while a process is in the `exclusive` block of this lock; False where there are no locks."""
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):  # which `exclusive` explains
+        return False
+    held.release()
+    return False

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from itertools import islice
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from stav2a.utils.progress import progress
@@ -71,9 +73,7 @@ def process_pool(
     Returns:
         A function that sends items to one of the processes, and returns the future of their results.
     """
-    # Not fork, which copies torch's locked threads. A fork server imports the package once for all.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stav2a.training.corpus", "stav2a.data.struck_objects"])
+    context = _context()
     started = context.Value("i", 0)  # so that each has a number
     with ProcessPoolExecutor(workers, context, _start_worker, (function, started)) as pool:
         try:
@@ -81,6 +81,19 @@ def process_pool(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+MOST_JOBS = 4  # by default; a run takes about 1 GB
+
+
+def default_jobs() -> int:
+    """Number of processes that share the processors by default."""
+    return min(usable_cpus(), MOST_JOBS)
+
+
+def threads_of(jobs: int) -> int:
+    """Number of threads of each of so many processes that share the processors."""
+    return max(1, usable_cpus() // jobs)
 
 
 _function: Callable[[Any], Any]  # of a worker process
@@ -99,7 +112,7 @@ def _start_worker(function: Callable[[Any], Any], started: Any) -> None:
         _number = started.value
         started.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_one_thread()
+    use_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -107,13 +120,74 @@ def _call(*items: Any) -> list[Any]:
     return [_function(item) for item in items]
 
 
-def use_one_thread() -> None:
-    """One thread for this process's arrays and pictures: sums round alike, and processes do not compete."""
+def use_threads(count: int) -> None:
+    """Set the threads of this process's tensors, and one for its pictures.
+
+    With one, sums round alike everywhere, and processes do not compete.
+    """
     import cv2
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     cv2.setNumThreads(1)
+
+
+class SideProcess:
+    """A process that works beside this one, takes messages, and ends with it, also by kill -9.
+
+    Args:
+        work: Picklable function of the process's end of a pipe.
+    """
+
+    def __init__(self, work: Callable[[Connection], None]) -> None:
+        context = _context()
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work_beside, args=(work, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, message: Any) -> bool:
+        """Send a message; False if the process has ended."""
+        try:
+            self.pipe.send(message)
+        except OSError:
+            return False
+        return True
+
+    def answer(self) -> Any:
+        """Wait for the next answer; None if the process has ended without one."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work_beside(work: Callable[[Connection], None], pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other one's
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(pipe)
+
+
+def _context() -> Any:
+    """Context of new processes. Not fork, which copies torch's locked threads.
+
+    A fork server imports the package once for all.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stav2a.training.corpus", "stav2a.data.struck_objects"])
+    return context
+
+
+def prepare_processes() -> None:
+    """Begin to import what other processes will need, beside what this one does."""
+    _context()
+    forkserver.ensure_running()
 
 
 def _end_with_parent() -> None:

@@ -104,9 +104,23 @@ def progress(
     """
     if shown and not sys.stderr.isatty():
         return ProgressLines(total, desc, unit, initial)
+    disable = not shown or _beside.get()
     return ProgressBar(
-        total=total, desc=desc, unit=unit, initial=initial, leave=leave, disable=not shown, smoothing=0.1
+        total=total, desc=desc, unit=unit, initial=initial, leave=leave, disable=disable, smoothing=0.1
     )
+
+
+_beside: ContextVar[bool] = ContextVar("beside", default=False)
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[None]:
+    """Leave the terminal, and the time of the whole run, to another process that shows its own work there."""
+    token = _beside.set(True)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 _later: ContextVar[float | None] = ContextVar("later", default=None)
@@ -125,6 +139,6 @@ def followed_by(cost: float) -> Iterator[None]:
 def _whole(total: int | None, done: int, rate: float | None) -> str:
     """Time left of this work and of all that follows."""
     later = _later.get()
-    if later is None or not total or not rate:
+    if later is None or not total or not rate or _beside.get():
         return ""
     return f"the whole run {tqdm.format_interval((total - done + later * total) / rate)}"

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor
 from stav2a.utils import distributed
 from stav2a.utils.checkpoints import save_weights
 from stav2a.utils.contents import MISSING, Contents, damage, files_in, hashes_of
-from stav2a.utils.files import atomic, exclusive, flush_to_disk, temporary_beside, write_json
+from stav2a.utils.files import atomic, exclusive, flush_to_disk, is_locked, temporary_beside, write_json
 
 CONTENT = "content.json"  # the label of an entry and the hashes of its files
+POLL_EVERY_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,11 @@ class Store:
         """Lock of an entry: other processes that would make it wait."""
         return self.lock(_label(kind, key, name), f"{kind} in {self.root}")
 
+    def is_being_made(self, kind: str, key: str, name: str = "") -> bool:
+        """True where the entry is missing, and a process has its lock."""
+        lock = self.root / "locks" / _label(kind, key, name)
+        return not self.has(kind, key, name) and lock.exists() and is_locked(lock)
+
     def lock(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
         """Lock of this name; `what` is made under it, for the line that says that it is waited for."""
         return exclusive(self.root / "locks" / name, what)
@@ -154,6 +161,74 @@ class Store:
     def _move_aside(self, path: Path) -> None:
         (self.root / "damaged").mkdir(exist_ok=True)
         path.rename(self.root / "damaged" / f"{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+@dataclass(frozen=True)
+class StoreTask:
+    """An entry that a run takes from the store, or makes and leaves there.
+
+    Args:
+        kind: Kind of the entry.
+        key: Its key.
+        name: Its name.
+        needs: Keys of the tasks that are to be done before.
+        do: Takes the entry from the store, or makes it under its lock; in all processes of `torchrun`.
+    """
+
+    kind: str
+    key: str
+    name: str
+    needs: frozenset[str]
+    do: Callable[[], object]
+
+
+def in_turn(
+    tasks: Sequence[StoreTask],
+    store: Store,
+    on_wait: Callable[[StoreTask], None],
+    poll_every_s: float = POLL_EVERY_S,
+) -> Iterator[StoreTask]:
+    """Tasks in an order that lets several processes on one store work side by side.
+
+    A task comes when those that it needs are done here. First come the missing ones that no process is
+    making, of these first those that most tasks wait for; then those that are in the store. What another
+    process is making comes when it is finished.
+
+    Args:
+        tasks: The tasks.
+        store: Store of their entries.
+        on_wait: Called once with the first of the tasks, if all that may come are being made elsewhere.
+        poll_every_s: Time between two looks at the store while waiting.
+    """
+    left = list(tasks)
+    while left:
+        found = _next(left, store, on_wait, poll_every_s) if distributed.is_main() else 0
+        found = distributed.broadcast_from_main(found)
+        yield left[found]
+        del left[found]
+
+
+def _next(
+    left: Sequence[StoreTask], store: Store, on_wait: Callable[[StoreTask], None], poll_every_s: float
+) -> int:
+    """Number of the task that comes next; waits until there is one."""
+    missing = {task.key for task in left}
+    waiting = {task.key: {other.key for other in left if task.key in other.needs} for task in left}
+    for _ in left:  # also those that wait for them
+        waiting = {key: own.union(*(waiting[each] for each in own)) for key, own in waiting.items()}
+    possible = [i for i, task in enumerate(left) if not task.needs & missing]
+    possible.sort(key=lambda i: -len(waiting[left[i].key]))
+    entries = {i: (left[i].kind, left[i].key, left[i].name) for i in possible}
+    told = False
+    while True:
+        finished = [i for i in possible if store.has(*entries[i])]
+        for i in [*(i for i in possible if i not in finished), *finished]:
+            if not store.is_being_made(*entries[i]):
+                return i
+        if not told:
+            on_wait(left[possible[0]])
+            told = True
+        time.sleep(poll_every_s)
 
 
 def _fault(entry: Path) -> str:

@@ -22,6 +22,7 @@ from stav2a.evaluation.scores import from_json
 from stav2a.experiments.run_folder import RunFolder, RunFolderError, load
 from stav2a.experiments.tracking import PARENT, open_store
 from stav2a.reports.comparison_tables import scores_document
+from stav2a.utils.files import is_locked
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -56,7 +57,7 @@ class Ended:
 
 def arguments(variant: str, output: Path, *more: str) -> list[str]:
     recipes = ["--gin", f"recipes/{variant}.gin", "--gin", "recipes/scale/smoke.gin"]
-    return [*recipes, "--tracking-uri", "none", "--output", str(output), *more]
+    return [*recipes, "--tracking-uri", "none", "--output", str(output), "--jobs", "1", *more]
 
 
 def command(variant: str, output: Path, *more: str) -> Ended:
@@ -294,11 +295,35 @@ def test_a_run_killed_in_the_joint_stage_ends_with_the_same_bits(variant, tmp_pa
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def first_checkpoint(store: Path, child: subprocess.Popen) -> Path:
-    """Wait until the joint stage has written one."""
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_that_were_killed_and_started_again_end_with_the_bits_of_one(first, tmp_path):
+    for name in ("dataset", "clips", "filter"):
+        for folder in (first.output / "store").glob(f"{name}-*"):
+            shutil.copytree(folder, tmp_path / "store" / folder.name)
+    line = [sys.executable, "-c", CAREFUL, *arguments("cn_onset_gvf", tmp_path, "--jobs", "2")]
+    with subprocess.Popen(
+        line, cwd=ROOT, env=ALONE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        first_checkpoint(tmp_path / "store", child, "t2a_pretrain")
+        child.kill()
+    deadline = time.monotonic() + 30
+    while any(map(is_locked, (tmp_path / "store" / "locks").iterdir())):  # by the other process
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    again = command("cn_onset_gvf", tmp_path, "--jobs", "2")
+    assert again.code == 0 and "2 processes train and sample side by side" in again.stderr, again.stderr
+    folders = [ended.folder("cn_onset_gvf") for ended in (first, again)]
+    for name in ("model.safetensors", "scores.json", "losses.json"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+
+
+def first_checkpoint(store: Path, child: subprocess.Popen, stage: str = "joint") -> Path:
+    """Wait until a stage has written one."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and child.poll() is None:
-        for found in store.glob("partial/stage-*/joint.safetensors"):
+        for found in store.glob(f"partial/stage-*/{stage}.safetensors"):
             return found
         time.sleep(0.02)
     child.kill()

@@ -55,7 +55,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(clips, model, root) -> DecodedCorpus:
-    return decoded(clips, model, root, flow=Farneback(), workers=1)
+    return decoded(clips, model, root, workers=1)
 
 
 def test_arrays_fit_the_encoder_and_the_duration(whole):
@@ -117,29 +117,21 @@ def test_the_reason_of_an_empty_split_is_of_its_own_clips(clips, model, whole):
 
 
 def test_workers_change_nothing(clips, model, whole, root, tmp_path):
-    decoded(clips, model, tmp_path, flow=Farneback(), workers=2)
+    decoded(clips, model, tmp_path, workers=2)
     files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"arrays.safetensors", "decisions.json", "flows.safetensors"}
+    assert {path.name for path in files} >= {"arrays.safetensors", "decisions.json"}
     assert all((tmp_path / path).read_bytes() == (root / path).read_bytes() for path in files)
 
 
-def test_a_clip_is_decoded_once_also_for_its_flow(clips, whole, root, monkeypatch):
-    monkeypatch.setattr("stav2a.evaluation.samples.decode", None)
-    flows = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
-    assert [flow.frame_rate_hz for flow in flows] == [25.0] * 6
-    for flow, clip in zip(flows, clips[12:], strict=True):
+def test_flows_are_those_of_the_whole_clips_whatever_the_number_of_workers(clips, tmp_path):
+    stores = [Store(tmp_path / str(workers)) for workers in (1, 2)]
+    for workers, store in enumerate(stores, start=1):
+        flows = mean_flows(clips[2:], Farneback(), store=store, key="flows", workers=workers)
+        assert [flow.frame_rate_hz for flow in flows] == [25.0] * 16
+    for flow, clip in zip(flows[10:], clips[12:], strict=True):
         np.testing.assert_array_equal(flow.motion, clip_motion(decode(clip.video)))
-
-
-def test_flows_that_are_missing_are_computed_alone(clips, model, whole, root, tmp_path):
-    store = Store(tmp_path)
-    decoded(clips, model, tmp_path)
-    assert not store.has("flows", "flows")
-    found = mean_flows(clips[12:], Farneback(), store=store, key="flows")
-    wanted = mean_flows(clips[12:], Farneback(), store=Store(root), key="flows")
-    assert all((ours.motion == theirs.motion).all() for ours, theirs in zip(found, wanted, strict=True))
-    ours, theirs = (each.path("flows", "flows") / "flows.safetensors" for each in (store, Store(root)))
-    assert ours.read_bytes() == theirs.read_bytes()
+    one, two = (store.path("flows", "flows") / "flows.safetensors" for store in stores)
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_an_unreadable_clip_is_left_out_with_its_reason(clips, model, tmp_path):
@@ -180,8 +172,8 @@ def test_a_video_that_changes_while_it_is_decoded_leaves_nothing_in_the_store(mo
     rewriting.video = own[0].video
     store.contents.of_files(clip.video for clip in own)
     with pytest.raises(ChangedError, match="changed while it was read"):
-        decoded(own, model, store.root, store=store, filters={"r": rewriting}, flow=Farneback())
-    assert not any(store.has(kind, key) for kind, key in (("clips", "clips"), ("flows", "flows")))
+        decoded(own, model, store.root, store=store, filters={"r": rewriting})
+    assert not store.has("clips", "clips")
     assert not store.has("filter", "clipsr")
 
 
@@ -204,9 +196,10 @@ def test_a_video_that_changes_while_its_flow_is_computed_leaves_nothing_in_the_s
 def test_an_entry_of_another_number_of_clips_is_set_aside_and_made_again(kind, model, tmp_path, caplog):
     own = StruckObjects(train_clips=3, validation_clips=0, test_clips=1).clips(tmp_path / "world")
     store = Store(tmp_path / "store")
-    keep = {"filters": {filter_key(KeepAll): KeepAll()}, "flow": Farneback()}
+    keep = {"filters": {filter_key(KeepAll): KeepAll()}}
     whole = decoded(own, model, store.root, **keep)
     features = whole.features()
+    mean_flows(own[3:], Farneback(), store=store, key="flows")
     entry = store.path(kind, {"filter": "clips" + filter_key(KeepAll)}.get(kind, kind))
     (entry / "content.json").unlink()  # as an older version wrote it
     if kind == "filter":

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from stav2a.utils.files import write_bytes, write_json, write_text
-from stav2a.utils.store import Store, save_tensors
+from stav2a.utils.store import Store, StoreTask, in_turn, save_tensors
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,3 +244,39 @@ def test_a_file_that_can_not_be_read_is_no_damage(store):
     with pytest.raises(OSError, match="symbolic links"):
         store.find("stage", "a")
     assert folder.is_dir()
+
+
+def task(key: str, *needs: str) -> StoreTask:
+    return StoreTask("stage", key, "", frozenset(needs), lambda: None)
+
+
+def keys_in_turn(store: Store, *tasks: StoreTask) -> list[str]:
+    return [each.key for each in in_turn(tasks, store, on_wait=lambda each: None)]
+
+
+def test_a_task_comes_after_those_that_it_needs_and_the_one_that_most_wait_for_first(store):
+    tasks = [task("alone"), task("late", "middle"), task("first"), task("middle", "first"), task("other")]
+    assert keys_in_turn(store, *tasks) == ["first", "middle", "alone", "late", "other"]
+
+
+def test_what_another_process_makes_comes_when_it_is_finished(store):
+    waited = []
+    with store.exclusive("stage", "first"):
+        assert store.is_being_made("stage", "first") and not store.is_being_made("stage", "alone")
+        tasks = [task("first"), task("after", "first"), task("alone")]
+        turns = in_turn(tasks, store, on_wait=lambda each: waited.append(each.key))
+        assert next(turns).key == "alone" and not waited
+
+    def finish() -> None:
+        with store.exclusive("stage", "first"), store.create("stage", "first") as folder:
+            began.set()
+            time.sleep(0.3)
+            write_text(folder / "x.txt", "made")
+
+    began = threading.Event()
+    maker = threading.Thread(target=finish)
+    maker.start()
+    began.wait()
+    assert next(turns).key == "first" and waited == ["first"] and store.has("stage", "first")
+    maker.join()
+    assert next(turns).key == "after" and next(turns, None) is None

@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,10 +65,22 @@ class PlannedRun:
             return []
         return [each for each in self.entries if not store.has(each.kind, each.key, each.name)]
 
-    def may_start(self, store: Store, claimed: Container[str]) -> bool:
-        """False where it would begin by waiting for a running one, which lacked the claimed keys."""
+    def possible(self, store: Store) -> set[str]:
+        """Keys of what a process of this run could make now, each by itself."""
         missing = self.missing(store)
-        return not missing or missing[0].key not in claimed
+        if missing and missing[0].kind in ("clips", "filter"):
+            return {missing[0].key}
+        there = {each.key for each in self.entries} - {each.key for each in missing}
+        return {
+            each.key for each in missing if each.kind not in ("features", "latents") and each.needs <= there
+        }
+
+    def may_start(self, store: Store, running: Sequence["PlannedRun"]) -> bool:
+        """False where it would wait for running ones, each of which makes one thing at a time."""
+        if not self.missing(store):
+            return True
+        own = self.possible(store)
+        return bool(own) and len(own.union(*(each.possible(store) for each in running))) > len(running)
 
 
 @dataclass(frozen=True)

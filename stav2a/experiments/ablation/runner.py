@@ -115,16 +115,17 @@ class StudyRunner:
         done = {tuple(run.tags.get(name) for name in names) for run in children if run.status == "FINISHED"}
         named = {(run.row.name, str(run.seed), run.signature): run for run in plan.runs}
         todo = [run for name, run in named.items() if name not in done or not run.finished]
+        # What is left of a finished run takes a second; others wait for the one that makes most.
+        todo.sort(key=lambda run: (not run.finished, -len(run.missing(plan.store))))
         lacking = plan.lacking()
         runs = {self._job(run, folder, parent_id, lacking): run for run in todo}
         if count := len(plan.runs) - len(runs):
             _print_line(f"{count} of {len(plan.runs)} runs are finished and tracked already")
         if not runs:
             return []
-        claims = {job: {entry.key for entry in run.missing(plan.store)} for job, run in runs.items()}
 
         def may_start(job: Job, running: Sequence[Job]) -> bool:
-            return runs[job].may_start(plan.store, set().union(*(claims[other] for other in running)))
+            return runs[job].may_start(plan.store, [runs[other] for other in running])
 
         def ended(job: Job, code: int, seconds: float) -> None:
             took = duration(seconds)
@@ -167,7 +168,8 @@ class StudyRunner:
             *(sys.executable, "-m", *(together if self.processes > 1 else ()), "stav2a.run"),
             *(word for path in run.recipes for word in ("--gin", path)),
             *(word for binding in run.bindings for word in ("--bind", binding)),
-            *("--output", str(self.plan.output), "--experiment", study.name, "--run-name", run.title),
+            *("--output", str(self.plan.output), "--jobs", "1"),
+            *("--experiment", study.name, "--run-name", run.title),
             *(word for name, value in tags.items() for word in ("--tag", f"{name}={value}")),
             *(("--attach", str(diff)) if diff else ()),
             *(word for name in lacking for word in ("--untracked", name)),

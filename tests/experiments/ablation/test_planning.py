@@ -78,20 +78,35 @@ def test_a_finished_run_makes_nothing(tmp_path):
     assert "  Pretrained-T2A  trains autoencoder" in summary(plan(table3(0), tmp_path))
 
 
-def test_a_run_waits_for_what_a_running_one_makes_and_another_seed_passes(tmp_path):
+def test_a_run_starts_where_it_can_work_beside_the_running_ones(tmp_path):
+    planned = plan(table3(0), tmp_path)
+    store, runs = planned.store, {run.row.name: run for run in planned.runs}
+    whole, pretrained, frozen = (runs[name] for name in ("CN+Onset+GVF", "Pretrained-T2A", "CN Frozen"))
+    assert not pretrained.may_start(store, [whole])  # both begin with the data
+
+    def finish_all(*titles: str) -> None:
+        for entry in planned.missing():
+            if entry.title in titles:
+                finish(entry, store)
+
+    finish_all("data", "filter")
+    assert pretrained.may_start(store, [whole])  # autoencoder, contrastive encoder, classifier, flow
+    finish_all("contrastive", "classifier", "optical flow", "onset")
+    assert not pretrained.may_start(store, [whole])  # all wait for the autoencoder
+    assert not frozen.may_start(store, [whole])
+    finish_all("autoencoder", "t2a_pretrain", "t2a_finetune")
+    assert frozen.may_start(store, [whole])  # each has a joint stage of its own
+    assert pretrained.may_start(store, [whole, frozen])
+
+
+def test_another_seed_has_work_of_its_own(tmp_path):
     planned = plan(table3(0, 1), tmp_path)
-    pretrained, other_seed, finetuned, *_ = planned.runs
-    claimed = {entry.key for entry in pretrained.missing(planned.store)}
-    assert not other_seed.may_start(planned.store, claimed)  # both begin with the data
+    pretrained, other_seed, *_ = planned.runs
+    assert not other_seed.may_start(planned.store, [pretrained])
     for entry in planned.missing():
-        if entry.kind in ("clips", "filter"):
+        if entry.kind in ("clips", "filter", "classifier", "flows"):
             finish(entry, planned.store)
-    assert other_seed.may_start(planned.store, claimed)
-    assert not finetuned.may_start(planned.store, claimed)
-    for entry in pretrained.entries:
-        if entry.kind == "stage":
-            finish(entry, planned.store)
-    assert finetuned.may_start(planned.store, claimed)  # it begins with a stage of its own
+    assert other_seed.may_start(planned.store, [pretrained])
 
 
 def test_the_plan_says_what_is_trained_once(tmp_path):
