@@ -36,7 +36,7 @@ def refused(*bindings: str) -> str:
 def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
     state = torch.get_rng_state()
     found = tried()
-    assert (found.unchecked, found.left_out) == ([], [])
+    assert (found.unchecked, found.left_out, found.random) == ([], [], [])
     assert all(parameter.is_meta for parameter in found.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -45,7 +45,50 @@ def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
 @pytest.mark.parametrize("design", sorted(path.stem for path in (ROOT / "recipes/designs").glob("*.gin")))
 def test_every_design_passes(design):
     files = (f"recipes/designs/{design}.gin", "recipes/scale/smoke.gin")
-    assert dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build()).unchecked == []
+    found = dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build())
+    assert (found.unchecked, found.random) == ([], [])
+
+
+LORA = "stage.t2a_pretrain.adapter = @adapter.lora"
+MEAN, LINEAR = "run.global_pooler = @global_pooler.mean", "run.local_head = @local_head.linear"
+CONTROLNET = "run.backbone = @backbone.unet_controlnet"
+
+
+@pytest.mark.parametrize(
+    ("bindings", "random"),
+    [
+        ([MEAN], "feature_encoder global_pooler"),
+        ([LINEAR], ""),  # backbone.unet does not read it
+        ([LINEAR, CONTROLNET], "backbone feature_encoder local_head"),
+        ([LORA, "run.stages = [@stage.autoencoder, @stage.t2a_pretrain]"], "unet"),
+        ([LORA], ""),  # a later stage trains the rest
+        (
+            [CONTROLNET, LINEAR, "run.stages = [@stage.autoencoder, @stage.joint]"],
+            "feature_encoder text_encoder",
+        ),
+        (
+            [
+                *(CONTROLNET, LINEAR, "run.stages = [@stage.contrastive, @stage.autoencoder, @stage.joint]"),
+                "backbone.unet_controlnet.freeze_unet = True",
+            ],
+            "text_encoder unet",
+        ),
+    ],
+)
+def test_blocks_of_random_weights_that_nothing_trains_are_named(bindings, random):
+    files = ("recipes/finetuned_t2a.gin", "recipes/scale/smoke.gin")
+    experiment = recipe.load(files, bindings, root=Experiment).build()
+    lines = experiment.random_blocks(experiment.model())
+    assert [line.split(" keeps random weights: ")[0] for line in lines] == [
+        f"run.{each}" for each in random.split()
+    ]
+
+
+def test_a_check_names_them(capsys):
+    files = ("--gin", "recipes/finetuned_t2a.gin", "--gin", "recipes/scale/smoke.gin")
+    main(["run", *files, "--bind", MEAN, "--check"])
+    reason = "global_pooler.mean takes no checkpoint, and no stage trains them"
+    assert f"# run.global_pooler keeps random weights: {reason}" in capsys.readouterr().out
 
 
 REFUSED = {
