@@ -184,14 +184,14 @@ class DryRun:
         requested: Weights that a run would load.
         unchecked: Parts that could not be checked without numbers, and the reasons.
         left_out: Parts that the labels of the clips do not allow.
-        random: Blocks that keep random weights.
+        remarks: Lines on blocks that keep random weights, and on settings without effect.
     """
 
     model: STAV2A | None
     requested: Sequence[RequestedWeights] = ()
     unchecked: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    random: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def attempt(
         self, slot: str, factory: Any, given: str, call: Callable[[], Result], *, otherwise: Result
@@ -236,7 +236,7 @@ def dry_run(experiment: Experiment) -> DryRun:
         experiment, left_out = experiment.with_labels_of(clips)
         run = _assembled(experiment)
         run.left_out.extend(left_out)
-        run.random.extend(experiment.random_blocks(run.model))
+        run.remarks.extend([*experiment.random_blocks(run.model), *experiment.without_effect()])
         if clips:
             _check_clips(run, clips, experiment)
         if run.model is not None:

@@ -15,7 +15,7 @@ from stav2a.models.audit import missing_data
 from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, VIDEO, assemble, own_tensors
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import available, conforming, entry_of, expect, name_of
+from stav2a.registry import available, conforming, entry_of, expect, name_of, selector_of
 from stav2a.sampling.guiders import ClassifierFree
 from stav2a.slots import ROLES
 from stav2a.training.corpus import classifiable, kept_rows, rows_of
@@ -247,6 +247,24 @@ class Experiment:
             if reason:
                 lines.append(f"run.{slot} keeps random weights: {reason}, and no stage trains them")
         return sorted(lines)
+
+    def without_effect(self) -> list[str]:
+        """Lines on settings that change nothing beside the others, or not what they are for."""
+        lines = []
+        if self.temporal_encoder is not None and "temporal_encoder" not in self._read():
+            lines.append("run.temporal_encoder has no effect: nothing reads local features")
+        dropouts = [
+            (selector_of("stage", type(stage)), stage.video_dropout)
+            for stage in self._stages()
+            if hasattr(stage, "video_dropout")
+        ]
+        if name_of(self.guider) == "two_weights" and dropouts and not any(given for _, given in dropouts):
+            lines += [
+                "guider.two_weights compares with the model without the video, which it never learns: "
+                f"{stage}.video_dropout = 0, expected more, such as 0.1"
+                for stage, _ in dropouts
+            ]
+        return lines
 
     def _stages(self) -> list[Any]:
         """The stages with steps."""

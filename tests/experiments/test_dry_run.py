@@ -36,7 +36,7 @@ def refused(*bindings: str) -> str:
 def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
     state = torch.get_rng_state()
     found = tried()
-    assert (found.unchecked, found.left_out, found.random) == ([], [], [])
+    assert (found.unchecked, found.left_out, found.remarks) == ([], [], [])
     assert all(parameter.is_meta for parameter in found.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -46,7 +46,7 @@ def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
 def test_every_design_passes(design):
     files = (f"recipes/designs/{design}.gin", "recipes/scale/smoke.gin")
     found = dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build())
-    assert (found.unchecked, found.random) == ([], [])
+    assert (found.unchecked, found.remarks) == ([], [])
 
 
 LORA = "stage.t2a_pretrain.adapter = @adapter.lora"
@@ -82,6 +82,26 @@ def test_blocks_of_random_weights_that_nothing_trains_are_named(bindings, random
     assert [line.split(" keeps random weights: ")[0] for line in lines] == [
         f"run.{each}" for each in random.split()
     ]
+
+
+@pytest.mark.parametrize(
+    ("bindings", "told"),
+    [
+        (["run.guider = @guider.two_weights"], "stage.joint.video_dropout = 0, expected more, such as 0.1"),
+        (["run.guider = @guider.two_weights", "stage.joint.video_dropout = 0.1"], ""),
+        (
+            [
+                *("run.temporal_encoder = @feature_encoder.clip", "run.backbone = @backbone.unet"),
+                "run.stages = [@stage.contrastive, @stage.joint]",
+            ],
+            "run.temporal_encoder has no effect: nothing reads local features",
+        ),
+        (["run.temporal_encoder = @feature_encoder.clip"], ""),
+    ],
+)
+def test_settings_without_effect_are_named(bindings, told):
+    found = recipe.load(SMOKE, bindings, root=Experiment).build().without_effect()
+    assert len(found) == bool(told) and all(line.endswith(told) for line in found)
 
 
 def test_a_check_names_them(capsys):
