@@ -125,6 +125,7 @@ REFUSED = {  # the pairs, and a part of the message
     },
     ("unet.code_transformer", "backbone.unet"): "needs a model of codes",
     ("unet.code_transformer", "backbone.dit"): "needs a transformer that takes a frame_embedding",
+    ("scheduler.flow_match_heun", "sampler.similarity_guided"): "the moves in between would be lost",
     ("sampler.autoregressive", "backbone.unet"): "needs a model of codes",
     ("sampler.autoregressive", "backbone.dit"): "needs a model of codes",
     ("unet.stable_diffusion", "backbone.dit"): "needs a transformer that takes a frame_embedding",
