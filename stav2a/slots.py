@@ -424,7 +424,22 @@ SLOTS: dict[str, Slot] = {
             )
         },
     ),
-    "unet": Slot(UNet, wired=("latent_channels", "cond_dim"), offered=("latent_bins",)),
+    "unet": Slot(
+        UNet,
+        wired=("latent_channels", "cond_dim"),
+        offered=("latent_bins",),
+        shapes={
+            "forward": Shapes(
+                {
+                    "sample": LATENT,
+                    "timestep": ("B",),
+                    "encoder_hidden_states": TOKENS,
+                    "encoder_attention_mask": MASK,
+                },
+                {"prediction": LATENT},
+            )
+        },
+    ),
     "backbone": Slot(
         Backbone,
         wired=("unet", "local_dim"),

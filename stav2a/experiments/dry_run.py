@@ -306,7 +306,7 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
         )
         given = {name: known[name] if name in known else blank(shape) for name, shape in shapes.takes.items()}
         text = ", ".join(f"{name} {_size(value)}" for name, value in given.items())
-        function = block if method == "forward" else getattr(block, method)
+        function = {"unet": predict}.get(slot) or (block if method == "forward" else getattr(block, method))
         found = run.attempt(slot, factory, text, lambda: function(*given.values()), otherwise=None)
         if found is None:
             return
@@ -322,6 +322,14 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
                 promised = f"({', '.join(shape)}) = ({', '.join(map(str, expected))})"
                 raise _wrong(slot, factory, method, f"{name} {tuple(value.shape)}", f"{name} {promised}")
             known[name] = value
+
+    def predict(z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        """Prediction of the denoiser by itself, which is called as backbones and stages call it."""
+        found = model.block("unet")(z_t, t, c, encoder_attention_mask=mask, return_dict=False)
+        if not isinstance(found, tuple):
+            promised = "a tuple whose first value is the prediction, with return_dict=False"
+            raise _wrong("unet", experiment.unet, "forward", type(found).__name__, promised)
+        return found[0]
 
     def blank(shape: Sequence[str]) -> Tensor:
         """Stand-in of what a block that needs numbers would give."""
@@ -344,6 +352,9 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
                 e_tv = [known.get("e_v", blank(E_V))]
         for slot in ("text_encoder", "global_pooler", "condition_fuser"):
             call(slot)
+        names = {"t": "timestep", "c": "encoder_hidden_states", "mask": "encoder_attention_mask"}
+        known |= {name: known[symbol] for symbol, name in names.items() if symbol in known}
+        call("unet")
         call("backbone")
         call("front_end")
         call("autoencoder", "encode")

@@ -236,6 +236,56 @@ def test_a_block_that_breaks_its_slots_promise_is_named(head, told, scratch_regi
     assert told in refused(*ALONE, "run.local_head = @local_head.mine")
 
 
+class Bare(nn.Module):
+    """A denoiser that gives the prediction without a tuple."""
+
+    def __init__(self, latent_channels: int, cond_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        return self.predict(sample, encoder_hidden_states)
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return self.project(z_t)
+
+
+class Narrow(Bare):
+    """A denoiser whose prediction has one frequency less."""
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return (self.project(z_t)[..., 1:],)
+
+
+class Failing(Bare):
+    """A denoiser that multiplies what does not fit."""
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return (z_t @ c,)
+
+
+@pytest.mark.parametrize(
+    ("unet", "told"),
+    [
+        (Bare, "unet.mine gives Tensor from forward, but its slot promises a tuple whose first value is the "
+               "prediction, with return_dict=False."),
+        (Narrow, "unet.mine gives prediction (2, 8, 32, 7) from forward, but its slot promises prediction "
+                 "(B, C, T, F) = (2, 8, 32, 8)."),
+        (Failing, "unet.mine fails on sample (2, 8, 32, 8), timestep (2,), encoder_hidden_states (2, "),
+    ],
+)  # fmt: skip
+def test_a_denoiser_that_breaks_its_slots_promise_is_named(unet, told, scratch_registry):
+    scratch_registry.register("unet", "mine")(unet)
+    assert told in refused(*ALONE, "run.backbone = @backbone.unet", "run.unet = @unet.mine")
+
+
 def test_a_metric_that_gives_no_score_is_refused(scratch_registry):
     @scratch_registry.register("metric", "mine")
     class Mine:
