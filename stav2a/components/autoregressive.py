@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import RegistryError, register
+from stav2a.slots import ALL_FOR_CODES
 from stav2a.utils.checkpoints import load_weights
 from stav2a.utils.errors import check_bounds
 
@@ -218,7 +219,7 @@ class AutoregressiveBackbone(nn.Module):
         if not isinstance(unet, CodeTransformer):
             raise RegistryError(
                 f"backbone.autoregressive needs a model of codes, and {type(unet).__name__} is a denoiser.",
-                advice="Bind run.unet = @unet.code_transformer, or another backbone.",
+                advice=ALL_FOR_CODES,
             )
         self.unet = unet
         self.embed = nn.Linear(local_dim, unet.width, bias=False) if local_dim else None

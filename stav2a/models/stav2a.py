@@ -17,7 +17,7 @@ from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.adapters import base_name, is_adapter, merge
 from stav2a.recipe import describing, parsing
 from stav2a.registry import Entry, conforming, entry_of, expect, fails, selector_of
-from stav2a.slots import ROLES
+from stav2a.slots import ALL_FOR_CODES, ROLES
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
@@ -459,7 +459,7 @@ def check_denoises(model: STAV2A, part: str) -> None:
     if hasattr(unet, "codebook"):
         raise UsageError(
             f"{part} needs a denoiser, and {selector_of('unet', type(unet))} predicts codes.",
-            advice="Take @sampler.autoregressive and @stage.codes in place of it, or another run.unet.",
+            advice=ALL_FOR_CODES,
         )
 
 
@@ -472,7 +472,7 @@ def check_predicts_codes(model: STAV2A, part: str) -> None:
     if not hasattr(model.backbone, "logits"):
         raise UsageError(
             f"{part} needs a model of codes, and {selector_of('backbone', type(model.backbone))} is none.",
-            advice="Bind run.backbone = @backbone.autoregressive and run.unet = @unet.code_transformer.",
+            advice=ALL_FOR_CODES,
         )
 
 
