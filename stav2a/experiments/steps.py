@@ -100,7 +100,7 @@ class RunSteps:
             self.print_line(f"will not be measured: {missing}")
         for line in self.experiment.random_blocks():
             self.print_line(line)
-        flow = self.flow
+        flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         with Helpers.ended_at_last(self, flow) as helpers:
             trained = self.train(flow, helpers)
             sounds = self.sample(trained, helpers)
@@ -213,12 +213,6 @@ class RunSteps:
             facts = self.store.path("stage", each.key, each.name) / "facts.json"
             found[each.name] = json.loads(facts.read_text(encoding="utf-8"))["seconds"]
         return found
-
-    @cached_property
-    def flow(self) -> OpticalFlow:
-        """Optical flow of the test clips: that of the metrics, the same in all processes."""
-        metrics = (metric() for metric in self.experiment.metrics)
-        return next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
 
     @cached_property
     def keys(self) -> Keys:
