@@ -169,7 +169,7 @@ class RunSteps:
             key = self.keys.by_kind["classifier"]
             do = lambda: classifier.append(self._classifier(model, corpus))  # noqa: E731
             others.append(StoreTask("classifier", key, "", frozenset(), do))
-        if flow is not None:
+        if flow is not None and distributed.count() == 1:  # of several processes the main one makes it later
             clips = [corpus.clips[row] for row in corpus.test_rows]
             do_flows = partial(self._flows, clips, flow)
             others.append(StoreTask("flows", self.keys.by_kind["flows"], "", frozenset(), do_flows))
@@ -193,8 +193,7 @@ class RunSteps:
 
     def _flows(self, clips: Sequence[Clip], flow: OpticalFlow) -> list[ClipFlow]:
         workers = None if self.jobs == 1 else 1  # the other processes are at work
-        with distributed.main_first():
-            return mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"], workers=workers)
+        return mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"], workers=workers)
 
     def seconds_per_sound(self) -> float | None:
         """Seconds that sampling, decoder and vocoder took for a sound, on average over the batches.
