@@ -103,6 +103,11 @@ class VideoToAudioPipeline:
         self.knows_no_video = False
         self.documents: Callable[[str], dict[str, str]] = lambda name: {}
 
+    @property
+    def reads_captions(self) -> bool:
+        """False where the guider leaves prompts out, as `guider.null_text` does."""
+        return any(branch.text for branch in self.guider.branches(self.guidance_scale))
+
     @classmethod
     def from_pretrained(cls, source: str | Path, *, trust_recipe: bool = False) -> Self:
         """Load the model of a run folder, of one that `save_pretrained` wrote, or of the Hugging Face hub.

@@ -93,6 +93,13 @@ class ConditionFuser(Protocol):
     def forward(self, e_text: Tensor, mask: Tensor, e_gv: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+# Advice where a part is for a model of codes and another for a denoiser.
+ALL_FOR_CODES = (
+    "Bind run.unet = @unet.code_transformer, run.backbone = @backbone.autoregressive, run.sampler = "
+    "@sampler.autoregressive and the stage @stage.codes, as recipes/designs/im2wav.gin does; or none of them."
+)
+
+
 class UNet(Protocol):
     """The text-to-audio denoiser that a backbone builds on, called like diffusers' `UNet2DConditionModel`.
 
@@ -424,7 +431,22 @@ SLOTS: dict[str, Slot] = {
             )
         },
     ),
-    "unet": Slot(UNet, wired=("latent_channels", "cond_dim"), offered=("latent_bins",)),
+    "unet": Slot(
+        UNet,
+        wired=("latent_channels", "cond_dim"),
+        offered=("latent_bins",),
+        shapes={
+            "forward": Shapes(
+                {
+                    "sample": LATENT,
+                    "timestep": ("B",),
+                    "encoder_hidden_states": TOKENS,
+                    "encoder_attention_mask": MASK,
+                },
+                {"prediction": LATENT},
+            )
+        },
+    ),
     "backbone": Slot(
         Backbone,
         wired=("unet", "local_dim"),

@@ -97,6 +97,9 @@ def generate(
     check_writable(output)
     if not (prompt.strip() or negative_prompt.strip()) and guidance is not None:
         print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
+    elif not pipe.reads_captions and (prompt.strip() or guidance is not None):
+        left_out = "--prompt and --guidance have no effect: the run's guider leaves captions out."
+        print(f"warning: {left_out}", file=sys.stderr)
 
     def make_sound(video: Path) -> "tuple[np.ndarray, int]":
         made = pipe(

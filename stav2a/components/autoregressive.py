@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import RegistryError, register
+from stav2a.slots import ALL_FOR_CODES
 from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.errors import check_bounds
 
 FIT_ON, FIT_ROUNDS = 50_000, 15  # latent vectors and rounds of k-means
 
@@ -37,6 +39,7 @@ class CodeTransformer(nn.Module):
 
     Raises:
         RegistryError: The heads do not divide the width.
+        UsageError: A size is less than 1.
     """
 
     codebook: Tensor
@@ -56,6 +59,8 @@ class CodeTransformer(nn.Module):
         super().__init__()
         from diffusers.models.embeddings import Timesteps
 
+        for name, size in (("codes", codes), ("width", width), ("layers", layers), ("heads", heads)):
+            check_bounds(f"unet.code_transformer.{name}", size, 1)
         if width % heads:
             raise RegistryError(
                 f"unet.code_transformer.width = {width}, heads = {heads}: expected a width that the heads "
@@ -214,7 +219,7 @@ class AutoregressiveBackbone(nn.Module):
         if not isinstance(unet, CodeTransformer):
             raise RegistryError(
                 f"backbone.autoregressive needs a model of codes, and {type(unet).__name__} is a denoiser.",
-                advice="Bind run.unet = @unet.code_transformer, or another backbone.",
+                advice=ALL_FOR_CODES,
             )
         self.unet = unet
         self.embed = nn.Linear(local_dim, unet.width, bias=False) if local_dim else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stav2a.registry import RegistryError, register, selector_of
+from stav2a.slots import ALL_FOR_CODES
 from stav2a.utils.checkpoints import load_weights
 from stav2a.utils.errors import UsageError
 
@@ -63,7 +64,9 @@ class DiTBackbone(nn.Module):
             raise RegistryError(
                 f"backbone.dit needs a transformer that takes a frame_embedding, and {type(unet).__name__} "
                 "does not.",
-                advice="Bind run.unet = @unet.dit or @unet.mmdit, or run.backbone = @backbone.unet.",
+                advice=ALL_FOR_CODES
+                if hasattr(unet, "codebook")
+                else "Bind run.unet = @unet.dit or @unet.mmdit, or run.backbone = @backbone.unet.",
             )
         if not local_dim:
             raise RegistryError(
@@ -92,7 +95,9 @@ def _check_blocks(unet: Any, backbone: type) -> None:
         raise RegistryError(
             f"{selector_of('backbone', backbone)} needs the blocks of diffusers' U-Net, and "
             f"{type(unet).__name__} has none.",
-            advice=f"Bind run.backbone = @backbone.{other}, or run.unet = @unet.stable_diffusion.",
+            advice=ALL_FOR_CODES
+            if hasattr(unet, "codebook")
+            else f"Bind run.backbone = @backbone.{other}, or run.unet = @unet.stable_diffusion.",
         )
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.registry import RegistryError, register
+from stav2a.utils.errors import check_bounds
 
 
 @register("condition_fuser", "concat")
@@ -115,10 +116,12 @@ class TextToVideoAttention(nn.Module):
 
     Raises:
         RegistryError: The heads do not divide the width, or there are no video tokens.
+        UsageError: There are no heads.
     """
 
     def __init__(self, cond_dim: int, *, heads: int = 8) -> None:
         super().__init__()
+        check_bounds("condition_fuser.cross_attention.heads", heads, 1)
         if cond_dim % heads:
             raise RegistryError(
                 f"condition_fuser.cross_attention.heads = {heads} does not divide {cond_dim}, the tokens' "

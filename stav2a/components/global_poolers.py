@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.errors import check_bounds
 
 
 @register("global_pooler", "none")
@@ -247,6 +248,8 @@ class PerceiverPooler(nn.Module):
     ) -> None:
         super().__init__()
         selector = selector_of("global_pooler", type(self))
+        for name, size in (("tokens", tokens), ("layers", layers), ("heads", heads)):
+            check_bounds(f"{selector}.{name}", size, 1)
         if cond_dim % heads:
             raise RegistryError(
                 f"{selector}.heads = {heads} does not divide {cond_dim}, the tokens' width.",

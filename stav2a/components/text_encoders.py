@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stav2a.registry import register
 from stav2a.utils.checkpoints import WEIGHTS, CheckpointError
 from stav2a.utils.contents import file_hash
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import UsageError, check_bounds
 
 logger = logging.getLogger(__name__)
 PAD, END, FIRST_GRAM = 0, 1, 2  # rows of the table
@@ -57,6 +57,8 @@ class TinyMT5(nn.Module):
         super().__init__()
         from transformers import MT5Config, MT5EncoderModel
 
+        for name, size in (("dim", dim), ("layers", layers), ("heads", heads)):
+            check_bounds(f"text_encoder.tiny_mt5.{name}", size, 1)
         config = MT5Config(
             vocab_size=vocabulary,
             d_model=dim,

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from stav2a.registry import RegistryError, register, selector_of
 from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.errors import check_bounds
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines of the positions, (T, D / 2) each
 MASKED_SCORE = -10_000.0  # added to the score of a masked token, as in diffusers
@@ -77,16 +78,19 @@ class DiffusionTransformer(nn.Module, ABC):
 
     Raises:
         RegistryError: A head would have an odd width, which rotary positions don't allow.
+        UsageError: A size is less than 1.
     """
 
     def __init__(self, latent_channels: int, latent_bins: int, width: int, heads: int) -> None:
         super().__init__()
         from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 
+        selector = selector_of("unet", type(self))
+        check_bounds(f"{selector}.heads", heads, 1)
+        check_bounds(f"{selector}.width", width, 1)
         if width % (2 * heads):
             raise RegistryError(
-                f"{selector_of('unet', type(self))}.width = {width}, heads = {heads}: expected heads of an "
-                "even width.",
+                f"{selector}.width = {width}, heads = {heads}: expected heads of an even width.",
                 advice=f"Take a width that {2 * heads} divides.",
             )
         self.width, self.heads, self.recomputes = width, heads, False
@@ -176,6 +180,7 @@ class DiT(DiffusionTransformer):
         checkpoint: str | None = None,
     ) -> None:
         super().__init__(latent_channels, latent_bins, width, heads)
+        check_bounds("unet.dit.layers", layers, 1)
         self.layers = nn.ModuleList(CrossAttentionLayer(width, heads, cond_dim) for _ in range(layers))
         load_weights(self, checkpoint, parameter="unet.dit.checkpoint")
 
@@ -226,6 +231,7 @@ class MMDiT(DiffusionTransformer):
         super().__init__(latent_channels, latent_bins, width, heads)
         if joint_layers < 1:
             raise RegistryError(f"unet.mmdit.joint_layers = {joint_layers}: expected 1 or more.")
+        check_bounds("unet.mmdit.single_layers", single_layers, 0)
         self.proj_tokens = nn.Linear(cond_dim, width)
         self.joint = nn.ModuleList(JointLayer(width, heads) for _ in range(joint_layers - 1))
         self.reading = ReadingLayer(width, heads)

@@ -184,12 +184,14 @@ class DryRun:
         requested: Weights that a run would load.
         unchecked: Parts that could not be checked without numbers, and the reasons.
         left_out: Parts that the labels of the clips do not allow.
+        remarks: Lines on blocks that keep random weights, and on settings without effect.
     """
 
     model: STAV2A | None
     requested: Sequence[RequestedWeights] = ()
     unchecked: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def attempt(
         self, slot: str, factory: Any, given: str, call: Callable[[], Result], *, otherwise: Result
@@ -234,6 +236,7 @@ def dry_run(experiment: Experiment) -> DryRun:
         experiment, left_out = experiment.with_labels_of(clips)
         run = _assembled(experiment)
         run.left_out.extend(left_out)
+        run.remarks.extend([*experiment.random_blocks(run.model), *experiment.without_effect()])
         if clips:
             _check_clips(run, clips, experiment)
         if run.model is not None:
@@ -303,7 +306,7 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
         )
         given = {name: known[name] if name in known else blank(shape) for name, shape in shapes.takes.items()}
         text = ", ".join(f"{name} {_size(value)}" for name, value in given.items())
-        function = block if method == "forward" else getattr(block, method)
+        function = {"unet": predict}.get(slot) or (block if method == "forward" else getattr(block, method))
         found = run.attempt(slot, factory, text, lambda: function(*given.values()), otherwise=None)
         if found is None:
             return
@@ -319,6 +322,14 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
                 promised = f"({', '.join(shape)}) = ({', '.join(map(str, expected))})"
                 raise _wrong(slot, factory, method, f"{name} {tuple(value.shape)}", f"{name} {promised}")
             known[name] = value
+
+    def predict(z_t: Tensor, t: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        """Prediction of the denoiser by itself, which is called as backbones and stages call it."""
+        found = model.block("unet")(z_t, t, c, encoder_attention_mask=mask, return_dict=False)
+        if not isinstance(found, tuple):
+            promised = "a tuple whose first value is the prediction, with return_dict=False"
+            raise _wrong("unet", experiment.unet, "forward", type(found).__name__, promised)
+        return found[0]
 
     def blank(shape: Sequence[str]) -> Tensor:
         """Stand-in of what a block that needs numbers would give."""
@@ -341,6 +352,9 @@ def _call_blocks(run: DryRun, model: Any, experiment: Experiment) -> None:
                 e_tv = [known.get("e_v", blank(E_V))]
         for slot in ("text_encoder", "global_pooler", "condition_fuser"):
             call(slot)
+        names = {"t": "timestep", "c": "encoder_hidden_states", "mask": "encoder_attention_mask"}
+        known |= {name: known[symbol] for symbol, name in names.items() if symbol in known}
+        call("unet")
         call("backbone")
         call("front_end")
         call("autoencoder", "encode")

@@ -63,7 +63,7 @@ def _audited(experiment: Experiment, tried: DryRun) -> list[str]:
     missing += audit.missing_data(experiment.described("dataset"))
     metrics = [metric() for metric in experiment.metrics]
     missing += missing_judges(metrics, has_classifier=experiment.classifier is not None)
-    return [*lines, *tried.left_out, *experiment.random_blocks(), "", *model_cost.missing_lines(missing)]
+    return [*lines, *tried.left_out, *tried.remarks, "", *model_cost.missing_lines(missing)]
 
 
 def _audit(experiment: Experiment, tried: DryRun) -> audit.Audit | None:
@@ -146,6 +146,8 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
             if not finished and (jobs > 1 or not store.has("clips", steps.keys.by_kind["clips"])):
                 prepare_processes()
             tried = None if finished else dry_run(steps.experiment)
+            for line in tried.remarks if tried else ():
+                print_line(line)
             scores = _run_and_track(loaded, folder, steps, options, place, tried)
     tracked = resolve(options.uri, output)
     places: dict[str, Any] = {"report": folder.report, "samples": folder.samples, "sounds": folder.sounds}

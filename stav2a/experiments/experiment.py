@@ -12,10 +12,10 @@ from stav2a.data.clip import Clip
 from stav2a.data.filters import Decision, filter_key
 from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.audit import missing_data
-from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, VIDEO, assemble
+from stav2a.models.stav2a import BLOCKS, PARTS, STAV2A, VIDEO, assemble, own_tensors
 from stav2a.recipe import describing
 from stav2a.recipe.describing import signature
-from stav2a.registry import available, conforming, entry_of, expect, name_of
+from stav2a.registry import available, conforming, entry_of, expect, name_of, selector_of
 from stav2a.sampling.guiders import ClassifierFree
 from stav2a.slots import ROLES
 from stav2a.training.corpus import classifiable, kept_rows, rows_of
@@ -158,9 +158,9 @@ class Experiment:
 
     def _learners(self) -> list[tuple[Any, tuple[str, ...]]]:
         """The stages with steps, and the classifier, each with the splits that it needs clips of."""
-        stages = [stage for factory in self.stages if not (stage := factory()).idle]
         learners: list[tuple[Any, tuple[str, ...]]] = [
-            (each, ("train", "validation") if hasattr(each, "held_out") else ("train",)) for each in stages
+            (each, ("train", "validation") if hasattr(each, "held_out") else ("train",))
+            for each in self._stages()
         ]
         if self.classifier is not None:
             learners.append((self.classifier(classes=1), ("train", "validation")))
@@ -221,25 +221,66 @@ class Experiment:
                     advice=f"{advice} weights that fit the recipe.",
                 )
 
-    def random_blocks(self) -> list[str]:
-        """Lines on blocks that keep random weights: no checkpoint is bound, and no stage trains them."""
-        stages = [stage for factory in self.stages if not (stage := factory()).idle]
-        trained = {slot for stage in stages for slot in changed_by(stage)}
-        readers = {"feature_encoder": [self.global_pooler]}
-        timing = "feature_encoder" if self.temporal_encoder is None else "temporal_encoder"
-        readers.setdefault(timing, []).append(self.local_head)
+    def random_blocks(self, model: STAV2A | None = None) -> list[str]:
+        """Lines on blocks that keep random weights: none are given for them, and no stage trains them.
+
+        Args:
+            model: The model as it is assembled; without it only blocks that could be given weights are known.
+        """
+        trained: set[str] = set()
+        for stage in self._stages():
+            adapted = stage.adapter().blocks if hasattr(stage, "adapter") else ()
+            frozen = {"unet"} if self.described("backbone")["parameters"].get("freeze_unet") else set()
+            trained |= changed_by(stage) - (frozen - set(stage.trains)) - set(adapted)
         lines = []
-        for slot in self.blocks():
+        for slot in self._read() - trained:
             described = self.described(slot)
-            unread = slot in readers and all(name_of(each) == "none" for each in readers[slot])
-            if "checkpoint" not in described["parameters"] or slot in trained or unread:
-                continue
-            if described["parameters"]["checkpoint"] is None:
-                lines.append(
-                    f"run.{slot} keeps random weights: {described['component']}.checkpoint is None, and no "
-                    "stage trains it"
-                )
+            component, parameters = described["component"], described["parameters"]
+            if "checkpoint" in parameters:
+                reason = f"{component}.checkpoint is None" if parameters["checkpoint"] is None else ""
+            elif model is not None and any(
+                p.requires_grad for p in own_tensors(slot, model.block(slot).named_parameters())
+            ):
+                reason = f"{component} takes no checkpoint"
+            else:
+                reason = ""
+            if reason:
+                lines.append(f"run.{slot} keeps random weights: {reason}, and no stage trains them")
+        return sorted(lines)
+
+    def without_effect(self) -> list[str]:
+        """Lines on settings that change nothing beside the others, or not what they are for."""
+        lines = []
+        if self.temporal_encoder is not None and "temporal_encoder" not in self._read():
+            lines.append("run.temporal_encoder has no effect: nothing reads local features")
+        dropouts = [
+            (selector_of("stage", type(stage)), stage.video_dropout)
+            for stage in self._stages()
+            if hasattr(stage, "video_dropout")
+        ]
+        if name_of(self.guider) == "two_weights" and dropouts and not any(given for _, given in dropouts):
+            lines += [
+                "guider.two_weights compares with the model without the video, which it never learns: "
+                f"{stage}.video_dropout = 0, expected more, such as 0.1"
+                for stage, _ in dropouts
+            ]
         return lines
+
+    def _stages(self) -> list[Any]:
+        """The stages with steps."""
+        return [stage for factory in self.stages if not (stage := factory()).idle]
+
+    def _read(self) -> set[str]:
+        """The blocks whose output another one reads, or the sampler."""
+        local = name_of(self.local_head) != "none" and name_of(self.backbone) != "unet"
+        pooled = name_of(self.global_pooler) != "none" or name_of(self.sampler) == "similarity_guided"
+        read = {
+            "feature_encoder": pooled or (local and self.temporal_encoder is None),
+            "temporal_encoder": local,
+            "local_head": local,
+            "text_encoder": name_of(self.condition_fuser) != "video_only",
+        }
+        return {slot for slot in self.blocks() if read.get(slot, True)}
 
     def with_labels_of(self, clips: Sequence[Clip]) -> tuple["Experiment", list[str]]:
         """The experiment that the labels of some clips allow, and lines on what is left out of it.

@@ -98,8 +98,6 @@ class RunSteps:
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
         for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
             self.print_line(f"will not be measured: {missing}")
-        for line in self.experiment.random_blocks():
-            self.print_line(line)
         flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         with Helpers.ended_at_last(self, flow) as helpers:
             trained = self.train(flow, helpers)

@@ -35,7 +35,7 @@ class LoRA:
             backbone's own layers are new, so of a backbone the U-Net alone can be adapted.
 
     Raises:
-        UsageError: peft is not installed, or no layer has such a name.
+        UsageError: Nothing would be adapted, peft is not installed, or no layer has such a name.
     """
 
     def __init__(
@@ -47,6 +47,13 @@ class LoRA:
         blocks: tuple[str, ...] = ("unet",),
     ) -> None:
         check_bounds("adapter.lora.rank", rank, 1)
+        check_bounds("adapter.lora.alpha", alpha, 1)
+        for name, given in (("targets", targets), ("blocks", blocks)):
+            if not given:
+                raise UsageError(
+                    f"adapter.lora.{name} = (): expected one or more.",
+                    advice="To train the weights themselves bind @adapter.none.",
+                )
         self.rank, self.alpha, self.targets, self.blocks = rank, alpha, targets, blocks
 
     def attach(self, block: nn.Module) -> None:

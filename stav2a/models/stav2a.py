@@ -17,7 +17,7 @@ from stav2a.data.front_ends import AudioLDMMel
 from stav2a.models.adapters import base_name, is_adapter, merge
 from stav2a.recipe import describing, parsing
 from stav2a.registry import Entry, conforming, entry_of, expect, fails, selector_of
-from stav2a.slots import ROLES
+from stav2a.slots import ALL_FOR_CODES, ROLES
 from stav2a.utils.checkpoints import (
     CONFIG,
     OURS,
@@ -31,7 +31,7 @@ from stav2a.utils.checkpoints import (
     state,
     tensors_hash,
 )
-from stav2a.utils.errors import StaV2AError, UsageError
+from stav2a.utils.errors import StaV2AError, UsageError, check_positive
 from stav2a.utils.files import new_folder, write_json
 from stav2a.utils.shipped import doc
 
@@ -298,8 +298,8 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
 
     Raises:
         RegistryError: A factory fills another slot, or its block can't be built or lacks an attribute.
-        UsageError: The duration does not make a whole number of latent frames, or autoencoder or vocoder are
-            made for another front end.
+        UsageError: The duration does not make a whole number of latent frames, autoencoder or vocoder are
+            made for another front end, or a feature encoder has a frame rate that is not above 0.
     """
     factories = {"front_end": AudioLDMMel, **factories}
     slots = (*PARTS, *(role for role in ROLES if role in factories))
@@ -318,6 +318,8 @@ def assemble(factories: Mapping[str, Callable[..., Any]], *, duration_s: float) 
 
     encoders = [slot for slot in VIDEO if slot in slots]
     blocks = {slot: make(slot) for slot in ("front_end", *encoders, "text_encoder", "autoencoder")}
+    for slot in encoders:
+        check_positive(f"{selector_of(slot, factories[slot])}.frame_rate_hz", blocks[slot].frame_rate_hz)
     front_end = blocks["front_end"]
     blocks["vocoder"] = make("vocoder", **_taken(factories["vocoder"], front_end=front_end))
     for slot in ("autoencoder", "vocoder"):
@@ -457,7 +459,7 @@ def check_denoises(model: STAV2A, part: str) -> None:
     if hasattr(unet, "codebook"):
         raise UsageError(
             f"{part} needs a denoiser, and {selector_of('unet', type(unet))} predicts codes.",
-            advice="Take @sampler.autoregressive and @stage.codes in place of it, or another run.unet.",
+            advice=ALL_FOR_CODES,
         )
 
 
@@ -470,7 +472,7 @@ def check_predicts_codes(model: STAV2A, part: str) -> None:
     if not hasattr(model.backbone, "logits"):
         raise UsageError(
             f"{part} needs a model of codes, and {selector_of('backbone', type(model.backbone))} is none.",
-            advice="Bind run.backbone = @backbone.autoregressive and run.unet = @unet.code_transformer.",
+            advice=ALL_FOR_CODES,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stav2a import registry
 from stav2a.recipe.parsing import Macro, Place, RecipeError, Reference, WrittenBinding, leaves, mapped
-from stav2a.registry import Entry, RegistryError, did_you_mean
+from stav2a.registry import Entry, RegistryError, did_you_mean, short
 from stav2a.slots import ROLES, SLOTS
 
 # Kind of a file by the root that its settings bind, and how such a file is given.
@@ -173,25 +173,55 @@ def _refuse_repeats(bindings: Sequence[Binding]) -> None:
 
 def _conform(entry: Entry, parameter: str, value: Any, place: Place) -> Any:
     """The value as its annotation has it, or an error that names both."""
+    hint = entry.hints.get(parameter, Any)
     try:
-        return conform(value, entry.hints.get(parameter, Any))
+        return conform(value, hint)
     except Mismatch:
-        expected = entry.parameters[parameter].annotation
+        keys, value, inner = _innermost(value, hint)
+        expected = short(inner) if keys else entry.parameters[parameter].annotation
         given = repr(value) if isinstance(value, Reference) else f"{value!r} ({type(value).__name__})"
-        message = f"{entry.selector}.{parameter} expects {expected}, but was given {given}."
-        raise RecipeError(message, place, _advice(parameter, value, expected)) from None
+        name = "".join([f"{entry.selector}.{parameter}", *(f"[{each!r}]" for each in keys)])
+        message = f"{name} expects {expected}, but was given {given}."
+        place = place.of(keys[0]) if keys else place
+        raise RecipeError(message, place, _advice(parameter, value, inner)) from None
 
 
-def _advice(parameter: str, value: Any, expected: str) -> str:
+def _innermost(value: Any, hint: Any) -> tuple[list[Any], Any, Any]:
+    """Keys of the entry of a dictionary that does not fit, the entry, and what it should be."""
+    if isinstance(value, dict):
+        for each in _alternatives(hint):
+            if issubclass(typing.get_origin(each) or object, Mapping):
+                _, inner = typing.get_args(each)
+                for key, entry in value.items():
+                    if not _fits(entry, inner):
+                        keys, entry, inner = _innermost(entry, inner)
+                        return [key, *keys], entry, inner
+    return [], value, hint
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    try:
+        conform(value, hint)
+    except Mismatch:
+        return False
+    return True
+
+
+def _advice(parameter: str, value: Any, hint: Any) -> str:
     singular = parameter.removesuffix("s")
     if parameter in SLOTS or parameter in ROLES:
         return registry.advise(parameter)
     if singular in SLOTS:
         names = ", ".join(entry.name for entry in registry.available(singular))
         return f"Write a list: [@{singular}.NAME, …] with any of: {names}."
-    if "tuple[" in expected and isinstance(value, list):
+    if isinstance(value, list) and _fits(tuple(value), hint):
         return f"Write {tuple(value)!r}."
-    if "tuple[" in expected and not isinstance(value, str | tuple):
+    if not isinstance(value, str | tuple) and _fits((value,), hint):
         return f"Write ({value!r},): a tuple of one needs its comma."
     return ""
 

@@ -92,7 +92,7 @@ class ReferenceSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        self.check(model)
+        self.check(model, scheduler)
         branches = guider.branches(guidance_scale)
         conditions = branch_conditions(model, e_v, captions, branches, negative_captions, e_tv)
         z_t = initial_noise(model.latent_shape, seeds).to(e_v) * scheduler.init_noise_sigma
@@ -104,8 +104,8 @@ class ReferenceSampler:
             z_t = self.after_step(model, e_v, scheduler, i, prediction, z_t)
         return z_t
 
-    def check(self, model: STAV2A) -> None:
-        """Refuse a model that the loop does not serve.
+    def check(self, model: STAV2A, scheduler: Any) -> None:
+        """Refuse a model or a scheduler that the loop does not serve.
 
         Raises:
             UsageError: It predicts codes.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stav2a.registry import register
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import UsageError, check_positive
 
 FLOW = "flow_prediction"
 
@@ -117,9 +117,10 @@ def flow_match_euler(prediction_type: str, *, shift: float = 1.0) -> Any:
         shift: Factor that moves the noise levels of the steps up, above 1, or down (Esser et al. 2024).
 
     Raises:
-        UsageError: The model predicts something else.
+        UsageError: The model predicts something else, or the factor is not above 0.
     """
     _refuse_all_but_flow("flow_match_euler", prediction_type)
+    check_positive("scheduler.flow_match_euler.shift", shift)
     return _even_euler()(num_train_timesteps=1000, shift=shift)
 
 
@@ -134,9 +135,10 @@ def flow_match_heun(prediction_type: str, *, shift: float = 1.0) -> Any:
         shift: Factor that moves the noise levels of the steps up, above 1, or down (Esser et al. 2024).
 
     Raises:
-        UsageError: The model predicts something else.
+        UsageError: The model predicts something else, or the factor is not above 0.
     """
     _refuse_all_but_flow("flow_match_heun", prediction_type)
+    check_positive("scheduler.flow_match_heun.shift", shift)
     return _even_heun()(num_train_timesteps=1000, shift=shift)
 
 

@@ -32,7 +32,8 @@ class SimilarityGuidedSampler(ReferenceSampler):
 
     Raises:
         UsageError: A value is out of its bounds.
-        SamplerError: The feature encoder embeds no sound.
+        SamplerError: The feature encoder embeds no sound, or a step of the scheduler is more than one
+            evaluation of the model.
     """
 
     def __init__(
@@ -50,14 +51,23 @@ class SimilarityGuidedSampler(ReferenceSampler):
         self.learning_rate, self.optimization_steps = learning_rate, optimization_steps
         self.start, self.segment_frames = start, segment_frames
 
-    def check(self, model: STAV2A) -> None:
+    def check(self, model: STAV2A, scheduler: Any) -> None:
         """Refuse a model whose feature encoder embeds no sound, or not that of the front end.
+
+        A scheduler that evaluates the model twice a step is refused too: its second half starts from the
+        latent before the first, so that the moves after the first would be lost.
 
         Raises:
             SamplerError: See above.
             UsageError: It predicts codes.
         """
-        super().check(model)
+        super().check(model, scheduler)
+        if (evaluations := getattr(scheduler, "order", 1)) > 1:
+            raise SamplerError(
+                "sampler.similarity_guided moves the latent at each evaluation of the model, and a step of "
+                f"the scheduler has {evaluations}: the moves in between would be lost.",
+                advice="Bind run.scheduler = @scheduler.flow_match_euler, or another sampler.",
+            )
         if not hasattr(model.feature_encoder, "audio_tower"):
             encoder = selector_of("feature_encoder", type(model.feature_encoder))
             raise SamplerError(

@@ -68,6 +68,21 @@ def check_bounds(name: str, value: float, least: float, most: float = math.inf) 
         raise UsageError(f"{name} = {value}: expected {expected}.")
 
 
+def check_positive(name: str, value: float) -> None:
+    """Refuse a number that is not above 0, and one without end.
+
+    Raises:
+        UsageError: With the bound.
+
+    Example:
+        >>> check_positive("scheduler.flow_match_euler.shift", 0)
+        Traceback (most recent call last):
+        stav2a.utils.errors.UsageError: scheduler.flow_match_euler.shift = 0: expected more than 0.
+    """
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} = {value}: expected more than 0.")
+
+
 def exit_code(error: BaseException) -> int | None:
     """Exit code of an expected error; None for a bug.
 

@@ -18,6 +18,8 @@ from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolder
+from stav2a.pipeline import VideoToAudioPipeline
+from stav2a.sampling.guiders import NullText
 from stav2a.utils.errors import printable
 from stav2a.utils.store import save_tensors
 from tests.data.strange_films import film
@@ -133,6 +135,17 @@ def test_guidance_without_a_prompt_warns_and_is_not_computed(run, videos, tmp_pa
     assert call(run, tmp_path, videos / "short.mp4", "--guidance", 5) == 0
     assert "warning: --guidance has no effect without a --prompt." in capsys.readouterr().err
     assert (tmp_path / "short.wav").read_bytes() == (made[0] / "short.wav").read_bytes()
+
+
+def test_a_prompt_that_the_guider_leaves_out_warns(run, videos, tmp_path, capsys):
+    bare = VideoToAudioPipeline.from_pretrained(run)
+    bare.factories["guider"] = NullText
+    bare.save_pretrained(tmp_path / "model")
+    for more, told in ((["--prompt", "a dog"], True), ([], False)):
+        given = ["generate", str(videos / "short.mp4"), "--model", str(tmp_path / "model"), *more]
+        assert main([*given, "--output", str(tmp_path / "sounds"), "--overwrite"]) == 0
+        warning = "--prompt and --guidance have no effect: the run's guider leaves captions out."
+        assert (warning in capsys.readouterr().err) is told
 
 
 # Bad videos

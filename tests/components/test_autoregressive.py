@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stav2a.components.autoregressive import AutoregressiveBackbone, CodeTransformer
-from stav2a.components.backbones import UNetBackbone
+from stav2a.components.backbones import DiTBackbone, UNetBackbone
 from stav2a.components.local_heads import LinearHead
 from stav2a.data.filters import KeepAll
 from stav2a.models.stav2a import STAV2A
@@ -20,8 +20,9 @@ from stav2a.sampling import (
     SimilarityGuidedSampler,
     TwoWeights,
 )
+from stav2a.slots import ALL_FOR_CODES
 from stav2a.training.stages import CodesStage, JointStage, T2APretrain
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import StaV2AError, UsageError
 from tests import tiny
 from tests.sampling.given import features, sample
 
@@ -142,18 +143,29 @@ def test_samplers_that_denoise_refuse_it(sampler):
 
 
 def test_denoisers_and_models_of_codes_are_not_taken_for_each_other(tmp_path):
-    for refused in (JointStage, T2APretrain):
-        with pytest.raises(UsageError, match=r"stage.\w+ needs a denoiser, and unet.code_transformer"):
-            refused(data_filter=KeepAll, steps=1).run(tiny.work(made(), tmp_path))
-    with pytest.raises(
-        UsageError, match=r"stage.codes needs a model of codes, and backbone.unet_controlnet is none"
-    ):
-        stage().run(tiny.work(tiny.model(), tmp_path))
-    with pytest.raises(
-        UsageError, match=r"sampler.autoregressive needs a model of codes, and backbone.unet is none"
-    ):
-        sample(AutoregressiveSampler(), tiny.model(backbone=UNetBackbone))
-    with pytest.raises(RegistryError, match="UNet2DConditionModel is a denoiser"):
-        tiny.model(backbone=AutoregressiveBackbone)
+    codes = partial(CodeTransformer, codes=8, width=16, layers=1, heads=2)
+    refused = {
+        "stage.joint needs a denoiser, and unet.code_transformer": lambda: JointStage(
+            data_filter=KeepAll, steps=1
+        ).run(tiny.work(made(), tmp_path)),
+        "stage.t2a_pretrain needs a denoiser, and unet.code_transformer": lambda: T2APretrain(
+            data_filter=KeepAll, steps=1
+        ).run(tiny.work(made(), tmp_path)),
+        "stage.codes needs a model of codes, and backbone.unet_controlnet is none": lambda: stage().run(
+            tiny.work(tiny.model(), tmp_path)
+        ),
+        "sampler.autoregressive needs a model of codes, and backbone.unet is none": lambda: sample(
+            AutoregressiveSampler(), tiny.model(backbone=UNetBackbone)
+        ),
+        "UNet2DConditionModel is a denoiser": lambda: tiny.model(backbone=AutoregressiveBackbone),
+        "needs the blocks of diffusers' U-Net, and CodeTransformer has none": lambda: tiny.model(unet=codes),
+        "takes a frame_embedding, and CodeTransformer does not": lambda: tiny.model(
+            unet=codes, backbone=DiTBackbone
+        ),
+    }
+    for told, call in refused.items():
+        with pytest.raises(StaV2AError, match=told) as error:
+            call()
+        assert error.value.advice == ALL_FOR_CODES
     with pytest.raises(RegistryError, match="heads = 5"):
         transformer(2, 4, BINS, heads=5)

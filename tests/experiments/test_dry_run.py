@@ -36,7 +36,7 @@ def refused(*bindings: str) -> str:
 def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
     state = torch.get_rng_state()
     found = tried()
-    assert (found.unchecked, found.left_out) == ([], [])
+    assert (found.unchecked, found.left_out, found.remarks) == ([], [], [])
     assert all(parameter.is_meta for parameter in found.model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -45,7 +45,70 @@ def test_a_recipe_that_works_passes_and_no_random_number_is_drawn():
 @pytest.mark.parametrize("design", sorted(path.stem for path in (ROOT / "recipes/designs").glob("*.gin")))
 def test_every_design_passes(design):
     files = (f"recipes/designs/{design}.gin", "recipes/scale/smoke.gin")
-    assert dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build()).unchecked == []
+    found = dry_run(recipe.load(files, BARE, strict=True, root=Experiment).build())
+    assert (found.unchecked, found.remarks) == ([], [])
+
+
+LORA = "stage.t2a_pretrain.adapter = @adapter.lora"
+MEAN, LINEAR = "run.global_pooler = @global_pooler.mean", "run.local_head = @local_head.linear"
+CONTROLNET = "run.backbone = @backbone.unet_controlnet"
+
+
+@pytest.mark.parametrize(
+    ("bindings", "random"),
+    [
+        ([MEAN], "feature_encoder global_pooler"),
+        ([LINEAR], ""),  # backbone.unet does not read it
+        ([LINEAR, CONTROLNET], "backbone feature_encoder local_head"),
+        ([LORA, "run.stages = [@stage.autoencoder, @stage.t2a_pretrain]"], "unet"),
+        ([LORA], ""),  # a later stage trains the rest
+        (
+            [CONTROLNET, LINEAR, "run.stages = [@stage.autoencoder, @stage.joint]"],
+            "feature_encoder text_encoder",
+        ),
+        (
+            [
+                *(CONTROLNET, LINEAR, "run.stages = [@stage.contrastive, @stage.autoencoder, @stage.joint]"),
+                "backbone.unet_controlnet.freeze_unet = True",
+            ],
+            "text_encoder unet",
+        ),
+    ],
+)
+def test_blocks_of_random_weights_that_nothing_trains_are_named(bindings, random):
+    files = ("recipes/finetuned_t2a.gin", "recipes/scale/smoke.gin")
+    experiment = recipe.load(files, bindings, root=Experiment).build()
+    lines = experiment.random_blocks(experiment.model())
+    assert [line.split(" keeps random weights: ")[0] for line in lines] == [
+        f"run.{each}" for each in random.split()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bindings", "told"),
+    [
+        (["run.guider = @guider.two_weights"], "stage.joint.video_dropout = 0, expected more, such as 0.1"),
+        (["run.guider = @guider.two_weights", "stage.joint.video_dropout = 0.1"], ""),
+        (
+            [
+                *("run.temporal_encoder = @feature_encoder.clip", "run.backbone = @backbone.unet"),
+                "run.stages = [@stage.contrastive, @stage.joint]",
+            ],
+            "run.temporal_encoder has no effect: nothing reads local features",
+        ),
+        (["run.temporal_encoder = @feature_encoder.clip"], ""),
+    ],
+)
+def test_settings_without_effect_are_named(bindings, told):
+    found = recipe.load(SMOKE, bindings, root=Experiment).build().without_effect()
+    assert len(found) == bool(told) and all(line.endswith(told) for line in found)
+
+
+def test_a_check_names_them(capsys):
+    files = ("--gin", "recipes/finetuned_t2a.gin", "--gin", "recipes/scale/smoke.gin")
+    main(["run", *files, "--bind", MEAN, "--check"])
+    reason = "global_pooler.mean takes no checkpoint, and no stage trains them"
+    assert f"# run.global_pooler keeps random weights: {reason}" in capsys.readouterr().out
 
 
 REFUSED = {
@@ -171,6 +234,56 @@ class Crooked(Short):
 def test_a_block_that_breaks_its_slots_promise_is_named(head, told, scratch_registry):
     scratch_registry.register("local_head", "mine")(head)
     assert told in refused(*ALONE, "run.local_head = @local_head.mine")
+
+
+class Bare(nn.Module):
+    """A denoiser that gives the prediction without a tuple."""
+
+    def __init__(self, latent_channels: int, cond_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(latent_channels, latent_channels, 1)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        return self.predict(sample, encoder_hidden_states)
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return self.project(z_t)
+
+
+class Narrow(Bare):
+    """A denoiser whose prediction has one frequency less."""
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return (self.project(z_t)[..., 1:],)
+
+
+class Failing(Bare):
+    """A denoiser that multiplies what does not fit."""
+
+    def predict(self, z_t: Tensor, c: Tensor) -> Any:
+        return (z_t @ c,)
+
+
+@pytest.mark.parametrize(
+    ("unet", "told"),
+    [
+        (Bare, "unet.mine gives Tensor from forward, but its slot promises a tuple whose first value is the "
+               "prediction, with return_dict=False."),
+        (Narrow, "unet.mine gives prediction (2, 8, 32, 7) from forward, but its slot promises prediction "
+                 "(B, C, T, F) = (2, 8, 32, 8)."),
+        (Failing, "unet.mine fails on sample (2, 8, 32, 8), timestep (2,), encoder_hidden_states (2, "),
+    ],
+)  # fmt: skip
+def test_a_denoiser_that_breaks_its_slots_promise_is_named(unet, told, scratch_registry):
+    scratch_registry.register("unet", "mine")(unet)
+    assert told in refused(*ALONE, "run.backbone = @backbone.unet", "run.unet = @unet.mine")
 
 
 def test_a_metric_that_gives_no_score_is_refused(scratch_registry):

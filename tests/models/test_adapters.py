@@ -216,6 +216,24 @@ def test_what_does_not_fit_is_refused():
     assert "to_q" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"rank": 0}, "adapter.lora.rank = 0: expected 1 or more."),
+        ({"alpha": 0}, "adapter.lora.alpha = 0: expected 1 or more."),
+        (
+            {"blocks": ()},
+            "adapter.lora.blocks = (): expected one or more. To train the weights themselves bind",
+        ),
+        ({"targets": ()}, "adapter.lora.targets = (): expected one or more."),
+    ],
+)
+def test_one_that_changes_nothing_is_refused(settings, told):
+    with pytest.raises(UsageError) as error:
+        LoRA(**settings)
+    assert str(error.value).startswith(told)
+
+
 def test_a_missing_library_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UsageError) as error:

@@ -120,11 +120,12 @@ REFUSED = {  # the pairs, and a part of the message
         for unet in ("dit", "mmdit", "stable_diffusion")
     },
     **{
-        (f"sampler.{sampler}", "backbone.autoregressive"): "needs a denoiser"
-        for sampler in ("fast", "reference", "similarity_guided")
+        (f"sampler.{sampler}", "backbone.autoregressive"): f"sampler.{sampler} needs a denoiser"
+        for sampler in ("fast", "fast_branch_parallel", "reference", "similarity_guided")
     },
     ("unet.code_transformer", "backbone.unet"): "needs a model of codes",
     ("unet.code_transformer", "backbone.dit"): "needs a transformer that takes a frame_embedding",
+    ("scheduler.flow_match_heun", "sampler.similarity_guided"): "the moves in between would be lost",
     ("sampler.autoregressive", "backbone.unet"): "needs a model of codes",
     ("sampler.autoregressive", "backbone.dit"): "needs a model of codes",
     ("unet.stable_diffusion", "backbone.dit"): "needs a transformer that takes a frame_embedding",
@@ -206,7 +207,7 @@ def take_steps(*selectors: str) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert any(gradient.any() for gradient in gradients)
     made = part["sampler"]()(
-        model.eval(), e_v, tiny.CAPTIONS, scheduler=scheduler, num_inference_steps=1, guidance_scale=3.0,
+        model.eval(), e_v, tiny.CAPTIONS, scheduler=scheduler, num_inference_steps=2, guidance_scale=3.0,
         seeds=(0, 1), guider=part["guider"](),
     )  # fmt: skip
     assert made.shape == z.shape and made.isfinite().all()

@@ -17,6 +17,7 @@ from stav2a.sampling import (
     ddpm,
     dpm_solver,
     flow_match_euler,
+    flow_match_heun,
 )
 from stav2a.sampling.schedulers import clean_latent
 from stav2a.training.denoising import Epsilon, Flow, VPrediction
@@ -78,5 +79,8 @@ def test_what_can_not_be_is_refused():
     with pytest.raises(SamplerError, match=r"embeds sound; feature_encoder.cavp does not") as error:
         sample(SimilarityGuidedSampler(), tiny.model())
     assert "@feature_encoder.cavp_two_towers" in error.value.advice
+    with pytest.raises(SamplerError, match="a step of the scheduler has 2: the moves in between") as error:
+        sample(SimilarityGuidedSampler(), model(), scheduler=lambda _: flow_match_heun("flow_prediction"))
+    assert "@scheduler.flow_match_euler" in error.value.advice
     with pytest.raises(UsageError, match=r"similarity_guided.start = 2: expected 0 to 1"):
         SimilarityGuidedSampler(start=2)

@@ -125,10 +125,22 @@ class StudyPlan:
         return describing.signature([study.name, runs, study.baseline, study.metrics, study.published])
 
     def without(self, refused: Mapping[str, str]) -> "StudyPlan":
-        """The plan without the rows that can't run, which are listed with their reasons."""
+        """The plan without the rows that can't run, which are listed with their reasons.
+
+        Raises:
+            StudyError: The baseline alone would be left.
+        """
         rows = tuple(row for row in self.study.rows if row.name not in refused)
         runs = tuple(run for run in self.runs if run.row.name not in refused)
         both = {**self.refused, **refused}
+        if refused and len(rows) == 1:
+            name, reason = next(iter(both.items()))
+            raise StudyError(
+                f"Nothing is left to compare with the baseline {self.study.baseline!r}: all other "
+                f"combinations are refused, {name!r} because {reason}",
+                self.study.places["factors"],
+                "Name levels that differ and that work with the baseline's.",
+            )
         return replace(self, study=replace(self.study, rows=rows), runs=runs, refused=both)
 
 

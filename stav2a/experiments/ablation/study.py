@@ -42,7 +42,8 @@ class Study:
         rows: Recipe by the name of the row; or a tuple of recipes, which end in .gin, and bindings.
         factors: Levels by the name of the factor; a level is a recipe or a binding by its name, a tuple of
             several, or the empty tuple.
-        base: Recipe of all combinations, or a tuple of recipes and bindings; their levels are laid over it.
+        base: Recipe of all combinations, or a tuple of recipes and bindings. The recipes of their levels are
+            laid over it in the factors' order, then all bindings.
         design: Which combinations: `full` for all, `one_at_a_time` for those that differ from the baseline in
             one factor at most, `fractional` for a choice of them.
         combinations: Number of combinations of a fractional design.
@@ -75,7 +76,7 @@ class StudyRow:
     Args:
         name: Name in tables.
         recipes: Recipes laid over one another.
-        bindings: Bindings laid over these.
+        bindings: Bindings laid over all of these.
         builds_on: Row of which it is a change by a step, if any.
         levels: Factor -> level, where it is a combination of levels.
     """
@@ -283,18 +284,21 @@ def _combined_rows(
     elif study.design == FRACTIONAL:
         least, most = smallest_fraction(factors), len(everything)
         if study.combinations is None or not least <= study.combinations <= most:
+            nearest = most if (study.combinations or 0) > most else least
             message = (
                 f"study.combinations = {study.combinations}: expected {least} to {most}, {least} being the "
                 "number of main effects and pairwise interactions with their mean."
             )
-            raise StudyError(
-                message, places.get("combinations"), f"Write study.combinations = {least}, or more."
-            )
+            raise StudyError(message, places.get("combinations"), f"Write study.combinations = {nearest}.")
         chosen = d_optimal(factors, baseline, study.combinations)
     rows = []
     for levels in chosen:
-        parts = [_parts(study.base), *(_parts(given[factor][level]) for factor, level in levels.items())]
-        row = _row(combined_name(levels), sum(parts, ()), folder, place, trust=trust)
+        name, own = combined_name(levels), [_parts(given[factor][each]) for factor, each in levels.items()]
+        parts = sum(own, _parts(study.base))
+        if not any(part.endswith(parsing.SUFFIX) for part in parts):
+            advice = "Write study.base = 'recipes/NAME.gin', over which its levels are laid."
+            raise StudyError(f"Row {name!r} names no recipe.", place, advice)
+        row = _row(name, parts, folder, place, trust=trust)
         rows.append(replace(row, levels=levels))
     _check_file_names(rows, place)
     return tuple(rows), combined_name(baseline)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stav2a.models.stav2a import STAV2A, Conditions, check_denoises
-from stav2a.registry import expect, register
+from stav2a.registry import expect, register, selector_of
 from stav2a.sampling.fast.engines import Eager
 from stav2a.sampling.fast.scheduler_table import SchedulerTable, advance, tabulate
 from stav2a.sampling.fast.shortcuts import NoShortcut, PredictFn
@@ -75,7 +75,7 @@ class FastSampler:
     ) -> None:
         if unknown := [name for name in attention if name not in ATTENTION]:
             raise UsageError(
-                f"sampler.fast.attention has {unknown[0]!r}. Expected some of {', '.join(ATTENTION)}."
+                f"{self.selector}.attention has {unknown[0]!r}. Expected some of {', '.join(ATTENTION)}."
             )
         self.form = ComputeFormat(
             getattr(torch, precision), getattr(torch, memory_format), text_bucket, tuple(attention)
@@ -85,6 +85,11 @@ class FastSampler:
         self._weights: Any = None  # of the backbone that all loops have
         self._backbone: nn.Module
         self._loops: dict[Any, StaticLoop] = {}  # the least recently used first
+
+    @property
+    def selector(self) -> str:
+        """Name in messages."""
+        return selector_of("sampler", type(self))
 
     @property
     def fixed_shapes(self) -> bool:
@@ -108,7 +113,7 @@ class FastSampler:
         progress: Progress = iter,
     ) -> Tensor:
         """Denoise one latent per clip; see `slots.Sampler`."""
-        check_denoises(model, "sampler.fast")
+        check_denoises(model, self.selector)
         self._check_device(e_v.device)
         table = self._table(scheduler, num_inference_steps)
         branches = guider.branches(guidance_scale)
@@ -121,17 +126,19 @@ class FastSampler:
         needed = getattr(self.engine, "device_type", device.type)
         if needed != device.type:
             raise SamplerError(
-                f"sampler.fast.engine runs on {needed} alone, but the model is on {device.type}.",
-                advice=f"Move the model to {needed}, or bind sampler.fast.engine = @engine.eager.",
+                f"{self.selector}.engine runs on {needed} alone, but the model is on {device.type}.",
+                advice=f"Move the model to {needed}, or bind {self.selector}.engine = @engine.eager.",
             )
 
     def _check_format(self, device: torch.device) -> None:
         compiles = getattr(self.engine, "compiles", False)
         if device.type == "cuda" and self.form.memory_format is torch.channels_last and not compiles:
             logger.warning(
-                "warning: sampler.fast.memory_format = 'channels_last' copies the images at every group norm "
-                "of a GPU, unless the engine compiles. Bind sampler.fast.engine = @engine.compiled, or "
-                "engine.cuda_graph.inner = @engine.compiled, or leave the format out."
+                "warning: %s.memory_format = 'channels_last' copies the images at every group norm of a GPU, "
+                "unless the engine compiles. Bind %s.engine = @engine.compiled, or engine.cuda_graph.inner = "
+                "@engine.compiled, or leave the format out.",
+                self.selector,
+                self.selector,
             )
 
     def _table(self, scheduler: Any, num_inference_steps: int) -> SchedulerTable:

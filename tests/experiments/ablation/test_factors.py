@@ -135,6 +135,32 @@ def test_a_combination_equal_to_another_is_refused(load, tmp_path):
     assert len(planned.refused) == len(planned.runs) == 4
 
 
+def test_a_study_of_which_the_baseline_alone_is_left_is_refused(tmp_path):
+    text = "include 'ablations/base.gin'\nstudy.base = 'recipes/cn.gin'\nstudy.factors = {{'fuser': {}}}"
+    file = tmp_path / "mine.gin"
+    file.write_text(text.format({"concat": (), "eq. 5": "run.condition_fuser = @condition_fuser.concat"}))
+    with pytest.raises(RecipeError) as caught:
+        plan(study.load(file, SMOKE), tmp_path)
+    assert "line 3" in str(caught.value)
+    assert str(caught.value).startswith(
+        "Nothing is left to compare with the baseline 'concat': all other combinations are refused, 'eq. 5' "
+        "because every setting is equal to those of concat."
+    )
+
+
+def test_a_binding_of_a_factor_holds_against_a_recipe_of_a_later_one(tmp_path):
+    levels = {
+        "pooler": {"mean": "run.global_pooler = @global_pooler.mean", "the recipe's": ()},
+        "recipe": {"without": (), "with": "recipes/cn_onset_gvf.gin"},  # which binds another pooler
+    }
+    text = f"include 'ablations/base.gin'\nstudy.base = 'recipes/cn_onset.gin'\nstudy.factors = {levels}"
+    (tmp_path / "mine.gin").write_text(text)
+    planned = plan(study.load(tmp_path / "mine.gin", SMOKE, seeds=[0]), tmp_path)
+    assert planned.refused == {"mean + with": "every setting is equal to those of mean + without."}
+    poolers = [run.described["parameters"]["global_pooler"]["component"] for run in planned.runs]
+    assert poolers == ["global_pooler.mean", "global_pooler.none", "global_pooler.attentive"]
+
+
 def test_the_baseline_is_not_refused_but_an_error(load, tmp_path):
     with pytest.raises(RecipeError) as caught:
         plan(load(**{"'recipes/cn_onset.gin'": "'stage.joint.epochs = 2'"}), tmp_path)
@@ -162,6 +188,18 @@ MISTAKES = {
         "",
         "The factor 'local head' has 1 level; expected two or more.\n  In file \"mine.gin\", line 4\n",
     ),
+    "a list of levels": (
+        "{'onset': 'recipes/cn_onset.gin', 'linear': ()}",
+        "['onset', 'linear']",
+        "study.factors['local head'] expects Mapping[str, str | tuple[str, ...]], but was given "
+        "['onset', 'linear'] (list).\n  In file \"mine.gin\", line 4",
+    ),
+    "a number for a level": (
+        "'none': ()",
+        "'none': 1",
+        "study.factors['pooler']['none'] expects str | tuple[str, ...], but was given 1 (int).\n"
+        "  In file \"mine.gin\", line 5",
+    ),
     "an empty name": ("'none': ()", "' ': ()", "The factor 'pooler' has a name that is empty, its own or "),
     "a baseline of no combination": (
         "study.base =",
@@ -185,10 +223,17 @@ MISTAKES = {
         "study.combinations = 6: expected 7 to 8, 7 being the number of main effects and pairwise "
         'interactions with their mean.\n  In file "mine.gin", line 2\n  Write study.combinations = 7',
     ),
+    "too many combinations": (
+        "study.base =",
+        "study.combinations = 9\nstudy.design = 'fractional'\nstudy.base =",
+        "study.combinations = 9: expected 7 to 8, 7 being the number of main effects and pairwise "
+        'interactions with their mean.\n  In file "mine.gin", line 2\n  Write study.combinations = 8.',
+    ),
     "no recipe": (
         "study.base = 'recipes/cn.gin'\n",
         "",
-        "Row 'linear + attentive + concat' names no recipe.\n",
+        "Row 'linear + attentive + concat' names no recipe.\n  In file \"mine.gin\", line 2\n"
+        "  Write study.base = 'recipes/NAME.gin', over which its levels are laid.",
     ),
     "a level that sets the seed": (
         "'none': ()",

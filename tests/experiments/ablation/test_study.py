@@ -150,6 +150,18 @@ MISTAKES = {
         "study.hypotheses = {'H1': ('K = 16', 'CN')}\nstudy.baseline",
         "The hypothesis 'H1' is ('K = 16', 'CN').\n  In file \"mine.gin\", line 6\n  Write ('BETTER ROW', ",
     ),
+    "a hypothesis in square brackets": (
+        "study.baseline",
+        "study.hypotheses = {'H1': ['K = 16', 'CN', 'aa_align']}\nstudy.baseline",
+        "study.hypotheses['H1'] expects tuple[str, ...], but was given ['K = 16', 'CN', 'aa_align'] (list).\n"
+        "  In file \"mine.gin\", line 6\n  Write ('K = 16', 'CN', 'aa_align').",
+    ),
+    "a hypothesis in words": (
+        "study.baseline",
+        "study.hypotheses = {'H1': 'K = 16 is better'}\nstudy.baseline",
+        "study.hypotheses['H1'] expects tuple[str, ...], but was given 'K = 16 is better' (str).\n"
+        '  In file "mine.gin", line 6',
+    ),
     "a design of rows": (
         "study.baseline",
         "study.design = 'one_at_a_time'\nstudy.baseline",
