@@ -44,7 +44,7 @@ from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import atomic, write_json
-from stav2a.utils.parallel import SideProcess, threads_of, use_threads
+from stav2a.utils.parallel import SideProcess, keep_freed_memory, threads_of, use_threads
 from stav2a.utils.progress import beside
 from stav2a.utils.store import POLL_EVERY_S, Store, StoreTask
 
@@ -143,6 +143,7 @@ class RunSteps:
         Raises:
             UsageError: A split, or what a filter keeps of it, has no clip.
         """
+        keep_freed_memory()
         model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
