@@ -24,12 +24,19 @@ class Hypothesis:
         better: The row that is said to be better.
         other: The row that it is compared with.
         metric: Name of the metric.
+        finished_runs: Number of runs of the study that were finished when it was first stated.
     """
 
     name: str
     better: str
     other: str
     metric: str
+    finished_runs: int = 0
+
+    @property
+    def statement(self) -> tuple[str, str, str, str]:
+        """What is stated, without the time."""
+        return self.name, self.better, self.other, self.metric
 
 
 @dataclass(frozen=True)

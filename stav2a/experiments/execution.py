@@ -130,7 +130,7 @@ def execute(loaded: recipe.Recipe[Experiment], output: Path, options: TrackingOp
         if not distributed.broadcast_from_main():
             dry_run(experiment := loaded.build())
             steps = RunSteps(experiment, store, lambda *loss: None, lambda line: None)
-            steps.sample(steps.train(steps.flow))
+            steps.sample(steps.train())
         return ""
     check_writable(output)
     sweep(output.rglob(".tmp-*"))

@@ -44,7 +44,7 @@ from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import atomic, write_json
-from stav2a.utils.parallel import SideProcess, threads_of, use_threads
+from stav2a.utils.parallel import SideProcess, keep_freed_memory, threads_of, use_threads
 from stav2a.utils.progress import beside
 from stav2a.utils.store import POLL_EVERY_S, Store, StoreTask
 
@@ -98,7 +98,7 @@ class RunSteps:
         metrics = [metric() for metric in self.experiment.metrics]  # first, as they refuse wrong settings
         for missing in missing_judges(metrics, has_classifier=self.experiment.classifier is not None):
             self.print_line(f"will not be measured: {missing}")
-        flow = self.flow
+        flow = next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
         with Helpers.ended_at_last(self, flow) as helpers:
             trained = self.train(flow, helpers)
             sounds = self.sample(trained, helpers)
@@ -143,6 +143,7 @@ class RunSteps:
         Raises:
             UsageError: A split, or what a filter keeps of it, has no clip.
         """
+        keep_freed_memory()
         model = self.experiment.model()
         self.store.contents.check_unchanged()  # weights that were read just now
         self.print_line("data")
@@ -167,7 +168,7 @@ class RunSteps:
             key = self.keys.by_kind["classifier"]
             do = lambda: classifier.append(self._classifier(model, corpus))  # noqa: E731
             others.append(StoreTask("classifier", key, "", frozenset(), do))
-        if flow is not None:
+        if flow is not None and distributed.count() == 1:  # of several processes the main one makes it later
             clips = [corpus.clips[row] for row in corpus.test_rows]
             do_flows = partial(self._flows, clips, flow)
             others.append(StoreTask("flows", self.keys.by_kind["flows"], "", frozenset(), do_flows))
@@ -191,8 +192,7 @@ class RunSteps:
 
     def _flows(self, clips: Sequence[Clip], flow: OpticalFlow) -> list[ClipFlow]:
         workers = None if self.jobs == 1 else 1  # the other processes are at work
-        with distributed.main_first():
-            return mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"], workers=workers)
+        return mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"], workers=workers)
 
     def seconds_per_sound(self) -> float | None:
         """Seconds that sampling, decoder and vocoder took for a sound, on average over the batches.
@@ -211,12 +211,6 @@ class RunSteps:
             facts = self.store.path("stage", each.key, each.name) / "facts.json"
             found[each.name] = json.loads(facts.read_text(encoding="utf-8"))["seconds"]
         return found
-
-    @cached_property
-    def flow(self) -> OpticalFlow:
-        """Optical flow of the test clips: that of the metrics, the same in all processes."""
-        metrics = (metric() for metric in self.experiment.metrics)
-        return next((each.flow for each in metrics if hasattr(each, "flow")), Farneback())
 
     @cached_property
     def keys(self) -> Keys:

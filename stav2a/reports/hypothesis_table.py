@@ -28,10 +28,13 @@ def hypothesis_table(comparison: Comparison, tested: Sequence[TestedHypothesis])
         ("p", "p (Holm)"): [Cell(_p_value(each.adjusted)) for each in tested],
         ("verdict", "verdict"): [Cell(each.verdict) for each in tested],
     }
+    if any(each.hypothesis.finished_runs for each in tested):
+        columns["stated", "stated"] = [Cell(_stated(each.hypothesis.finished_runs)) for each in tested]
+    corrected = sum(each.adjusted is not None for each in tested)
     caption = (
         "Each says that the first row is better than the second. Paired differences with 95 % intervals; "
-        f"confirmed or contradicted where the p-value of a t test, corrected for {len(tested)} hypotheses by "
-        f"Holm's method, is at most {LEVEL}, else undecided."
+        f"confirmed or contradicted where the p-value of a t test, corrected by Holm's method for the "
+        f"{corrected} that were tested, is at most {LEVEL}, else undecided."
     )
     return Table.of("Hypotheses", caption, [each.hypothesis.name for each in tested], columns)
 
@@ -41,6 +44,10 @@ def _published(comparison: Comparison, tested: TestedHypothesis) -> Cell:
         return Cell()
     _, theirs = number_formats(comparison, tested.hypothesis.metric)
     return theirs.cell(tested.difference.published, signed=True)
+
+
+def _stated(finished_runs: int) -> str:
+    return f"after {finished_runs} runs" if finished_runs else "before the runs"
 
 
 def _p_value(p: float | None) -> str:

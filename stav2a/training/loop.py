@@ -353,6 +353,7 @@ class TrainingRun:
             "scaler": scaler.state_dict() if scaler else {},
             "sha256": tensors_hash(tensors),
         }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(self.file) as temporary:
             save_weights(temporary, tensors, facts=json.dumps(facts))
         self.saved = time.monotonic()

@@ -1,6 +1,7 @@
 """One function over many items in worker processes of this machine."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -83,6 +84,7 @@ def process_pool(
             raise
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MOST_JOBS = 4  # by default; a run takes about 1 GB
 
 
@@ -130,6 +132,17 @@ def use_threads(count: int) -> None:
 
     torch.set_num_threads(count)
     cv2.setNumThreads(1)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator keep what tensors free, as far as it can be told: each step asks for the same again.
+
+    Giving pages back to the system, and getting them zeroed, took 5 to 10 % of a training step on a CPU.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's; larger arrays are not kept
+        libc.mallopt(M_TRIM_THRESHOLD, 2**29)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)
 
 
 class SideProcess:

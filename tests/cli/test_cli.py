@@ -20,8 +20,8 @@ from tests.commands import PROGRAM, parse
 
 # What users type: `!` is required, `*` may be repeated, `+` takes several values, `?` may be left out.
 INTERFACE = {
-    "run": "--gin!* --bind* --output --tracking-uri --experiment --run-name --tag* --attach* --untracked* "
-    "--check --strict --trust-recipe",
+    "run": "--gin!* --bind* --output --jobs --tracking-uri --experiment --run-name --tag* --attach* "
+    "--untracked* --check --strict --trust-recipe",
     "ablation": "--gin* --report --bind* --seeds+ --jobs --gpus-a-run --plan --again --output "
     "--tracking-uri --cluster --slurm* --trust-recipe",
     "dashboard": "study? --output --tracking-uri --port",
@@ -43,6 +43,7 @@ INTERFACE = {
 
 
 NUMBERS = """ablation --jobs
+run --jobs
 ablation --seeds
 convert --scale-factor
 dashboard --port

@@ -97,8 +97,14 @@ def test_the_table_has_the_papers_difference_beside_ours():
     table = hypothesis_table(
         comparison, hypothesis_tests(comparison, [Hypothesis("H4", "Onset", "CN", "aa")])
     )
+    assert "for the 1 that were tested" in table.caption
     ((name, cells),) = table.rows()
     texts = dict(zip(table.titles, (cell.figure for cell in cells), strict=True))
     assert name == "H4" and texts["compared"] == "Onset − CN" and texts["paper"] == "+0.023"
     assert texts["verdict"] == "confirmed" and texts["p (Holm)"].startswith(("0.0", "< 0.001"))
-    assert texts["difference"].startswith("+0.")
+    assert texts["difference"].startswith("+0.") and "stated" not in texts
+    late = Hypothesis("H5", "CN", "Onset", "aa", finished_runs=4)
+    table = hypothesis_table(
+        comparison, hypothesis_tests(comparison, [Hypothesis("H4", *late.statement[1:]), late])
+    )
+    assert [cells[-1].figure for _, cells in table.rows()] == ["before the runs", "after 4 runs"]

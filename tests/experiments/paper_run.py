@@ -12,18 +12,20 @@ from stav2a.cli.main import main
 from stav2a.sampling import waveforms
 from stav2a.training import loop
 
-loop.CHECKPOINT_S, loop.SAVING = 0.0, 1e9
-waveforms.BATCH = 2
-FOLDER, RANK = Path(sys.argv[1]), os.environ.get("RANK", "0")
+
+def run(folder: Path, options: list[str]) -> int:
+    rank, real = os.environ.get("RANK", "0"), waveforms.to_audio
+
+    def to_audio(model: Any, z: Any) -> Any:
+        with (folder / f"sampled-{rank}").open("a") as file:
+            file.write(f"{len(z)}\n")
+        return real(model, z)
+
+    loop.CHECKPOINT_S, loop.SAVING = 0.0, 1e9
+    waveforms.BATCH, waveforms.to_audio = 2, to_audio
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    return main(["run", *options])
 
 
-def to_audio(model: Any, z: Any, real: Any = waveforms.to_audio) -> Any:
-    with (FOLDER / f"sampled-{RANK}").open("a") as file:
-        file.write(f"{len(z)}\n")
-    return real(model, z)
-
-
-waveforms.to_audio = to_audio
 if __name__ == "__main__":
-    (FOLDER / f"pid-{RANK}").write_text(str(os.getpid()))
-    sys.exit(main(["run", *sys.argv[2:]]))
+    sys.exit(run(Path(sys.argv[1]), sys.argv[2:]))

@@ -138,8 +138,14 @@ def test_an_adapter_of_weights_in_no_folder_is_to_be_merged(tmp_path):
 
 
 def trained(model: STAV2A, store: Store, *stages: Any) -> STAV2A:
+    keys = [f"{number:064}" for number in range(len(stages))]
     planned = [
-        PlannedStage(f"{number}_{stage.name if hasattr(stage, 'name') else 'joint'}", stage, f"{number:064}")
+        PlannedStage(
+            f"{number}_{stage.name if hasattr(stage, 'name') else 'joint'}",
+            stage,
+            keys[number],
+            needs=frozenset(keys[:number]),
+        )
         for number, stage in enumerate(stages)
     ]
     train_stages(

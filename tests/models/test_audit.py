@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stav2a import recipe
 from stav2a.cli.main import main
 from stav2a.components import backbones
+from stav2a.components.condition_fusers import VideoFirst
 from stav2a.components.feature_encoders import CAVP, CLIP, VJEPA2, VideoMAE
 from stav2a.components.global_poolers import FactorGraphPooler, NoPooler
 from stav2a.components.local_heads import NoLocalHead, ReleasedOnsetHead
@@ -208,8 +209,11 @@ def test_the_operations_of_every_backbone_are_counted(name):
     unet = partial(tiny.unet, layers_per_block=2)
     kind = getattr(backbones, name)
     more = {"channels": (4,)} if name == "UNetControlNetPlain" else {}
-    head = partial(ReleasedOnsetHead, dim=16, upsampling=1.0)
-    added = found({"unet": unet, "backbone": partial(kind, **more), "local_head": head})["backbone"].flops
+    changes = {"unet": unet, "backbone": partial(kind, **more)}
+    changes["local_head"] = partial(ReleasedOnsetHead, dim=16, upsampling=1.0)
+    if name == "UNetControlNetDecoupled":
+        changes["condition_fuser"] = VideoFirst
+    added = found(changes)["backbone"].flops
     assert (added == 0) == (name == "UNetBackbone")
 
 

@@ -83,8 +83,9 @@ class StudyRunner:
 
     def _run_missing(self, folder: StudyFolder, start: Start) -> tuple[str, int]:
         """Run what the tracking store lacks; return the study's own run, and the failures."""
-        record = new_record(self.plan, self.command)
         before = {} if self.again else folder.read()
+        finished = sum(run.finished for run in self.plan.runs)
+        record = new_record(self.plan, self.command, before, finished)
         if before.get("signature") == record["signature"]:
             record |= {"attempts": before["attempts"], "tracking": before.get("tracking", {})}
         store = resolve(self.uri, self.plan.output)

@@ -78,9 +78,20 @@ class StudyFolder:
         return path
 
 
-def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
-    """Everything that a comparison needs of a study, beside the scores of its runs."""
+def new_record(
+    plan: StudyPlan, command: str, before: Mapping[str, Any] | None = None, finished: int = 0
+) -> dict[str, Any]:
+    """Everything that a comparison needs of a study, beside the scores of its runs.
+
+    Args:
+        plan: The study's plan.
+        command: The command that runs it.
+        before: Record of an earlier attempt, if any: hypotheses that it has were stated then.
+        finished: Number of runs that are finished now, when the others are stated.
+    """
     study = plan.study
+    stated = [Hypothesis(**each) for each in (before or {}).get("hypotheses", ())]
+    known = {each.statement: each.finished_runs for each in stated}
     rows = [{**asdict(row), "recipes": [shown(path) for path in row.recipes]} for row in study.rows]
     return {
         "format": FORMAT,
@@ -96,7 +107,10 @@ def new_record(plan: StudyPlan, command: str) -> dict[str, Any]:
         "metrics": list(study.metrics.items()),
         "published": study.published,
         "plane": study.plane,
-        "hypotheses": [asdict(each) for each in study.hypotheses],
+        "hypotheses": [
+            {**asdict(each), "finished_runs": known.get(each.statement, finished)}
+            for each in study.hypotheses
+        ],
         "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
         "attempts": [],
         "tracking": {},

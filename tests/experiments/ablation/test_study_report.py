@@ -1,9 +1,11 @@
 """Records of studies: what this version writes, and what it makes of older ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from stav2a.evaluation.hypotheses import Hypothesis
 from stav2a.experiments.ablation import study
 from stav2a.experiments.ablation.planning import plan
 from stav2a.experiments.ablation.study_report import RecordError, StudyFolder, new_record, parse_record
@@ -22,6 +24,23 @@ def test_a_record_is_read_back(tmp_path):
     assert folder.read() == json.loads(json.dumps(record))
     assert record["overlay"] == {"recipes": (), "bindings": ("run.guidance_scale = 2.0",)}
     assert [(run["row"], run["seed"]) for run in record["runs"]] == [("none", 3), ("attentive", 3)]
+
+
+def test_a_hypothesis_keeps_the_time_when_it_was_first_stated(tmp_path):
+    planned = plan(study.load(TWO_ROWS, seeds=[3, 4]), tmp_path)
+    first, second = (Hypothesis(name, "attentive", "none", "aa_align") for name in ("H1", "H2"))
+
+    def recorded(before, finished, *hypotheses):
+        stated = replace(planned.study, hypotheses=hypotheses)
+        made = new_record(replace(planned, study=stated), "command", before, finished)
+        return made, {each["name"]: each["finished_runs"] for each in made["hypotheses"]}
+
+    record, times = recorded({}, 0, first)
+    assert times == {"H1": 0}
+    record, times = recorded(record, 3, first, second)
+    assert times == {"H1": 0, "H2": 3}
+    _, times = recorded(record, 4, replace(first, metric="fd"), second)
+    assert times == {"H1": 4, "H2": 3}
 
 
 def test_a_record_of_format_1_is_read():
