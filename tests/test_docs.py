@@ -11,6 +11,7 @@ import pytest
 
 from stav2a import recipe, registry
 from stav2a.cli.main import main
+from stav2a.experiments.contract import faults_of
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import BLOCKS
 from stav2a.recipe import parsing
@@ -24,7 +25,7 @@ def blocks(page: str, language: str) -> list[str]:
     return [text for kind, text in found if kind == language]
 
 
-PARTS = ("my_parts", "my_metric", "my_stage")  # the guide's files, in its order
+PARTS = ("my_parts", "my_unet", "my_metric", "my_stage")  # the guide's files, in its order
 
 
 @pytest.fixture
@@ -45,11 +46,11 @@ def my_parts(tmp_path, monkeypatch, scratch_registry):
 
 @pytest.fixture
 def my_recipes(my_parts, tmp_path):
-    """The guide's recipes, by name."""
+    """The guide's recipes that can be laid over one another, by name; the denoiser's is text to audio."""
     smooth, *others, _ = blocks("components.md", "gin")
     for text in (smooth, *others):
         (tmp_path / text.split("\n")[0].removeprefix("# ")).write_text(text)
-    return sorted(path.name for path in tmp_path.glob("*.gin"))
+    return sorted(path.name for path in tmp_path.glob("*.gin") if path.stem != "frame_transformer")
 
 
 def test_the_guides_parts_pass_the_dry_run(my_recipes, capsys):
@@ -58,6 +59,13 @@ def test_the_guides_parts_pass_the_dry_run(my_recipes, capsys):
     assert main(["run", *recipes, "--gin", "recipes/scale/smoke.gin", "--strict", "--check"]) == 0
     shown = capsys.readouterr().out
     assert "run.metrics = [@metric.level_error, @metric.aa_align]" in shown and "needs numbers" not in shown
+
+
+def test_the_guides_denoiser_passes_the_dry_run_and_keeps_to_the_rules(my_recipes, capsys):
+    recipes = ["--gin", "frame_transformer.gin", "--gin", "recipes/scale/smoke.gin"]
+    assert main(["run", *recipes, "--strict", "--check"]) == 0
+    assert "run.unet = @unet.frame_transformer" in capsys.readouterr().out
+    assert faults_of("unet.frame_transformer") == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stav2a.registry import RegistryError, register, selector_of
 from stav2a.slots import ALL_FOR_CODES
-from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.checkpoints import load_weights, zeroed
 from stav2a.utils.errors import UsageError
 
 Residuals = tuple[Sequence[Tensor], Tensor]  # added to the skips of the U-Net, and to its middle
@@ -74,7 +74,7 @@ class DiTBackbone(nn.Module):
                 advice="Bind run.backbone = @backbone.unet, or another local head.",
             )
         self.unet = unet
-        self.embed = _zeroed(nn.Linear(local_dim, unet.width))
+        self.embed = zeroed(nn.Linear(local_dim, unet.width))
 
     def start_from_t2a(self) -> None:
         """Do nothing: the embedding starts at zero, where the transformer is the text-to-audio model."""
@@ -214,14 +214,15 @@ class UNetControlNetDecoupled(UNetControlNetMasked):
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
         if not video_tokens:
             raise RegistryError(
-                "backbone.unet_controlnet_decoupled attends to the video's tokens apart, and is given none.",
+                "backbone.unet_controlnet_decoupled attends to the video's tokens apart, and no video tokens "
+                "stand at the beginning of those that it is given.",
                 advice="Bind run.condition_fuser = @condition_fuser.video_first, and a run.global_pooler "
                 "that gives tokens, such as @global_pooler.mean.",
             )
         self.video_tokens = video_tokens
         attentions = _cross_attentions(unet)
         self.video_keys = nn.ModuleList(copy.deepcopy(each.to_k) for each in attentions)
-        self.video_values = nn.ModuleList(_zeroed(copy.deepcopy(each.to_v)) for each in attentions)
+        self.video_values = nn.ModuleList(zeroed(copy.deepcopy(each.to_v)) for each in attentions)
         for attention, key, value in zip(attentions, self.video_keys, self.video_values, strict=True):
             attention.set_processor(DecoupledAttention(key, value, scale))
 
@@ -368,8 +369,8 @@ class FDN(nn.Module):
     def __init__(self, local_dim: int, width: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, affine=False)
-        self.gamma = _zeroed(nn.Conv1d(local_dim, width, kernel_size=3, padding=1))
-        self.beta = _zeroed(nn.Conv1d(local_dim, width, kernel_size=3, padding=1))
+        self.gamma = zeroed(nn.Conv1d(local_dim, width, kernel_size=3, padding=1))
+        self.beta = zeroed(nn.Conv1d(local_dim, width, kernel_size=3, padding=1))
 
     def forward(self, x: Tensor, e_lv: Tensor) -> Tensor:
         local = functional.adaptive_avg_pool1d(rearrange(e_lv, "b t d -> b d t"), x.shape[2])
@@ -397,7 +398,7 @@ class UNetControlNetReleased(UNetControlNet):
         self, unet: Any, local_dim: int, *, freeze_unet: bool = False, checkpoint: str | None = None
     ) -> None:
         super().__init__(unet, local_dim, freeze_unet=freeze_unet)
-        conv_out = _zeroed(nn.Conv2d(local_dim, self.width, kernel_size=3, padding=1))
+        conv_out = zeroed(nn.Conv2d(local_dim, self.width, kernel_size=3, padding=1))
         self.controlnet.controlnet_cond_embedding = nn.Sequential(OrderedDict(conv_out=conv_out))
         self.pretrained = checkpoint is not None
         parameter = "backbone.unet_controlnet_released.checkpoint"
@@ -471,7 +472,7 @@ class PlainEmbedding(nn.Module):
         self.blocks = nn.ModuleList()
         for before, after in zip(channels, channels[1:], strict=False):
             self.blocks.extend([nn.Conv2d(before, before, 3, padding=1), _halving(before, after)])
-        self.conv_out = _zeroed(nn.Conv2d(channels[-1], width, kernel_size=3, padding=1))
+        self.conv_out = zeroed(nn.Conv2d(channels[-1], width, kernel_size=3, padding=1))
 
     def forward(self, image: Tensor) -> Tensor:
         x = functional.silu(self.conv_in(image))
@@ -482,12 +483,6 @@ class PlainEmbedding(nn.Module):
 
 def _halving(channels: int, out: int) -> nn.Conv2d:
     return nn.Conv2d(channels, out, kernel_size=3, stride=(1, 2), padding=1)
-
-
-def _zeroed(layer: nn.Module) -> nn.Module:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 @register("backbone", "unet_controlnet_xs")

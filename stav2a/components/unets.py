@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 from stav2a.registry import RegistryError, register, selector_of
-from stav2a.utils.checkpoints import load_weights
+from stav2a.utils.checkpoints import load_weights, zeroed
 from stav2a.utils.errors import check_bounds
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines of the positions, (T, D / 2) each
@@ -98,7 +98,7 @@ class DiffusionTransformer(nn.Module, ABC):
         self.time_embedding = TimestepEmbedding(256, width)
         self.proj_in = nn.Linear(latent_channels * latent_bins, width)
         self.norm_out = AdaptiveNorm(width)
-        self.proj_out = _zeroed(nn.Linear(width, latent_channels * latent_bins))
+        self.proj_out = zeroed(nn.Linear(width, latent_channels * latent_bins))
 
     def forward(
         self,
@@ -260,7 +260,7 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = _zeroed(nn.Linear(width, 2 * width))
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = self.modulation(embedding).chunk(2, dim=-1)
@@ -287,7 +287,7 @@ class Stream(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm, self.mlp_norm = AdaptiveNorm(width), AdaptiveNorm(width)
-        self.attention_gate, self.mlp_gate = (_zeroed(nn.Linear(width, width)) for _ in range(2))
+        self.attention_gate, self.mlp_gate = (zeroed(nn.Linear(width, width)) for _ in range(2))
         self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.norm_q, self.norm_k = (HeadNorm(width // heads, eps=1e-6) for _ in range(2))
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
@@ -327,7 +327,7 @@ class CrossAttentionLayer(nn.Module):
 
         self.frames, self.norm = Stream(width, heads), nn.LayerNorm(width)
         self.cross = Attention(width, cross_attention_dim=cond_dim, heads=heads, dim_head=width // heads)
-        _zeroed(self.cross.to_out[0])
+        zeroed(self.cross.to_out[0])
 
     def forward(self, x: Tensor, embedding: Tensor, rotation: Rotation, c: Tensor, bias: Tensor) -> Tensor:
         attended = functional.scaled_dot_product_attention(*self.frames.read(x, embedding, rotation))
@@ -392,9 +392,3 @@ def _rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = (part.to(x.dtype) for part in rotation)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-def _zeroed(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

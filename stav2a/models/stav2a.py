@@ -183,7 +183,7 @@ class STAV2A(nn.Module):
             del self.adapters[slot]
 
     def predict(self, z_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """z_t (B, C, T, F), t (B,) -> prediction (B, C, T, F): eps or v, as trained."""
+        """z_t (B, C, T, F), t (B,) -> prediction (B, C, T, F): eps, v or a flow, as trained."""
         return self.backbone(z_t, t, conditions.c, conditions.mask, conditions.e_lv)
 
     def forward(
@@ -417,7 +417,7 @@ def latent_shape(autoencoder: Any, front_end: Any, duration_s: float) -> tuple[i
         step_s = factor * front_end.hop / front_end.sample_rate
         nearest_s = max(1, round(frames / factor)) * step_s
         raise UsageError(
-            f"run.duration_s = {duration_s} makes {frames} mel frames, which the autoencoder's downsampling "
+            f"run.duration_s = {duration_s} makes {frames} frames, which the autoencoder's downsampling "
             f"of {factor} does not divide.",
             # rounded up by less than half of a sample
             advice=f"Choose a multiple of {step_s} s, such as {math.ceil(round(nearest_s * 1e5, 6)) / 1e5}.",

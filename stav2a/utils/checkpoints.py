@@ -1,4 +1,4 @@
-"""Weights read from a folder and written into one: strict, whole or not at all, with plain errors."""
+"""Weights read from a folder and written into one: strict, whole or not at all; or set to zero."""
 
 import contextlib
 import hashlib
@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from stav2a.utils.errors import StaV2AError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 NAMES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 WEIGHTS, CONFIG = NAMES[0], "config.json"
@@ -23,6 +26,13 @@ SHOWN = 5
 
 class CheckpointError(StaV2AError):
     """Weights that are missing, or belong to another model."""
+
+
+def zeroed(module: Module) -> Module:
+    """A new module whose weights start at zero, so that it changes nothing at first."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
 
 
 def load_weights(module: Any, folder: str | None, *, parameter: str, without: str = "") -> None:

@@ -179,7 +179,8 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("others", [{"condition_fuser": Concat}, {"global_pooler": NoPooler}])
 def test_without_video_tokens_at_the_beginning_it_is_refused(others):
     with pytest.raises(
-        RegistryError, match=r"attends to the video's tokens apart.*\. Bind run\.condition_fu"
+        RegistryError,
+        match=r"apart, and no video tokens stand at the beginning of .*\. Bind run\.condition_fu",
     ):
         tiny.model(backbone=UNetControlNetDecoupled, **{"condition_fuser": VideoFirst, **others})
 

@@ -46,7 +46,7 @@ REFUSED = {  # why: a part of the message
     "backbone.dit": "needs a transformer that takes a frame_embedding, and UNet2DConditionModel does not",
     "backbone.unet_controlnet_plain": "halvings make",
     "backbone.unet_controlnet_xs": "was given a U-Net of 1 layers",
-    "front_end.mmaudio_mel": "makes 220 mel frames, which the autoencoder's downsampling of 8",
+    "front_end.mmaudio_mel": "makes 220 frames, which the autoencoder's downsampling of 8",
     "front_end.waveform": "vocoder.griffin_lim needs mel spectrograms; Waveform gives none",
     "autoencoder.mmaudio": "is made for 128 bins, and front_end.audioldm_mel gives 64 bins",
     "autoencoder.oobleck": "is made for sound at 44100 Hz, and front_end.audioldm_mel gives sound at 16000",

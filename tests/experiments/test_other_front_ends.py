@@ -145,7 +145,7 @@ def test_parts_for_another_front_end_are_refused_in_one_line(bindings, told):
 
 
 def test_a_duration_that_is_told_divides():
-    with pytest.raises(StaV2AError, match="220 mel frames.* such as 2.60064") as error:
+    with pytest.raises(StaV2AError, match="220 frames.* such as 2.60064") as error:
         experiment("run.front_end = @front_end.mmaudio_mel").model()
     better = str(error.value).rsplit(" ", 1)[-1].rstrip(".")
     model = experiment("run.front_end = @front_end.mmaudio_mel", f"run.duration_s = {better}").model()

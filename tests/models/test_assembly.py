@@ -78,7 +78,7 @@ def test_a_duration_that_does_not_divide_is_told_with_one_that_does():
     with pytest.raises(UsageError) as error:
         assemble(tiny.factories(), duration_s=0.65)
     assert str(error.value) == (
-        "run.duration_s = 0.65 makes 65 mel frames, which the autoencoder's downsampling of 8 does not "
+        "run.duration_s = 0.65 makes 65 frames, which the autoencoder's downsampling of 8 does not "
         "divide. Choose a multiple of 0.08 s, such as 0.64."
     )
 

@@ -157,7 +157,7 @@ REFUSED = {  # the pairs, and a part of the message
     ("autoencoder.kl", "vocoder.none"): "gives 1 bins, which the autoencoder's downsampling of 8",
     ("front_end.audioldm_mel", "autoencoder.mmaudio"): "is made for 80 bins",
     ("front_end.audioldm_mel", "autoencoder.oobleck"): "is made for 1 bins",
-    ("front_end.mmaudio_mel", "autoencoder.kl"): "makes 55 mel frames",
+    ("front_end.mmaudio_mel", "autoencoder.kl"): "makes 55 frames",
     ("front_end.mmaudio_mel", "autoencoder.mmaudio"): "is made for 80 bins",
     ("front_end.mmaudio_mel", "autoencoder.oobleck"): "is made for sound at 16000 Hz",
     ("front_end.mmaudio_mel_16k", "autoencoder.oobleck"): "is made for 1 bins",
