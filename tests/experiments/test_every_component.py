@@ -44,6 +44,7 @@ REFUSED = {  # why: a part of the message
     "unet.dit": "backbone.unet_controlnet needs the blocks of diffusers' U-Net, and DiT has none",
     "unet.mmdit": "backbone.unet_controlnet needs the blocks of diffusers' U-Net, and MMDiT has none",
     "backbone.dit": "needs a transformer that takes a frame_embedding, and UNet2DConditionModel does not",
+    "backbone.unet_controlnet_decoupled": "and no video tokens stand at the beginning of those",
     "backbone.unet_controlnet_plain": "halvings make",
     "backbone.unet_controlnet_xs": "was given a U-Net of 1 layers",
     "front_end.mmaudio_mel": "makes 220 frames, which the autoencoder's downsampling of 8",
