@@ -35,7 +35,7 @@ class Hypothesis:
 
     @property
     def statement(self) -> tuple[str, str, str, str]:
-        """What is stated, without the time."""
+        """Name, rows and metric, without the time."""
         return self.name, self.better, self.other, self.metric
 
 

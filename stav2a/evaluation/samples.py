@@ -55,7 +55,7 @@ class Generated:
 
 
 def in_a_file(folder: Path, parts: Iterable[np.ndarray]) -> np.ndarray:
-    """Parts of an array as one, in a file of a folder that has no name and goes with the array.
+    """Parts of an array as one, in a file without a name, which is removed with the array.
 
     The sounds of the paper's 15,446 test clips are 10 GB: memory that the system can take back.
 

@@ -138,7 +138,7 @@ class Encode:
     """Replace frames and mel by features and latents, with the encoders that have weights.
 
     One clip at a time, on one thread, so that a clip's numbers depend on nothing but the clip. Worker
-    processes take the GPUs in turn; a clip for which one has no room fails.
+    processes take the GPUs in turn; a clip for which one has too little memory fails.
     """
 
     keep: tuple[str, ...]  # as in `ClipSettings`

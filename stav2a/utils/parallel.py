@@ -135,7 +135,7 @@ def use_threads(count: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the allocator keep what tensors free, as far as it can be told: each step asks for the same again.
+    """Let the allocator keep what tensors free, where it is glibc's: each step asks for the same again.
 
     Giving pages back to the system, and getting them zeroed, took 5 to 10 % of a training step on a CPU.
     """
