@@ -383,7 +383,7 @@ class Helpers:
 def _help(experiment: Experiment, root: Path, flow: OpticalFlow, jobs: int, pipe: Connection) -> None:
     """Work of a helper: train with the others, then make the batches that are asked for.
 
-    An error of the recipe's ends it without a word, as the main process meets it too.
+    An error of the recipe's ends it without a message, as the main process raises it too.
     """
     registry.load()
     use_threads(threads_of(jobs))

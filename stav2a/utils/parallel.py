@@ -20,6 +20,9 @@ from stav2a.utils.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+MOST_JOBS = 4  # by default; a run takes about 1 GB
+
 
 def usable_cpus() -> int:
     """Number of processors that this process may use."""
@@ -82,10 +85,6 @@ def process_pool(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-MOST_JOBS = 4  # by default; a run takes about 1 GB
 
 
 def default_jobs() -> int:
