@@ -12,7 +12,8 @@ from stav2a.evaluation.comparison import Comparison, Estimate, over_seeds
 Array = NDArray[np.float64]
 
 LEVEL = 0.05  # probability of any false verdict among all hypotheses of a study
-CONFIRMED, CONTRADICTED, UNDECIDED, NOT_MEASURED = "confirmed", "contradicted", "undecided", "not measured"
+CONFIRMED, CONTRADICTED, UNDECIDED = "confirmed", "contradicted", "undecided"
+NOT_MEASURED, ONE_SEED = "not measured", "one seed"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,14 @@ class TestedHypothesis:
 
     @property
     def verdict(self) -> str:
-        """Confirmed or contradicted where the corrected p-value is at most 0.05, else undecided."""
+        """Confirmed or contradicted where the corrected p-value is at most 0.05, else undecided.
+
+        With one seed there is no verdict, as nothing is known of other trainings.
+        """
         if self.difference is None or self.adjusted is None:
             return NOT_MEASURED
+        if len(self.difference.by_seed) < 2:
+            return ONE_SEED
         if self.adjusted > LEVEL:
             return UNDECIDED
         return CONFIRMED if (self.difference.value > 0) == self.higher_is_better else CONTRADICTED

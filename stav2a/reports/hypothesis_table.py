@@ -34,7 +34,7 @@ def hypothesis_table(comparison: Comparison, tested: Sequence[TestedHypothesis])
     caption = (
         "Each says that the first row is better than the second. Paired differences with 95 % intervals; "
         f"confirmed or contradicted where the p-value of a t test, corrected by Holm's method for the "
-        f"{corrected} that were tested, is at most {LEVEL}, else undecided."
+        f"{corrected} that were tested, is at most {LEVEL}, else undecided. One seed decides nothing."
     )
     return Table.of("Hypotheses", caption, [each.hypothesis.name for each in tested], columns)
 

@@ -83,6 +83,12 @@ def test_the_verdicts():
     assert found[0].difference == comparison.to_baseline["Filter", "aa"]
 
 
+def test_one_seed_decides_nothing():
+    comparison = compared(CN=seeds(0.5, 1), Onset=seeds(0.8, 1))
+    (found,) = hypothesis_tests(comparison, [Hypothesis("H", "Onset", "CN", "aa")])
+    assert found.p is not None and found.p < 0.001 and found.verdict == "one seed"
+
+
 def test_a_lower_figure_confirms_where_lower_is_better():
     rows = {
         name: row(*seeds(mean, 5), higher_is_better=False) for name, mean in (("CN", 0.8), ("Onset", 0.2))
