@@ -112,8 +112,8 @@ def test_a_check_names_them(capsys):
 
 
 REFUSED = {
-    "run.local_head = @local_head.nearest": (
-        "Bind local_head.nearest.upsampling = 1,", ("local_head.nearest.upsampling = 1.0",),
+    "local_head.nearest.upsampling = 6.25": (
+        "Bind local_head.nearest.upsampling = 4,", ("local_head.nearest.upsampling = 4.0",),
     ),
     "run.backbone = @backbone.unet_controlnet_plain": (
         "bind run.backbone = @backbone.unet_controlnet,", ("run.backbone = @backbone.unet_controlnet",),
@@ -135,9 +135,9 @@ REFUSED = {
 @pytest.mark.parametrize(("binding", "told"), REFUSED.items(), ids=list(REFUSED))
 def test_parts_that_do_not_fit_are_refused_and_the_advice_works(binding, told):
     advice, cure = told
-    assert advice in refused(*ALONE, binding)
+    more = ("run.local_head = @local_head.nearest",) if "nearest" in binding else ()
+    assert advice in refused(*ALONE, *more, binding)
     if cure:
-        more = ("run.local_head = @local_head.nearest",) if "nearest" in binding else ()
         tried(*ALONE, *more, *([binding] if "xs" in binding else []), *cure)
 
 
@@ -164,7 +164,7 @@ def test_check_and_run_agree_and_nothing_is_left_behind(last, tmp_path, capsys):
     bindings += ["local_head.onset_released.upsampling = 6.25", "--output", str(tmp_path / "runs")]
     assert main(["run", *recipes, *bindings, last]) == 2
     error = capsys.readouterr().err
-    assert "error: local_head.onset_released.upsampling = 6.25 makes 200 latent frames" in error
+    assert "error: local_head.onset_released.upsampling = 6.25 makes 50 latent frames" in error
     assert "stage " not in error and not list(tmp_path.rglob("run.json"))
 
 
@@ -225,10 +225,10 @@ class Crooked(Short):
 @pytest.mark.parametrize(
     ("head", "told"),
     [
-        (Short, "local_head.mine gives e_lv (2, 31, 4) from forward, but its slot promises e_lv "
+        (Short, "local_head.mine gives e_lv (2, 8, 4) from forward, but its slot promises e_lv "
                 "(B, T, D_l) = (2, 32, 4)."),
         (Nameless, "local_head.mine has None as attribute dim, which its slot asks for: int."),
-        (Crooked, "local_head.mine fails on e_v (2, 32, 64): RuntimeError: Expected size"),
+        (Crooked, "local_head.mine fails on e_v (2, 8, 64): RuntimeError: Expected size"),
     ],
 )  # fmt: skip
 def test_a_block_that_breaks_its_slots_promise_is_named(head, told, scratch_registry):

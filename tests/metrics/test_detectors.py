@@ -1,7 +1,8 @@
 """How far off the onset detectors are, on struck objects whose onsets are exactly known.
 
-On the 192 test clips (601 onsets, sound at 16 kHz): librosa at 22,050 Hz +19.7 ms (deviation 7.0) and 191
-false onsets, at 16,000 Hz +27.9 ms and 673 false ones; SuperFlux -7.9 ms (1.7) and none. None misses one.
+On the struck objects among the 192 test clips (459 onsets, sound at 16 kHz, no bells): librosa at 22,050 Hz
++21.2 ms (deviation 6.9) and 167 false onsets, at 16,000 Hz +30.0 ms (9.4) and 516 false ones; SuperFlux
+-7.0 ms (2.3) and 12. None misses one.
 """
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 
 from stav2a.data.onsets import Librosa, SuperFlux
 from stav2a.data.struck_objects.rendering import render_sound
-from stav2a.data.struck_objects.scene import plan
+from stav2a.data.struck_objects.scene import OBJECTS, plan
 
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
 def world():
-    scripts = [plan(0, "test", index, 0, 0) for index in range(24)]
+    scripts = [plan(0, "test", index, 0, 0, "easy") for index in range(24)]
+    scripts = [script for script in scripts if OBJECTS[script.label].manner == "struck"]
     return [(np.array(script.onsets_s), render_sound(script)) for script in scripts]
 
 
@@ -32,7 +34,7 @@ def late_ms(detector, world):
 
 
 @pytest.mark.parametrize(
-    ("detector", "bias_ms", "spread_ms"), [(Librosa(), 19.7, 7.0), (SuperFlux(), -7.9, 1.7)]
+    ("detector", "bias_ms", "spread_ms"), [(Librosa(), 21.2, 6.9), (SuperFlux(), -7.0, 2.3)]
 )
 def test_a_detectors_bias_is_known_and_far_below_the_tolerance(detector, bias_ms, spread_ms, world):
     errors, _ = late_ms(detector, world)
@@ -45,4 +47,4 @@ def test_false_onsets_are_librosas_and_more_at_16_khz(world):
     others = [
         late_ms(extractor, world)[1] for extractor in (SuperFlux(), Librosa(), Librosa(sample_rate=RATE))
     ]
-    assert others[0] == 0 < others[1] < others[2] / 2
+    assert others[0] <= 2 < others[1] < others[2] / 2

@@ -67,7 +67,7 @@ def test_what_was_decided_is_told_for_every_clip(prepared):
 def test_tensors_are_those_of_the_files(prepared):
     cache = PreparedFolder(prepared)
     clip = cache.clips[3]
-    frames = video.read_video(clip.video, frame_rate_hz=12.5, size=32).transpose(0, 3, 1, 2)
+    frames = video.read_video(clip.video, frame_rate_hz=3.125, size=64).transpose(0, 3, 1, 2)
     audio = read_audio(clip.video, 16_000)
     np.testing.assert_array_equal(cache.tensor("frames")[3], frames)
     torch.testing.assert_close(cache.tensor("mel")[3], log_mel(torch.from_numpy(audio)[None])[0])
@@ -213,8 +213,8 @@ def test_encoders_with_weights_leave_features_and_latents(encoded, prepared):
     cache = PreparedFolder(encoded)
     assert set(cache.kinds) == {"e_v", "latent_mean", "latent_std", "onsets"}
     e_v = cache.tensor("e_v")[:]
-    assert e_v.shape == (10, 32, 64) and e_v.dtype == torch.float32
-    torch.testing.assert_close(e_v.norm(dim=-1), torch.ones(10, 32), atol=1e-3, rtol=0)
+    assert e_v.shape == (10, 8, 64) and e_v.dtype == torch.float32
+    torch.testing.assert_close(e_v.norm(dim=-1), torch.ones(10, 8), atol=1e-3, rtol=0)
     assert cache.tensor("latent_mean").shape == (10, 8, 32, 8)
     assert "feature_encoder.cavp: has its weights, e_v is kept" in cache.settings["kept"]
 

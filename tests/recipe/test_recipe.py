@@ -9,6 +9,7 @@ import torch
 
 from stav2a import recipe, slots
 from stav2a.data.struck_objects import StruckObjects
+from stav2a.data.struck_objects.scene import LEVELS
 from stav2a.experiments.experiment import Experiment
 from stav2a.recipe import describing, parsing
 from stav2a.recipe.checking import Mismatch, conform
@@ -94,7 +95,7 @@ def test_a_component_that_is_another_s_default_takes_its_bindings():
 def test_lineage_is_the_files_in_the_order_read():
     chain = names(parsing.lineage("recipes/cn_onset_gvf.gin"))
     assert chain == [
-        "laptop", "base", "pretrained_t2a", "finetuned_t2a", "cn", "cn_onset", "cn_onset_gvf"
+        "standard", "laptop", "base", "pretrained_t2a", "finetuned_t2a", "cn", "cn_onset", "cn_onset_gvf"
     ]  # fmt: skip
     assert names(recipe.load(["recipes/cn_onset_gvf.gin"], root=Experiment).files) == chain
 
@@ -307,6 +308,13 @@ def test_cn_without_filter_lifts_av_align_alone(scale):
 @pytest.mark.parametrize("scale", sorted(path.stem for path in (ROOT / "recipes/scale").glob("*.gin")))
 def test_every_scale_lies_over_every_variant(scale):
     recipe.load(["recipes/cn_onset_gvf.gin", f"recipes/scale/{scale}.gin"], strict=True, root=Experiment)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_has_a_recipe_that_may_be_laid_over_a_variant(level):
+    files = ["recipes/cn_onset_gvf.gin", f"recipes/levels/{level}.gin"]
+    loaded = recipe.load(files, strict=True, root=Experiment)
+    assert loaded.bindings["dataset.struck_objects.level"].value == level
 
 
 def test_the_scale_of_gpus_changes_the_execution_of_sampling_alone():

@@ -71,7 +71,7 @@ def test_rows_and_tensors_are_those_of_the_videos(prepared, tmp_path):
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
-        ("feature_encoder.cavp.frame_size = 16", "settings than this recipe's: frame_size is 32 there, 16"),
+        ("feature_encoder.cavp.frame_size = 16", "settings than this recipe's: frame_size is 64 there, 16"),
         (
             "run.onset_detector = @onset_detector.librosa",
             "settings than this recipe's: onset_detector is onset_detector.superflux there, onset_det",

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from stav2a.data.clip import SPLITS, Clip
 from stav2a.data.media import write_clip
-from stav2a.data.struck_objects.objects import SAMPLE_RATE
 from stav2a.data.struck_objects.rendering import FRAME_RATE_HZ, render_picture, render_sound
-from stav2a.data.struck_objects.scene import Performance, plan
+from stav2a.data.struck_objects.scene import LEVELS, Performance, plan
+from stav2a.data.struck_objects.sounds import SAMPLE_RATE
 from stav2a.registry import register
 from stav2a.utils.contents import file_hash
 from stav2a.utils.errors import UsageError
 from stav2a.utils.files import atomic, write_json
 from stav2a.utils.parallel import parallel
 
-VERSION = "2"  # raise it with every change of a clip's picture or sound
+VERSION = "3"  # raise it with every change of a clip's picture or sound
 COLUMNS = ("id", "start_s", "caption", "split", "label", "vague", "flaw", "onsets_s", "strikes_s", "file")
+FACTS = ("level", "look", "bell_s", "phrasing", "held_out")
 HASHES = "content.json"
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 @register("dataset", "struck_objects")
 class StruckObjects:
-    """Struck objects: a mallet strikes one of six objects at exactly known times (docs/benchmark.md).
+    """Objects that are struck, rubbed or poured from at exactly known times (docs/benchmark.md).
 
-    Clips of 2.56 s, 128×128 pixels at 25 frames a second, sound at 16 kHz. A clip depends on the seed,
-    its split and its number alone: other counts only add or leave out clips.
+    Clips of 2.56 s, 128×128 pixels at 25 frames a second, sound at 16 kHz. A clip depends on the seed, its
+    split and its number alone: other counts only add or leave out clips.
 
     Args:
         train_clips: Number of clips to train on.
@@ -40,6 +41,8 @@ class StruckObjects:
         flawed_fraction: Part of train and validation that is flawed: half of it still pictures, half with
             the sound of other strikes.
         vague_fraction: Part of captions that hide the object.
+        level: `easy`, `standard` or `hard`: near misses, clutter, objects of one look, sounds of things that
+            aren't seen, noise. The rate of the video's features is the encoder's: recipes/levels/.
 
     Example:
         >>> StruckObjects(train_clips=0, validation_clips=0, test_clips=2).performances()[0].label
@@ -57,6 +60,7 @@ class StruckObjects:
         seed: int = 0,
         flawed_fraction: float = 0.4,
         vague_fraction: float = 0.6,
+        level: str = "standard",
     ) -> None:
         self.counts = dict(zip(SPLITS, (train_clips, validation_clips, test_clips), strict=True))
         if min(self.counts.values()) < 0:
@@ -64,12 +68,15 @@ class StruckObjects:
         for name, fraction in (("flawed_fraction", flawed_fraction), ("vague_fraction", vague_fraction)):
             if not 0 <= fraction <= 1:
                 raise UsageError(f"struck_objects.{name} was given {fraction}. Give a number from 0 to 1.")
+        if level not in LEVELS:
+            raise UsageError(f"struck_objects.level was given {level!r}. Write one of: {', '.join(LEVELS)}.")
         self.seed, self.flawed_fraction, self.vague_fraction = seed, flawed_fraction, vague_fraction
+        self.level = level
 
     def performances(self) -> list[Performance]:
         """The scripts of all clips, by split and number."""
         keys = [(split, index) for split in SPLITS for index in range(self.counts[split])]
-        return [plan(self.seed, *key, self.flawed_fraction, self.vague_fraction) for key in keys]
+        return [plan(self.seed, *key, self.flawed_fraction, self.vague_fraction, self.level) for key in keys]
 
     def clips(self, folder: Path) -> list[Clip]:
         """All clips; renders those that are missing or damaged under `folder`, and writes the manifest.
@@ -77,7 +84,7 @@ class StruckObjects:
         Raises:
             MediaError: If the folder can't be written to.
         """
-        settings = f"{VERSION} {self.seed} {self.flawed_fraction} {self.vague_fraction}"
+        settings = f"{VERSION} {self.seed} {self.flawed_fraction} {self.vague_fraction} {self.level}"
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
         root = Path(folder) / f"struck_objects-{VERSION}-{digest}"
         performances = self.performances()
@@ -137,7 +144,7 @@ def _write_manifest(root: Path, performances: list[Performance], clips: list[Cli
     path = root / "manifest.csv"
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow((*COLUMNS, "version"))
+        table.writerow((*COLUMNS, *FACTS, "version"))
         for performance, clip in zip(performances, clips, strict=True):
             both = (performance.onsets_s, performance.strikes_s)
             times = (" ".join(f"{time:.4f}" for time in each) for each in both)
@@ -151,4 +158,5 @@ def _write_manifest(root: Path, performances: list[Performance], clips: list[Cli
                 int(performance.vague),
                 clip.flaw or "",
             )
-            table.writerow((*facts, *times, file_name, VERSION))
+            more = (performance.level, performance.look, performance.bell_s, performance.phrasing)
+            table.writerow((*facts, *times, file_name, *more, int(performance.held_out), VERSION))

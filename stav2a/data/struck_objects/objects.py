@@ -1,14 +1,15 @@
-"""The objects that are struck: their pictures, and their sounds by modal synthesis."""
+"""The objects: how they look, how they sound, and how captions name them."""
 
 import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-DURATION_S = 2.56
-SAMPLE_RATE = 16_000
+from stav2a.data.struck_objects import sounds
+
 FRACTION_BITS = 4
 Colour = tuple[float, float, float, float]  # red, green, blue, alpha: 0..255
 Point = tuple[float, float]
@@ -27,17 +28,32 @@ class Pen:
         self.canvas, self.origin, self.scale = canvas, origin, scale
 
     def _at(self, point: Point) -> tuple[int, int]:
-        x, y = (o + self.scale * value for o, value in zip(self.origin, point, strict=True))
-        return round(x * 2**FRACTION_BITS), round(y * 2**FRACTION_BITS)
+        fine = self.scale * 2**FRACTION_BITS
+        return (
+            round(self.origin[0] * 2**FRACTION_BITS + point[0] * fine),
+            round(self.origin[1] * 2**FRACTION_BITS + point[1] * fine),
+        )
 
     def _width(self, width: float) -> int:
         return max(1, round(width * self.scale))
 
     def disc(self, centre: Point, radius_x: float, radius_y: float, colour: Colour, width: float = 0) -> None:
         """A filled ellipse, or with a width its outline."""
-        at, axes = self._at(centre), [round(r * self.scale * 2**FRACTION_BITS) for r in (radius_x, radius_y)]
+        at, fine = self._at(centre), self.scale * 2**FRACTION_BITS
         thickness = self._width(width) if width else -1
+        if radius_x == radius_y:
+            radius = round(radius_x * fine)
+            cv2.circle(self.canvas, at, radius, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
+            return
+        axes = (round(radius_x * fine), round(radius_y * fine))
         cv2.ellipse(self.canvas, at, axes, 0, 0, 360, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
+
+    def arc(self, centre: Point, radius_x: float, radius_y: float, colour: Colour, width: float) -> None:
+        """The lower half of an ellipse's outline."""
+        fine = self.scale * 2**FRACTION_BITS
+        axes = (round(radius_x * fine), round(radius_y * fine))
+        at, thickness = self._at(centre), self._width(width)
+        cv2.ellipse(self.canvas, at, axes, 0, 0, 180, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         corners = np.array([self._at(point) for point in points], np.int32)
@@ -50,6 +66,9 @@ class Pen:
         """A line with round ends."""
         thickness = self._width(width)
         cv2.line(self.canvas, self._at(start), self._at(end), colour, thickness, cv2.LINE_AA, FRACTION_BITS)
+
+
+Drawing = Callable[[Pen, np.random.Generator], float]  # at (0, 0); returns the height of the top
 
 
 def colour(
@@ -67,38 +86,6 @@ def shade(base: Colour, factor: float) -> Colour:
     return (red, green, blue, base[3])
 
 
-def _time(duration_s: float) -> np.ndarray:
-    return np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
-
-
-def _modes(
-    rng: np.random.Generator, f0: float, ratios: tuple[float, ...], decay_s: float, damping: float
-) -> np.ndarray:
-    """Damped sines; a mode decays the faster, and is the weaker, the higher it is."""
-    t = _time(min(6 * decay_s, DURATION_S))
-    total = np.zeros_like(t)
-    for ratio in ratios:
-        frequency = f0 * ratio * rng.uniform(0.99, 1.01)
-        if frequency < 0.47 * SAMPLE_RATE:
-            level = rng.uniform(0.6, 1) * ratio**-0.6
-            total += level * np.exp(-t / decay_s * ratio**damping) * np.sin(2 * np.pi * frequency * t)
-    return total * np.minimum(1, t / 0.0005)
-
-
-def _noise(
-    rng: np.random.Generator, low_hz: float, high_hz: float, decay_s: float, length: int
-) -> np.ndarray:
-    """A burst of noise in a band, decaying, of peak about 1."""
-    spectrum = np.fft.rfft(rng.normal(size=length))
-    hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
-    band = 1 / (1 + (low_hz / np.maximum(hz, 1)) ** 8) / (1 + (hz / high_hz) ** 8)
-    noise = np.fft.irfft(spectrum * band, length)
-    return noise / np.abs(noise).max() * np.exp(-np.arange(length) / SAMPLE_RATE / decay_s)
-
-
-Struck = tuple[np.ndarray, np.ndarray]  # the ringing, and the attack that grows faster with strength
-
-
 def _draw_wood(pen: Pen, rng: np.random.Generator) -> float:
     base, width, height = colour(rng, 0.075, 0.62, 0.68), rng.uniform(24, 29), rng.uniform(22, 27)
     pen.box(-width, -height, width, 0, base)
@@ -112,11 +99,6 @@ def _draw_wood(pen: Pen, rng: np.random.Generator) -> float:
     return height + 3
 
 
-def _strike_wood(rng: np.random.Generator) -> Struck:
-    ringing = _modes(rng, rng.uniform(500, 1000), (1, 2.57, 4.2), rng.uniform(0.02, 0.045), 0.5)
-    return ringing, 0.5 * _noise(rng, 800, 4000, 0.004, len(ringing))
-
-
 def _draw_metal(pen: Pen, rng: np.random.Generator) -> float:
     steel, width, y = colour(rng, 0.58, 0.12, 0.86), rng.uniform(32, 38), rng.uniform(15, 20)
     for x in (-0.6 * width, 0.6 * width):
@@ -126,12 +108,6 @@ def _draw_metal(pen: Pen, rng: np.random.Generator) -> float:
     pen.box(-width, -y - 2, width, -y, shade(steel, 0.6))
     pen.box(-0.5 * width, -y - 6, -0.1 * width, -y - 2, shade(steel, 1.15))
     return y + 8
-
-
-def _strike_metal(rng: np.random.Generator) -> Struck:
-    # A free bar's modes.
-    ringing = _modes(rng, rng.uniform(420, 900), (1, 2.756, 5.404, 8.933), rng.uniform(0.3, 0.7), 0.5)
-    return ringing, 0.4 * _noise(rng, 3000, 7500, 0.005, len(ringing))
 
 
 def _draw_glass(pen: Pen, rng: np.random.Generator) -> float:
@@ -148,11 +124,6 @@ def _draw_glass(pen: Pen, rng: np.random.Generator) -> float:
     return height + 3
 
 
-def _strike_glass(rng: np.random.Generator) -> Struck:
-    ringing = _modes(rng, rng.uniform(1900, 2900), (1, 1.44, 2.03, 2.61), rng.uniform(0.07, 0.16), 0.4)
-    return ringing, 0.3 * _noise(rng, 4000, 7500, 0.004, len(ringing))
-
-
 def _draw_drum(pen: Pen, rng: np.random.Generator) -> float:
     red, skin = colour(rng, 0.99, 0.8, 0.72), colour(rng, 0.12, 0.1, 0.95)
     gold, width, height = colour(rng, 0.13, 0.7, 0.85), rng.uniform(25, 30), rng.uniform(29, 34)
@@ -164,16 +135,6 @@ def _draw_drum(pen: Pen, rng: np.random.Generator) -> float:
     pen.disc((0, -height), width + 1, 7.5, gold)
     pen.disc((0, -height), width - 1, 6, skin)
     return height + 1
-
-
-def _strike_drum(rng: np.random.Generator) -> Struck:
-    # A membrane's modes, its pitch falling by a third as the stretched skin relaxes.
-    f0, decay_s = rng.uniform(70, 140), rng.uniform(0.09, 0.18)
-    t = _time(6 * decay_s)
-    phase = 2 * np.pi * f0 * (t + 0.5 * 0.04 * (1 - np.exp(-t / 0.04)))
-    ratios = (1, 1.593, 2.136, 2.653)
-    ringing = sum(r**-0.8 * np.exp(-t / decay_s * r**0.7) * np.sin(phase * r) for r in ratios)
-    return ringing * np.minimum(1, t / 0.001), 0.5 * _noise(rng, 100, 1500, 0.015, len(t))
 
 
 def _draw_tambourine(pen: Pen, rng: np.random.Generator) -> float:
@@ -190,13 +151,6 @@ def _draw_tambourine(pen: Pen, rng: np.random.Generator) -> float:
     return 2 * radius
 
 
-def _strike_tambourine(rng: np.random.Generator) -> Struck:
-    decay_s = rng.uniform(0.06, 0.13)
-    length = len(_time(6 * decay_s))
-    jingles = 0.25 * _modes(rng, rng.uniform(4500, 5500), (1, 1.13, 1.27, 1.39), decay_s, 0)[:length]
-    return _noise(rng, 3500, 7600, decay_s, length) + jingles, 0.3 * _noise(rng, 300, 2000, 0.01, length)
-
-
 def _draw_water(pen: Pen, rng: np.random.Generator) -> float:
     bowl, water = colour(rng, 0.66, 0.55, 0.55), colour(rng, 0.53, 0.65, 0.9)
     width, height = rng.uniform(31, 35), rng.uniform(20, 24)
@@ -207,32 +161,97 @@ def _draw_water(pen: Pen, rng: np.random.Generator) -> float:
     return height - 1
 
 
-def _strike_water(rng: np.random.Generator) -> Struck:
-    # Bubbles: each a tone that rises as the bubble nears the surface; and a splash.
-    decay_s, f0, rise = rng.uniform(0.05, 0.09), rng.uniform(300, 520), rng.uniform(6, 11)
-    t = _time(6 * decay_s)
-    ringing = np.zeros_like(t)
-    for delay, ratio, level in ((0, 1, 1), (0.012, 1.5, 0.6), (0.02, 2.1, 0.35)):
-        s = np.maximum(0, t - delay)
-        tone = np.sin(2 * np.pi * f0 * ratio * (s + rise * s**2 / 2)) * np.exp(-s / decay_s)
-        ringing += level * tone * np.minimum(1, s / 0.002)
-    return ringing, 0.35 * _noise(rng, 400, 2500, 0.02, len(t))
+def draw_painted(pen: Pen, rng: np.random.Generator) -> float:
+    """A painted pot, which may be of anything."""
+    paint, width, height = colour(rng, rng.random(), 0.35, 0.62, 0), rng.uniform(21, 27), rng.uniform(25, 33)
+    pen.polygon([(-width, -height), (width, -height), (0.85 * width, -4), (-0.85 * width, -4)], paint)
+    pen.disc((0, -4), 0.85 * width, 5, paint)
+    pen.box(-0.9 * width, -0.45 * height, 0.9 * width, -0.35 * height, shade(paint, 1.3))
+    pen.disc((0, -height), width + 1, 6.5, shade(paint, 0.7))
+    pen.disc((0, -height), width - 1, 5.2, shade(paint, 1.15))
+    return height + 1
+
+
+def _draw_board(pen: Pen, rng: np.random.Generator) -> float:
+    """The board that sandpaper is rubbed on."""
+    pine, width, height = colour(rng, 0.11, 0.4, 0.82), rng.uniform(44, 48), rng.uniform(15, 19)
+    pen.polygon([(-width, 0), (width, 0), (width - 5, -height), (5 - width, -height)], pine)
+    pen.box(-width, 0, width, 5, shade(pine, 0.7))
+    for y in np.linspace(-height + 3, -3, 4):
+        pen.line((-width + 8, y), (width - 8, y + rng.uniform(-1, 1)), shade(pine, 0.9), 1)
+    return 0.6 * height
+
+
+def _draw_nothing(pen: Pen, rng: np.random.Generator) -> float:
+    """The vessel below a jug is drawn with its water, picture by picture; this is its height."""
+    return 30.0
 
 
 @dataclass(frozen=True)
-class StruckObject:
-    """One class of objects; each object differs in size, colour, pitch and decay."""
+class SoundingObject:
+    """One class of objects; each object differs in size, colour, pitch and decay.
 
-    name: str  # in captions
-    draw: Callable[[Pen, np.random.Generator], float]  # at (0, 0); returns the height of the top
-    strike: Callable[[np.random.Generator], Struck]
+    Args:
+        manner: How it is made to sound, "struck", "rubbed" or "poured".
+        names: In captions.
+        draw: Function that draws it at (0, 0) and returns the height of its top.
+        sound: For "struck" a function from a generator to the sound of a blow, else one from a generator and
+            a speed to a sound.
+        painted: Name in captions of the painted pot that several classes share; None if there is none.
+        counts: Fewest and most events.
+        gap_s: Shortest time between the beginnings of two events.
+        length_s: Shortest and longest duration of an event; 0 for blows.
+        peak: Peak of the loudest sound.
+    """
+
+    manner: str
+    names: tuple[str, ...]
+    draw: Drawing
+    sound: Callable[..., Any]
+    painted: str | None = None
+    counts: tuple[int, int] = (2, 5)
+    gap_s: float = 0.28
+    length_s: tuple[float, float] = (0.0, 0.0)
+    peak: float = 0.6
 
 
 OBJECTS = {
-    "wood": StruckObject("wood block", _draw_wood, _strike_wood),
-    "metal": StruckObject("metal bar", _draw_metal, _strike_metal),
-    "glass": StruckObject("glass bottle", _draw_glass, _strike_glass),
-    "drum": StruckObject("drum", _draw_drum, _strike_drum),
-    "tambourine": StruckObject("tambourine", _draw_tambourine, _strike_tambourine),
-    "water": StruckObject("water basin", _draw_water, _strike_water),
+    "wood": SoundingObject(
+        "struck", ("a wood block", "a wooden block", "wood"), _draw_wood, sounds.strike_wood, "a wooden pot"
+    ),
+    "metal": SoundingObject(
+        "struck", ("a metal bar", "a steel bar", "metal"), _draw_metal, sounds.strike_metal, "a metal pot"
+    ),
+    "glass": SoundingObject(
+        "struck", ("a glass bottle", "a bottle", "glass"), _draw_glass, sounds.strike_glass, "a glass pot"
+    ),
+    "drum": SoundingObject(
+        "struck", ("a drum", "a small drum", "a red drum"), _draw_drum, sounds.strike_drum, "a drum"
+    ),
+    "tambourine": SoundingObject(
+        "struck", ("a tambourine", "the tambourine"), _draw_tambourine, sounds.strike_tambourine
+    ),
+    "water": SoundingObject(
+        "struck", ("a water basin", "a full basin", "a basin"), _draw_water, sounds.strike_water
+    ),
+    "sandpaper": SoundingObject(
+        "rubbed",
+        ("sandpaper", "a sanding block", "coarse sandpaper"),
+        _draw_board,
+        sounds.rub_sandpaper,
+        counts=(3, 5),
+        gap_s=0.38,
+        length_s=(0.25, 0.36),
+        peak=0.4,
+    ),
+    "jug": SoundingObject(
+        "poured",
+        ("a jug", "a full jug", "the jug"),
+        _draw_nothing,
+        sounds.pour_water,
+        counts=(1, 3),
+        gap_s=0.7,
+        length_s=(0.5, 1.2),
+        peak=0.09,
+    ),
 }
