@@ -32,7 +32,7 @@ TRIED = [slot for slot in registry.SLOTS if slot not in ("dataset", "metric")]
 NOT_HERE = {"engine.compiled"}  # takes minutes
 REFUSED = {  # why: a part of the message
     "local_head.linear": "stage.onset needs a local head with an onset pretext task",
-    "local_head.nearest": "local_head.nearest.upsampling = 6.25 makes",
+    "local_head.nearest": "stage.onset needs a local head with an onset pretext task",
     "local_head.none": "A ControlNet needs local features",
     "feature_encoder.clip": "stage.contrastive.segment_frames = 4 does not divide the 5 video frames",
     "feature_encoder.vjepa2": "stage.contrastive.segment_frames = 4 does not divide the 10 video frames",

@@ -271,7 +271,7 @@ def test_prepared_clips_hold_what_both_need(tmp_path):
         SMOKE, [*bindings, *using, "feature_encoder.cavp.frame_rate_hz = 6.25"], root=Experiment
     )
     with pytest.raises(
-        PreparedFolderError, match=r"temporal_frame_rate_hz is 12\.5 there, 6\.25 here"
+        PreparedFolderError, match=r"temporal_frame_rate_hz is 3\.125 there, 6\.25 here"
     ) as error:
         dry_run(slower.build())
     assert "\n" not in str(error.value)

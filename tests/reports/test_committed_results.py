@@ -6,7 +6,10 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-RESULTS = Path(__file__).parents[2] / "ablations" / "results"
+from stav2a.experiments.ablation import planning, study
+
+ABLATIONS = Path(__file__).parents[2] / "ablations"
+RESULTS = ABLATIONS / "results"
 STUDIES = {"table3": (7, "CN"), "table1": (8, "STA-V2A")}  # number of rows, and the baseline
 
 
@@ -44,3 +47,15 @@ def test_every_difference_is_that_of_two_figures(committed):
     for line in compared.itertuples():
         paired = values[line.row, line.metric] - values[baseline, line.metric]
         assert line.difference == pytest.approx(paired, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_the_figures_are_not_older_than_what_makes_the_sounds(tmp_path):
+    """If this fails, data, stages or sampling have changed since the study was run: run it again."""
+    for name in STUDIES:
+        runs = pd.read_csv(RESULTS / f"{name}_laptop_runs.csv", dtype=str)
+        seeds = sorted({int(seed) for seed in runs["seed"]})
+        loaded = study.load(ABLATIONS / f"{name}.gin", seeds=seeds)
+        runs_today = planning.plan(loaded, tmp_path).runs
+        today = {(run.row.name, str(run.seed)): run.sounds_key for run in runs_today}
+        assert today == {(run.row, run.seed): run.sounds_key for run in runs.itertuples()}, name

@@ -51,6 +51,11 @@ class PlannedRun:
         return f"{self.row.name}, seed {self.seed}"
 
     @property
+    def sounds_key(self) -> str:
+        """Key of the sounds that it generates: of the data, the stages and the sampling."""
+        return next(each.key for each in self.entries if each.kind == "sounds")
+
+    @property
     def finished(self) -> bool:
         """True where it is complete, and was undamaged when this was first asked."""
         return self.folder.finished and self._undamaged

@@ -1,5 +1,7 @@
 """Files of a study: its record and logs, and the tables and page made from the tracking store alone."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -49,6 +51,7 @@ class StudyFolder:
         self.logs = self.path / "logs"
         self.tables = [self.path / f"table.{ending}" for ending in ("md", "csv", "tex")]
         self.clips = self.path / "clips.csv"
+        self.runs = self.path / "runs.csv"  # the key of each run's sounds, which changes with what makes them
         self.effects = self.path / "effects.csv"  # of a study of factors
         self.plane = self.path / "plane.png"
         named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", output)
@@ -111,7 +114,15 @@ def new_record(
             {**asdict(each), "finished_runs": known.get(each.statement, finished)}
             for each in study.hypotheses
         ],
-        "runs": [{"row": run.row.name, "seed": run.seed, "signature": run.signature} for run in plan.runs],
+        "runs": [
+            {
+                "row": run.row.name,
+                "seed": run.seed,
+                "signature": run.signature,
+                "sounds_key": run.sounds_key,
+            }
+            for run in plan.runs
+        ],
         "attempts": [],
         "tracking": {},
     }
@@ -251,11 +262,12 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
     if plane:
         assert isinstance(plane.content, bytes)
         write_bytes(folder.plane, plane.content)
-    markdown, csv, latex = folder.tables
+    markdown, figures, latex = folder.tables
     write_text(markdown, f"{_headed(study['name'], folder.again, head)}\n{document.markdown()}")
-    write_text(csv, comparison_csv(compared))
+    write_text(figures, comparison_csv(compared))
     write_text(latex, document.latex())
     write_text(folder.clips, clips_csv(records.by_row, dict(study["metrics"])))
+    write_text(folder.runs, runs_csv(study["runs"]))
     runs = records.shown()
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row, (_, run) in runs.items():
@@ -284,13 +296,26 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
         curves=curves,
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
-    tables = f"{markdown}, {csv.suffix}, {latex.suffix}; of each clip {folder.clips}"
+    tables = f"{markdown}, {figures.suffix}, {latex.suffix}; of each clip {folder.clips}; of each run {folder.runs}"
     tables += f"; effects {folder.effects}" if effects else ""
     places = (f"report     {folder.page}", f"tables     {tables}")
     text = "\n".join([document.text(), *map(printable, places)])
     more = [path for path, there in ((folder.effects, effects), (folder.plane, plane)) if there]
-    files = (*folder.tables, folder.clips, *more, folder.page)
+    files = (*folder.tables, folder.clips, folder.runs, *more, folder.page)
     return StudyReport(text, compared, files)
+
+
+def runs_csv(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Row, seed and key of the sounds of every run, as CSV.
+
+    The key covers the data, the stages and the sampling: where a plan of today has another one, the scores
+    are older than what makes the sounds. Studies recorded by earlier versions have none.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("row", "seed", "sounds_key"))
+    table.writerows((run["row"], run["seed"], run.get("sounds_key", "")) for run in runs)
+    return text.getvalue()
 
 
 def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
