@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
@@ -102,12 +102,30 @@ class RunSteps:
         with Helpers.ended_at_last(self, flow) as helpers:
             trained = self.train(flow, helpers)
             sounds = self.sample(trained, helpers)
+        rate = trained.corpus.sample_rate
+        clips = [trained.corpus.clips[row] for row in trained.corpus.test_rows]
+        audio = (read_audio(sounds / sound_name(clip), rate)[None] for clip in clips)
+        made, scores = self.measure(trained, audio, flow)
+        return RunOutcome(trained, sounds, made, scores)
+
+    def measure(
+        self, trained: TrainingOutcome, audio: Iterable[np.ndarray], flow: OpticalFlow
+    ) -> tuple[Generated, list[Score]]:
+        """Score sounds of the test clips, whatever made them, by the recipe's metrics.
+
+        Args:
+            trained: The clips, and the classifier if there is one.
+            audio: Sounds in the clips' order, at the corpus' rate and of its duration, in parts.
+            flow: Optical flow of the clips' videos.
+
+        Shapes:
+            audio (B_i, S), of N clips in all -> a score a metric
+        """
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
         metrics = [metric() for metric in possible.metrics]
         rows = trained.corpus.test_rows
         clips = [trained.corpus.clips[row] for row in rows]
         rate = trained.corpus.sample_rate
-        audio = (read_audio(sounds / sound_name(clip), rate)[None] for clip in clips)
         parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         references = in_a_file(self.store.root, map(trained.corpus.audio, parts))
         made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
@@ -123,7 +141,7 @@ class RunSteps:
         key, duration_s = self.keys.by_kind["clips"], made.audio.shape[1] / rate
         videos = ClipVideos(made.clips, self.store, key, duration_s)
         samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples, videos)
-        return RunOutcome(trained, sounds, made, evaluate(samples, metrics))
+        return made, evaluate(samples, metrics)
 
     def train(
         self,
