@@ -1,6 +1,7 @@
 """Every command and every link in the documents is checked against what is there."""
 
 import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -60,6 +61,8 @@ def check(words: list[str]) -> None:
             check([*module.split("."), *arguments[2:]])
         elif module == "mlflow":
             check(arguments[1:])
+        elif module.startswith("benchmark."):
+            assert importlib.util.find_spec(module), f"no module {module}"
         else:
             assert module in {"pytest", "pip", "venv"}, f"unknown module {module}"
     elif program == "torchrun":
@@ -84,7 +87,15 @@ def test_a_documented_command_parses(command):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["make rnu", "stav2a rnu", "python -m stav2a.rnu", "rnu", "make run GIN=recipes/rnu.gin"]
+    "wrong",
+    [
+        "make rnu",
+        "stav2a rnu",
+        "python -m stav2a.rnu",
+        "python -m benchmark.rnu",
+        "rnu",
+        "make run GIN=recipes/rnu.gin",
+    ],
 )
 def test_a_wrong_command_is_found(wrong):
     with pytest.raises(AssertionError):
