@@ -38,6 +38,7 @@ REQUIRED = ("name", "description", "benchmark", "seeds", "metrics", "licence", "
 OPTIONAL = ("command", "link")  # at least one of them
 SELECTION = {"version": VERSION, "level": tuple(LEVELS), "seed": SEED, "clips": CLIPS}
 FIGURE = ("value", "low", "high", "clips")
+COLUMNS = ("row", "metric", "seeds", *FIGURE)  # of a study's CSV
 
 
 class SubmissionError(StaV2AError):
@@ -135,15 +136,25 @@ def read_all(folder: Path = SUBMISSIONS) -> list[Submission]:
     return found
 
 
-def _faults(content: Mapping[str, Any]) -> Iterator[str]:
-    """Faults of a submission's fields, a line each."""
-    for name in ("name", "description", "licence", "date"):
-        text = content[name]
+def text_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of what a person writes: name, description, licence, and command or link; a line each."""
+    for name in ("name", "description", "licence"):
+        text = given[name]
         if not isinstance(text, str) or not text.strip():
             yield f"{name} is {text!r}; expected a text"
-        elif len(text) > LONGEST.get(name, 300) or not text.isprintable() or set(text) & set("|<>[]`"):
-            most = LONGEST.get(name, 300)
+        elif len(text) > LONGEST[name] or not text.isprintable() or set(text) & set("|<>[]`"):
+            most = LONGEST[name]
             yield f"{name} is {text!r}; expected at most {most} characters without | < > [ ] `"
+    command, link = given["command"], given["link"]
+    if not isinstance(command, str) or not isinstance(link, str) or not (command or link):
+        yield f"command is {command!r} and link {link!r}; expected a text in at least one of them"
+    elif link and not re.fullmatch(r"https://[^\s()<>|]+", link):
+        yield f"link is {link!r}; expected an address that begins with https://"
+
+
+def _faults(content: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of a submission's fields, a line each."""
+    yield from text_faults(content)
     given = content["benchmark"]
     if not isinstance(given, Mapping) or set(given) != set(SELECTION):
         yield f"benchmark is {given!r}; expected the fields {', '.join(SELECTION)}"
@@ -174,11 +185,6 @@ def _faults(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"versions is {versions!r}; expected an object of texts"
     elif "stav2a" not in versions:
         yield f"versions has {', '.join(versions) or 'nothing'}; expected stav2a among them"
-    command, link = content["command"], content["link"]
-    if not isinstance(command, str) or not isinstance(link, str) or not (command or link):
-        yield f"command is {command!r} and link {link!r}; expected a text in at least one of them"
-    elif link and not re.fullmatch(r"https://[^\s()<>|]+", link):
-        yield f"link is {link!r}; expected an address that begins with https://"
 
 
 def _faults_of_figure(name: str, figure: Any) -> Iterator[str]:
@@ -276,10 +282,16 @@ def of_study(file: str, results: Path, *, version: str, licence: str, day: str) 
     from stav2a.experiments.experiment import Experiment
     from stav2a.experiments.tracking import environment
 
+    if not results.is_file():
+        raise UsageError(f"{results}: there is no such file.", advice="Give the CSV of the study's report.")
     loaded = study.load(file)
     known = {row.name: row for row in loaded.rows}
     with results.open(newline="", encoding="utf-8") as opened:
-        lines = [line for line in csv.DictReader(opened) if line.get("value")]
+        records = csv.DictReader(opened)
+        if missing := [name for name in COLUMNS if name not in (records.fieldnames or ())]:
+            advice = "Give the CSV of the study's report."
+            raise UsageError(f"{results} lacks the columns {', '.join(missing)}.", advice=advice)
+        lines = [line for line in records if line["value"]]
     by_row: dict[str, dict[str, dict[str, str]]] = {}
     for line in lines:
         by_row.setdefault(line["row"], {})[line["metric"]] = line

@@ -16,7 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.leaderboard import METRICS, SUBMISSIONS, Submission, figure, software
+from benchmark.leaderboard import (
+    METRICS,
+    SUBMISSIONS,
+    Submission,
+    SubmissionError,
+    figure,
+    software,
+    text_faults,
+)
 from stav2a import recipe
 from stav2a.data.clip import file_stem
 from stav2a.data.media import read_audio
@@ -155,6 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     sounds, level, output, submissions = (given.pop(n) for n in ("sounds", "level", "output", "submissions"))
     try:
+        if faults := list(text_faults(given)):
+            raise SubmissionError("\n".join(faults))
+        for folder in sounds:  # before the clips are made, which takes minutes
+            files_in(folder, SOUNDS, "--sounds")
         scorer = Scorer.prepared(output, level)
         by_seed = {seed: scorer.score(folder) for seed, folder in enumerate(sounds)}
         print(scorer.submission(by_seed, **given).write(submissions))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import baselines, leaderboard
+from benchmark import baselines, leaderboard, scoring
 from benchmark.baselines import BASELINES, Material
 from benchmark.leaderboard import (
     CLIPS,
@@ -159,9 +159,23 @@ def test_rows_of_a_study_become_submissions(tmp_path):
     assert made.metrics == {name: {**figure, "clips": CLIPS} for name, figure in MINE.metrics.items()}
     with pytest.raises(SubmissionError, match="benchmark.version is '0'; expected"):
         make(version="0")
+    results.write_text("row,metric\n")
+    with pytest.raises(UsageError, match="lacks the columns seeds, value, low, high, clips"):
+        make(version=VERSION)
     study_csv(results, "rnu")
     with pytest.raises(UsageError, match="has the rows rnu, which ablations/table3.gin lacks"):
         make(version=VERSION)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("a|b", "error: name is 'a|b'; expected at most 40"), ("a", "error: --sounds: no such folder: nowhere")],
+)
+def test_scoring_refuses_before_it_makes_the_clips(name, told, tmp_path, capsys):
+    facts = ["--name", name, "--description", "a model", "--licence", "MIT", "--link", "https://example.org"]
+    assert scoring.main([*facts, "--sounds", "nowhere", "--output", str(tmp_path / "runs")]) > 0
+    assert capsys.readouterr().err.startswith(told)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture(scope="module")
