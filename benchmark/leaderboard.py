@@ -2,7 +2,7 @@
 
     python -m benchmark.leaderboard check             # every file of benchmark/submissions, then the table
     python -m benchmark.leaderboard check --write     # the table goes into docs/leaderboard.md too
-    python -m benchmark.leaderboard study ablations/table1.gin ablations/results/table1_laptop.csv --version 3
+    python -m benchmark.leaderboard study STUDY.gin TABLE.csv RUNS.csv    # submissions of a study's rows
 
 docs/leaderboard.md describes the fields.
 """
@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -38,7 +39,7 @@ REQUIRED = ("name", "description", "benchmark", "seeds", "metrics", "licence", "
 OPTIONAL = ("command", "link")  # at least one of them
 SELECTION = {"version": VERSION, "level": tuple(LEVELS), "seed": SEED, "clips": CLIPS}
 FIGURE = ("value", "low", "high", "clips")
-COLUMNS = ("row", "metric", "seeds", *FIGURE)  # of a study's CSV
+RUN = ("row", "seed", "sounds_key")  # columns of a study's runs
 
 
 class SubmissionError(StaV2AError):
@@ -262,51 +263,55 @@ def figure(value: float, low: float | None, high: float | None, clips: int) -> d
     return dict(zip(FIGURE, (float(f"{value:.6g}"), *ends, clips), strict=True))
 
 
-def of_study(file: str, results: Path, *, version: str, licence: str, day: str) -> list[Submission]:
-    """Submissions of a study's rows, from the table of its report.
+def of_study(file: str, results: Path, runs: Path, *, licence: str, day: str) -> list[Submission]:
+    """Submissions of a study's rows, from the tables of its report.
 
     Args:
         file: The study's file, whose recipes name the dataset and its level.
         results: The CSV with the figures.
-        version: Version of the benchmark that they were measured on, which the CSV does not have.
+        runs: The CSV with the key of each run's sounds, which shows that they are of today's benchmark.
         licence: Licence of the systems.
         day: Day of the measurement.
 
     Raises:
-        UsageError: Rows that the study does not have, or no figures.
+        UsageError: Rows that the study does not have, no figures, or older ones.
         SubmissionError: The rows' clips are not those of the benchmark.
     """
     from stav2a import recipe  # not above: with all components it takes seconds
     from stav2a.data.struck_objects import StruckObjects
-    from stav2a.experiments.ablation import study
+    from stav2a.experiments.ablation import planning, study
     from stav2a.experiments.experiment import Experiment
     from stav2a.experiments.tracking import environment
 
-    if not results.is_file():
-        raise UsageError(f"{results}: there is no such file.", advice="Give the CSV of the study's report.")
-    loaded = study.load(file)
+    lines = [line for line in _records(results, ("row", "metric", "seeds", *FIGURE)) if line["value"]]
+    keys = {(each["row"], each["seed"]): each["sounds_key"] for each in _records(runs, RUN)}
+    loaded = study.load(file, seeds=sorted({int(seed) for _, seed in keys}))
     known = {row.name: row for row in loaded.rows}
-    with results.open(newline="", encoding="utf-8") as opened:
-        records = csv.DictReader(opened)
-        if missing := [name for name in COLUMNS if name not in (records.fieldnames or ())]:
-            advice = "Give the CSV of the study's report."
-            raise UsageError(f"{results} lacks the columns {', '.join(missing)}.", advice=advice)
-        lines = [line for line in records if line["value"]]
     by_row: dict[str, dict[str, dict[str, str]]] = {}
     for line in lines:
         by_row.setdefault(line["row"], {})[line["metric"]] = line
     if not by_row or (unknown := set(by_row) - set(known)):
         given = f"the rows {', '.join(sorted(unknown))}, which {file} lacks" if by_row else "no figures"
         raise UsageError(f"{results} has {given}.", advice="Give a study and the CSV of its own report.")
+    with tempfile.TemporaryDirectory() as folder:
+        planned = planning.plan(loaded, Path(folder)).runs
+    today = {(run.row.name, str(run.seed)): run.sounds_key for run in planned}
+    seeds = {row: next(iter(metrics.values()))["seeds"].split() for row, metrics in by_row.items()}
+    needed = [(row, seed) for row in by_row for seed in seeds[row]]
+    if older := [place for place in needed if place not in keys or keys[place] != today[place]]:
+        raise UsageError(
+            f"{len(older)} of {len(needed)} runs of {results} made other sounds than {file} does today, "
+            f"first {older[0][0]}, seed {older[0][1]}.",
+            advice="Run the study again.",
+        )
     found = []
     for name, metrics in by_row.items():
         row = known[name]
         dataset = recipe.load(row.recipes, row.bindings, root=Experiment).build().dataset()
         if not isinstance(dataset, StruckObjects):
             raise UsageError(f"{file}: {name} is measured on {type(dataset).__name__}, not StruckObjects.")
-        seeds = [int(seed) for seed in metrics["aa_align"]["seeds"].split()]
         chosen = {
-            "version": version,
+            "version": dataset.version,
             "level": dataset.level,
             "seed": dataset.seed,
             "clips": dataset.counts["test"],
@@ -323,12 +328,12 @@ def of_study(file: str, results: Path, *, version: str, licence: str, day: str) 
                 name=name,
                 description=f"row of {file}: {', '.join(map(_relative, row.recipes))}",
                 benchmark=chosen,
-                seeds=seeds,
+                seeds=[int(seed) for seed in seeds[name]],
                 metrics=figures,
                 licence=licence,
                 date=day,
                 versions=software(environment()),
-                command=f"stav2a ablation --gin {file} --seeds {' '.join(map(str, seeds))}",
+                command=f"stav2a ablation --gin {file} --seeds {' '.join(seeds[name])}",
             )
         )
     return found
@@ -339,6 +344,20 @@ def software(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in environment.items() if name not in ("platform", "cpu_count", "threads")
     }
+
+
+def _records(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Lines of a CSV that has these columns."""
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: there is no such file.", advice="Give the CSV files of the study's report."
+        )
+    with path.open(newline="", encoding="utf-8") as opened:
+        table = csv.DictReader(opened)
+        if missing := [name for name in columns if name not in (table.fieldnames or ())]:
+            advice = f"Give the CSV of the study's report that has them: {', '.join(columns)}."
+            raise UsageError(f"{path} lacks the columns {', '.join(missing)}.", advice=advice)
+        return list(table)
 
 
 def _number(text: str) -> float | None:
@@ -358,15 +377,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = commands.add_parser("study", help="make submissions of a study's rows")
     made.add_argument("study", help="the study's file")
     made.add_argument("results", type=Path, help="the CSV of its report")
-    made.add_argument("--version", required=True, help="version of the benchmark that it was measured on")
+    made.add_argument("runs", type=Path, help="the CSV of its runs")
     made.add_argument("--licence", default="Apache-2.0", help="licence of the rows' systems")
     made.add_argument("--date", default=date.today().isoformat(), help="day of the measurement")
     given = parser.parse_args(arguments)
     try:
         if given.command == "study":
-            rows = of_study(
-                given.study, given.results, version=given.version, licence=given.licence, day=given.date
-            )
+            rows = of_study(given.study, given.results, given.runs, licence=given.licence, day=given.date)
             for row in rows:
                 print(row.write(SUBMISSIONS).relative_to(ROOT))
         submissions = read_all()

@@ -25,6 +25,7 @@ from benchmark.leaderboard import (
 from benchmark.scoring import Scorer
 from stav2a import recipe
 from stav2a.data.media import write_flac
+from stav2a.experiments.ablation import planning, study
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.alignment import aa_align
 from stav2a.registry import name_of
@@ -137,34 +138,45 @@ def test_the_table_is_by_level_and_begins_with_the_best():
     )
 
 
-def study_csv(path: Path, row: str) -> Path:
-    with open(path, "w", newline="") as file:
+def study_files(folder: Path, row: str) -> tuple[Path, Path]:
+    """Figures of one row of Table III, and the keys of its runs as they are today."""
+    with open(folder / "table.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["row", "metric", "direction", "value", "low", "high", "seeds", "clips"])
         for name, figure in MINE.metrics.items():
-            table.writerow(
-                [row, name, "", *(figure[each] for each in ("value", "low", "high")), "0 1 2", CLIPS]
-            )
-        table.writerow([row, "fad", "lower", 3.0, "", "", "0 1 2", CLIPS])
-        table.writerow([row, "kl", "lower", "", "", "", "0 1 2", CLIPS])
-    return path
+            ends = (figure[each] for each in ("value", "low", "high"))
+            table.writerow([row, name, "", *ends, "0 1", CLIPS])
+        table.writerow([row, "fad", "lower", 3.0, "", "", "0 1", CLIPS])
+        table.writerow([row, "kl", "lower", "", "", "", "0 1", CLIPS])
+    runs = planning.plan(study.load("ablations/table3.gin", seeds=[0, 1]), folder).runs
+    lines = [f"{run.row.name},{run.seed},{run.sounds_key}\n" for run in runs]
+    (folder / "runs.csv").write_text("row,seed,sounds_key\n" + "".join(lines))
+    return folder / "table.csv", folder / "runs.csv"
 
 
 def test_rows_of_a_study_become_submissions(tmp_path):
-    results = study_csv(tmp_path / "results.csv", "CN+Onset")
-    make = partial(of_study, "ablations/table3.gin", results, licence="MIT", day="2026-12-01")
-    (made,) = make(version=VERSION)
-    assert made.benchmark == MINE.benchmark and made.seeds == [0, 1, 2]
+    make = partial(of_study, "ablations/table3.gin", licence="MIT", day="2026-12-01")
+    (made,) = make(*study_files(tmp_path, "CN+Onset"))
+    assert made.benchmark == MINE.benchmark and made.seeds == [0, 1]
     assert made.description == "row of ablations/table3.gin: recipes/cn_onset.gin"
     assert made.metrics == {name: {**figure, "clips": CLIPS} for name, figure in MINE.metrics.items()}
-    with pytest.raises(SubmissionError, match="benchmark.version is '0'; expected"):
-        make(version="0")
-    results.write_text("row,metric\n")
-    with pytest.raises(UsageError, match="lacks the columns seeds, value, low, high, clips"):
-        make(version=VERSION)
-    study_csv(results, "rnu")
+
+
+def test_other_results_than_the_studys_of_today_are_refused(tmp_path):
+    make = partial(of_study, "ablations/table3.gin", licence="MIT", day="2026-12-01")
+    results, runs = study_files(tmp_path, "rnu")
     with pytest.raises(UsageError, match="has the rows rnu, which ablations/table3.gin lacks"):
-        make(version=VERSION)
+        make(results, runs)
+    results, runs = study_files(tmp_path, "CN")
+    runs.write_text(runs.read_text().replace("CN,1,", "CN,1,0"))
+    with pytest.raises(UsageError) as caught:
+        make(results, runs)
+    told = "1 of 2 runs of {} made other sounds than ablations/table3.gin does today, first CN, seed 1."
+    assert caught.value.message == told.format(results)
+    with pytest.raises(UsageError, match="lacks the columns row, seed, sounds_key"):
+        make(results, Path("recipes/cn.gin"))
+    with pytest.raises(UsageError, match="nowhere.csv: there is no such file"):
+        make(Path("nowhere.csv"), runs)
 
 
 @pytest.mark.parametrize(
