@@ -296,7 +296,8 @@ def report(store: TrackingStore, parent: TrackedRun, folder: StudyFolder) -> Stu
         curves=curves,
         details={**apart, "Environment": {**study.get("environment", {}), **study.get("git", {})}},
     )
-    tables = f"{markdown}, {figures.suffix}, {latex.suffix}; of each clip {folder.clips}; of each run {folder.runs}"
+    tables = f"{markdown}, {figures.suffix}, {latex.suffix}; of each clip {folder.clips}"
+    tables += f"; of each run {folder.runs}"
     tables += f"; effects {folder.effects}" if effects else ""
     places = (f"report     {folder.page}", f"tables     {tables}")
     text = "\n".join([document.text(), *map(printable, places)])
