@@ -15,6 +15,7 @@ from stav2a.evaluation.comparison import (
     Estimate,
     Key,
 )
+from stav2a.evaluation.variance import VarianceParts, parts_of_differences, parts_of_figures
 from stav2a.metrics.score import Score
 from stav2a.reports.tables import MINUS, PAPER, Cell, Document, NumberFormat, Table, csv_of
 
@@ -255,7 +256,7 @@ def comparison_document(
     effect_notes: Iterable[Note] = (),
     costs: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Document:
-    """Rows by metrics, their differences to the baseline and step by step, with notes.
+    """Rows by metrics, their differences to the baseline and step by step, and parts of the variance; notes.
 
     Args:
         comparison: The rows compared.
@@ -264,7 +265,7 @@ def comparison_document(
         costs: Row -> its costs, by the names of `COSTS`.
     """
     tables = [*tables_above, figures_table(comparison), *difference_tables(comparison)]
-    tables.append(cost_table(comparison.rows, costs or {}))
+    tables += [variance_table(comparison), cost_table(comparison.rows, costs or {})]
     return Document(
         [table for table in tables if not table.cells.empty],
         listed({"": [*_reading(comparison), *effect_notes, *comparison_notes(comparison)]}),
@@ -320,6 +321,36 @@ def cost_table(rows: Sequence[str], costs: Mapping[str, Mapping[str, float]]) ->
         "branches of guidance; seconds of sampling, decoder and vocoder. Means over seeds."
     )
     return Table.of("Cost", caption, rows, columns)
+
+
+PARTS = ("trainings", "clips", "both")
+
+
+def variance_table(comparison: Comparison) -> Table:
+    """Metrics by the standard deviations of the parts; empty where no row has two seeds."""
+    columns: dict[tuple[str, str], list[Cell]] = {}
+    labels, found = [], []
+    for score in (metric.score for metric in comparison.metrics):
+        parts = parts_of_figures(comparison, score.name), parts_of_differences(comparison, score.name)
+        if any(parts):
+            labels.append(titled(score))
+            found.append((number_formats(comparison, score.name)[0], parts))
+    for place, of in enumerate(("figure", "difference")):
+        if any(parts[place] for _, parts in found):
+            for number, name in enumerate(PARTS):
+                columns[of, f"{of}: {name}"] = [_cell(form, parts[place], number) for form, parts in found]
+    caption = (
+        "Standard deviations of the figure of one training and of its difference to "
+        f"{comparison.baseline}, means over rows. Trainings: what another seed changes on all clips alike. "
+        "Clips: what other clips would change for all trainings alike. Both: how trainings differ from clip "
+        "to clip, the noise of sampling included. More seeds lessen the first and the last, more clips the "
+        "second and the last."
+    )
+    return Table.of("Parts of the variance", caption, labels, columns)
+
+
+def _cell(form: NumberFormat, parts: VarianceParts | None, number: int) -> Cell:
+    return form.cell(parts.deviations[number]) if parts else Cell()
 
 
 def difference_tables(comparison: Comparison) -> list[Table]:

@@ -60,7 +60,7 @@ def test_the_tables_and_their_notes_are_there(reader):
     assert "CN+Onset − CN +0.045" in text
     assert "CN Frozen, seed 0, 1, 2: exit code 1." in text
     assert "AA-Align 0.75 KL 0.12" in text
-    assert len(reader.all("table")) == 4  # three, and the environment
+    assert len(reader.all("table")) == 5  # four, and the environment
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(written, reader):
@@ -73,7 +73,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(written, reader):
 
 def test_all_that_scrolls_can_be_reached_by_keyboard(reader):
     regions = [each for each in reader.all("div") if "scroll" in str(each.get("class"))]
-    assert len(regions) == 6  # three tables, two metrics, the training
+    assert len(regions) == 7  # four tables, two metrics, the training
     assert all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
     ids = {attributes["id"] for _, attributes in reader.elements if "id" in attributes}
     assert {region["aria-labelledby"] for region in regions} <= ids
