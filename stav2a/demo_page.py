@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -26,7 +25,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 
 from stav2a.data.manifest import control_in
-from stav2a.data.media import MediaError, mix_sounds, mux, probe, read_audio, write_wav
+from stav2a.data.media import MediaError, MixSettings, mux, probe, write_wav
 from stav2a.models.stav2a import describe_factory, own_tensors
 from stav2a.pipeline import SAMPLING_SLOTS, VideoToAudioPipeline
 from stav2a.registry import available
@@ -43,7 +42,6 @@ from stav2a.utils.errors import (
     printable,
 )
 from stav2a.utils.local_server import RequestError, json_body
-from stav2a.utils.resampling import resample_audio
 
 MAX_UPLOAD = 256 * 2**20  # bytes of a film
 UPLOAD_S = 300.0  # for a film to arrive whole
@@ -288,13 +286,10 @@ class Demo:
 
     def _generate(self, job: GenerationJob) -> list[GeneratedFilm]:
         request, film = job.request, job.upload.path
-        own = np.zeros(0)
-        if request.own_gain_db is not None:  # before minutes of computing
-            if probe(film).duration_s != job.upload.duration_s:
-                raise MediaError(
-                    "its edit list hides frames, so its own sound can't be mixed in time. Re-encode it."
-                )
-            own = read_audio(film, MIX_HZ)
+        mix = MixSettings()
+        if request.own_gain_db is not None:
+            mix = MixSettings(sample_rate=MIX_HZ, own_gain_db=request.own_gain_db, duck_db=request.duck_db)
+        own = mix.own_sound(film)  # before minutes of computing
 
         def stepped(*progress: object) -> None:
             job.done += 1
@@ -317,14 +312,9 @@ class Demo:
                 callback_on_step_end=stepped,
             )
             for seed, audio in enumerate(made.audios, request.seed):
-                stem, mixed, rate_hz = str(len(films)), audio, made.sampling_rate
-                if request.own_gain_db is not None:
-                    mixed, rate_hz = resample_audio(audio, rate_hz, MIX_HZ), MIX_HZ
-                    mixed = mix_sounds(
-                        mixed, own, MIX_HZ, own_gain_db=request.own_gain_db, duck_db=request.duck_db
-                    )
+                stem, mixed = str(len(films)), mix(audio, made.sampling_rate, own)
                 target, wav = job.folder / f"{stem}.mp4", job.folder / f"{stem}.wav"
-                remarks = mux(film, mixed, rate_hz, target, reencode=True, hidden=True)
+                remarks = mux(film, mixed.whole, mixed.sample_rate, target, reencode=True, hidden=True)
                 write_wav(wav, audio, made.sampling_rate)
                 films.append(GeneratedFilm(name, seed, target, wav, tuple(remarks)))
         if request.blind:

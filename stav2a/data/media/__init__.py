@@ -1,7 +1,8 @@
 """Reading and writing of video and sound files, by PyAV. Bad files give a one-line `MediaError`."""
 
-from stav2a.data.media.audio import mix_sounds, read_audio
+from stav2a.data.media.audio import read_audio
 from stav2a.data.media.clip_notes import ClipNote
+from stav2a.data.media.mixing import MixedSound, MixSettings, check_own_sound, loudness_lufs, mix_sounds
 from stav2a.data.media.opening import ClipLimits, MediaError, VideoInfo, probe
 from stav2a.data.media.video import (
     Decoded,
@@ -23,7 +24,7 @@ from stav2a.data.media.writing import (
 )
 
 __all__ = [
-    "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "VideoInfo", "check_output",
-    "container_for", "decode", "frame_count", "mix_sounds", "mux", "probe", "probe_times", "read_audio",
-    "read_video", "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
+    "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "MixSettings", "MixedSound", "VideoInfo",
+    "check_output", "check_own_sound", "container_for", "decode", "frame_count",  "loudness_lufs", "mix_sounds", "mux", "probe", "probe_times", "read_audio", "read_video",
+    "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The sound of a file, mono, on the time axis of its picture."""
+"""The sound of a file, mono or stereo, on the time axis of its picture."""
 
 import os
 import struct
@@ -18,7 +18,7 @@ from stav2a.data.media.opening import (
     opened,
     packets,
 )
-from stav2a.utils.resampling import fit_audio, resample_audio
+from stav2a.utils.resampling import resample_audio
 
 GAP_S = 0.05  # a hole in the sound longer than this is filled, or all that follows would come early
 LONGEST_GAP_S = 120.0
@@ -27,7 +27,6 @@ PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the c
 ESTIMATED = ("mp3", "aac")  # formats whose duration FFmpeg may have guessed from the bit rate
 STREAMED = 0x7FFF0000  # bytes of a wav from which on they are no length: a program that wrote to a pipe
 CHUNKS = 1000  # parts of a wav that are looked at
-DUCK_S = 0.1  # over which the level is taken that lowers another sound
 COUNTED = 64  # bytes by which programs that count a wav's header too are wrong
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
@@ -37,10 +36,11 @@ class AudioCollector:
 
     Args:
         path: The file, for messages.
+        stereo: Whether the sound gets two channels, (2, S), in place of one, (S,).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, stereo: bool = False) -> None:
+        self.path, self.stereo = path, stereo
         self.pieces: list[np.ndarray] = []
         self.start_s = self.filled_s = self.last_s = 0.0
         self.sample_rate = self.samples = self.channels = 0
@@ -64,9 +64,10 @@ class AudioCollector:
                     f"read. {RE_ENCODE}",
                     self.path,
                 )
-            self.converter = av.AudioResampler(format="flt")  # planes above the eighth are out of reach
+            two = "stereo" if self.stereo and frame.layout.nb_channels > 1 else None  # else as many as it has
+            self.converter = av.AudioResampler("flt", two)  # planes above the eighth are out of reach
             self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
-            self.channels = frame.layout.nb_channels
+            self.channels = 2 if two else frame.layout.nb_channels
         if self.format != _format(frame):
             raise MediaError(
                 f"its sound changes from {self.format} to {_format(frame)} on the way. {RE_ENCODE}",
@@ -75,37 +76,43 @@ class AudioCollector:
         if (gap_s := time_s - self._end_s) > LONGEST_GAP_S:
             raise MediaError(f"a gap of {gap_s:.0f} s in its sound. {RE_ENCODE}", self.path)
         if gap_s > GAP_S:
-            self._append(np.zeros(round(gap_s * self.sample_rate), np.float32))
+            self._append(self._silence(round(gap_s * self.sample_rate)))
             self.filled_s += gap_s
         for piece in self.converter.resample(frame):
             channels = np.ascontiguousarray(piece.to_ndarray().reshape(-1, self.channels).T)  # (C, S)
-            self._append(channels[0] if self.channels == 1 else channels.mean(axis=0))
+            if self.stereo:
+                self._append(np.repeat(channels, 2, axis=0) if self.channels == 1 else channels)
+            else:
+                self._append(channels[0] if self.channels == 1 else channels.mean(axis=0))
 
     @property
     def _end_s(self) -> float:
         return self.start_s + (self.samples / self.sample_rate if self.sample_rate else 0.0)
 
+    def _silence(self, samples: int) -> np.ndarray:
+        return np.zeros((2, samples) if self.stereo else samples, np.float32)
+
     def _append(self, samples: np.ndarray) -> None:
         if not np.isfinite(samples).all():
             raise MediaError("its sound holds samples that are not finite numbers. Leave it out.", self.path)
         self.pieces.append(samples)
-        self.samples += len(samples)
+        self.samples += samples.shape[-1]
 
     def since(self, zero_s: float) -> np.ndarray:
-        """(S,) float32 in [-1, 1] from this time on; silence up to where the sound begins.
+        """(S,) or (2, S) float32 in [-1, 1] from this time on; silence up to where the sound begins.
 
         Raises:
             MediaError: More of it lies beyond full scale than codecs give.
         """
-        audio = np.concatenate(self.pieces) if self.pieces else np.zeros(0)
+        audio = np.concatenate(self.pieces or [self._silence(0)], axis=-1)
         late = round((self.start_s - zero_s) * self.sample_rate)
-        if np.count_nonzero(np.abs(audio) > 1) > LOUD * len(audio):
+        if np.count_nonzero(np.abs(audio) > 1) > LOUD * audio.size:
             raise MediaError(
                 f"{np.mean(np.abs(audio) > 1):.0%} of its sound lies beyond full scale (up to "
                 f"{np.abs(audio).max():.3g}, where 1 is the most). Scale it to -1 to 1.",
                 self.path,
             )
-        audio = audio[-late:] if late < 0 else np.pad(audio, (late, 0))
+        audio = audio[..., -late:] if late < 0 else np.concatenate([self._silence(late), audio], axis=-1)
         return np.clip(audio, -1, 1).astype(np.float32)
 
     def between(
@@ -138,10 +145,11 @@ def _format(frame: Any) -> str:
     return f"{frame.sample_rate} Hz {frame.layout.name} {frame.format.name}"
 
 
-def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
-    """The sound of a video or audio file: (S,) float32 mono in [-1, 1] at this rate.
+def read_audio(path: Path | str, sample_rate: int, *, stereo: bool = False) -> np.ndarray:
+    """The sound of a video or audio file: (S,) float32 mono in [-1, 1] at this rate, or (2, S) stereo.
 
-    Time 0 is where the picture begins or, without one, the sound.
+    Time 0 is where the picture begins or, without one, the sound. Of more channels mono is the mean, and
+    stereo FFmpeg's mix of them.
 
     Raises:
         MediaError: If the file can't be read, has no sound, or is a sound file that is cut off.
@@ -150,7 +158,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     with opened(path, kind=SOUND) as container:
         if not container.streams.audio:
             raise MediaError("no sound stream in it. Give a file with sound.", path)
-        stream, sound = container.streams.audio[0], AudioCollector(path)
+        stream, sound = container.streams.audio[0], AudioCollector(path, stereo=stereo)
         first = film_stream(container) or stream
         for packet in packets(container, stream):
             for frame in packet.decode():
@@ -165,35 +173,6 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     if found < 0.9 * declared - PADDING_S:
         raise MediaError(f"cut off: {found:.2f} s of {declared:.2f} s are there. {SOUND.complete}", path)
     return resample_audio(sound.since(zero_s), sound.sample_rate, sample_rate)
-
-
-def mix_sounds(
-    new: np.ndarray, own: np.ndarray, sample_rate: int, *, own_gain_db: float = 0.0, duck_db: float = 0.0
-) -> np.ndarray:
-    """A new sound together with a film's own: (S,) at the length of the new one, at most 1 anywhere.
-
-    The own sound is lowered while the new one sounds: by `duck_db` where that is loudest, elsewhere by less
-    in proportion to its level, the root of its mean square over 0.1 s. A sum beyond full scale is scaled
-    down.
-
-    Args:
-        new: The new sound (S,) in [-1, 1].
-        own: The film's own sound, at the same rate; cut or padded with silence.
-        sample_rate: Rate of both in Hz.
-        own_gain_db: Change of the own sound's level.
-        duck_db: Most by which it is lowered further.
-
-    Example:
-        >>> print(mix_sounds(np.zeros(2), np.full(2, 0.5), 10, own_gain_db=-20.0).round(3))
-        [0.05 0.05]
-    """
-    width = max(1, round(DUCK_S * sample_rate))
-    squares = np.convolve(np.square(new, dtype=np.float64), np.full(width, 1 / width), mode="same")
-    level = np.sqrt(squares[: len(new)])
-    loudest = level.max(initial=0.0)
-    lowered_db = duck_db * level / loudest if loudest > 0 else np.zeros(len(new))
-    mixed = new + fit_audio(own, len(new)) * 10 ** ((own_gain_db - lowered_db) / 20)
-    return (mixed / max(1.0, np.abs(mixed).max(initial=0.0))).astype(np.float32)
 
 
 def _check_wav(path: Path) -> None:
