@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import soundfile
 from av.video.reformatter import VideoReformatter
 
+from stav2a.data.media.mixing import LAYOUTS, check_own_sound
 from stav2a.data.media.opening import (
     COMPLETE,
     MediaError,
@@ -36,6 +38,12 @@ HOLDS = {
     ".mov": ("prores", "dnxhd", "mjpeg", "gif", "qtrle", "png"),
 }
 SUBTITLES = {".mkv": ("subrip", "srt", "ass", "ssa", "webvtt", "dvdsub", "dvd_subtitle", "pgssub")}
+SOUNDS = {
+    ".mp4": ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"),
+    ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
+    ".mkv": ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "mp2", "pcm_s16le", "pcm_s24le"),
+}  # of which a film's own sound is copied
+PREPARING_S = 0.1  # before time 0, of which decoders of sound need packets that are not played
 COVERS = ("png", "mjpeg", "bmp")
 OF_THE_FILE = "major_brand minor_version compatible_brands encoder duration vendor_id handler_name".split()
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -58,24 +66,28 @@ def _replacing(path: Path | str) -> Iterator[Path]:
             yield temporary
 
 
-def _add_aac(container: Any, sample_rate: int, coder: str = "twoloop") -> Any:
+def _add_aac(container: Any, sample_rate: int, coder: str = "twoloop", channels: int = 1) -> Any:
     if sample_rate not in AAC_RATES_HZ:
         raise MediaError(f"AAC has no sample rate of {sample_rate} Hz. Use one of {AAC_RATES_HZ}.")
     stream = container.add_stream("aac", rate=sample_rate, options={"aac_coder": coder})
-    stream.layout = "mono"
-    stream.bit_rate = 4 * sample_rate + 32_000
+    stream.layout = LAYOUTS[channels]
+    stream.bit_rate = channels * (4 * sample_rate + 32_000)
     stream.time_base = Fraction(1, sample_rate)
     return stream
 
 
 def _encoded_sound(stream: Any, audio: np.ndarray, sample_rate: int) -> Iterator[Any]:
-    """Packets of mono sound, from time 0 on."""
+    """Packets of sound (S,) or (channels, S), from time 0 on."""
+    audio = np.atleast_2d(audio)
     sample = stream.codec_context.format.name  # "s16" of FLAC, "fltp" of AAC
-    samples: Any = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16) if sample == "s16" else audio
-    kind = np.int16 if sample == "s16" else np.float32
-    for first in range(0, len(audio), 1024):
-        piece: Any = np.ascontiguousarray(samples[None, first : first + 1024], kind)
-        frame = av.AudioFrame.from_ndarray(piece, format=sample, layout="mono")
+    if sample == "s16":
+        audio = np.round(np.clip(audio, -1, 1) * 32767)
+    for first in range(0, audio.shape[-1], 1024):
+        piece: Any = audio[:, first : first + 1024]
+        piece = piece.T.reshape(1, -1).astype(np.int16) if sample == "s16" else piece.astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(piece), format=sample, layout=LAYOUTS[len(audio)]
+        )
         frame.sample_rate, frame.pts, frame.time_base = sample_rate, first, Fraction(1, sample_rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
@@ -204,26 +216,29 @@ def mux(
     *,
     reencode: bool = False,
     hidden: bool = False,
+    own_tracks: bool = False,
 ) -> list[str]:
     """Replace the sound of a video, whose picture is copied packet by packet.
 
     The output begins at 0 with the first frame, whatever the video's own clock says; the sound is cut, or
-    padded with silence, to the picture's length. Cover, subtitles, chapters and metadata are kept where the
-    container can hold them.
+    padded with silence, to the picture's length. Further pictures, cover, subtitles, chapters and metadata
+    are kept where the container can hold them.
 
     Args:
         video_path: A video file.
-        audio: The sound (S,) in [-1, 1].
+        audio: The sound (S,) or (2, S), in [-1, 1].
         sample_rate: Its rate in Hz.
         output: File with the ending that `container_for` gives.
         reencode: Whether a picture that mp4 does not hold is encoded as H.264.
         hidden: Whether frames that an mp4's edit list hides are shown, and the sound begins with them.
+        own_tracks: Whether the video's own tracks of sound are copied too, behind the new one.
 
     Returns:
         Descriptions of what was left out or is shown anew.
 
     Raises:
-        MediaError: If the video can't be read, or the output can't be written.
+        MediaError: If the video can't be read, or the output can't be written; with `own_tracks`, if it has
+            no sound, or its edit list hides frames.
     """
     video_path, output = Path(video_path), Path(output)
     suffix = container_for(video_path, reencode=reencode)
@@ -231,6 +246,9 @@ def mux(
         raise MediaError(f"an {suffix[1:]} is written. Name it {output.with_suffix(suffix).name}.", output)
     with opened(video_path) as container:
         shown, _ = timeline(container, video_stream(container, video_path), video_path)
+    if own_tracks:
+        check_own_sound(video_path)
+        hidden = False  # there are none; and only so is what its sound's edit list hides known
     with opened(video_path, hidden=hidden) as source:
         stream = video_stream(source, video_path)
         stamps, end = timeline(source, stream, video_path)
@@ -243,9 +261,10 @@ def mux(
     remarks = [f"{more} frames that its edit list hides are shown"] if more > 0 else []
     with _replacing(output) as temporary, opened(video_path, hidden=hidden) as source:
         stream = video_stream(source, video_path)
-        writer = _Writer(temporary, suffix, source, stream, stamps[0], max(0, late), video_path)
+        writer = _Writer(temporary, suffix, source, stream, stamps[0], end, max(0, late), video_path)
         with explained(output, "can't be written", ADVICE):
-            remarks += writer.write(fit_audio(np.asarray(audio), samples), sample_rate, copied)
+            sound = fit_audio(np.asarray(audio), samples)
+            remarks += writer.write(sound, sample_rate, copied, own_tracks)
     return remarks
 
 
@@ -259,6 +278,7 @@ class _Writer:
         source: The open video.
         stream: Stream of its picture.
         zero: Time of the first frame, in ticks of the stream.
+        end: Time at which the last frame ends.
         late: Ticks by which decoding comes too late for presentation.
         path: The video's path, for messages.
     """
@@ -268,11 +288,23 @@ class _Writer:
     source: Any
     stream: Any
     zero: int
+    end: int
     late: int
     path: Path
 
-    def write(self, audio: np.ndarray, sample_rate: int, copied: bool) -> list[str]:
+    @cached_property
+    def covers(self) -> frozenset[int]:
+        """Indices of the streams that become cover pictures."""
+        if self.suffix == ".mkv":
+            return frozenset()
+        others = [each for each in self.source.streams.video if each is not self.stream]
+        return frozenset(
+            each.index for each in others if each.codec_context and each.codec_context.name in COVERS
+        )
+
+    def write(self, audio: np.ndarray, sample_rate: int, copied: bool, own_tracks: bool) -> list[str]:
         stream, base = self.stream, self.stream.time_base
+        channels = 1 if audio.ndim == 1 else len(audio)
         # mp4 scales up time bases below 1/10000 unless one is set: keep the picture's own.
         options = {"fflags": "+bitexact"}
         if self.suffix != ".mkv":
@@ -282,14 +314,14 @@ class _Writer:
             copy = self._copied(container) if copied else self._encoder(container)
             copy.metadata.update(_plain(stream.metadata))
             if self.suffix == ".mkv":  # exact, and without the delay that an AAC decoder has to know of
-                sound = container.add_stream("flac", rate=sample_rate, layout="mono", format="s16")
+                sound = container.add_stream("flac", rate=sample_rate, layout=LAYOUTS[channels], format="s16")
                 sound.time_base = Fraction(1, sample_rate)
             else:
-                sound = _add_aac(container, sample_rate)
-            kept, left_out = self._others(container, copied)
+                sound = _add_aac(container, sample_rate, channels=channels)
+            kept, left_out = self._others(container, own_tracks)
             container.metadata.update(_plain(self.source.metadata))
             container.set_chapters(list(self._chapters()))
-            pictures = self._packets(copy, kept) if copied else self._encoded(copy)
+            pictures = self._packets(copy, kept) if copied else self._encoded(copy, kept)
             sounds = _encoded_sound(sound, audio, sample_rate)
             # in the order of decoding; at equal times the sound first
             for packet in heapq.merge(sounds, pictures, key=lambda packet: packet.dts * packet.time_base):
@@ -319,11 +351,15 @@ class _Writer:
             encoded.set_display_rotation(first.rotation)
         return encoded
 
-    def _encoded(self, encoded: Any) -> Iterator[Any]:
+    def _encoded(self, encoded: Any, kept: dict[int, Any]) -> Iterator[Any]:
+        """Packets of the picture, encoded anew, and of other streams, from time 0 on."""
         reformatter = VideoReformatter()
         size = {"width": encoded.width, "height": encoded.height}
         with explained(self.path, "can't be read to its end", COMPLETE):
-            for packet in packets(self.source, self.stream):
+            for packet in self._found(kept):
+                if packet.stream is not self.stream:
+                    yield from self._other(packet, kept)
+                    continue
                 for frame in packet.decode():
                     picture = reformatter.reformat(frame, format="yuv420p", **size)
                     picture.pts, picture.time_base = stamp(frame) - self.zero, self.stream.time_base
@@ -332,36 +368,68 @@ class _Writer:
 
     def _packets(self, copy: Any, kept: dict[int, Any]) -> Iterator[Any]:
         """The packets of the picture and of other streams, from time 0 on."""
-        zero_s, last = self.zero * self.stream.time_base, None
+        last = None
         with explained(self.path, "can't be read to its end", COMPLETE):
-            found = packets(self.source, self.stream, *(self.source.streams[index] for index in kept))
-            for packet in _with_decoding_times(found, self.stream):
-                zero, film = round(zero_s / packet.time_base), packet.stream is self.stream
-                if packet.stream.type == "video" and not film:  # a cover
-                    packet.pts = packet.dts = 0
-                else:
-                    packet.pts = stamp(packet) - zero
-                    packet.dts = packet.dts - zero - (self.late if film else 0)
-                if film:
-                    packet.dts = last = packet.dts if last is None else max(packet.dts, last + 1)
-                elif packet.pts < 0:
+            for packet in _with_decoding_times(self._found(kept), self.stream):
+                if packet.stream is not self.stream:
+                    yield from self._other(packet, kept)
                     continue
-                packet.stream = copy if film else kept[packet.stream_index]
+                packet.pts = stamp(packet) - self.zero
+                packet.dts = packet.dts - self.zero - self.late
+                packet.dts = last = packet.dts if last is None else max(packet.dts, last + 1)
+                packet.stream = copy
                 yield packet
 
-    def _others(self, container: Any, copied: bool) -> tuple[dict[int, Any], list[str]]:
+    def _found(self, kept: dict[int, Any]) -> Iterator[Any]:
+        return packets(self.source, self.stream, *(self.source.streams[index] for index in kept))
+
+    def _other(self, packet: Any, kept: dict[int, Any]) -> Iterator[Any]:
+        """A packet of another stream, unless it lies outside of the picture's time."""
+        if packet.size == 0:
+            return
+        kind, base = packet.stream.type, self.stream.time_base
+        zero = round(self.zero * base / packet.time_base)
+        if packet.stream_index in self.covers:
+            packet.pts = packet.dts = 0
+        else:
+            packet.pts = (stamp(packet) or 0) - zero
+            packet.dts = packet.dts - zero if kind == "video" and packet.dts is not None else packet.pts
+        if kind == "audio":
+            if not -PREPARING_S <= packet.pts * packet.time_base < (self.end - self.zero) * base:
+                return
+        elif packet.pts < 0:
+            return
+        packet.stream = kept[packet.stream_index]
+        yield packet
+
+    def _others(self, container: Any, own_tracks: bool) -> tuple[dict[int, Any], list[str]]:
         """Copies of other streams by their index, and what the container can't hold."""
         kept, left_out = {}, []
+        chapters = len(self.source.chapters())
         for other in self.source.streams:
-            if other is self.stream or other.type == "audio":  # the old sound is what is replaced
+            if other is self.stream or (other.type == "audio" and not own_tracks):
                 continue
-            codec = other.codec_context.name if other.codec_context else "no known codec"
-            subtitle = codec in SUBTITLES.get(self.suffix, ("mov_text",))
-            cover = other.type == "video" and codec in COVERS and self.suffix != ".mkv"
-            if copied and ((other.type == "subtitle" and subtitle) or cover):
+            if (
+                other.type == "data"
+            ):  # of these FFmpeg makes two anew, from the picture's metadata and the chapters
+                timecode = "timecode" in self.stream.metadata and "timecode" in other.metadata
+                if timecode or other.frames == chapters > 0:
+                    continue
+            context, cover = other.codec_context, other.index in self.covers
+            codec = context.name if context else "no known codec"
+            if context and other.type in ("audio", "video"):
+                held = SOUNDS[self.suffix] if other.type == "audio" else HOLDS.get(self.suffix, HOLDS[".mp4"])
+                fits = cover or context.codec.canonical_name in held
+            else:
+                fits = other.type == "subtitle" and codec in SUBTITLES.get(self.suffix, ("mov_text",))
+            if fits:
                 kept[other.index] = copy = container.add_stream_from_template(other, opaque=True)
                 copy.metadata.update(_plain(other.metadata))
-                copy.disposition = av.stream.Disposition.attached_pic if cover else other.disposition
+                copy.disposition = other.disposition
+                if cover:
+                    copy.disposition = av.stream.Disposition.attached_pic
+                elif other.type == "audio":  # players take the new one
+                    copy.disposition = other.disposition & ~av.stream.Disposition.default
             else:
                 left_out.append(f"{other.type} ({codec}), which {FORMATS[self.suffix]} can't hold")
         return kept, left_out
@@ -385,7 +453,6 @@ def _with_decoding_times(found: Iterator[Any], stream: Any) -> Iterator[Any]:
         if packet.size == 0:  # the end of a stream
             continue
         if packet.stream is not stream:
-            packet.dts = stamp(packet) or 0
             yield packet
             continue
         step = packet.duration or round(1 / stream.average_rate / stream.time_base)
