@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, Self
 import numpy as np
 import torch
 
-from stav2a.data.media import Decoded, wav_bytes
+from stav2a.data.media import Decoded, find_cuts, wav_bytes
 from stav2a.evaluation.scores import from_json
 from stav2a.experiments import run_folder
 from stav2a.experiments.experiment import Experiment
@@ -287,6 +287,7 @@ class VideoToAudioPipeline:
         guidance_scale: float | None = None,
         video_guidance_scale: float | None = None,
         num_waveforms_per_prompt: int = 1,
+        split_shots: bool = False,
         seed: int = 0,
         generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
@@ -305,6 +306,7 @@ class VideoToAudioPipeline:
             guidance_scale: Weight w of the text in eq. 7; by default the pipeline's. 1 without any text.
             video_guidance_scale: Weight of the video, where the guider has one; by default the guider's.
             num_waveforms_per_prompt: Sounds of each video, of the seeds from `seed` on.
+            split_shots: Whether cuts of the picture are looked for, across which no window of the model goes.
             seed: Seed of the noise. The same seed gives the same bits on a CPU.
             generator: Source of the seed instead, so that each call gives another sound.
             callback_on_step_end: Called after each denoising step with the pipeline, the number of the step,
@@ -319,6 +321,8 @@ class VideoToAudioPipeline:
         videos: list[Film | None]
         if video is None:
             videos = [None] * (1 if isinstance(prompt, str) else len(prompt))
+            if split_shots:
+                raise UsageError("split_shots = True, but there is no video with shots. Leave it out.")
             self._check_text_to_audio(prompt, duration_s)
         else:
             videos = list(video) if isinstance(video, list | tuple) else [video]
@@ -355,9 +359,10 @@ class VideoToAudioPipeline:
         audios: list[Any] = []
         with TemporaryDirectory() as temporary:
             for film, text, negative in zip(videos, prompts, unwanted, strict=True):
+                readable = None if film is None else _readable(film, frame_rate_hz, Path(temporary))
                 audios += video_to_audio(
                     self.model,
-                    None if film is None else _readable(film, frame_rate_hz, Path(temporary)),
+                    readable,
                     sampler=self.sampler,
                     scheduler=self.scheduler,
                     prompt=text,
@@ -368,6 +373,7 @@ class VideoToAudioPipeline:
                     guidance_scale=weight if text or negative else 1.0,
                     guider=guider,
                     duration_s=duration_s,
+                    cuts_s=find_cuts(readable) if split_shots and readable is not None else (),
                     on_step_end=called,
                 )
         sample_rate = self.model.front_end.sample_rate

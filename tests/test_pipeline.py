@@ -17,7 +17,7 @@ from stav2a.cli.main import main
 from stav2a.components.backbones import UNetBackbone
 from stav2a.components.global_poolers import NoPooler
 from stav2a.components.local_heads import NoLocalHead
-from stav2a.data.media import MediaError, read_audio, read_video, write_wav
+from stav2a.data.media import MediaError, read_audio, read_video, write_clip, write_wav
 from stav2a.data.mel import SAMPLE_RATE
 from stav2a.experiments.experiment import Experiment
 from stav2a.experiments.run_folder import RunFolderError
@@ -127,6 +127,7 @@ def test_steps_are_told_and_tensors_given(pipe, video):
         ({"guidance_scale": -1.0}, "guidance_scale = -1"),
         ({"num_waveforms_per_prompt": 0}, "num_waveforms_per_prompt = 0"),
         ({"output_type": "wav"}, "output_type was 'wav'"),
+        ({"video": None, "prompt": "a", "split_shots": True}, "there is no video with shots"),
         ({"duration_s": 2.0}, "duration_s = 2.0, but a video's sound lasts as long as the video"),
         ({"video": None, "prompt": "a", "duration_s": 0.0}, "duration_s = 0.0: expected more than 0"),
         ({"video": np.zeros((2, 8, 8, 3), np.uint8)}, "frames came without frame_rate_hz"),
@@ -316,3 +317,14 @@ def test_a_video_of_several_sounds_is_read_once(pipe, video, monkeypatch):
     monkeypatch.setattr(video_to_audio, "read_windows", noted)
     found = pipe(video, num_waveforms_per_prompt=3).audios
     assert len({each.tobytes() for each in found}) == 3 and seen == [video]
+
+
+def test_shots_of_a_file_and_of_frames_have_sounds_of_their_own(pipe, tmp_path):
+    frames = np.full((32, 32, 48, 3), 30, np.uint8)
+    frames[16:] = 220
+    write_clip(tmp_path / "cut.mp4", frames, FPS, np.zeros(20_480), SAMPLE_RATE)
+    path = tmp_path / "cut.mp4"
+    whole, file = (pipe(path, split_shots=split).audios[0] for split in (False, True))
+    (given,) = pipe(read_video(path), frame_rate_hz=FPS, split_shots=True).audios
+    assert whole.shape == file.shape and not np.array_equal(whole, file)
+    np.testing.assert_array_equal(file, given)

@@ -1,12 +1,14 @@
 """Sound for a video of any duration, by a model of one duration.
 
 The video is read once for each encoder, at its frame rate and size. A longer video is covered by overlapping
-windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut.
+windows of the model's duration; a shorter one is padded with its last frame, and its sound is cut. A video
+may be divided into shots: each is covered by windows of its own, as if it were a video.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stav2a.data.media import Decoded, frame_count, probe, read_video, resample_frames
+from stav2a.data.media import Decoded, frame_count, frames_at, probe, read_video
 from stav2a.models.stav2a import STAV2A, as_video
 from stav2a.sampling.guiders import EQUATION_7
 from stav2a.sampling.waveforms import LOUDEST, filled, filled_size, noise_seed, to_audio
 from stav2a.slots import Guider
+from stav2a.utils.errors import UsageError
 from stav2a.utils.progress import progress
 from stav2a.utils.resampling import fit_audio
 
 OVERLAP = 0.25  # least overlap of neighbouring windows, and length of the cross-fade, as a share of a window
 BATCH = 8  # windows denoised together
 ROUNDING = 1e-6  # in frames
+EDGE_S = 0.005  # fade of the sounds on both sides of a cut, as sounds that are cut off click
+SAME_S = 1e-6  # times that are closer are the same
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A stretch of a video that windows cover.
+
+    Args:
+        start_s: Time of its first frame.
+        end_s: Time of the first frame after it, or the video's end.
+        windows: First frames of its windows, counted from its start, at the rate of the local head's encoder.
+    """
+
+    start_s: float
+    end_s: float
+    windows: tuple[int, ...]
 
 
 @torch.no_grad()
@@ -41,6 +61,7 @@ def video_to_audio(
     guidance_scale: float,
     guider: Guider = EQUATION_7,
     duration_s: float | None = None,
+    cuts_s: Sequence[float] = (),
     on_step_end: Callable[[int, Any], None] = lambda number, timestep: None,
 ) -> list[np.ndarray]:
     """Generate sounds of a video, exactly as long as its picture; it is read and encoded once.
@@ -61,6 +82,8 @@ def video_to_audio(
         guidance_scale: w of eq. 7; 1 saves a branch where the prompt is the null text.
         guider: Guider of the branches; that of eq. 7 by default.
         duration_s: Duration of the sound where there is no video; by default the model's.
+        cuts_s: Times at which the video's shots after the first begin; no window crosses one. By default the
+            video is one shot.
         on_step_end: Called after each step with its number, from 0 through all windows and sounds, and its
             timestep.
 
@@ -78,21 +101,21 @@ def video_to_audio(
         duration_s = (video if isinstance(video, Decoded) else probe(video, hidden=True)).duration_s
     elif duration_s is None:
         duration_s = model.duration_s
-    starts = window_starts(duration_s, model.duration_s, rate_hz)
+    shots = shots_of(duration_s, cuts_s, model.duration_s, rate_hz)
 
     def encode(encoder: Any) -> Sequence[Tensor]:
         if video is None:
             length, side = window_frames(encoder, model.duration_s), encoder.frame_size
             black = torch.zeros(1, length, 3, side, side, device=device)
-            return torch.zeros_like(encoder(black)).expand(len(starts), -1, -1).split(BATCH)
-        frames = read_windows(video, nearest(starts, rate_hz, encoder), model.duration_s, encoder)
+            return torch.zeros_like(encoder(black)).expand(count, -1, -1).split(BATCH)
+        frames = read_windows(video, shots, rate_hz, model.duration_s, encoder)
         return [encoder(as_video(batch.to(device))) for batch in frames.split(BATCH)]
 
-    numbers_of = torch.arange(len(starts)).split(BATCH)
+    count = sum(len(shot.windows) for shot in shots)
+    numbers_of = torch.arange(count).split(BATCH)
     batches = list(zip(numbers_of, *(encode(each) for each in encoders), strict=True))
     size = filled_size(sampler, [len(numbers) for numbers in numbers_of])
     sample_rate = model.front_end.sample_rate
-    samples = [round(start / rate_hz * sample_rate) for start in starts]
     number = itertools.count()
 
     def counted(timesteps: Iterable[Any]) -> Iterator[Any]:
@@ -118,19 +141,57 @@ def video_to_audio(
                 progress=counted,
             )
             parts.extend(to_audio(model, z[: len(numbers)])[1].cpu().numpy())
-        joined = cross_fade(parts, samples, round(OVERLAP * model.duration_s * sample_rate))
-        return fit_audio(joined.clip(-LOUDEST, LOUDEST), round(duration_s * sample_rate))
+        fade, rest = round(OVERLAP * model.duration_s * sample_rate), iter(parts)
+        pieces = []
+        for shot in shots:
+            starts = [round(start / rate_hz * sample_rate) for start in shot.windows]
+            joined = cross_fade(list(itertools.islice(rest, len(starts))), starts, fade)
+            samples = round(shot.end_s * sample_rate) - round(shot.start_s * sample_rate)
+            pieces.append(fit_audio(joined.clip(-LOUDEST, LOUDEST), samples))
+        return join_shots(pieces, round(EDGE_S * sample_rate))
 
-    total = step_count(model, duration_s, sounds=len(seeds), num_inference_steps=num_inference_steps)
+    total = step_count(
+        model, duration_s, sounds=len(seeds), num_inference_steps=num_inference_steps, cuts_s=cuts_s
+    )
     name = getattr(video, "name", "frames" if video is not None else "text")
     with progress(total, name, "step", leave=False) as bar:
         return [sound(seed) for seed in seeds]
 
 
-def step_count(model: STAV2A, duration_s: float, *, sounds: int, num_inference_steps: int) -> int:
+def step_count(
+    model: STAV2A,
+    duration_s: float,
+    *,
+    sounds: int,
+    num_inference_steps: int,
+    cuts_s: Sequence[float] = (),
+) -> int:
     """Number of times that `video_to_audio` calls `on_step_end`, for a progress bar."""
-    starts = window_starts(duration_s, model.duration_s, model.block(model.encoders[-1]).frame_rate_hz)
-    return sounds * math.ceil(len(starts) / BATCH) * num_inference_steps
+    rate_hz = model.block(model.encoders[-1]).frame_rate_hz
+    count = sum(len(shot.windows) for shot in shots_of(duration_s, cuts_s, model.duration_s, rate_hz))
+    return sounds * math.ceil(count / BATCH) * num_inference_steps
+
+
+def shots_of(duration_s: float, cuts_s: Sequence[float], window_s: float, frame_rate_hz: float) -> list[Shot]:
+    """The shots between cuts, each covered by windows.
+
+    Raises:
+        UsageError: The cuts are not ascending, or not within the video.
+
+    Example:
+        >>> [(shot.start_s, shot.windows) for shot in shots_of(6.4, [3.84], 2.56, 12.5)]
+        [(0.0, (0, 16)), (3.84, (0,))]
+    """
+    edges_s = [0.0, *map(float, cuts_s), duration_s]
+    if any(b <= a for a, b in itertools.pairwise(edges_s)):
+        raise UsageError(
+            f"cuts at {', '.join(f'{cut_s:g}' for cut_s in cuts_s)} s, of a video of {duration_s:g} s.",
+            advice="Give times within it, in ascending order.",
+        )
+    return [
+        Shot(start_s, end_s, tuple(window_starts(end_s - start_s, window_s, frame_rate_hz)))
+        for start_s, end_s in itertools.pairwise(edges_s)
+    ]
 
 
 def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> list[int]:
@@ -148,27 +209,40 @@ def window_starts(duration_s: float, window_s: float, frame_rate_hz: float) -> l
     return [0] + [round(step * last / steps) for step in range(1, steps + 1)]
 
 
-def nearest(starts: Sequence[int], rate_hz: float, encoder: Any) -> list[int]:
-    """The encoder's frames that are nearest in time to frames at another rate."""
-    return [round(start / rate_hz * encoder.frame_rate_hz) for start in starts]
-
-
 def window_frames(encoder: Any, window_s: float) -> int:
     """Number of frames that an encoder takes of a window."""
     return max(1, round(window_s * encoder.frame_rate_hz))
 
 
-def read_windows(video: Path | Decoded, starts: Sequence[int], window_s: float, encoder: Any) -> Tensor:
-    """Frames of all windows (N, L, 3, H, W) uint8, padded with the last frame of the video."""
-    rate_hz, length = encoder.frame_rate_hz, window_frames(encoder, window_s)
-    duration_s = (starts[-1] + length) / rate_hz
-    side = encoder.frame_size
+def read_windows(
+    video: Path | Decoded, shots: Sequence[Shot], windows_hz: float, window_s: float, encoder: Any
+) -> Tensor:
+    """Frames of all windows (N, L, 3, H, W) uint8; those beyond a shot's end repeat its last frame.
+
+    Args:
+        video: A video file, or its frames.
+        shots: Shots of the video.
+        windows_hz: Rate of the frames that the shots' windows are counted in.
+        window_s: Duration of a window.
+        encoder: Encoder that the frames are for; its rate may be another.
+    """
+    rate_hz, length, side = encoder.frame_rate_hz, window_frames(encoder, window_s), encoder.frame_size
+    windows = [[round(start / windows_hz * rate_hz) for start in shot.windows] for shot in shots]
+    counts = [frame_count((starts[-1] + length) / rate_hz, rate_hz) for starts in windows]
+
+    def times_s(pts_s: np.ndarray) -> np.ndarray:
+        asked = [shot.start_s + np.arange(count) / rate_hz for shot, count in zip(shots, counts, strict=True)]
+        last = [pts_s[pts_s < shot.end_s - SAME_S].max(initial=shot.start_s) for shot in shots]
+        return np.concatenate([np.minimum(*each) for each in zip(asked, last, strict=True)])
+
     if isinstance(video, Decoded):
-        frames = resample_frames(video, rate_hz, (side, side), frame_count(duration_s, rate_hz))
+        frames = frames_at(video, times_s(video.pts_s), (side, side))
     else:
-        frames = read_video(video, frame_rate_hz=rate_hz, size=side, duration_s=duration_s, hidden=True)
-    windows = np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)  # (·, H, W, 3, L), a view
-    return torch.from_numpy(windows[list(starts)]).permute(0, 4, 3, 1, 2)
+        frames = read_video(video, times_s=times_s, size=side, hidden=True)
+    firsts = np.cumsum([0, *counts[:-1]])  # of the shots, in `frames`
+    chosen = [first + start for first, starts in zip(firsts, windows, strict=True) for start in starts]
+    views = np.lib.stride_tricks.sliding_window_view(frames, length, axis=0)  # (·, H, W, 3, L), a view
+    return torch.from_numpy(views[chosen]).permute(0, 4, 3, 1, 2)
 
 
 def cross_fade(parts: Sequence[np.ndarray], starts: Sequence[int], length: int) -> np.ndarray:
@@ -197,3 +271,23 @@ def cross_fade(parts: Sequence[np.ndarray], starts: Sequence[int], length: int) 
         sound[faded] = np.cos(angle) * sound[faded] + np.sin(angle) * part[first : first + fade]
         sound[faded.stop : start + len(part)] = part[first + fade :]
     return sound
+
+
+def join_shots(sounds: Sequence[np.ndarray], fade: int) -> np.ndarray:
+    """Join the sounds of successive shots, faded out before each cut and in after it.
+
+    Args:
+        sounds: Sounds (S,) of the shots.
+        fade: Length of a fade, in samples.
+
+    Example:
+        >>> print(join_shots([np.ones(3), np.ones(3)], 2).round(2))
+        [1. 0.75 0.25 0.25 0.75 1. ]
+    """
+    slope = ((np.arange(fade) + 0.5) / fade).astype(np.float32) if fade else np.zeros(0, np.float32)
+    joined = np.concatenate(sounds)
+    for cut in np.cumsum([len(sound) for sound in sounds])[:-1]:
+        before, after = joined[max(0, cut - fade) : cut], joined[cut : cut + fade]
+        before *= slope[::-1][fade - len(before) :]
+        after *= slope[: len(after)]
+    return joined

@@ -4,11 +4,14 @@ from stav2a.data.media.audio import read_audio
 from stav2a.data.media.clip_notes import ClipNote
 from stav2a.data.media.mixing import MixedSound, MixSettings, check_own_sound, loudness_lufs, mix_sounds
 from stav2a.data.media.opening import ClipLimits, MediaError, VideoInfo, probe
+from stav2a.data.media.shots import find_cuts
 from stav2a.data.media.video import (
     Decoded,
     FrameGrid,
     decode,
     frame_count,
+    frame_times,
+    frames_at,
     probe_times,
     read_video,
     resample_frames,
@@ -25,6 +28,7 @@ from stav2a.data.media.writing import (
 
 __all__ = [
     "ClipLimits", "ClipNote", "Decoded", "FrameGrid", "MediaError", "MixSettings", "MixedSound", "VideoInfo",
-    "check_output", "check_own_sound", "container_for", "decode", "frame_count",  "loudness_lufs", "mix_sounds", "mux", "probe", "probe_times", "read_audio", "read_video",
+    "check_output", "check_own_sound", "container_for", "decode", "find_cuts", "frame_count", "frame_times",
+    "frames_at", "loudness_lufs", "mix_sounds", "mux", "probe", "probe_times", "read_audio", "read_video",
     "resample_frames", "wav_bytes", "write_clip", "write_flac", "write_wav",
 ]  # fmt: skip

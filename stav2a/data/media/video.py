@@ -243,8 +243,16 @@ def resample_frames(decoded: Decoded, frame_rate_hz: float, size: tuple[int, int
     Shapes:
         decoded.frames (N, H, W, 3) -> (length, h, w, 3)
     """
-    chosen = _nearest(decoded.pts_s, np.arange(length) / frame_rate_hz)
-    return np.stack([_fitted(decoded.frames[index], size) for index in chosen])
+    return frames_at(decoded, np.arange(length) / frame_rate_hz, size)
+
+
+def frames_at(decoded: Decoded, times_s: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The frames nearest to some times, squashed.
+
+    Shapes:
+        decoded.frames (N, H, W, 3), times_s (L,) -> (L, h, w, 3)
+    """
+    return np.stack([_fitted(decoded.frames[index], size) for index in _nearest(decoded.pts_s, times_s)])
 
 
 def read_video(
