@@ -28,7 +28,8 @@ INTERFACE = {
     "components": "what? --json",
     "new": "kind name --slot --output",
     "generate": "videos+ --output! --run --model --prompt --negative-prompt --seed --steps --guidance "
-    "--device --reencode --overwrite --trust-recipe",
+    "--device --keep-sound --gain --own-gain --duck --loudness --sample-rate --no-speech --no-music "
+    "--variants --rank-by --shots --reencode --overwrite --trust-recipe",
     "demo": "--run* --model* --device --port --host --trust-recipe",
     "evaluate": "--references! --generated!+ --videos --captions --metrics+ --preset --gin* --bind* "
     "--weights-dir --device --released --duration* --detector --flow --baseline --output --overwrite "
