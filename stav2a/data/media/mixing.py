@@ -109,7 +109,7 @@ def check_own_sound(film: Path) -> None:
         raise MediaError("no sound stream in it. Give a file with sound.", film)
     if found.duration_s != probe(film, hidden=True).duration_s:
         raise MediaError(
-            "its edit list hides frames, so its own sound can't be mixed in time. Re-encode it.", film
+            "its edit list hides frames, so its own sound can't be kept in time. Re-encode it.", film
         )
 
 
