@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,6 +231,7 @@ def plane_png(points: Mapping[str, PlanePoint], *, across: str, up: str, baselin
     figure = _new_figure(6.4, 4.6, dpi=150)
     axes = figure.subplots()
     most = max((point.cost or 0.0 for point in points.values()), default=0.0)
+    dots: list[tuple[str, float, float, float]] = []
     for name, point in points.items():
         colour = ORANGE if name == baseline else BLUE
         x, y = point.across.value, point.up.value
@@ -246,8 +247,7 @@ def plane_png(points: Mapping[str, PlanePoint], *, across: str, up: str, baselin
                 )
         size = 40.0 if point.cost is None or not most else 30 + 270 * point.cost / most
         axes.scatter([x], [y], s=size, color=colour, alpha=0.75, linewidths=0, zorder=3)
-        offset = (5 + size**0.5 / 2, 4)
-        axes.annotate(name, (x, y), offset, textcoords="offset points", fontsize=8, color=BOTH_GREY, zorder=4)
+        dots.append((name, x, y, 5 + size**0.5 / 2))
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
     axes.margins(0.12)
@@ -255,7 +255,42 @@ def plane_png(points: Mapping[str, PlanePoint], *, across: str, up: str, baselin
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.6)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.97, bottom=0.11)
+    _name_dots(axes, dots)
     return _png(figure)
+
+
+def _name_dots(axes: "Axes", dots: Sequence[tuple[str, float, float, float]]) -> None:
+    """Write names beside dots: right or left of them, above or below, wherever no other name stands yet.
+
+    Args:
+        axes: Axes whose limits are final.
+        dots: Name, place and distance of the name in points, of each dot.
+    """
+    axes.autoscale_view()
+    taken: list[Any] = []
+    for name, x, y, apart in dots:
+        for dx, dy, side in (
+            (apart, 4, "left"),
+            (apart, -11, "left"),
+            (-apart, 4, "right"),
+            (-apart, -11, "right"),
+        ):
+            text = axes.annotate(
+                name,
+                (x, y),
+                (dx, dy),
+                textcoords="offset points",
+                fontsize=8,
+                color=BOTH_GREY,
+                ha=side,
+                zorder=4,
+            )
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            text.set_visible(False)
+        text.set_visible(True)
+        taken.append(box)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,17 @@ from stav2a.experiments.ablation import planning, study
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"
 RESULTS = ABLATIONS / "results"
-STUDIES = {"table3": (7, "CN"), "table1": (8, "STA-V2A")}  # number of rows, and the baseline
+STUDIES = {  # number of rows and of seeds, and the baseline
+    "table3": (7, 5, "CN"),
+    "table1": (9, 3, "STA-V2A"),
+}
 
 
 class Committed(NamedTuple):
     table: pd.DataFrame
     clips: pd.DataFrame
     rows: int
+    seeds: int
     baseline: str
 
 
@@ -28,18 +32,18 @@ def committed(request) -> Committed:
 
 
 def test_every_figure_is_the_mean_over_seeds_of_its_clips(committed):
-    table, clips, rows, _ = committed
+    table, clips, rows, count, _ = committed
     names = set(table["metric"])
     assert names == set(clips.columns[3:]) and len(table) == rows * len(names)
     for line in table.itertuples():
         # of the whole set: one value
         seeds = clips[clips["row"] == line.row].groupby("seed")[line.metric].mean()
-        assert len(seeds) == 3
+        assert len(seeds) == count
         assert seeds.mean() == pytest.approx(line.value, rel=1e-9), (line.row, line.metric)
 
 
 def test_every_difference_is_that_of_two_figures(committed):
-    table, _, rows, baseline = committed
+    table, _, rows, _, baseline = committed
     values = table.set_index(["row", "metric"])["value"]
     compared = table[table["difference"].notna()]
     assert set(compared["baseline"]) == {baseline}

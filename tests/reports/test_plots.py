@@ -161,3 +161,20 @@ def test_a_histogram_shows_its_threshold_and_repeats_its_bytes():
     parted = histogram_png([0, 3, 1, 0], title="four bins", label="score", threshold=0.5)
     assert plain[:4] == parted[:4] == b"\x89PNG" and plain != parted
     assert parted == histogram_png([0, 3, 1, 0], title="four bins", label="score", threshold=0.5)
+
+
+def test_names_of_dots_at_one_place_stand_apart():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from stav2a.reports.plots import _name_dots
+
+    figure = Figure(figsize=(6, 4))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    _name_dots(axes, [(f"a row, {number}", 0.5, 0.5, 10.0) for number in range(4)])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_visible()]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
