@@ -34,6 +34,7 @@ from stav2a.utils.downloads import reason
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_STEPS, UsageError, check_bounds
 from stav2a.utils.files import new_folder, write_json, write_text
 from stav2a.utils.program import command
+from stav2a.utils.uploads import check_repository, upload
 
 FORMAT = 1
 SAMPLING = "sampling.json"
@@ -185,7 +186,7 @@ class VideoToAudioPipeline:
 
         Args:
             repo_id: Name `owner/model`; made if need be.
-            private: True for a repository of one's own; by default as the owner has set it.
+            private: True for a repository that its owner alone can read; by default as the owner has set it.
             token: Token with the right to write; by default the one of `hf auth login`.
             commit_message: Message of the commit.
 
@@ -193,26 +194,16 @@ class VideoToAudioPipeline:
             The commit's address.
 
         Raises:
-            PretrainedError: The hub refuses it, or a block is no registered component.
+            UsageError: There is no token, or a private model would go into a public repository.
+            UploadError: The hub can't be reached, or refuses it.
+            PretrainedError: A block is no registered component with plain parameters.
         """
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError, HTTPError
-
-        api = HfApi(token=token)
+        check_repository(repo_id, token)
         with TemporaryDirectory() as temporary:
             self._write(Path(temporary), repo_id)
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                return str(
-                    api.upload_folder(
-                        repo_id=repo_id, folder_path=temporary, commit_message=commit_message
-                    ).commit_url
-                )
-            except (HTTPError, HFValidationError, OSError) as error:
-                raise PretrainedError(
-                    f"{repo_id} can't be uploaded: {reason(error)}",
-                    advice="Log in with `hf auth login`, by a token with the right to write.",
-                ) from error
+            return upload(
+                Path(temporary), repo_id, private=private, token=token, commit_message=commit_message
+            )
 
     def _write(self, folder: Path, name: str) -> None:
         self.model.write(folder)

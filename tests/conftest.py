@@ -77,6 +77,11 @@ def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "ENDPOINT", served.address)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(
+            constants, "HF_HUB_DISABLE_XET", True
+        )  # large files by git's LFS, as without hf_xet
+        monkeypatch.delenv("HF_TOKEN", raising=False)
         yield served
 
 

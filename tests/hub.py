@@ -21,13 +21,17 @@ class Hub:
 
     Attributes:
         repositories: Content of files by repository and path.
+        public: Repositories that everyone can read.
+        objects: Content of large files by sha256: what was put there before the commit that names it.
         breaks: Bytes after which connections break, one after the other; None is a 503 in place of an answer.
-        refused: Status by repository.
+        refused: Status by repository; by `objects` of the large files that are put.
         requests: What was asked for: method, path and the header Range.
     """
 
     address: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    public: set[str] = field(default_factory=set)
+    objects: dict[str, bytes] = field(default_factory=dict)
     breaks: list[int | None] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
@@ -51,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        """Make a repository, say how files are uploaded, and take a commit with their content."""
+        """Make a repository, say how files are uploaded, and take a commit with their content or names."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(("POST", path, self.headers.get("Authorization", "")))
@@ -62,22 +66,47 @@ class _Handler(BaseHTTPRequestHandler):
             repository = "/".join(filter(None, (asked.get("organization", ""), asked["name"])))
             if status := self.hub.refused.get(repository):
                 return self.send(status, b'{"error": "Invalid username or password."}')
-            self.hub.repositories.setdefault(repository, {})
             told = {"url": f"{self.hub.address}/{repository}"}
+            if repository in self.hub.repositories:
+                return self.send(409, json.dumps(told).encode())
+            self.hub.repositories[repository] = {}
+            if not asked.get("private") and asked.get("visibility") != "private":
+                self.hub.public.add(repository)
         elif words[-2:] == ["api", "validate-yaml"]:
             told = {"errors": [], "warnings": []}
+        elif words[-2:] == ["objects", "batch"]:
+            told = {"transfer": "basic", "objects": []}
+            for each in json.loads(body)["objects"]:
+                there = each["oid"] in self.hub.objects
+                action = {"upload": {"href": f"{self.hub.address}/objects/{each['oid']}"}}
+                told["objects"].append({**each, **({} if there else {"actions": action})})
         elif words[4] == "preupload":
-            files = json.loads(body)["files"]
-            plain = {"uploadMode": "regular", "shouldIgnore": False}
-            told = {"files": [{"path": each["path"], **plain} for each in files]}
+            told = {"files": []}
+            for each in json.loads(body)["files"]:
+                mode = "lfs" if each["path"].endswith(LARGE) else "regular"
+                told["files"].append({"path": each["path"], "uploadMode": mode, "shouldIgnore": False})
         elif words[4] == "commit":
             repository = "/".join(words[2:4])
             for line in map(json.loads, body.splitlines()):
+                value = line["value"]
                 if line["key"] == "file":
-                    content = base64.b64decode(line["value"]["content"])
-                    self.hub.repositories[repository][line["value"]["path"]] = content
+                    self.hub.repositories[repository][value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.hub.repositories[repository][value["path"]] = self.hub.objects[value["oid"]]
             told = {"commitUrl": f"{self.hub.address}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
         self.send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+
+    def do_PUT(self) -> None:
+        """Keep a large file, if it has the hash that was announced."""
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.requests.append(("PUT", self.path, self.headers.get("Authorization", "")))
+        sha256 = self.path.rpartition("/")[2]
+        if "objects" in self.hub.refused:
+            return self.send(self.hub.refused["objects"], b"")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return self.send(400, b"")
+        self.hub.objects[sha256] = content
+        self.send(200, b"")
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -106,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             siblings = [{"rfilename": name} for name in files]
             listed = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
+            listed["private"] = repository not in self.hub.public
         self.send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
 
     def give(self, files: dict[str, bytes], name: str) -> None:

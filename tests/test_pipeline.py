@@ -24,7 +24,7 @@ from stav2a.experiments.run_folder import RunFolderError
 from stav2a.models.stav2a import PretrainedError
 from stav2a.pipeline import VideoToAudioPipeline
 from stav2a.sampling import ClassifierFree, FastSampler, ReferenceSampler, TwoWeights, ddim, video_to_audio
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import StaV2AError, UsageError
 from tests import tiny
 from tests.cli.test_generate_command import FPS, write_video
 from tests.hub import COMMIT
@@ -289,21 +289,64 @@ def test_a_model_goes_to_the_hub_and_comes_back(pipe, video, hub, tmp_path):
     address = carded.push_to_hub("lab/drums", token="hf_test", commit_message="First")
     assert address == f"{hub.address}/lab/drums/commit/{COMMIT}"
     uploaded = hub.repositories["lab/drums"]
-    assert uploaded["README.md"] == b"# A card\n" and "backbone/model.safetensors" in uploaded
+    weights = uploaded["backbone/model.safetensors"]
+    assert uploaded["README.md"] == b"# A card\n"
+    assert weights == (tmp_path / "saved/backbone/model.safetensors").read_bytes()
+    assert weights in hub.objects.values()
     assert {token for method, _, token in hub.requests if method == "POST"} == {"Bearer hf_test"}
     loaded = VideoToAudioPipeline.from_pretrained("lab/drums")
     np.testing.assert_array_equal(loaded(video, "a low drum").audios[0], pipe(video, "a low drum").audios[0])
+    sent = sum(method == "PUT" for method, _, _ in hub.requests)
+    carded.push_to_hub("lab/drums", token="hf_test")
+    assert sum(method == "PUT" for method, _, _ in hub.requests) == sent > 0  # the same weights are there
+
+
+def refusal(pipe: VideoToAudioPipeline, name: str, **more: Any) -> str:
+    with pytest.raises(StaV2AError) as told:
+        pipe.push_to_hub(name, **more)
+    assert "\n" not in str(told.value)
+    return str(told.value)
 
 
 def test_what_the_hub_refuses_is_one_line(pipe, hub):
+    assert refusal(pipe, "lab/drums") == (
+        "there is no token for the Hugging Face hub. Log in with `hf auth login`, or set HF_TOKEN, by a "
+        "token with the right to write."
+    )
+    assert refusal(pipe, "drums") == "'drums' has no owner on the hub. Expected OWNER/MODEL."
+    assert refusal(pipe, "a/b/c").endswith("Expected OWNER/MODEL.") and hub.requests == []
     hub.refused["lab/drums"] = 401
-    with pytest.raises(PretrainedError, match="lab/drums can't be uploaded: .*Log in with `hf auth login`"):
-        pipe.push_to_hub("lab/drums", token="hf_test")
-    with pytest.raises(PretrainedError, match="a/b/c can't be uploaded: "):
-        pipe.push_to_hub("a/b/c", token="hf_test")
+    assert "the hub does not accept the token (401). Log in" in refusal(pipe, "lab/drums", token="hf_test")
+    hub.refused["lab/drums"] = 403
+    assert "the token has no right to write to lab (403). Take a token" in refusal(
+        pipe, "lab/drums", token="hf_test"
+    )
+    hub.refused = {"objects": 403}
+    assert "the token has no right to write to lab (403)" in refusal(pipe, "lab/bells", token="hf_test")
+    assert hub.repositories["lab/bells"] == {}  # no commit without its files
     with pytest.raises(PretrainedError, match="there is no folder lab/none, and it can't be had") as told:
         VideoToAudioPipeline.from_pretrained("lab/none")
     assert "\n" not in str(told.value)
+
+
+def test_a_private_model_goes_into_no_public_repository(pipe, hub):
+    hub.repositories["lab/drums"] = {}
+    hub.public.add("lab/drums")
+    assert "lab/drums is on the hub already, where everyone can read it. Nothing was uploaded." in refusal(
+        pipe, "lab/drums", private=True, token="hf_test"
+    )
+    assert hub.repositories["lab/drums"] == {}
+    pipe.push_to_hub("lab/bells", private=True, token="hf_test")
+    assert hub.repositories["lab/bells"] and hub.public == {"lab/drums"}
+
+
+def test_a_hub_that_can_not_be_reached_is_named(pipe, hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    assert "lab/drums can't be uploaded, as the hub (http://127.0.0.1:1) can't be reached: " in refusal(
+        pipe, "lab/drums", token="hf_test"
+    )
 
 
 def test_a_video_of_several_sounds_is_read_once(pipe, video, monkeypatch):

@@ -37,7 +37,7 @@ INTERFACE = {
     "listen": "--systems+ --report --output --clips --seed --videos --port --overwrite --tracking-uri",
     "prepare": "--manifest! --videos! --output! --captions --split --validation --test --engine "
     "--workers --gin* --bind* --run --without* --retry-failed --shard-clips --export --trust-recipe",
-    "export": "--run! --output! --merge --trust-recipe",
+    "export": "--run! --output --push --public --merge --trust-recipe",
     "fetch": "name? --output --accept-licence",
     "convert": "kind --checkpoint!+ --output! --unet --leave-out* --scale-factor",
 }

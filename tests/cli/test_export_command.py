@@ -1,6 +1,7 @@
 """`stav2a export`: a run as one folder, which gives the same sounds, with a model card."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from stav2a.metrics.score import Score
 from stav2a.reports.model_card import BlockOrigin
 from stav2a.utils.files import write_json
 from tests.cli.test_generate_command import run, videos  # noqa: F401 - fixtures
+from tests.hub import COMMIT
 
 SCORE = Score(
     name="aa_align", label="AA-Align", definition="of a test", higher_is_better=True, value=0.75, n=128,
@@ -50,6 +52,31 @@ def test_a_folder_that_is_there_is_left_alone(exported, run, capsys):  # noqa: F
     assert main(["export", "--run", str(run), "--output", str(exported)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert sorted(path.name for path in exported.iterdir()) == before
+
+
+def test_a_run_goes_to_the_hub_in_private(exported, run, hub, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    assert main(["export", "--run", str(run), "--push", "lab/drums"]) == 0
+    assert capsys.readouterr().out == f"{hub.address}/lab/drums/commit/{COMMIT}\n"
+    uploaded, folder = hub.repositories["lab/drums"], [*filter(Path.is_file, exported.rglob("*"))]
+    assert set(uploaded) == {path.relative_to(exported).as_posix() for path in folder}
+    assert 'from_pretrained("lab/drums")' in uploaded["README.md"].decode() and hub.public == set()
+    assert main(["export", "--run", str(run), "--push", "lab/open", "--public"]) == 0
+    assert hub.public == {"lab/open"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "expected --output or --push. --output takes a new folder."),
+        (["--output", "new", "--public"], "--public goes with --push."),
+        (["--push", "drums"], "'drums' has no owner on the hub. Expected OWNER/MODEL."),
+        (["--push", "lab/drums"], "there is no token for the Hugging Face hub. Log in with `hf auth login`"),
+    ],
+)
+def test_what_can_not_be_exported_is_refused_first(hub, words, told, capsys):
+    assert main(["export", "--run", "none", *words]) == 2
+    assert told in capsys.readouterr().err and hub.requests == []
 
 
 def test_converted_weights_have_the_licence_of_their_source(tmp_path):
