@@ -1,7 +1,8 @@
-"""The code of the two authoring guides does what they say."""
+"""The code of the two authoring guides does what they say; pages and notebooks name what is there."""
 
 import doctest
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -141,3 +142,16 @@ def test_every_module_that_a_page_names_exists(page):
         assert found is not None, name
         module = importlib.import_module(".".join(parents))
         assert hasattr(module, last) or importlib.util.find_spec(name), name
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_is_committed_as_it_is_before_it_runs(path):
+    """tests/experiments/test_run.py carries them out."""
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    text = "".join(line for cell in cells for line in cell["source"])
+    assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users)/", text)
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert links and all((path.parent / link).is_file() for link in links)
+    assert f"](notebooks/{path.name})" in (DOCS / "index.md").read_text()

@@ -1,12 +1,13 @@
 """What MkDocs calls while it builds the site: pages from outside docs/, their links, a check of the result.
 
 Pages are written for the repository, with links relative to their file. Here each linked file gets a page of
-the site: Markdown as it is, other text as a page of code with numbered lines. The gallery of components and
-the API reference are made anew at each build, and have no file.
+the site: Markdown as it is, a notebook as its text and code, other text as a page of code with numbered
+lines. The gallery of components and the API reference are made anew at each build, and have no file.
 """
 
 import ast
 import html
+import json
 import os
 import posixpath
 import re
@@ -94,13 +95,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def page_of(path: str) -> str:
     """Place in the site of a file of the repository, or of a generated page."""
-    if Path(path).suffix == ".md":
-        return HOME.get(path, path.removeprefix("docs/"))
+    if Path(path).suffix in (".md", ".ipynb"):
+        return HOME.get(path, str(Path(path.removeprefix("docs/")).with_suffix(".md")))
     return path if Path(path).suffix in COPIED else f"source/{path}.md"
 
 
 def readable(path: str) -> str:
-    """Markdown of a file: its own, or its text as code with numbered lines.
+    """Markdown of a file: its own, that of a notebook, or its text as code with numbered lines.
 
     Raises:
         PluginError: There is no such file.
@@ -110,6 +111,11 @@ def readable(path: str) -> str:
         raise PluginError(f"{path}: a page links to it, and there is no such file. Mend the link.")
     if file.suffix == ".md":
         return file.read_text()
+    if file.suffix == ".ipynb":
+        cells = [
+            ("".join(cell["source"]), cell["cell_type"]) for cell in json.loads(file.read_text())["cells"]
+        ]
+        return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in cells)
     language = LANGUAGES.get(file.suffix, "text")
     head = "---\nsearch: {exclude: true}\nhide: [navigation, toc]\n---\n"
     return f'{head}# {path}\n\n`````{language} linenums="1"\n{file.read_text().rstrip()}\n`````\n'

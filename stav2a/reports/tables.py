@@ -201,9 +201,16 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collecti
     for row in rows:
         table.add_row(*row)
     file = io.StringIO()
-    Console(file=file, width=10_000, color_system=None, markup=False, highlight=False, emoji=False).print(
-        table
+    console = Console(
+        file=file,
+        width=10_000,
+        color_system=None,
+        force_jupyter=False,  # in a notebook Rich would print there, and not to the file
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
+    console.print(table)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 

@@ -9,11 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 from safetensors import safe_open
 
 from stav2a.cli.main import main
@@ -420,3 +423,41 @@ def test_two_processes_make_one_run_that_is_tracked_once(first, tmp_path):
             assert [v for _, v in both[stage][name]] == expected
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("select name, status from runs").fetchall() == [("cn_onset_gvf", "FINISHED")]
+
+
+@pytest.fixture
+def notebook(first, tmp_path, monkeypatch) -> Callable[[str], list[str]]:
+    """Function that carries out a notebook in a clone's folders, and gives what each cell of code shows.
+
+    There is one finished run, whose stages a study shares.
+    """
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "smoke").symlink_to(first.output)
+    (tmp_path / "runs" / "run").symlink_to(first.folder("cn_onset_gvf"))
+    shutil.copytree(ROOT / "docs" / "notebooks", tmp_path / "docs" / "notebooks")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def carry_out(name: str) -> list[str]:
+        path = tmp_path / "docs" / "notebooks" / f"{name}.ipynb"
+        opened = nbformat.read(path, as_version=4)
+        NotebookClient(opened, timeout=200, resources={"metadata": {"path": str(path.parent)}}).execute()
+        return [str(cell.outputs) for cell in opened.cells if cell.cell_type == "code"]
+
+    return carry_out
+
+
+@pytest.mark.slow
+def test_the_notebook_on_a_model_shows_a_film_sounds_and_spectrograms(notebook):
+    loaded, film, made, heard, drawn, variants = notebook("use_a_model")
+    assert "run: 2 steps, guidance" in loaded and "<video" in film and made.count("(40960,)") == 3
+    assert heard.count("<audio") == 3 and "image/png" in drawn and variants.count("81964") == 3
+
+
+@pytest.mark.slow
+def test_the_notebook_on_an_ablation_runs_it_and_reads_its_intervals(notebook, first):
+    _, study, table, real, drawn, verdicts = notebook("run_an_ablation")
+    assert "reused:  data" in study and "Differences to as trained" in study
+    assert "aa_align" in table and "difference_low" in table and "w = 1" in table
+    assert "CN+Onset+GVF" in real and "image/png" in drawn
+    assert "CN+Onset+GVF" in verdicts
