@@ -1,4 +1,4 @@
-"""The page of `stav2a demo`: sound for films that are dropped on it, by the pipelines of finished models.
+"""The page of `stav2a demo`: sound by the pipelines of finished models for films, dropped on it or examples.
 
 Films and sounds lie in one temporary folder. No path of a request is ever a path on disk: everything is
 looked up by a random token. One thread generates, one job after another.
@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from stav2a.data.manifest import control_in
 from stav2a.data.media import MediaError, MixSettings, mux, probe, write_wav
+from stav2a.data.struck_objects import CLASSES, StruckObjects, write_performance
 from stav2a.models.stav2a import describe_factory, own_tensors
 from stav2a.pipeline import SAMPLING_SLOTS, VideoToAudioPipeline
 from stav2a.registry import available
@@ -204,6 +205,11 @@ class Demo:
 
     def __init__(self, pipes: Mapping[str, VideoToAudioPipeline], folder: Path) -> None:
         self.pipes, self.folder = pipes, folder
+        # Test clips, which no model of the benchmark was trained on, with captions that name the object.
+        clips = StruckObjects(
+            train_clips=0, validation_clips=0, test_clips=len(CLASSES), vague_fraction=0.0
+        ).performances()
+        self.examples = {clip.label: clip for clip in clips}
         self.uploads: dict[str, Upload] = {}
         self.jobs: dict[str, GenerationJob] = {}
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="generate")
@@ -235,6 +241,18 @@ class Demo:
         token = secrets.token_hex(12)
         self.uploads[token] = Upload(path, name, duration_s)
         return token
+
+    def example(self, label: str) -> tuple[str, str]:
+        """Token and caption of an example, which is rendered when it is asked for.
+
+        Raises:
+            HTTPException: There is no example of this class.
+        """
+        if label not in self.examples:
+            raise HTTPException(404, f"there is no example {label!r}, only {', '.join(self.examples)}.")
+        path = self.folder / f"{secrets.token_hex(12)}.mp4"
+        write_performance(self.examples[label], path)
+        return self.keep(path, f"{label}.mp4"), self.examples[label].caption
 
     def begin(self, body: Mapping[str, Any]) -> str:
         """Token of a job, which is carried out after those before it.
@@ -420,6 +438,7 @@ def pages(demo: Demo) -> Starlette:
             render(
                 "demo.html",
                 models=demo.facts(),
+                examples=[*demo.examples],
                 max_guidance=MAX_GUIDANCE,
                 mix_hz=MIX_HZ,
                 gains_db=GAINS_DB,
@@ -443,6 +462,11 @@ def pages(demo: Demo) -> Starlette:
             path.unlink(missing_ok=True)
             raise
         return JSONResponse({"video": token, "seconds": demo.uploads[token].duration_s})
+
+    async def example(request: Request) -> Response:
+        await json_body(request, "{}")  # other sites' pages can't send it
+        token, caption = await run_in_threadpool(demo.example, request.path_params["label"])
+        return JSONResponse({"video": token, "seconds": demo.uploads[token].duration_s, "caption": caption})
 
     def uploaded(request: Request) -> Response:
         found = demo.uploads.get(request.path_params["token"])
@@ -489,6 +513,7 @@ def pages(demo: Demo) -> Starlette:
             Route("/demo.js", script),
             Route("/uploads", upload, methods=["POST"]),
             Route("/uploads/{token}", uploaded),
+            Route("/examples/{label}", example, methods=["POST"]),
             Route("/jobs", begin, methods=["POST"]),
             Route("/jobs/{token}", state),
             Route("/jobs/{token}", change, methods=["POST"]),

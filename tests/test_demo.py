@@ -22,6 +22,7 @@ from stav2a import demo_page
 from stav2a.cli.main import main
 from stav2a.data.media import MediaError, mix_sounds, probe, read_audio, write_wav
 from stav2a.data.mel import SAMPLE_RATE
+from stav2a.data.struck_objects import CLASSES, StruckObjects
 from stav2a.demo_page import Demo, GenerationRequest, pages
 from stav2a.models.stav2a import STAV2A
 from stav2a.pipeline import VideoToAudioPipeline
@@ -259,6 +260,26 @@ def test_the_server_takes_films_and_gives_them_back(demo, video):
             assert ask(server, "GET", path)[0] == 404
 
 
+def test_examples_are_clips_of_the_benchmark_with_their_captions(demo, tmp_path_factory):
+    clips = StruckObjects(train_clips=0, validation_clips=0, test_clips=len(CLASSES), vague_fraction=0.0)
+    assert list(demo.examples) == list(CLASSES) and demo.folder.exists() and not demo.uploads
+    asked = {"Content-Type": "application/json"}
+    with serving(demo) as server:
+        status, answer, _ = ask(server, "POST", "/examples/drum", b"{}", **asked)
+        found = json.loads(answer)
+        assert status == 200 and found["seconds"] == pytest.approx(2.56)
+        film = ask(server, "GET", f"/uploads/{found['video']}")[1]
+        (clip,) = [each for each in clips.clips(tmp_path_factory.mktemp("clips")) if each.label == "drum"]
+        assert film == clip.video.read_bytes() and found["caption"] == clip.caption
+        assert demo.uploads[found["video"]].name == "drum.mp4"
+        status, answer, _ = ask(server, "POST", "/examples/horn", b"{}", **asked)
+        assert status == 404 and json.loads(answer)["error"].startswith(
+            "there is no example 'horn', only wood,"
+        )
+        assert ask(server, "POST", "/examples/drum", b"{}")[0] == 400
+    assert len(demo.uploads) == 1
+
+
 def test_the_server_refuses_what_the_page_does_not_send(demo, video, monkeypatch):
     monkeypatch.setattr(demo_page, "MAX_UPLOAD", 1000)
     film = {"Content-Type": "application/octet-stream"}
@@ -347,6 +368,17 @@ def test_from_upload_to_download_in_a_browser(browser, demo, video, pipes, tmp_p
         tab.locator("#sound-file").set_input_files(tmp_path / "notes.mp4")
         tab.locator("#sound-trouble", has_text="notes.mp4: not a readable video").wait_for()
         assert tab.locator("#sound-go").is_disabled()
+
+        for label in ("wood", "jug"):
+            tab.locator(f"[data-form=sound][data-example={label}]").click()
+            tab.locator("#sound-name", has_text=f"{label}, 2.6 s").wait_for()
+            tab.locator("#sound-go:enabled").wait_for()
+            assert tab.locator("#prompt").input_value() == demo.examples[label].caption
+        tab.locator("#prompt").fill("my own")
+        tab.locator("[data-form=sound][data-example=wood]").click()
+        tab.locator("#sound-name", has_text="wood, 2.6 s").wait_for()
+        tab.locator("#sound-go:enabled").wait_for()
+        assert tab.locator("#prompt").input_value() == "my own"
 
         tab.locator("#sound-file").set_input_files(video)
         tab.locator("#sound-name", has_text="clip.mp4, 0.8 s").wait_for()

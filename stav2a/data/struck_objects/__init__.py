@@ -3,6 +3,7 @@
 docs/benchmark.md is its data card.
 """
 
-from stav2a.data.struck_objects.dataset import VERSION, StruckObjects
+from stav2a.data.struck_objects.dataset import VERSION, StruckObjects, write_performance
+from stav2a.data.struck_objects.scene import CLASSES
 
-__all__ = ["StruckObjects", "VERSION"]
+__all__ = ["CLASSES", "StruckObjects", "VERSION", "write_performance"]

@@ -135,8 +135,17 @@ def _clip(performance: Performance, root: Path) -> Clip:
 
 def _render(performance: Performance, root: Path) -> None:
     """Write one clip's file, in a worker process."""
+    write_performance(performance, _clip(performance, root).video)
+
+
+def write_performance(performance: Performance, path: Path) -> None:
+    """Render a clip to an mp4 file.
+
+    Raises:
+        MediaError: If the file can't be written.
+    """
     frames, audio = render_picture(performance), render_sound(performance)
-    write_clip(_clip(performance, root).video, frames, FRAME_RATE_HZ, audio, SAMPLE_RATE)
+    write_clip(path, frames, FRAME_RATE_HZ, audio, SAMPLE_RATE)
 
 
 def _write_manifest(root: Path, performances: list[Performance], clips: list[Clip]) -> None:

@@ -52,20 +52,19 @@ for (const tab of tabs) {
 
 // ---- films that are given
 
-async function give(form, file) {
+async function take(form, title, asked) {
   const name = $(`${form}-name`), preview = $(`${form}-preview`);
   trouble(`${form}-trouble`, "");
   preview.hidden = true;
   preview.removeAttribute("src");
   delete videos[form];
   refresh(form);
-  name.textContent = `${file.name}: being read …`;
+  name.textContent = `${title}: being read …`;
+  let found = null;
   try {
-    const found = await ask(`/uploads?name=${encodeURIComponent(file.name)}`, {
-      method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file,
-    });
+    found = await asked();
     videos[form] = found.video;
-    name.textContent = `${file.name}, ${found.seconds.toFixed(1)} s`;
+    name.textContent = `${title}, ${found.seconds.toFixed(1)} s`;
     preview.src = `/uploads/${found.video}`;
     preview.hidden = false;
   } catch (error) {
@@ -73,6 +72,24 @@ async function give(form, file) {
     trouble(`${form}-trouble`, error.message);
   }
   refresh(form);
+  return found;
+}
+
+const give = (form, file) => take(form, file.name, () => ask(`/uploads?name=${encodeURIComponent(file.name)}`, {
+  method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: file,
+}));
+
+const captions = {}; // of the example that each form was given last
+
+async function show(form, label) {
+  const found = await take(form, label, () => post(`/examples/${label}`, {}));
+  const prompt = $(form === "sound" ? "prompt" : "blind-prompt");
+  if (!found || ![captions[form] ?? "", ""].includes(prompt.value)) return; // what somebody wrote stays
+  captions[form] = prompt.value = found.caption;
+}
+
+for (const button of document.querySelectorAll("[data-example]")) {
+  button.addEventListener("click", () => show(button.dataset.form, button.dataset.example));
 }
 
 const refresh = form => { $(`${form}-go`).disabled = !videos[form] || form in jobs; };
