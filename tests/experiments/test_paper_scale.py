@@ -1,8 +1,10 @@
 """The parts and the path of recipes/scale/paper.gin at tiny sizes, by two processes, one of them killed."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -109,7 +111,7 @@ def scale(tmp_path_factory) -> Path:
 def start(processes: int, scale: Path, output: Path) -> subprocess.Popen[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     words = [*(launcher if processes > 1 else []), "-m", "tests.experiments.paper_run", str(output)]
-    words += [*recipes(scale), "--output", str(output), "--tracking-uri", "none"]
+    words += [*recipes(scale), "--output", str(output)]
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
@@ -178,4 +180,10 @@ def test_two_processes_one_of_which_was_killed_make_the_run_of_one(scale, tmp_pa
     for sound in sounds:
         made = [read_audio(folder / sound.name, 16_000) for folder in (ours.sounds, theirs.sounds)]
         assert abs(made[0]).max() > 0.01 and abs(made[0] - made[1]).max() < 2**-14
-    assert "AA-Align" in told[0] and told[0].partition("\nreport ")[0] == table.partition("\nreport ")[0]
+    with contextlib.closing(sqlite3.connect(two / "mlflow.db")) as database:
+        assert ("cn_onset_gvf", "FINISHED") in database.execute("select name, status from runs").fetchall()
+        assert len(database.execute("select name from runs where status = 'FINISHED'").fetchall()) == 1
+    assert (
+        table.count("AA-Align ↑") == 1
+        and told[0].partition("\nreport ")[0] == table.partition("\nreport ")[0]
+    )

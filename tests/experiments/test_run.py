@@ -402,29 +402,6 @@ def test_options_of_tracking_are_checked_first(tmp_path, capsys, more, told):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_two_processes_make_one_run_that_is_tracked_once(first, tmp_path):
-    """Started as for two GPUs; on the CPU here."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    line = [*launcher, "-m", "stav2a.run", *arguments("cn_onset_gvf", tmp_path, "--tracking-uri", uri)]
-    ended = subprocess.run(line, cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stderr
-    together = Ended(ended.returncode, ended.stdout, ended.stderr, tmp_path)
-    assert ended.stdout.count("AA-Align ↑") == 1
-    alone, both = (
-        json.loads((each.folder("cn_onset_gvf") / "losses.json").read_text()) for each in (first, together)
-    )
-    for stage, losses in alone.items():
-        for name, points in losses.items():
-            expected = pytest.approx(
-                [v for _, v in points], rel=1e-4
-            )  # sums in another order, step after step
-            assert [v for _, v in both[stage][name]] == expected
-    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
-        assert database.execute("select name, status from runs").fetchall() == [("cn_onset_gvf", "FINISHED")]
-
-
 @pytest.fixture
 def notebook(first, tmp_path, monkeypatch) -> Callable[[str], list[str]]:
     """Function that carries out a notebook in a clone's folders, and gives what each cell of code shows.
