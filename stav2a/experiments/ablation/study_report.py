@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ from stav2a.reports.hypothesis_table import hypothesis_table
 from stav2a.reports.pages import plane_picture, sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_bytes, write_text
-from stav2a.utils.program import command
+from stav2a.utils.program import nearby
 
 FORMAT = 2
 RECORD = "study.json"
@@ -54,8 +55,8 @@ class StudyFolder:
         self.runs = self.path / "runs.csv"  # the key of each run's sounds, which changes with what makes them
         self.effects = self.path / "effects.csv"  # of a study of factors
         self.plane = self.path / "plane.png"
-        named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", output)
-        self.again = command("ablation", "--report", name, *named)
+        named = () if output.resolve() == DEFAULT_OUTPUT.resolve() else ("--output", nearby(output))
+        self.again = shlex.join(["stav2a", "ablation", "--report", name, *named])  # in files, which travel
 
     def log(self, run: PlannedRun) -> Path:
         """Output of a run's process."""
