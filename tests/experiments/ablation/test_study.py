@@ -42,6 +42,18 @@ def test_the_studies_that_come_with_the_package_load(path):
     assert len(loaded.rows) >= 2
 
 
+def test_both_encoders_of_the_blocks_get_the_same_frames():
+    rows = [
+        row
+        for row in study.load(ROOT / "ablations" / "blocks.gin").rows
+        if "onset + attentive + concat" in row.name
+    ]
+    built = [recipe.load(row.recipes, row.bindings, root=Experiment).build() for row in rows]
+    encoders = [each.feature_encoder() for each in built]
+    assert {type(each).__name__ for each in encoders} == {"CAVP", "CLIP"}
+    assert len({(each.frame_rate_hz, each.frame_size) for each in encoders}) == 1
+
+
 def test_the_paper_s_table_has_its_rows_its_figures_and_its_steps():
     loaded = study.load(ROOT / "ablations" / "table3.gin")
     assert {row.name: row.builds_on for row in loaded.rows} == {
