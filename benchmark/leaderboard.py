@@ -22,7 +22,7 @@ from typing import Any
 
 from stav2a.data.struck_objects.dataset import VERSION
 from stav2a.data.struck_objects.scene import LEVELS
-from stav2a.utils.errors import SUCCESS, StaV2AError, UsageError
+from stav2a.utils.errors import FAILURE, SUCCESS, StaV2AError, UsageError
 from stav2a.utils.files import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -391,8 +391,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(table(submissions), end="")
-    if given.command == "check" and given.write:
-        write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), submissions))
+    if given.command == "check":
+        page = PAGE.read_text(encoding="utf-8")
+        expected = with_table(page, submissions)
+        if given.write:
+            write_text(PAGE, expected)
+        elif page != expected:
+            remedy = "write it: python -m benchmark.leaderboard check --write"
+            print(f"error: {PAGE.name} shows another table than that of the files; {remedy}", file=sys.stderr)
+            return FAILURE
+        print(f"{len(submissions)} files keep to the rules, and {PAGE.name} shows them", file=sys.stderr)
     return SUCCESS
 
 

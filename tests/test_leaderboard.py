@@ -51,6 +51,17 @@ def test_the_page_shows_the_committed_files():
     assert {baseline.name for baseline in BASELINES} <= {each.name for each in read_all()}
 
 
+def test_check_says_whether_the_page_shows_the_files(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "leaderboard.md"
+    page.write_text(leaderboard.PAGE.read_text().replace("| Silence |", "| Quiet |"))
+    monkeypatch.setattr(leaderboard, "PAGE", page)
+    assert leaderboard.main(["check"]) == 1
+    assert "leaderboard.md shows another table than that of the files; write it: " in capsys.readouterr().err
+    assert leaderboard.main(["check", "--write"]) == 0 and "| Silence |" in page.read_text()
+    assert leaderboard.main(["check"]) == 0
+    assert f"{len(read_all())} files keep to the rules" in capsys.readouterr().err
+
+
 def test_clips_and_metrics_are_those_of_the_laptop_scale():
     experiment = recipe.load("recipes/cn.gin", root=Experiment).build()
     assert set(METRICS) == {name_of(metric) for metric in experiment.metrics}
