@@ -341,7 +341,8 @@ def variance_table(comparison: Comparison) -> Table:
                 columns[of, f"{of}: {name}"] = [_cell(form, parts[place], number) for form, parts in found]
     caption = (
         "Standard deviations of the figure of one training and of its difference to "
-        f"{comparison.baseline}, means over rows. Trainings: what another seed changes on all clips alike. "
+        f"{comparison.baseline}: the roots of variances averaged over rows, 0 where that average was "
+        "estimated below 0. Trainings: what another seed changes on all clips alike. "
         "Clips: what other clips would change for all trainings alike. Both: how trainings differ from clip "
         "to clip, the noise of sampling included. More seeds lessen the first and the last, more clips the "
         "second and the last."
