@@ -10,9 +10,11 @@ from stav2a.experiments.ablation import planning, study
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"
 RESULTS = ABLATIONS / "results"
-STUDIES = {  # number of rows and of seeds, and the baseline
-    "table3": (7, 5, "CN"),
-    "table1": (9, 3, "STA-V2A"),
+STUDIES = {  # study and recipes over it; number of rows and of seeds, and the baseline
+    "table3": (("table3",), 7, 5, "CN"),
+    "table1": (("table1",), 9, 3, "STA-V2A"),
+    "onset_pretext_easy": (("onset_pretext", "recipes/levels/easy.gin"), 3, 1, "CN"),
+    "onset_pretext_hard": (("onset_pretext", "recipes/levels/hard.gin"), 3, 1, "CN"),
 }
 
 
@@ -28,7 +30,7 @@ class Committed(NamedTuple):
 def committed(request) -> Committed:
     name = request.param
     table, clips = (pd.read_csv(RESULTS / f"{name}_laptop{end}.csv") for end in ("", "_clips"))
-    return Committed(table, clips, *STUDIES[name])
+    return Committed(table, clips, *STUDIES[name][1:])
 
 
 def test_every_figure_is_the_mean_over_seeds_of_its_clips(committed):
@@ -56,10 +58,10 @@ def test_every_difference_is_that_of_two_figures(committed):
 @pytest.mark.slow
 def test_the_figures_are_not_older_than_what_makes_the_sounds(tmp_path):
     """If this fails, data, stages or sampling have changed since the study was run: run it again."""
-    for name in STUDIES:
+    for name, ((file, *overlay), *_) in STUDIES.items():
         runs = pd.read_csv(RESULTS / f"{name}_laptop_runs.csv", dtype=str)
         seeds = sorted({int(seed) for seed in runs["seed"]})
-        loaded = study.load(ABLATIONS / f"{name}.gin", seeds=seeds)
+        loaded = study.load(ABLATIONS / f"{file}.gin", overlay, seeds=seeds)
         runs_today = planning.plan(loaded, tmp_path).runs
         today = {(run.row.name, str(run.seed)): run.sounds_key for run in runs_today}
         assert today == {(run.row, run.seed): run.sounds_key for run in runs.itertuples()}, name
