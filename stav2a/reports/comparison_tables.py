@@ -338,7 +338,9 @@ def variance_table(comparison: Comparison) -> Table:
     for place, of in enumerate(("figure", "difference")):
         if any(parts[place] for _, parts in found):
             for number, name in enumerate(PARTS):
-                columns[of, f"{of}: {name}"] = [_cell(form, parts[place], number) for form, parts in found]
+                columns[f"{of} {name}", f"{of}: {name}"] = [
+                    _cell(form, parts[place], number) for form, parts in found
+                ]
     caption = (
         "Standard deviations of the figure of one training and of its difference to "
         f"{comparison.baseline}: the roots of variances averaged over rows, 0 where that average was "
