@@ -444,7 +444,7 @@ def _documents(
         snapshot=snapshot,
         blocks=blocks,
         scores=from_json(scores) if scores else [],
-        data=experiment.described("dataset")["component"],
+        data=experiment.described("dataset"),
         sample_rate=model.front_end.sample_rate,
     )
     found = {CARD: card, folder.snapshot.name: snapshot, folder.scores.name: scores}

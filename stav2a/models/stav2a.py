@@ -32,7 +32,7 @@ from stav2a.utils.checkpoints import (
     tensors_hash,
 )
 from stav2a.utils.errors import StaV2AError, UsageError, check_positive
-from stav2a.utils.files import new_folder, write_json
+from stav2a.utils.files import give_rights, new_folder, write_json
 from stav2a.utils.shipped import doc
 
 # Blocks of every model. It may have those of `ROLES` as well.
@@ -526,6 +526,8 @@ def _save_block(block: nn.Module, slot: str, described: Mapping[str, Any], folde
     for part in [*block.children(), *vars(block).values()]:
         if hasattr(part, "save_pretrained"):  # the model of transformers, and its tokenizer
             part.save_pretrained(folder)
+    for file in folder.iterdir():
+        give_rights(file)
     write_json(folder / CONFIG, {**json.loads((folder / CONFIG).read_text(encoding="utf-8")), OURS: config})
 
 

@@ -76,7 +76,7 @@ def model_card(
     snapshot: str,
     blocks: Sequence[BlockOrigin],
     scores: Sequence[Score],
-    data: str,
+    data: Mapping[str, Any],
     sample_rate: int,
 ) -> str:
     """Model card in Markdown: use, scores with intervals, weights with licences, data, and the whole recipe.
@@ -87,18 +87,19 @@ def model_card(
         snapshot: The recipe in full.
         blocks: Origin of each block.
         scores: Scores of the run's test clips.
-        data: Component that the clips came from.
+        data: Description of the component that the clips came from.
         sample_rate: Sampling rate of the model's sound, in Hz.
     """
     found = scores_document(scores).markdown() if scores else "The run's folder has no scores."
     table = found.replace("## ", "### ")
+    clips = f"clips of `{data['component']}`" + (f", version {data['version']}" if "version" in data else "")
     limits = (
-        f"It was trained on the clips of `{data}` alone; other videos were not tested. Sounds can be wrong "
+        f"It was trained on the {clips} alone; other videos were not tested. Sounds can be wrong "
         "in object and in time: docs/metrics.md of stav2a says what the scores mean."
     )
     parts = [
         HEAD.format(name=name, recipe=recipe, version=__version__, rate_hz=sample_rate),
-        f"## Scores\n\nOf the test clips of `{data}`, with the recipe's settings.\n\n{table.strip()}\n",
+        f"## Scores\n\nOf the test {clips}, with the settings of the recipe below.\n\n{table.strip()}\n",
         "## Weights\n\n" + "\n".join(_weights(blocks)) + "\n",
         f"## Limits\n\n{limits}\n",
         f"## Recipe\n\n```gin\n{snapshot.strip()}\n```\n",

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stav2a.utils.errors import StaV2AError
+from stav2a.utils.files import give_rights
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -204,6 +205,7 @@ def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
         apart[name] = tensor if alone else tensor.clone()
         seen.add(storage.data_ptr())
     save_file(apart, path, metadata={"format": "pt", **facts})
+    give_rights(path)
 
 
 def _check(found: Mapping[str, Any], module: Mapping[str, Any], what: str) -> None:

@@ -71,6 +71,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def give_rights(path: Path) -> None:
+    """Give a file the rights that the umask gives: some libraries keep what they write private."""
+    probe = temporary_beside(path)
+    probe.touch()
+    try:
+        os.chmod(path, probe.stat().st_mode)
+    finally:
+        probe.unlink()
+
+
 def flush_to_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's list of files, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stav2a.cli.main import main
+from stav2a.data.struck_objects import VERSION
 from stav2a.evaluation.scores import to_json
 from stav2a.metrics.score import Score
 from stav2a.reports.model_card import BlockOrigin
@@ -44,7 +45,14 @@ def test_the_card_tells_use_scores_weights_and_recipe(exported):
     assert "| backbone | `backbone.unet_controlnet` |" in card and "trained by this run" in card
     assert "| vocoder | `vocoder.griffin_lim` | 0 | it has no weights |  |" in card
     assert "run.local_head = @local_head.onset" in card
+    assert f"Of the test clips of `dataset.struck_objects`, version {VERSION}, with the settings of" in card
     assert json.loads((exported / "sampling.json").read_text())["num_inference_steps"] == 2
+
+
+def test_all_its_files_have_the_rights_that_the_umask_gives(exported):
+    files = [path for path in exported.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(exported / "README.md").stat().st_mode}
+    assert any(path.suffix == ".safetensors" for path in files)
 
 
 def test_a_folder_that_is_there_is_left_alone(exported, run, capsys):  # noqa: F811

@@ -150,6 +150,8 @@ def test_a_text_encoder_of_the_hub_is_kept_whole_with_its_tokenizer(tmp_path):
     model.save_pretrained(tmp_path / "model")
     loaded = STAV2A.from_pretrained(tmp_path / "model")
     assert same(loaded, model) and loaded.text_encoder.max_length == 7
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "model" / "text_encoder").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]  # what the umask gives
     ours, theirs = model.text_encoder(["low drum", ""]), loaded.text_encoder(["low drum", ""])
     assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     assert not any(p.requires_grad for p in loaded.text_encoder.parameters())
