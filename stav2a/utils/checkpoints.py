@@ -195,6 +195,9 @@ def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
     """Write a safetensors file of tensors by name, on any device, and of facts for its metadata.
 
     Tensors that share memory are copied, one for each name, and those of a GPU, whose memory is left alone.
+
+    Raises:
+        OSError: The file can't be written.
     """
     seen: set[int] = set()
     apart = {}
@@ -204,7 +207,10 @@ def save_weights(path: Path, tensors: Mapping[str, Any], **facts: str) -> None:
         alone = tensor.numel() * tensor.element_size() == storage.nbytes() and storage.data_ptr() not in seen
         apart[name] = tensor if alone else tensor.clone()
         seen.add(storage.data_ptr())
-    save_file(apart, path, metadata={"format": "pt", **facts})
+    try:
+        save_file(apart, path, metadata={"format": "pt", **facts})
+    except SafetensorError as error:  # of a full disk, too; not of tensors, which have no fault here
+        raise OSError(f"{path} can't be written ({error}). Make room, or choose another folder.") from None
     give_rights(path)
 
 

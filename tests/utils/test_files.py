@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from stav2a.utils.checkpoints import save_weights
 from stav2a.utils.errors import UsageError
 from stav2a.utils.files import (
     HOST,
@@ -43,6 +44,12 @@ def test_weights_have_the_rights_that_the_umask_gives(tmp_path, rights):
         save_tensors(folder / "model.safetensors", {"weight": torch.zeros(3)})
     (weights,) = tmp_path.rglob("*.safetensors")
     assert mode(weights) == rights
+
+
+def test_weights_that_can_not_be_written_are_an_error_of_the_system(tmp_path):
+    path = tmp_path / "missing" / "model.safetensors"
+    with pytest.raises(OSError, match=r"model.safetensors can't be written \(.*Make room, or choose another"):
+        save_weights(path, {"weight": torch.zeros(3)})
 
 
 def test_files_of_libraries_that_keep_them_private_do_too(tmp_path, rights):
