@@ -246,7 +246,7 @@ def _shown(figure: Mapping[str, Any], digits: int) -> str:
     value = f"{figure['value']:.{digits}f}"
     if figure["low"] is None:
         return value
-    return f"{value} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    return f"{value} [{figure['low']:.{digits}f},&nbsp;{figure['high']:.{digits}f}]"
 
 
 def with_table(page: str, submissions: Sequence[Submission]) -> str:

@@ -144,8 +144,9 @@ def test_the_table_is_by_level_and_begins_with_the_best():
     lines = leaderboard.table([MINE, better, easy]).splitlines()
     names = [line.split(" | ")[0] for line in lines if line.startswith("|") and "---" not in line]
     assert names == ["| system", "| Easy", "| system", "| [Better](https://example.org)", "| Mine"]
-    assert "| [Better](https://example.org) | 0.80 | 0.50 [0.40, 0.60] | 0.5 [0.4, 0.6] | 2 |" in "\n".join(
-        lines
+    assert (
+        "| [Better](https://example.org) | 0.80 | 0.50 [0.40,&nbsp;0.60] | 0.5 [0.4,&nbsp;0.6] | 2 |"
+        in "\n".join(lines)
     )
 
 
