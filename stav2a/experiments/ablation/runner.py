@@ -189,7 +189,7 @@ class StudyRunner:
             metrics = [metric.score.name for metric in written.compared.metrics]
             tracker.log_metrics(row_figures(written.compared))
             tracker.describe(description)
-            tracker.set_experiment_tags({NOTE: description, **store.children_view(parent, metrics)})
+            tracker.set_experiment_tags({NOTE: description, **store.children_views(parent, metrics)})
             for path in written.files:
                 tracker.log_artifact(path)
             tracker.finish("FINISHED" if parent.status == "FINISHED" else "FAILED")

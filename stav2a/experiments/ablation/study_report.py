@@ -323,7 +323,7 @@ def runs_csv(runs: Sequence[Mapping[str, Any]]) -> str:
 def describe(store: TrackingStore, parent: TrackedRun, compared: Comparison) -> str:
     """Description of a study for MLflow's pages, in Markdown: its table, and how to compare its runs.
 
-    Its links need the tag of `TrackingStore.children_view`.
+    Its links need the tags of `TrackingStore.children_views`.
     """
     compare, listed, charts, own = (
         address.removeprefix("/")

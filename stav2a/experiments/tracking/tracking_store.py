@@ -43,6 +43,8 @@ VIEW = "workflowType=machine_learning"  # MLflow would show its view of language
 ENVIRONMENT, DEFAULT = "MLFLOW_TRACKING_URI", "the default store"  # sources of an address
 DEFAULT_OUTPUT = Path("runs")  # of the commands
 SHARED_VIEW, BY_NAME, VIEWED = "mlflow.sharedViewState.", "attributes.run_name", ("row", "seed")
+CHART = {"type": "BAR", "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
+MOST_CHARTS = 9  # MLflow keeps 5000 characters of a tag
 MOST_RUNS = 5000
 COLUMNS = "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqlite_sequence'"
@@ -303,7 +305,7 @@ class TrackingStore:
     def children_url(
         self, parent: TrackedRun, base: str | None = None, *, charts: bool = True, viewed: bool | None = None
     ) -> str:
-        """Address of a run's children: their charts, or their list in the columns of `children_view`.
+        """Address of a run's children: their charts, or their list, in the view of `children_views`.
 
         `viewed` says whether that view is kept; by default it is looked up.
 
@@ -312,17 +314,19 @@ class TrackingStore:
         """
         page = f"{self._base(base)}/#/experiments/{parent.experiment_id}/runs?{VIEW}"
         mode = "&compareRunsMode=CHART" if charts else ""
+        view = _view_of(parent, charts=charts)
         if viewed is None:
-            viewed = SHARED_VIEW + _view_of(parent) in self.client.get_experiment(parent.experiment_id).tags
+            viewed = SHARED_VIEW + view in self.client.get_experiment(parent.experiment_id).tags
         if viewed:
-            return f"{page}&viewStateShareKey={_view_of(parent)}{mode}"
+            return f"{page}&viewStateShareKey={view}{mode}"
         wanted = quote(_children_of(parent))
         return f"{page}&searchFilter={wanted}&orderByKey={BY_NAME}&orderByAsc=true{mode}"
 
-    def children_view(self, parent: TrackedRun, metrics: Sequence[str]) -> dict[str, str]:
-        """Tag of an experiment with a view of a run's children: by name, with row, seed and some metrics.
+    def children_views(self, parent: TrackedRun, metrics: Sequence[str]) -> dict[str, str]:
+        """Tags of an experiment with two views of a run's children.
 
-        MLflow writes such tags itself, for its button "Share".
+        Their list is by name, with row, seed and some metrics; their charts begin with bars of the first of
+        them, means of each row over its seeds. MLflow writes such tags itself, for its button "Share".
         """
         columns = [*(f"tags.`{name}`" for name in VIEWED), *(f"metrics.`{name}`" for name in metrics)]
         view = {
@@ -332,7 +336,25 @@ class TrackingStore:
             "orderByKey": BY_NAME,
             "orderByAsc": True,
         }
-        return {SHARED_VIEW + _view_of(parent): json.dumps(view)}
+        bars = [
+            {**CHART, "uuid": name, "metricKey": name, "metricSectionId": "scores"}
+            for name in metrics[:MOST_CHARTS]
+        ]
+        charts = {
+            **view,
+            "groupBy": {
+                "aggregateFunction": "average",
+                "groupByKeys": [{"mode": "tag", "groupByData": "row"}],
+            },
+            "compareRunSections": [
+                {"uuid": "scores", "name": "Scores", "display": True, "isReordered": True}
+            ],
+            "compareRunCharts": bars,
+        }
+        return {
+            SHARED_VIEW + _view_of(parent, charts=shown): json.dumps(state)
+            for shown, state in ((False, view), (True, charts))
+        }
 
     def _base(self, base: str | None) -> str:
         if base == WITHIN:
@@ -344,9 +366,9 @@ class TrackingStore:
         return tempfile.TemporaryDirectory(prefix="stav2a-")
 
 
-def _view_of(parent: TrackedRun) -> str:
-    """Key of the view of a run's children."""
-    return f"study-{parent.run_id[:8]}"
+def _view_of(parent: TrackedRun, *, charts: bool) -> str:
+    """Key of the view of a run's children, as charts or as a list."""
+    return f"study-{parent.run_id[:8]}{'-charts' if charts else ''}"
 
 
 def _children_of(parent: TrackedRun) -> str:

@@ -81,7 +81,7 @@ def test_the_children_s_list_and_charts_take_the_view_that_was_kept(store: Track
         assert query["workflowType"] == ["machine_learning"] and query.get("compareRunsMode") == mode
         assert query["searchFilter"] == [wanted] and query["orderByKey"] == ["attributes.run_name"]
     with connect(f"sqlite:///{root}/mlflow.db", root, experiment="one", run_name="more") as tracker:
-        tracker.set_experiment_tags(store.children_view(study, ["aa_align", "kl"]))
+        tracker.set_experiment_tags(store.children_views(study, ["aa_align", "kl"]))
     for charts, mode in ((True, ["CHART"]), (False, None)):
         url = store.children_url(study, WITHIN, charts=charts)
         assert url.startswith(f"/#/experiments/{study.experiment_id}/runs?workflowType=machine_learning&")
@@ -93,6 +93,8 @@ def test_the_children_s_list_and_charts_take_the_view_that_was_kept(store: Track
         )
         columns = ["tags.`row`", "tags.`seed`", "metrics.`aa_align`", "metrics.`kl`"]
         assert view["selectedColumns"] == columns and view["searchFilter"] == wanted
+        bars = [chart["metricKey"] for chart in view.get("compareRunCharts", [])]
+        assert bars == (["aa_align", "kl"] if charts else []) and ("groupBy" in view) == charts
 
 
 def test_a_run_and_its_experiment_are_described(store: TrackingStore, root: Path):
