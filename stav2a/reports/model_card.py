@@ -92,14 +92,16 @@ def model_card(
     """
     found = scores_document(scores).markdown() if scores else "The run's folder has no scores."
     table = found.replace("## ", "### ")
-    clips = f"clips of `{data['component']}`" + (f", version {data['version']}" if "version" in data else "")
+    clips = f"clips of `{data['component']}`"
+    version = f", version {data['version']}" if "version" in data else ""
+    measured = f"Of the test {clips}{version}, with the settings of the recipe below."
     limits = (
         f"It was trained on the {clips} alone; other videos were not tested. Sounds can be wrong "
         "in object and in time: docs/metrics.md of stav2a says what the scores mean."
     )
     parts = [
         HEAD.format(name=name, recipe=recipe, version=__version__, rate_hz=sample_rate),
-        f"## Scores\n\nOf the test {clips}, with the settings of the recipe below.\n\n{table.strip()}\n",
+        f"## Scores\n\n{measured}\n\n{table.strip()}\n",
         "## Weights\n\n" + "\n".join(_weights(blocks)) + "\n",
         f"## Limits\n\n{limits}\n",
         f"## Recipe\n\n```gin\n{snapshot.strip()}\n```\n",
