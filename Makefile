@@ -41,7 +41,7 @@ help: ## Show this list
 setup: $(READY) ## Make the virtual environment and install the pinned packages
 
 run: $(READY) ## Train, sample, evaluate and track the recipe GIN
-	$(BIN)/python -m stav2a.run --gin $(GIN) $(ARGS)
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m stav2a.run --gin $(GIN) $(ARGS)
 
 # One thread for each worker: two tests at once on one core each take less time than one after another on both.
 test: $(READY) ## Run the tests: fast ones and doctests first, then the slow ones
