@@ -6,7 +6,6 @@
 What draws at random is measured over several seeds. The sounds stay, to be listened to.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +17,7 @@ import numpy as np
 import torch
 from scipy.signal import find_peaks
 
-from benchmark.leaderboard import SUBMISSIONS
-from benchmark.scoring import Scorer
+from benchmark.scoring import Scorer, options
 from stav2a.data.media import write_flac
 from stav2a.data.optical_flow import ClipFlow, Farneback, motion
 from stav2a.data.struck_objects.rendering import HUM
@@ -277,13 +275,7 @@ def measure(scorer: Scorer, baseline: Baseline, folder: Path, submissions: Path)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the baselines and write their submissions."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--level", default="standard", choices=("easy", "standard", "hard"))
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="folder of runs, whose store is used"
-    )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of the written files")
-    given = parser.parse_args(arguments)
+    given = options(__doc__).parse_args(arguments)
     try:
         scorer = Scorer.prepared(given.output, given.level, bindings=["run.stages = [@stage.autoencoder]"])
         for baseline in BASELINES:

@@ -30,6 +30,7 @@ from stav2a.data.clip import file_stem
 from stav2a.data.media import read_audio
 from stav2a.data.optical_flow import Farneback
 from stav2a.data.struck_objects import StruckObjects
+from stav2a.data.struck_objects.scene import LEVELS
 from stav2a.evaluation.comparison import DIRECTIONS, compare
 from stav2a.evaluation.folders.pairing import SOUNDS, files_in
 from stav2a.experiments.experiment import Experiment
@@ -147,19 +148,25 @@ def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """Parser with the options that both scripts have: level, output and submissions."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--level", default="standard", choices=LEVELS)
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), help="folder of runs, whose store is used"
+    )
+    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of what is written")
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score folders of sounds and write the submission."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = options(__doc__)
     for name in ("name", "description", "licence"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--command", default="", help="command that makes the sounds")
     parser.add_argument("--link", default="", help="page of the system")
     parser.add_argument("--sounds", type=Path, nargs="+", required=True, help="a folder a seed: 0, 1, …")
-    parser.add_argument("--level", default="standard", choices=("easy", "standard", "hard"))
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="folder of runs, whose store is used"
-    )
-    parser.add_argument("--submissions", type=Path, default=SUBMISSIONS, help="folder of the written file")
     given = vars(parser.parse_args(arguments))
     sounds, level, output, submissions = (given.pop(n) for n in ("sounds", "level", "output", "submissions"))
     try:

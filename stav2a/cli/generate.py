@@ -167,21 +167,14 @@ def generate(
     )
     unwanted = [kind for kind, wanted in (("speech", not no_speech), ("music", not no_music)) if not wanted]
     negative_prompt = ", ".join(filter(None, [negative_prompt.strip(), *unwanted]))
+    if not mixed and (own_gain or duck):
+        _warn("--own-gain and --duck have no effect without --keep-sound mix.")
+    if variants == 1 and rank_by != "av_align":
+        _warn("--rank-by has no effect without --variants.")
     place = distributed.device_named(device)
     pipe = VideoToAudioPipeline.from_pretrained(source, trust_recipe=trust_recipe).to(place)
     check_writable(output)
-    if not (prompt.strip() or negative_prompt) and guidance is not None:
-        print("warning: --guidance has no effect without a --prompt.", file=sys.stderr)
-    elif not pipe.reads_captions and (prompt.strip() or guidance is not None):
-        left_out = "--prompt and --guidance have no effect: the run's guider leaves captions out."
-        print(f"warning: {left_out}", file=sys.stderr)
-    if unwanted and not pipe.reads_captions:
-        options = " and ".join(f"--no-{kind}" for kind in unwanted)
-        print(f"warning: {options}: the run's guider leaves the negative prompt out.", file=sys.stderr)
-    if not mixed and (own_gain or duck):
-        print("warning: --own-gain and --duck have no effect without --keep-sound mix.", file=sys.stderr)
-    if variants == 1 and rank_by != "av_align":
-        print("warning: --rank-by has no effect without --variants.", file=sys.stderr)
+    _warn_of_captions(pipe.reads_captions, prompt.strip(), negative_prompt, guidance, unwanted)
     with judges_on(device):
         work = _Work(
             pipe=pipe,
@@ -219,6 +212,26 @@ def generate(
     return FAILURE if failed else SUCCESS
 
 
+def _warn_of_captions(
+    read: bool, prompt: str, negative_prompt: str, guidance: float | None, unwanted: Sequence[str]
+) -> None:
+    """Warn of options about captions that have no effect; `read` says whether the model reads captions."""
+    if not (prompt or negative_prompt) and guidance is not None:
+        _warn("--guidance has no effect without a --prompt.")
+    elif not read and (prompt or guidance is not None):
+        _warn("--prompt and --guidance have no effect: the run's guider leaves captions out.")
+    if unwanted and not read:
+        _warn(f"{_options(unwanted)}: the run's guider leaves the negative prompt out.")
+
+
+def _warn(text: str) -> None:
+    print(printable(f"warning: {text}"), file=sys.stderr)
+
+
+def _options(unwanted: Sequence[str]) -> str:
+    return " and ".join(f"--no-{kind}" for kind in unwanted)
+
+
 def _judge_of(unwanted: Sequence[str]) -> "YAMNetWindows | None":
     """The judge of what is not wanted, if anything; None, and a warning, where it lacks its weights."""
     if not unwanted:
@@ -228,9 +241,8 @@ def _judge_of(unwanted: Sequence[str]) -> "YAMNetWindows | None":
     judge = YAMNetWindows()
     if judge.missing:
         what, remedy = judge.missing
-        options = " and ".join(f"--no-{kind}" for kind in unwanted)
-        told = f"{options}: a negative prompt only, no sound is checked and left out: {what}: {remedy}."
-        print(printable(f"warning: {told}"), file=sys.stderr)
+        told = "a negative prompt only, no sound is checked and left out"
+        _warn(f"{_options(unwanted)}: {told}: {what}: {remedy}.")
         return None
     judge.prepare()
     return judge

@@ -141,10 +141,10 @@ class Effect:
         levels: Factor -> level.
         against: The baseline's levels of the same factors.
         mean: Mean of all combinations with these levels, as the model has it.
-        coded: Of one factor, the mean's difference to the mean of all levels; of two, what their mean has
+        coded: For one factor, the mean's difference to the mean of all levels; for two, what their mean has
             beside the main effects.
-        difference: Of one factor, the difference to the baseline's level, averaged over the other factors; of
-            two, how much greater the one factor's difference is at this level of the other than at the
+        difference: For one factor, the difference to the baseline's level, averaged over the other factors;
+            for two, how much greater the one factor's difference is at this level of the other than at the
             baseline's. None for the baseline's own levels. Each is None where the rows do not determine it.
         assumes: Pairs whose interactions were taken to be zero for it.
         power: How the difference's interval depends on the number of seeds.

@@ -7,7 +7,7 @@ from scipy import stats
 from stav2a.evaluation.comparison import Comparison, compare
 from stav2a.evaluation.hypotheses import Hypothesis, holm, hypothesis_tests, paired_test
 from stav2a.metrics import bootstrap
-from stav2a.reports.hypothesis_table import hypothesis_table
+from stav2a.reports.comparison_tables import hypothesis_table
 from tests.evaluation.compared import row
 
 

@@ -244,8 +244,9 @@ def phrasings(manner: str, held_out: bool) -> tuple[str, ...]:
 def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
     """Distance of the mallet's head from the object at times t, in pixels; 0 at the strikes.
 
-    Near the contact the head's height tells the time left, whatever the strength. It returns more slowly, so
-    that its speed has one clear maximum a strike, at the contact. A near miss slows down and stops short.
+    Near the contact the head's height depends on the time left alone, whatever the strength. It returns more
+    slowly, so that its speed has one clear maximum a strike, at the contact. A near miss slows down and stops
+    short.
     """
     times = np.array(performance.seen.times_s)
     gaps = np.diff(times, prepend=-1.0)
@@ -267,7 +268,7 @@ def distance(performance: Performance, t: np.ndarray) -> np.ndarray:
 
 
 def missing(performance: Performance, t: np.ndarray) -> np.ndarray:
-    """How near the near misses are at times t, 0..1."""
+    """Nearness of the near misses at times t, 0..1."""
     total = np.zeros(len(t))
     for miss in performance.misses_s:
         total += 0.5 * (1 + np.cos(np.pi * np.clip(np.abs(t - miss) / MISS_S, 0, 1)))

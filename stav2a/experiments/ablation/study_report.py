@@ -25,9 +25,9 @@ from stav2a.reports.comparison_tables import (
     comparison_csv,
     comparison_document,
     figures_table,
+    hypothesis_table,
 )
 from stav2a.reports.effect_tables import effect_notes, effect_tables, effects_csv
-from stav2a.reports.hypothesis_table import hypothesis_table
 from stav2a.reports.pages import plane_picture, sample_clips, write_page
 from stav2a.utils.errors import StaV2AError, printable
 from stav2a.utils.files import write_bytes, write_text
