@@ -17,7 +17,7 @@ class VarianceParts(NamedTuple):
     Args:
         trainings: Variance of the part that a training has on all clips alike.
         clips: Variance of the part that other clips would change for all trainings alike.
-        both: Variance of the part by which trainings differ from clip to clip; the noise of sampling is in it.
+        both: Variance of the part by which trainings differ from clip to clip; noise of sampling is in it.
     """
 
     trainings: float
@@ -36,7 +36,8 @@ def variance_parts(draws: Mapping[int, Array], figures: Mapping[int, float]) -> 
     Estimates are unbiased but for the bootstrap's (N - 1) / N, and so may be below 0.
 
     Args:
-        draws: Seed -> its figure on each draw of the clips (B,), in the metric's unit, the same draws for all seeds.
+        draws: Seed -> its figure on each draw of the clips (B,), in the metric's unit; the same draws for all
+            seeds.
         figures: Seed -> its figure on all clips.
 
     Raises:
