@@ -27,6 +27,7 @@ PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the c
 ESTIMATED = ("mp3", "aac")  # formats whose duration FFmpeg may have guessed from the bit rate
 STREAMED = 0x7FFF0000  # bytes of a wav from which on they are no length: a program that wrote to a pipe
 CHUNKS = 1000  # parts of a wav that are looked at
+PLANES = 8  # of a frame that are within reach
 COUNTED = 64  # bytes by which programs that count a wav's header too are wrong
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
@@ -65,9 +66,11 @@ class AudioCollector:
                     self.path,
                 )
             two = "stereo" if self.stereo and frame.layout.nb_channels > 1 else None  # else as many as it has
-            self.converter = av.AudioResampler("flt", two)  # planes above the eighth are out of reach
+            count, kind = frame.layout.nb_channels, frame.format.name
+            whole = kind == "fltp" and count <= PLANES and two in (None, frame.layout.name)  # as most codecs
+            self.converter = None if whole else av.AudioResampler("flt", two)
             self.start_s, self.sample_rate, self.format = time_s, frame.sample_rate, _format(frame)
-            self.channels = 2 if two else frame.layout.nb_channels
+            self.channels = 2 if two else count
         if self.format != _format(frame):
             raise MediaError(
                 f"its sound changes from {self.format} to {_format(frame)} on the way. {RE_ENCODE}",
@@ -78,12 +81,18 @@ class AudioCollector:
         if gap_s > GAP_S:
             self._append(self._silence(round(gap_s * self.sample_rate)))
             self.filled_s += gap_s
-        for piece in self.converter.resample(frame):
-            channels = np.ascontiguousarray(piece.to_ndarray().reshape(-1, self.channels).T)  # (C, S)
+        for channels in self._floats(frame):
             if self.stereo:
                 self._append(np.repeat(channels, 2, axis=0) if self.channels == 1 else channels)
             else:
                 self._append(channels[0] if self.channels == 1 else channels.mean(axis=0))
+
+    def _floats(self, frame: Any) -> list[np.ndarray]:
+        """Samples (C, S) of a frame, in the channels of the result or of the mean."""
+        if self.converter is None:
+            return [frame.to_ndarray()]
+        packed = (piece.to_ndarray() for piece in self.converter.resample(frame))
+        return [np.ascontiguousarray(each.reshape(-1, self.channels).T) for each in packed]
 
     @property
     def _end_s(self) -> float:
