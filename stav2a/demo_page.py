@@ -262,7 +262,7 @@ class Demo:
         """
         upload = self.uploads.get(str(body.get("video")))
         if upload is None:
-            raise UsageError("the film is not there any more. Give it again.")
+            raise UsageError("the video is not there any more. Give it again.")
         request = GenerationRequest.of(body, list(self.pipes))
         if sum(not job.ended for job in self.jobs.values()) >= WAITING:
             raise UsageError(f"{WAITING} jobs are waiting already. Try again when one is done.")
@@ -431,7 +431,7 @@ def pages(demo: Demo) -> Starlette:
     """Application with the page, its script, the films that come in and those that are made."""
 
     def page(request: Request) -> Response:
-        frame: dict[str, Any] = {"title": "Sound for a film", "facts": {}, "curves": None, "details": {}}
+        frame: dict[str, Any] = {"title": "Sound for a video", "facts": {}, "curves": None, "details": {}}
         limits = {"megabytes": MAX_UPLOAD // 2**20, "longest_s": LONGEST_S, "variants": MAX_VARIANTS}
         most = {"max_seed": MAX_SEED - MAX_VARIANTS, "max_steps": MAX_STEPS, "max_text": MAX_TEXT}
         return HTMLResponse(
@@ -471,7 +471,7 @@ def pages(demo: Demo) -> Starlette:
     def uploaded(request: Request) -> Response:
         found = demo.uploads.get(request.path_params["token"])
         if found is None:
-            raise HTTPException(404, "this film is not there any more.")
+            raise HTTPException(404, "this video is not there any more.")
         return FileResponse(found.path, media_type="video/mp4")
 
     async def begin(request: Request) -> Response:
@@ -492,7 +492,7 @@ def pages(demo: Demo) -> Starlette:
         token, number = request.path_params["token"], request.path_params["number"]
         state, job = demo.state(token), demo.job(token)
         if number >= len(job.films) or (ending == "wav" and "wav" not in state["films"][number]):
-            raise HTTPException(404, "there is no such film.")
+            raise HTTPException(404, "there is no such video.")
         film = job.films[number]
         path = film.mp4 if ending == "mp4" else film.wav
         kind = "video/mp4" if ending == "mp4" else "audio/wav"
@@ -534,7 +534,7 @@ async def _receive(request: Request, path: Path, name: str) -> None:
         HTTPException: It does not arrive in time.
     """
     if request.headers.get("content-type") != "application/octet-stream":  # other sites' pages can't send it
-        raise MediaError("not a film. Expected Content-Type: application/octet-stream.", name)
+        raise MediaError("not a video. Expected Content-Type: application/octet-stream.", name)
     size = 0
     try:
         async with asyncio.timeout(UPLOAD_S):

@@ -206,7 +206,7 @@ def test_what_a_request_may_not_hold(body, message):
 
 
 def test_jobs_need_a_film_and_a_model_that_takes_them(demo, video, monkeypatch):
-    with pytest.raises(UsageError, match="the film is not there any more. Give it again."):
+    with pytest.raises(UsageError, match="the video is not there any more. Give it again."):
         demo.begin({"video": "none"})
     token = given(demo, video)
     with pytest.raises(UsageError, match="drums has no weight of the video. Leave it out."):

@@ -68,7 +68,7 @@ async function take(form, title, asked) {
     preview.src = `/uploads/${found.video}`;
     preview.hidden = false;
   } catch (error) {
-    name.textContent = "Give another film.";
+    name.textContent = "Give another video.";
     trouble(`${form}-trouble`, error.message);
   }
   refresh(form);
@@ -142,7 +142,7 @@ async function generate(form, body) {
 function draw(form, {done, steps}) {
   $(`${form}-bar`).max = steps;
   $(`${form}-bar`).value = done;
-  $(`${form}-step`).textContent = done ? `Step ${done} of ${steps}` : "Reading the film …";
+  $(`${form}-step`).textContent = done ? `Step ${done} of ${steps}` : "Reading the video …";
 }
 
 function film(heading, each) {
