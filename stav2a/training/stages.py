@@ -142,6 +142,21 @@ class AutoencoderStage(TrainingStage):
         return history
 
 
+def symmetric_contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE of rows that belong together, both ways (CLIP; Radford et al. 2021).
+
+    Args:
+        scale: Logarithm of the factor of the cosines.
+
+    Shapes:
+        a (N, D), b (N, D), scale () -> ()
+    """
+    a, b = functional.normalize(a, dim=-1), functional.normalize(b, dim=-1)
+    logits = scale.exp() * a @ b.T
+    same = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
+
+
 @register("stage", "contrastive")
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveStage(TrainingStage):
@@ -180,18 +195,15 @@ class ContrastiveStage(TrainingStage):
         held_out = self.held_out(work.corpus)
 
         def segments(e: Tensor) -> Tensor:
-            """(B, L, D) -> unit vectors (B * L / segment_frames, D)."""
-            means = reduce(e, "b (s f) d -> (b s) d", "mean", f=self.segment_frames)
-            return functional.normalize(means, dim=-1)
+            """Means of segments: (B, L, D) -> (B * L / segment_frames, D)."""
+            return reduce(e, "b (s f) d -> (b s) d", "mean", f=self.segment_frames)
 
         def fetch(chosen: Tensor) -> Inputs:
             return work.corpus.frames[chosen], work.corpus.spectrogram[chosen]
 
         def contrast(frames: Tensor, mel: Tensor) -> Tensor:
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
-            logits = audio.scale.exp() * e_v @ e_a.T
-            same = torch.arange(len(logits), device=logits.device)
-            return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
+            return symmetric_contrast(e_v, e_a, audio.scale)
 
         def draw(rng: torch.Generator) -> Batch:
             return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
@@ -203,6 +215,51 @@ class ContrastiveStage(TrainingStage):
         return work.fit(
             TrainingSpec(
                 "contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
+            )
+        )
+
+
+@register("stage", "text_contrastive")
+@dataclass(frozen=True, kw_only=True)
+class TextContrastiveStage(TrainingStage):
+    """Bring each caption and its sound together, all others apart, as CLAP (Wu et al. 2023).
+
+    For a text encoder trained from nothing, in the place of the paper's pretrained one: it is finished when
+    text to audio begins. The sound's tower is dropped.
+    """
+
+    steps: int | None = 150
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    validation_clips: int | None = 64
+
+    uses = ("text_encoder",)
+    trains = ("text_encoder",)
+
+    def run(self, work: TrainingContext) -> History:
+        text = work.model.text_encoder
+        torch.manual_seed(work.seed)
+        audio = AudioTower(work.corpus.spectrogram.shape[-1], text.dim).to(work.device)
+        rows = work.corpus.rows("train", self.data_filter)
+        held_out = self.held_out(work.corpus)
+
+        def fetch(chosen: Tensor) -> Inputs:
+            captions = work.corpus.captions(chosen, torch.zeros(len(chosen), dtype=torch.bool))
+            return captions, work.corpus.spectrogram[chosen]
+
+        def contrast(captions: list[str], mel: Tensor) -> Tensor:
+            e_text, mask = encode_captions(work.model, captions)
+            e_text = (e_text * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            return symmetric_contrast(e_text, audio(mel, 1)[:, 0], audio.scale)
+
+        def draw(rng: torch.Generator) -> Batch:
+            return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
+
+        groups = [Group([*work.train_only("text_encoder"), audio], self.learning_rate)]
+        steps = self.count_steps(work.corpus)
+        return work.fit(
+            TrainingSpec(
+                "text_contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
             )
         )
 

@@ -229,7 +229,10 @@ def test_class_accuracy_of_all_and_of_vague_captions(many):
     vague = ClassAccuracy(captions="vague")(many)
     assert (vague.name, vague.n) == ("class_accuracy_vague", 10)
     assert (vague.label, vague.judge) == ("Class accuracy on vague captions", "toy classifier")
-    with pytest.raises(MetricError, match="captions was 'some'. Write one of: all, vague."):
+    named = ClassAccuracy(captions="named")(many)
+    assert (named.name, named.n) == ("class_accuracy_named", 14)
+    assert sorted([*named.per_clip, *vague.per_clip]) == sorted(score.per_clip)
+    with pytest.raises(MetricError, match="captions was 'some'. Write one of: all, vague, named."):
         ClassAccuracy(captions="some")
 
 

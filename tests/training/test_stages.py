@@ -66,6 +66,15 @@ def test_a_stage_learns_and_changes_its_own_blocks_alone(name, expected, tmp_pat
     assert not any(leaf.training for leaf in model.modules() if not list(leaf.children()))
 
 
+def test_captions_and_their_sounds_come_together(tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    history = STAGES["text_contrastive"]().run(tiny.work(model, tmp_path))
+    losses = [value for _, value in history["loss"]]
+    assert math.log(3) < losses[-1] < 1.2 < math.log(6)  # of six clips three have one caption
+    assert blocks_changed(before, model) == {"text_encoder"}
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_gives_the_same_bits_again_also_when_it_was_stopped(name, tmp_path, monkeypatch):
     ends = []

@@ -128,8 +128,7 @@ class ProbeAccuracy(ClassifierMetric):
     ):
         draws = {"shuffles": shuffles, "resamples": resamples, "seed": seed}
         self.accuracy = ClassAccuracy(captions=captions, **draws)
-        name, label = ("_vague", " on vague captions") if self.accuracy.vague else ("", "")
-        name, label = f"probe_accuracy{name}", f"Probe accuracy{label}"
+        name, label = f"probe_accuracy{self.accuracy.suffix}", f"Probe accuracy{self.accuracy.on}"
         super().__init__(judge, name, label, "likeliest class of a linear probe = true class", **draws)
         self.counterpart, self.accuracy.reporter = self.accuracy.reporter.name, self.reporter
 

@@ -327,13 +327,20 @@ def _frechet(
     return reporter.statistic(distance, n, definition, judge=judge, floor=floor)
 
 
+CAPTIONS = {  # of the clips that class accuracy is measured on
+    "all": "captions",
+    "vague": "vague captions",
+    "named": "captions that name the class",
+}
+
+
 @register("metric", "class_accuracy")
 class ClassAccuracy:
     """Share of the generated sounds that the set's classifier assigns to the true class.
 
     Args:
-        captions: `all`, or `vague`: only clips whose caption doesn't name the class, so that it has to
-            come from the picture.
+        captions: `all`; or `vague`: only clips whose caption doesn't name the class, so that it has to
+            come from the picture; or `named`: only the others.
         shuffles: Other clips that each clip is compared with for the chance level.
         resamples: Bootstrap draws of the clips.
         seed: Seed of shuffles and draws.
@@ -345,12 +352,15 @@ class ClassAccuracy:
     needs_classifier = True
 
     def __init__(self, *, captions: str = "all", shuffles: int = 20, resamples: int = 2000, seed: int = 0):
-        if captions not in ("all", "vague"):
-            raise MetricError(f"captions was {captions!r}. Write one of: all, vague.")
-        self.vague = captions == "vague"
+        if captions not in CAPTIONS:
+            raise MetricError(f"captions was {captions!r}. Write one of: {', '.join(CAPTIONS)}.")
+        self.captions = captions
+        self.suffix, self.on = (
+            ("", "") if captions == "all" else (f"_{captions}", f" on {CAPTIONS[captions]}")
+        )
         self.reporter = MetricReporter(
-            name="class_accuracy_vague" if self.vague else "class_accuracy",
-            label="Class accuracy on vague captions" if self.vague else "Class accuracy",
+            name=f"class_accuracy{self.suffix}",
+            label=f"Class accuracy{self.on}",
             higher_is_better=True,
             resamples=resamples,
             shuffles=shuffles,
@@ -358,7 +368,7 @@ class ClassAccuracy:
         )
 
     def __call__(self, samples: EvaluationSet) -> Score:
-        which = "clips with vague captions" if self.vague else "all clips"
+        which = "all clips" if self.captions == "all" else f"clips with {CAPTIONS[self.captions]}"
         definition = f"likeliest class = true class, {which}"
         absent = partial(self.reporter.absent, definition=definition)
         classifier = samples.classifier
@@ -366,12 +376,13 @@ class ClassAccuracy:
             return absent("no classifier was given for this evaluation")
         if samples.labels is None:
             return absent("the clips' true classes are not known")
-        asked = samples.vague if self.vague else np.ones(len(samples))
-        if asked is None:
-            return absent("it is not known which captions are vague")
-        clips = np.flatnonzero(asked).tolist()
+        clips = list(range(len(samples)))
+        if self.captions != "all":
+            if samples.vague is None:
+                return absent("it is not known which captions are vague")
+            clips = np.flatnonzero(np.asarray(samples.vague) == (self.captions == "vague")).tolist()
         if not clips:
-            return absent("no clip has a vague caption")
+            return absent(f"no clip has {CAPTIONS[self.captions]}")
         labels = np.asarray(samples.labels)[clips]
         ours, theirs = classifier.generated_logits[clips], classifier.reference_logits[clips]
         predicted = semantic.predicted_classes(ours)
@@ -395,6 +406,18 @@ def class_accuracy_vague(*, shuffles: int = 20, resamples: int = 2000, seed: int
         seed: Seed of shuffles and draws.
     """
     return ClassAccuracy(captions="vague", shuffles=shuffles, resamples=resamples, seed=seed)
+
+
+@register("metric", "class_accuracy_named")
+def class_accuracy_named(*, shuffles: int = 20, resamples: int = 2000, seed: int = 0) -> ClassAccuracy:
+    """Class accuracy of the clips whose caption names the class: without a video it comes from the text.
+
+    Args:
+        shuffles: Other clips that each clip is compared with for the chance level.
+        resamples: Bootstrap draws of the clips.
+        seed: Seed of shuffles and draws.
+    """
+    return ClassAccuracy(captions="named", shuffles=shuffles, resamples=resamples, seed=seed)
 
 
 @register("metric", "clap")
