@@ -15,6 +15,13 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "table1": (("table1",), 9, 3, "STA-V2A"),
     "onset_pretext_easy": (("onset_pretext", "recipes/levels/easy.gin"), 3, 1, "CN"),
     "onset_pretext_hard": (("onset_pretext", "recipes/levels/hard.gin"), 3, 1, "CN"),
+    "windows": (("windows",), 4, 3, "1, 2, 4, 8"),
+    "tokens": (("tokens",), 4, 3, "K = 4"),
+    "poolers": (("poolers",), 6, 3, "attentive"),
+    "local_heads": (("local_heads",), 4, 3, "linear"),
+    "filter_threshold": (("filter_threshold",), 5, 3, "0.2"),
+    "guidance": (("guidance",), 5, 3, "w = 2"),
+    "steps": (("steps",), 4, 3, "25 steps"),
 }
 
 
@@ -29,7 +36,8 @@ class Committed(NamedTuple):
 @pytest.fixture(params=STUDIES)
 def committed(request) -> Committed:
     name = request.param
-    table, clips = (pd.read_csv(RESULTS / f"{name}_laptop{end}.csv") for end in ("", "_clips"))
+    names = {"row": str, "baseline": str}  # some are numbers
+    table, clips = (pd.read_csv(RESULTS / f"{name}_laptop{end}.csv", dtype=names) for end in ("", "_clips"))
     return Committed(table, clips, *STUDIES[name][1:])
 
 
