@@ -22,6 +22,9 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "filter_threshold": (("filter_threshold",), 5, 3, "0.2"),
     "guidance": (("guidance",), 5, 3, "w = 2"),
     "steps": (("steps",), 4, 3, "25 steps"),
+    "scheduler": (("scheduler",), 3, 3, "DDPM"),
+    "text": (("text",), 4, 3, "CN+Onset+GVF"),
+    "stability": (("stability",), 5, 3, "CN"),
 }
 
 
@@ -61,6 +64,18 @@ def test_every_difference_is_that_of_two_figures(committed):
     for line in compared.itertuples():
         paired = values[line.row, line.metric] - values[baseline, line.metric]
         assert line.difference == pytest.approx(paired, rel=1e-6, abs=1e-9)
+
+
+def test_several_samplings_of_the_trainings_are_those_of_the_table():
+    table, more = (pd.read_csv(RESULTS / f"{name}_laptop_clips.csv") for name in ("table3", "samplings"))
+    first = more[more["sampling"] == 0].merge(table, on=["row", "seed", "clip"], suffixes=("", "_of_table"))
+    assert len(first) == 2 * 5 * 128
+    assert (first["aa_align"] - first["aa_align_of_table"]).abs().max() < 1e-5
+    means = more.groupby(["row", "seed", "sampling"])["aa_align"].mean().unstack("row")
+    difference = (means["CN+Onset"] - means["CN"]).unstack("sampling")
+    assert difference.mean(axis=None) == pytest.approx(0.0175, abs=5e-5)
+    # the spread of one sampling's and of three samplings' means over the trainings, docs/ablation.md
+    assert difference.mean(axis=1).var() / difference.var().mean() == pytest.approx(0.42, abs=0.01)
 
 
 @pytest.mark.slow
