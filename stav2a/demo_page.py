@@ -175,7 +175,7 @@ class GenerationJob:
         done: Steps that are done.
         films: Films, once all are made.
         error: Reason that there are none.
-        choice: In a blind comparison, the one that was liked more: A, B or neither.
+        choice: The one that was liked more in a blind comparison: A, B or neither.
         stop: Set to stop the job.
     """
 

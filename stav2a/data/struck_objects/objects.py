@@ -193,7 +193,7 @@ class SoundingObject:
 
     Args:
         manner: How it is made to sound, "struck", "rubbed" or "poured".
-        names: In captions.
+        names: The words for it in captions.
         draw: Function that draws it at (0, 0) and returns the height of its top.
         sound: For "struck" a function from a generator to the sound of a blow, else one from a generator and
             a speed to a sound.
