@@ -84,7 +84,7 @@ def _add_sound(container, sound, sound_rate, codec, layout):
 
 
 def _mux_sound(container, stream, sound, sound_rate, layout, start) -> None:
-    packed = stream.codec_context.format.is_packed
+    packed = stream.codec_context.format.is_packed or len(sound) > 7  # PyAV fills no more planes
     for first in range(0, sound.shape[1], 1024):
         piece = np.ascontiguousarray(sound[:, first : first + 1024], np.float32)
         piece = piece.T.reshape(1, -1) if packed else piece
@@ -313,6 +313,7 @@ FILES = [
     Hostile("a turned picture", video("turned.mp4", turn=90), "picture turned by 90°", read=True),
     Hostile("stereo", video("stereo.mp4", sound=np.stack([tone()] * 2), layout="stereo"), None, read=True),
     Hostile("5.1", video("5.1.mp4", sound=np.stack([tone()] * 6), layout="5.1"), "6 channels", read=True),
+    Hostile("7.1", video("7.1.mp4", sound=np.stack([tone()] * 8), layout="7.1"), "8 channels", read=True),
     Hostile(
         "sound longer than the picture", video("longer.mp4", sound=tone(3)), "sound lasts 1.8", read=True
     ),

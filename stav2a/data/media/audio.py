@@ -27,7 +27,7 @@ PADDING_S = 0.25  # sound that lasts longer than the picture by no more is the c
 ESTIMATED = ("mp3", "aac")  # formats whose duration FFmpeg may have guessed from the bit rate
 STREAMED = 0x7FFF0000  # bytes of a wav from which on they are no length: a program that wrote to a pipe
 CHUNKS = 1000  # parts of a wav that are looked at
-PLANES = 8  # of a frame that are within reach
+PLANES = 7  # of a frame that are taken as they are: reading eight ends the process (PyAV 18.1)
 COUNTED = 64  # bytes by which programs that count a wav's header too are wrong
 RE_ENCODE = "Re-encode it, e.g. ffmpeg -ar 44100."
 
