@@ -198,7 +198,7 @@ class Corpus:
     def spectrogram(self) -> Rows:
         """AudioLDM's log-mels of all clips (N, 1, Tm, 64), whatever the front end.
 
-        What is no part of the model reads them: the classifier, and the tower of the contrastive stage.
+        What is no part of the model reads them: the classifier, and the towers of the contrastive stages.
         """
         return self.mel if isinstance(self.model.front_end, AudioLDMMel) else self._resampled_mel()
 

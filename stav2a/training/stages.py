@@ -224,8 +224,11 @@ class ContrastiveStage(TrainingStage):
 class TextContrastiveStage(TrainingStage):
     """Bring each caption and its sound together, all others apart, as CLAP (Wu et al. 2023).
 
-    For a text encoder trained from nothing, in the place of the paper's pretrained one: it is finished when
-    text to audio begins. The sound's tower is dropped.
+    For a text encoder trained from nothing, where the paper has a pretrained one: it is finished when text to
+    audio begins. The sound's tower is dropped.
+
+    Raises:
+        UsageError: The text encoder is frozen; or fewer than two clips, which nothing is contrasted with.
     """
 
     steps: int | None = 150
@@ -236,10 +239,23 @@ class TextContrastiveStage(TrainingStage):
     uses = ("text_encoder",)
     trains = ("text_encoder",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for parameter in ("batch_size", "validation_clips"):
+            if (clips := getattr(self, parameter)) is not None:
+                check_bounds(f"stage.text_contrastive.{parameter}", clips, 2)
+
     def run(self, work: TrainingContext) -> History:
-        text = work.model.text_encoder
+        trained = work.train_only("text_encoder")
+        if not trained:
+            raise UsageError(
+                "stage.text_contrastive: the text encoder is frozen, as it came with its weights or an "
+                "earlier stage trained it, so there is nothing to train.",
+                advice="Bind stage.text_contrastive.steps = 0.",
+            )
         torch.manual_seed(work.seed)
-        audio = AudioTower(work.corpus.spectrogram.shape[-1], text.dim).to(work.device)
+        dim = work.model.text_encoder.dim
+        audio = AudioTower(work.corpus.spectrogram.shape[-1], dim).to(work.device)
         rows = work.corpus.rows("train", self.data_filter)
         held_out = self.held_out(work.corpus)
 
@@ -255,7 +271,7 @@ class TextContrastiveStage(TrainingStage):
         def draw(rng: torch.Generator) -> Batch:
             return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
 
-        groups = [Group([*work.train_only("text_encoder"), audio], self.learning_rate)]
+        groups = [Group([*trained, audio], self.learning_rate)]
         steps = self.count_steps(work.corpus)
         return work.fit(
             TrainingSpec(

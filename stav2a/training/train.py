@@ -22,7 +22,7 @@ from stav2a.utils.progress import followed_by
 from stav2a.utils.store import POLL_EVERY_S, Store, StoreTask, in_turn, save_tensors
 
 # Time of a step against one of text to audio, at laptop scale: it weighs the stages in the time that is left.
-STEP_COST = {"contrastive": 0.6, "onset": 0.06, "joint": 1.4}
+STEP_COST = {"contrastive": 0.6, "text_contrastive": 0.35, "onset": 0.06, "joint": 1.4}
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,10 @@ def test_every_difference_is_that_of_two_figures(committed):
 def test_several_samplings_of_the_trainings_are_those_of_the_table():
     table, more = (pd.read_csv(RESULTS / f"{name}_laptop_clips.csv") for name in ("table3", "samplings"))
     first = more[more["sampling"] == 0].merge(table, on=["row", "seed", "clip"], suffixes=("", "_of_table"))
-    assert len(first) == 2 * 5 * 128
-    assert (first["aa_align"] - first["aa_align_of_table"]).abs().max() < 1e-5
+    assert len(first) == 2 * 5 * (128 + 1)  # the clips, and FD of them all
+    for metric in ("aa_align", "class_accuracy_vague", "fd"):
+        # these sounds were not rounded to a file's 16 bits, which FD sees
+        assert (first[metric] - first[f"{metric}_of_table"]).abs().max() < (2e-3 if metric == "fd" else 1e-5)
     means = more.groupby(["row", "seed", "sampling"])["aa_align"].mean().unstack("row")
     difference = (means["CN+Onset"] - means["CN"]).unstack("sampling")
     assert difference.mean(axis=None) == pytest.approx(0.0175, abs=5e-5)

@@ -75,6 +75,19 @@ def test_captions_and_their_sounds_come_together(tmp_path):
     assert blocks_changed(before, model) == {"text_encoder"}
 
 
+def test_captions_of_a_frozen_text_encoder_have_nothing_to_train(tmp_path):
+    work = tiny.work(tiny.model(), tmp_path, frozen=frozenset({"text_encoder"}))
+    with pytest.raises(UsageError, match="the text encoder is frozen") as error:
+        STAGES["text_contrastive"]().run(work)
+    assert error.value.advice == "Bind stage.text_contrastive.steps = 0."
+
+
+@pytest.mark.parametrize("parameter", ["batch_size", "validation_clips"])
+def test_a_caption_needs_others_to_be_told_from(parameter):
+    with pytest.raises(UsageError, match=f"stage.text_contrastive.{parameter} was given 1|{parameter} = 1"):
+        STAGES["text_contrastive"](**{parameter: 1})
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_gives_the_same_bits_again_also_when_it_was_stopped(name, tmp_path, monkeypatch):
     ends = []
