@@ -28,7 +28,7 @@ from stav2a.training.objective import (
     generator,
     noise,
 )
-from stav2a.utils.audio_tower import AudioTower
+from stav2a.utils.audio_tower import AudioTower, symmetric_contrast
 from stav2a.utils.errors import UsageError, check_bounds
 
 CODEBOOK_CLIPS = 256  # whose latents a codebook is fitted to
@@ -142,19 +142,35 @@ class AutoencoderStage(TrainingStage):
         return history
 
 
-def symmetric_contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE of rows that belong together, both ways (CLIP; Radford et al. 2021).
+def fit_contrast(
+    stage: TrainingStage,
+    work: TrainingContext,
+    name: str,
+    towers: Sequence[nn.Module],
+    fetch: Callable[..., Inputs],
+    contrast: Callable[..., Tensor],
+) -> History:
+    """Train towers by a contrast of the clips of a batch, which are all different.
+
+    A batch is not divided among processes, as each of its clips is contrasted with all others.
 
     Args:
-        scale: Logarithm of the factor of the cosines.
-
-    Shapes:
-        a (N, D), b (N, D), scale () -> ()
+        stage: Settings of the stage.
+        work: Surroundings of the stage.
+        name: Name of the stage.
+        towers: Modules to train.
+        fetch: Inputs of the contrast, of rows (B,).
+        contrast: Loss of these inputs, a scalar.
     """
-    a, b = functional.normalize(a, dim=-1), functional.normalize(b, dim=-1)
-    logits = scale.exp() * a @ b.T
-    same = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2
+    rows, held_out = work.corpus.rows("train", stage.data_filter), stage.held_out(work.corpus)
+
+    def draw(rng: torch.Generator) -> Batch:
+        return (rows[torch.randperm(len(rows), generator=rng)[: stage.batch_size]],)
+
+    groups, steps = [Group(towers, stage.learning_rate)], stage.count_steps(work.corpus)
+    return work.fit(
+        TrainingSpec(name, steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False)
+    )
 
 
 @register("stage", "contrastive")
@@ -191,8 +207,6 @@ class ContrastiveStage(TrainingStage):
         torch.manual_seed(work.seed)
         kept = getattr(video, "audio_tower", None)
         audio = kept or AudioTower(work.corpus.spectrogram.shape[-1], video.dim).to(work.device)
-        rows = work.corpus.rows("train", self.data_filter)
-        held_out = self.held_out(work.corpus)
 
         def segments(e: Tensor) -> Tensor:
             """Means of segments: (B, L, D) -> (B * L / segment_frames, D)."""
@@ -205,18 +219,8 @@ class ContrastiveStage(TrainingStage):
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
             return symmetric_contrast(e_v, e_a, audio.scale)
 
-        def draw(rng: torch.Generator) -> Batch:
-            return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
-
         towers = [*work.train_only("feature_encoder"), *([] if kept else [audio])]
-        groups = [Group(towers, self.learning_rate)]
-        steps = self.count_steps(work.corpus)
-        # not divisible, as each clip is contrasted with all others of its batch
-        return work.fit(
-            TrainingSpec(
-                "contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
-            )
-        )
+        return fit_contrast(self, work, "contrastive", towers, fetch, contrast)
 
 
 @register("stage", "text_contrastive")
@@ -256,8 +260,6 @@ class TextContrastiveStage(TrainingStage):
         torch.manual_seed(work.seed)
         dim = work.model.text_encoder.dim
         audio = AudioTower(work.corpus.spectrogram.shape[-1], dim).to(work.device)
-        rows = work.corpus.rows("train", self.data_filter)
-        held_out = self.held_out(work.corpus)
 
         def fetch(chosen: Tensor) -> Inputs:
             captions = work.corpus.captions(chosen, torch.zeros(len(chosen), dtype=torch.bool))
@@ -268,16 +270,7 @@ class TextContrastiveStage(TrainingStage):
             e_text = (e_text * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
             return symmetric_contrast(e_text, audio(mel, 1)[:, 0], audio.scale)
 
-        def draw(rng: torch.Generator) -> Batch:
-            return (rows[torch.randperm(len(rows), generator=rng)[: self.batch_size]],)
-
-        groups = [Group([*trained, audio], self.learning_rate)]
-        steps = self.count_steps(work.corpus)
-        return work.fit(
-            TrainingSpec(
-                "text_contrastive", steps, draw, contrast, groups, fetch, lambda: (held_out,), divisible=False
-            )
-        )
+        return fit_contrast(self, work, "text_contrastive", [*trained, audio], fetch, contrast)
 
 
 @register("stage", "onset")

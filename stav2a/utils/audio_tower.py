@@ -35,3 +35,18 @@ class AudioTower(nn.Module):
     def forward(self, mel: Tensor, frames: int) -> Tensor:
         x = self.layers(rearrange(mel, "b 1 t m -> b m t"))
         return rearrange(functional.adaptive_avg_pool1d(x, frames), "b d l -> b l d")
+
+
+def symmetric_contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE of rows that belong together, both ways (CLIP; Radford et al. 2021).
+
+    Args:
+        scale: Logarithm of the factor of the cosines.
+
+    Shapes:
+        a (N, D), b (N, D), scale () -> ()
+    """
+    a, b = functional.normalize(a, dim=-1), functional.normalize(b, dim=-1)
+    logits = scale.exp() * a @ b.T
+    same = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, same) + functional.cross_entropy(logits.T, same)) / 2

@@ -104,7 +104,7 @@ class ProbeAccuracy(ClassifierMetric):
 
     Args:
         judge: A classifier, for its embeddings; None is `judge.yamnet`.
-        captions: `all`, or `vague`: only clips whose caption doesn't name the class.
+        captions: `all`; or `vague`: only clips whose caption doesn't name the class; or `named`: the others.
         shuffles: Other clips that each clip is compared with for the chance level.
         resamples: Bootstrap draws of the clips.
         seed: Seed of shuffles and draws.
