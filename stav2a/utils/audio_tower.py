@@ -1,4 +1,4 @@
-"""Tower of sound of the audio-visual contrast, which training makes and an encoder may keep."""
+"""Tower of sound of the contrasts with picture and with text, which an encoder may keep, and their loss."""
 
 import torch
 from einops import rearrange
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class AudioTower(nn.Module):
-    """A small convolutional tower on log-mels: the sound's side of the contrast with the video.
+    """A small convolutional tower on log-mels: the sound's side of the contrast with the video or the text.
 
     Args:
         bins: Mel bins, M.
