@@ -91,7 +91,7 @@ class Scorer:
         Raises:
             UsageError: A clip without a sound, or with one that is too short.
         """
-        return self.steps.measure(self.trained, self._sounds(folder), Farneback())[1]
+        return self.steps.measure(self.trained, [self._sounds(folder)], Farneback())[1]
 
     def _sounds(self, folder: Path) -> Iterator[np.ndarray]:
         corpus = self.trained.corpus

@@ -1,9 +1,9 @@
 """The sounds of a trained model for the test clips, and the arrays that metrics need about them."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from stav2a.utils.parallel import parallel
 from stav2a.utils.progress import progress
 from stav2a.utils.store import Store
 
-FEATURES = "features.npy"
+FEATURES = "features.npz"
+PICTURES = "features.npy"
 CLASSIFIED = 1024  # sounds that the dataset's own classifier takes together
 
 
@@ -75,39 +76,51 @@ def in_a_file(folder: Path, parts: Iterable[np.ndarray]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class TrainingSounds:
-    """Real sounds of the training clips that have a class, as `metrics.score.LabelledSounds`.
+class RealSounds:
+    """Real sounds of a corpus' clips, whose features are kept in the store; as `score.LabelledSounds`.
 
     Args:
         corpus: The clips.
+        rows: Rows of the clips, all of which have a class where `labels` is read.
         store: Store of the features.
         key: Key of the clips in the store.
     """
 
     corpus: Corpus
+    rows: Sequence[int]
     store: Store
     key: str
 
-    @cached_property
-    def rows(self) -> list[int]:
-        """The clips' rows in the corpus."""
-        return [i for i, clip in enumerate(self.corpus.clips) if clip.split == "train" and clip.label]
+    @classmethod
+    def of_training(cls, corpus: Corpus, store: Store, key: str) -> "RealSounds":
+        """Those of the training clips that have a class."""
+        rows = [i for i, clip in enumerate(corpus.clips) if clip.split == "train" and clip.label]
+        return cls(corpus, rows, store, key)
 
     @property
     def labels(self) -> np.ndarray:
-        return self.corpus.labels[self.rows].numpy()
+        return self.corpus.labels[list(self.rows)].numpy()
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """The sounds (B_i, S), a part at a time."""
+        starts = range(0, len(self.rows), AT_ONCE)
+        return (self.corpus.audio(list(self.rows[start : start + AT_ONCE])) for start in starts)
 
     def features(self, extractor: FeatureExtractor) -> list[np.ndarray]:
         """Features of each sound, from the store if an earlier run left them there."""
 
         def make(folder: Path) -> None:
-            parts = [self.rows[start : start + AT_ONCE] for start in range(0, len(self.rows), AT_ONCE)]
-            sounds = (sound for part in parts for sound in self.corpus.audio(part))
-            found = extract_all(extractor, ((sound, self.corpus.sample_rate) for sound in sounds))
-            np.save(folder / FEATURES, np.stack(found), allow_pickle=False)
+            sounds = ((sound, self.corpus.sample_rate) for part in self.parts() for sound in part)
+            np.savez(folder / FEATURES, *extract_all(extractor, sounds))
 
-        folder = self.store.obtain("judged", signature([self.key, describe(extractor)]), make)
-        return list(np.load(folder / FEATURES, allow_pickle=False))
+        ids = [self.corpus.clips[row].id for row in self.rows]
+        folder = self.store.obtain("judged", signature([self.key, describe(extractor), "sound", ids]), make)
+        with np.load(folder / FEATURES, allow_pickle=False) as file:
+            return list(file.values())
+
+    def known_features(self, extractor: FeatureExtractor) -> list[np.ndarray] | None:
+        """The same for extractors with a `definition`, such as judges; None for others, which may change."""
+        return self.features(extractor) if hasattr(extractor, "definition") else None
 
 
 @dataclass(frozen=True)
@@ -144,11 +157,11 @@ class ClipVideos:
                     read_video(clip.video, times_s=chosen, fit=watcher.fit)
                     for clip in bar.counted(self.clips)
                 )
-                np.save(folder / FEATURES, np.stack([watcher.watched(each) for each in films]))
+                np.save(folder / PICTURES, np.stack([watcher.watched(each) for each in films]))
             self.store.contents.check_unchanged(clip.video for clip in self.clips)
 
         key = signature([self.key, watcher.definition, "picture", [clip.id for clip in self.clips]])
-        found = np.load(self.store.obtain("judged", key, make) / FEATURES, allow_pickle=False)
+        found = np.load(self.store.obtain("judged", key, make) / PICTURES, allow_pickle=False)
         return VideoFeatures(dict(enumerate(found)), {})
 
 
@@ -212,8 +225,9 @@ def evaluation_set(
     classifier: ClassifierOutputs | None,
     classes: Sequence[str],
     flow: str = "Farneback",
-    examples: TrainingSounds | None = None,
+    examples: RealSounds | None = None,
     videos: ClipVideos | None = None,
+    references: RealSounds | None = None,
 ) -> EvaluationSet:
     """The arrays about the test clips that metrics may need.
 
@@ -225,6 +239,7 @@ def evaluation_set(
         flow: Name of the optical flow.
         examples: Real sounds of the training clips.
         videos: The clips' films.
+        references: The clips' sounds with the features that are known of them.
     """
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
@@ -233,7 +248,10 @@ def evaluation_set(
     return EvaluationSet(
         ids=[clip.id for clip in clips],
         sounds=ArraySounds(
-            generated=list(made.audio), references=list(made.references), sample_rate=made.sample_rate
+            generated=list(made.audio),
+            references=list(made.references),
+            sample_rate=made.sample_rate,
+            reference_features=references.known_features if references else None,
         ),
         flows=[each.motion for each in flows],
         frame_rate_hz=[each.frame_rate_hz for each in flows],

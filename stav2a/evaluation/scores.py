@@ -5,9 +5,12 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
+from stav2a.metrics import bootstrap
 from stav2a.metrics.score import FLOOR, EvaluationSet, MetricError, Score
 
 FORMAT = 2
@@ -34,6 +37,82 @@ def evaluate(samples: EvaluationSet, metrics: Iterable[Callable[[EvaluationSet],
             raise MetricError(f"two metrics gave a score named {score.name!r}. List each metric once.")
         scores.append(score)
     return scores
+
+
+def mean_of_samplings(samplings: Sequence[Sequence[Score]]) -> list[Score]:
+    """Scores of several sounds of each clip: their means, with intervals over clips of these means.
+
+    The interval of a corrected value is that of the value on the corrected scale, the level by chance held.
+
+    Args:
+        samplings: Scores of one sound of each clip, of another one, and so on: of the same clips, by the same
+            metrics in the same order.
+
+    Example:
+        >>> score = Score(name="f1", label="F1", definition="", higher_is_better=True, draws=9)
+        >>> values = [replace(score, value=value, per_clip={"a": value}) for value in (0.5, 1.0)]
+        >>> [mean] = mean_of_samplings([[value] for value in values])
+        >>> mean.value, mean.samplings
+        (0.75, 2)
+    """
+    return [same[0] if len(same) == 1 else _mean_of_samplings(same) for same in zip(*samplings, strict=True)]
+
+
+def _mean_of_samplings(scores: Sequence[Score]) -> Score:
+    """One metric's scores of several sounds of each clip, as one."""
+    first = scores[0]
+    if missing := [score for score in scores if score.unavailable is not None]:
+        return missing[0]
+    chance = _mean(score.chance for score in scores)
+    facts = _mean_of_figures(scores) if first.per_clip is None else _mean_of_clips(scores)
+    for name, of in (("corrected", "value"), ("corrected_low", "low"), ("corrected_high", "high")):
+        if getattr(first, name) is not None:
+            facts[name] = _corrected(facts[of], chance)
+    extras = {name: _mean(score.extras.get(name) for score in scores) for name in first.extras}
+    return replace(
+        first,
+        samplings=sum(score.samplings for score in scores),
+        chance=chance,
+        floor=_mean(score.floor for score in scores),
+        extras={name: value for name, value in extras.items() if value is not None},
+        **facts,
+    )
+
+
+def _mean_of_clips(scores: Sequence[Score]) -> dict[str, Any]:
+    """Facts of means over clips: a clip's value is its mean over the sounds that have one."""
+    known = [score.per_clip or {} for score in scores]
+    clips = dict.fromkeys(clip for values in known for clip in values)
+    means = {clip: float(np.mean([values[clip] for values in known if clip in values])) for clip in clips}
+    interval = bootstrap.mean_interval([*means.values()], resamples=scores[0].draws, seed=scores[0].seed)
+    skipped = {clip: why for score in scores for clip, why in score.skipped.items() if clip not in means}
+    value = float(np.mean([*means.values()]))
+    return {"value": value, "n": len(means), "per_clip": means, "skipped": skipped, **_ends(interval)}
+
+
+def _mean_of_figures(scores: Sequence[Score]) -> dict[str, Any]:
+    """Facts of statistics of the whole set, whose replicates have the same draws of clips."""
+    value = float(np.mean([score.value for score in scores]))
+    drawn = [score.replicates for score in scores if score.replicates is not None]
+    if len(drawn) < len(scores):
+        return {"value": value, "replicates": None, "low": None, "high": None}
+    replicates = np.mean(drawn, axis=0)
+    interval = bootstrap.ends(bootstrap.centred(replicates, value))
+    return {"value": value, "replicates": replicates.tolist(), **_ends(interval)}
+
+
+def _ends(interval: bootstrap.Interval) -> dict[str, float | None]:
+    return {name: end if math.isfinite(end) else None for name, end in interval._asdict().items()}
+
+
+def _corrected(value: float | None, chance: float | None) -> float | None:
+    return None if value is None or chance is None or chance >= 1 else (value - chance) / (1 - chance)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None where there is none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def figures(scores: Sequence[Score]) -> dict[str, float]:

@@ -25,6 +25,7 @@ from stav2a.utils.contents import Contents
 from stav2a.utils.errors import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, UsageError, check_bounds
 
 LONGEST_S = 600.0  # of a clip
+MAX_WAVEFORMS = 100  # of a test clip
 RUNNING = ("scheduler", "guider", "sampler", "trainer", "classifier")
 DENOISER = {"unet", "backbone"}
 SAMPLING = (
@@ -66,12 +67,14 @@ class Experiment:
         temporal_encoder: Video frames -> the features that the local head takes, by another feature encoder;
             None is the feature encoder.
         front_end: Waveform -> mel, and the rate of all sound: AudioLDM's.
+        num_waveforms_per_clip: Sounds of each test clip, each from noise of its own. A score is the mean over
+            them, and so depends less on the noise.
         seed: Seed of every random choice.
     """
 
     version: ClassVar[str] = STORE_FORMAT
     # left out of signatures where they have their defaults
-    later: ClassVar[tuple[str, ...]] = ("front_end", "temporal_encoder")
+    later: ClassVar[tuple[str, ...]] = ("front_end", "temporal_encoder", "num_waveforms_per_clip")
     retired: ClassVar[dict[str, str]] = {
         "prediction_type": "Bind run.objective = @objective.epsilon or @objective.v_prediction in its place."
     }
@@ -101,6 +104,7 @@ class Experiment:
     guider: Callable[..., Any] = ClassifierFree
     temporal_encoder: Callable[..., Any] | None = None
     front_end: Callable[..., Any] = AudioLDMMel
+    num_waveforms_per_clip: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -108,6 +112,7 @@ class Experiment:
             expected = f"1 to {MAX_STEPS}, one fewer than the noise levels that the model is trained on"
             raise UsageError(f"run.num_inference_steps = {self.num_inference_steps}: expected {expected}.")
         check_bounds("run.seed", self.seed, 0, MAX_SEED)
+        check_bounds("run.num_waveforms_per_clip", self.num_waveforms_per_clip, 1, MAX_WAVEFORMS)
         check_bounds("run.guidance_scale", self.guidance_scale, 0, MAX_GUIDANCE)
         if not 0 < self.duration_s <= LONGEST_S:
             expected = f"expected more than 0 seconds, and at most {LONGEST_S:g}"
@@ -378,6 +383,7 @@ class Keys:
         )
         wanted = [*dataset, signed(experiment.onset_detector)]
         front_end = whole["parameters"].get("front_end")  # left out where it is the default
+        waveforms = whole["parameters"].get("num_waveforms_per_clip")  # this too
         sound = [experiment.duration_s, experiment.audio_peak, STORE_FORMAT, *filter(None, [front_end])]
         clips = signature([wanted, rate_and_size, *sound, *more])
 
@@ -428,6 +434,7 @@ class Keys:
                 "duration_s": experiment.duration_s,
                 "format": STORE_FORMAT,
                 **{name: signed(getattr(experiment, name)) for name in SAMPLING},
+                **({"num_waveforms_per_clip": waveforms} if waveforms else {}),
             }
         )
         if experiment.classifier:

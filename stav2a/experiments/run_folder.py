@@ -15,7 +15,7 @@ from stav2a import recipe
 from stav2a.experiments.experiment import Experiment
 from stav2a.models.stav2a import STAV2A
 from stav2a.training.train import attach_adapter, changed_by
-from stav2a.utils.contents import damage, hashes_of
+from stav2a.utils.contents import damage, files_in, hashes_of
 from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import write_json, write_text
 from stav2a.utils.program import command
@@ -90,7 +90,7 @@ class RunFolder:
     def finish(self) -> None:
         """Add that the run is complete, and the hashes of its files."""
         files = [self.weights, self.scores, self.losses, self.report, self.snapshot]
-        files += [*self.samples.iterdir(), *self.sounds.iterdir()]
+        files += [*self.samples.iterdir(), *files_in(self.sounds)]
         self.add(finished=True, files=hashes_of(self.path, files))
 
     def facts(self) -> dict[str, Any]:

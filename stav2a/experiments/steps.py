@@ -23,13 +23,13 @@ from stav2a.data.prepared.reader import PreparedClips
 from stav2a.evaluation.samples import (
     ClipVideos,
     Generated,
-    TrainingSounds,
+    RealSounds,
     classified,
     evaluation_set,
     in_a_file,
     mean_flows,
 )
-from stav2a.evaluation.scores import evaluate
+from stav2a.evaluation.scores import evaluate, mean_of_samplings
 from stav2a.experiments.experiment import Experiment, Keys
 from stav2a.metrics.registered.judged import missing_judges
 from stav2a.metrics.score import Score
@@ -38,7 +38,7 @@ from stav2a.recipe import describing
 from stav2a.registry import name_of
 from stav2a.sampling import waveforms
 from stav2a.slots import Classifier, OpticalFlow
-from stav2a.training.corpus import AT_ONCE, Corpus, DecodedCorpus, PreparedCorpus, class_names
+from stav2a.training.corpus import Corpus, DecodedCorpus, PreparedCorpus, class_names
 from stav2a.training.objective import History, Log, TrainingContext
 from stav2a.training.train import train_once, train_stages
 from stav2a.utils import distributed
@@ -68,7 +68,7 @@ class TrainingOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The result of a run: the sounds made, files in the folder `sounds`, and one score a metric."""
+    """The result of a run: the folder of its sounds, the first of each clip, and one score a metric."""
 
     trained: TrainingOutcome
     sounds: Path
@@ -104,44 +104,53 @@ class RunSteps:
             sounds = self.sample(trained, helpers)
         rate = trained.corpus.sample_rate
         clips = [trained.corpus.clips[row] for row in trained.corpus.test_rows]
-        audio = (read_audio(sounds / sound_name(clip), rate)[None] for clip in clips)
-        made, scores = self.measure(trained, audio, flow)
+
+        def sampled(number: int) -> Iterator[np.ndarray]:
+            return (read_audio(sounds / sound_name(clip, number), rate)[None] for clip in clips)
+
+        samplings = map(sampled, range(self.experiment.num_waveforms_per_clip))
+        made, scores = self.measure(trained, samplings, flow)
         return RunOutcome(trained, sounds, made, scores)
 
     def measure(
-        self, trained: TrainingOutcome, audio: Iterable[np.ndarray], flow: OpticalFlow
+        self, trained: TrainingOutcome, samplings: Iterable[Iterable[np.ndarray]], flow: OpticalFlow
     ) -> tuple[Generated, list[Score]]:
         """Score sounds of the test clips, whatever made them, by the recipe's metrics.
 
         Args:
             trained: The clips, and the classifier if there is one.
-            audio: Sounds in the clips' order, at the corpus' rate and of its duration, in parts.
+            samplings: One or more sounds of every clip: for each sampling its sounds in the clips' order, at
+                the corpus' rate and of its duration, in parts (B_i, S).
             flow: Optical flow of the clips' videos.
 
-        Shapes:
-            audio (B_i, S), of N clips in all -> a score a metric
+        Returns:
+            The sounds of the first sampling, and a score a metric, its mean over the samplings.
         """
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
         metrics = [metric() for metric in possible.metrics]
-        rows = trained.corpus.test_rows
-        clips = [trained.corpus.clips[row] for row in rows]
-        rate = trained.corpus.sample_rate
-        parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
-        references = in_a_file(self.store.root, map(trained.corpus.audio, parts))
-        made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
-        self.store.contents.check_unchanged(clip.video for clip in made.clips)
+        corpus, rows = trained.corpus, trained.corpus.test_rows
+        clips, rate = [corpus.clips[row] for row in rows], corpus.sample_rate
+        real = RealSounds(corpus, rows, self.store, self.keys.by_kind["clips"])
+        references = in_a_file(self.store.root, real.parts())
+        self.store.contents.check_unchanged(clip.video for clip in clips)
         self.print_line("measuring")
         flows = mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"])
-        outputs = None
-        if trained.classifier:
-            dataset = name_of(self.experiment.dataset)
-            outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
-        classes = class_names(trained.corpus.clips)
-        examples = TrainingSounds(trained.corpus, self.store, self.keys.by_kind["clips"])
-        key, duration_s = self.keys.by_kind["clips"], made.audio.shape[1] / rate
-        videos = ClipVideos(made.clips, self.store, key, duration_s)
-        samples = evaluation_set(made, flows, outputs, classes, flow.definition, examples, videos)
-        return made, evaluate(samples, metrics)
+        examples = RealSounds.of_training(corpus, self.store, self.keys.by_kind["clips"])
+        videos = ClipVideos(clips, self.store, self.keys.by_kind["clips"], references.shape[1] / rate)
+        first, scores = None, []
+        for audio in samplings:
+            made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
+            outputs = None
+            if trained.classifier:
+                dataset = name_of(self.experiment.dataset)
+                outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
+            samples = evaluation_set(
+                made, flows, outputs, class_names(corpus.clips), flow.definition, examples, videos, real
+            )
+            scores.append(evaluate(samples, metrics))
+            first = first or made
+        assert first is not None
+        return first, mean_of_samplings(scores)
 
     def train(
         self,
@@ -200,7 +209,7 @@ class RunSteps:
             trainer=self.experiment.trainer(),
             log=self.log,
             print_line=self.print_line,
-            later=len(corpus.test_rows) * self.experiment.num_inference_steps * SAMPLING_COST,
+            later=len(self._places(corpus)) * self.experiment.num_inference_steps * SAMPLING_COST,
             others=others,
             poll_every_s=poll_every_s,
         )
@@ -290,8 +299,8 @@ class RunSteps:
         A batch is kept when it is made, so that a killed run continues with the next.
         """
         corpus, key = trained.corpus, self.keys.by_kind["sounds"]
-        clips = [corpus.clips[row] for row in corpus.test_rows]
-        batches = waveforms.batches_of(len(clips))
+        places = self._places(corpus)
+        batches = waveforms.batches_of(len(places))
 
         def make() -> Callable[[Path], None]:
             self.print_line("sampling the test clips")
@@ -308,23 +317,32 @@ class RunSteps:
                     made = self._kept(batch)
                     assert made is not None  # just written, or checked above
                     seconds += made.seconds
-                    for i, audio in zip(batch, made.audio, strict=True):
-                        write_flac(folder / sound_name(clips[i]), audio, corpus.sample_rate)
-                write_json(folder / SOUND_FACTS, {"seconds_per_sound": seconds / len(clips)})
+                    for place, audio in zip(batch, made.audio, strict=True):
+                        row, sampling = places[place]
+                        file = folder / sound_name(corpus.clips[row], sampling)
+                        file.parent.mkdir(exist_ok=True)
+                        write_flac(file, audio, corpus.sample_rate)
+                write_json(folder / SOUND_FACTS, {"seconds_per_sound": seconds / len(places)})
 
             return fill
 
         return self.store.obtain_together("sounds", key, make)
 
+    def _places(self, corpus: Corpus) -> list[tuple[int, int]]:
+        """Row and sampling of each sound, by its place in the noise's seed: one sampling after another."""
+        samplings = range(self.experiment.num_waveforms_per_clip)
+        return [(row, sampling) for sampling in samplings for row in corpus.test_rows]
+
     def make_batches(self, trained: TrainingOutcome, batches: Sequence[range]) -> None:
-        """Sample batches of the test clips, by their numbers, and keep each until all are there."""
+        """Sample batches of sounds, by their places, and keep each until all are there."""
         corpus, experiment = trained.corpus, self.experiment
+        rows = [row for row, _ in self._places(corpus)]
         trained.model.to(distributed.device())
         made = waveforms.generate(
             trained.model,
             [corpus.features(slot) for slot in trained.model.encoders],
-            corpus.test_rows,
-            [corpus.clips[row].caption for row in corpus.test_rows],
+            rows,
+            [corpus.clips[row].caption for row in rows],
             sampler=experiment.sampler(),
             scheduler=experiment.noise_scheduler(),
             num_inference_steps=experiment.num_inference_steps,
@@ -432,6 +450,7 @@ def _kept_batch(path: Path) -> SampledBatch | None:
         return None
 
 
-def sound_name(clip: Clip) -> str:
-    """Name of the file of a clip's generated sound."""
-    return f"{file_stem(clip.id)}.flac"
+def sound_name(clip: Clip, sampling: int = 0) -> str:
+    """Name of the file of a clip's generated sound; further samplings have folders `2`, `3` and so on."""
+    name = f"{file_stem(clip.id)}.flac"
+    return f"{sampling + 1}/{name}" if sampling else name

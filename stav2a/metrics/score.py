@@ -98,6 +98,8 @@ class ArraySounds:
         generated: Generated sounds, (S_i,) each, in [-1, 1].
         references: The clips' real sounds, (S_i,) each.
         sample_rate: Sampling rate of both, in Hz.
+        reference_features: Function that has features of the whole real sounds already, or None for an
+            extractor whose features it does not have; used where no generated sound is shorter.
 
     Raises:
         MetricError: Different numbers of sounds; a sound that is empty, not mono, or not finite.
@@ -106,6 +108,7 @@ class ArraySounds:
     generated: Sequence[np.ndarray]
     references: Sequence[np.ndarray]
     sample_rate: int
+    reference_features: Callable[[FeatureExtractor], list[np.ndarray] | None] | None = None
     _known: dict[object, PairedFeatures] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -136,10 +139,15 @@ class ArraySounds:
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
         key = _key(extractor)
         if key not in self._known:
-            pairs = zip(self.generated, self.references, strict=True)
-            sounds = (side[: min(map(len, pair))] for pair in pairs for side in pair)
+            pairs = list(zip(self.generated, self.references, strict=True))
+            there = None
+            if self.reference_features and all(len(generated) >= len(real) for generated, real in pairs):
+                there = self.reference_features(extractor)
+            sounds = (side[: min(map(len, pair))] for pair in pairs for side in pair[: 1 if there else 2])
             found = extract_all(extractor, ((sound, self.sample_rate) for sound in sounds))
-            self._known[key] = PairedFeatures(found[::2], found[1::2])
+            self._known[key] = (
+                PairedFeatures(found, there) if there else PairedFeatures(found[::2], found[1::2])
+            )
         return self._known[key]
 
 
@@ -275,6 +283,7 @@ class Score:
         counterpart: Name of the score that measures the same by another judge; empty where there is none.
         value: The figure; NaN where there is none.
         n: Number of clips that it rests on.
+        samplings: Number of sounds of each clip that it is the mean over.
         low: Lower end of its 95 % bootstrap interval over clips.
         high: Upper end of the interval.
         draws: Number of bootstrap draws.
@@ -303,6 +312,7 @@ class Score:
     counterpart: str = ""
     value: float = math.nan
     n: int = 0
+    samplings: int = 1
     low: float | None = None
     high: float | None = None
     draws: int = 0

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from stav2a.evaluation.comparison import compare
-from stav2a.evaluation.scores import clips_csv, evaluate, from_json, to_json
+from stav2a.evaluation.scores import clips_csv, evaluate, from_json, mean_of_samplings, to_json
+from stav2a.metrics.bootstrap import chance_levels, corrected_for_chance, mean_interval, replicates
+from stav2a.metrics.reporter import MetricReporter
 from stav2a.metrics.score import FLOOR, ArraySounds, EvaluationSet, MetricError, Score
 from stav2a.reports.comparison_tables import scores_document
 from tests.evaluation.compared import mean, study
@@ -175,3 +177,61 @@ def test_two_scores_of_one_name_are_refused(samples):
 def test_a_metric_that_gives_no_score_is_refused(samples):
     with pytest.raises(MetricError, match="a metric gave float. Make it return"):
         evaluate(samples, [lambda s: 0.5])
+
+
+def of_clips(values: np.ndarray) -> Score:
+    """Mean over clips, with a level by chance; a clip's pairs with other clips score a quarter of its own."""
+    reporter = MetricReporter(name="aa", label="AA", higher_is_better=True, shuffles=20, resamples=200)
+    ids = [f"clip{i}" for i in range(len(values))]
+    return reporter.mean(ids, values, "toy", empty="silent", pair=lambda i, j: float(values[i]) / 4)
+
+
+def test_the_mean_of_samplings_is_that_of_each_clip_s_means():
+    first, second = np.random.default_rng(0).uniform(size=(2, 12))
+    first[3] = second[3] = second[5] = np.nan
+    [found] = mean_of_samplings([[of_clips(first)], [of_clips(second)]])
+    means = (first + second) / 2
+    means[5] = first[5]
+    assert found.value == pytest.approx(np.nanmean(means))
+    assert (found.low, found.high) == pytest.approx(mean_interval(means[np.isfinite(means)], resamples=200))
+    assert (found.samplings, found.n, found.draws) == (2, 11, 200)
+    assert found.per_clip == pytest.approx({f"clip{i}": means[i] for i in range(12) if i != 3})
+    assert found.skipped == {"clip3": "silent"}
+    assert found.high - found.low < of_clips(second).high - of_clips(second).low
+
+
+def test_the_corrected_mean_of_samplings_is_near_the_one_with_levels_of_each_clip():
+    sides = np.random.default_rng(1).uniform(0.5, 0.9, size=(3, 60))
+    [found] = mean_of_samplings([[of_clips(values)] for values in sides])
+    levels = chance_levels(lambda i, j: sides.mean(0)[i] / 4, 60)
+    assert found.chance == pytest.approx(levels.mean())
+    exact = corrected_for_chance(sides.mean(0), levels, resamples=200)
+    assert found.corrected == pytest.approx(exact.value)
+    width = exact.high - exact.low
+    assert abs(found.corrected_low - exact.low) < 0.3 * width
+    assert abs(found.corrected_high - exact.high) < 0.3 * width
+
+
+def test_the_mean_of_samplings_of_a_statistic_has_the_mean_replicates():
+    reporter = MetricReporter(name="fd", label="FD", higher_is_better=False, resamples=40)
+    sides = np.random.default_rng(2).normal(size=(2, 30))
+    spreads = [lambda clips, side=side: float(side[clips].std()) for side in sides]
+    scores = [reporter.statistic(each, 30, "toy", judge="", floor=1.0, extras={"x": 2.0}) for each in spreads]
+    [found] = mean_of_samplings([[score] for score in scores])
+    drawn = np.mean([replicates(each, 30, resamples=40) for each in spreads], axis=0)
+    assert found.value == pytest.approx(np.mean([score.value for score in scores]))
+    assert found.replicates == pytest.approx(drawn.tolist())
+    assert found.low < found.value < found.high and found.centred and found.n == 30
+    assert (found.floor, found.extras, found.corrected, found.per_clip) == (1.0, {"x": 2.0}, None, None)
+
+
+def test_one_sampling_is_itself_and_a_missing_figure_stays_missing():
+    assert mean_of_samplings([[FULL, BARE, NONE]]) == [FULL, BARE, NONE]
+    assert mean_of_samplings([[NONE], [NONE]]) == [NONE]
+    assert from_json(to_json(mean_of_samplings([[FULL], [FULL]])))[0].samplings == 2
+
+
+def test_the_table_says_of_how_many_sounds_a_score_is_the_mean():
+    text = scores_document(mean_of_samplings([[FULL, BARE]] * 3)).text()
+    assert "A score is the mean over several sounds of each clip: 3." in text
+    assert "several sounds" not in scores_document([FULL, BARE]).text()

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,20 @@ def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, 
     loaded = recipe.load(["recipes/cn_onset_gvf.gin", "recipes/scale/smoke.gin"], bindings, root=Experiment)
 
     def steps(output: str) -> RunSteps:
-        return RunSteps(loaded.build(), Store(tmp_path / output), lambda *loss: None, lambda line: None)
+        experiment = replace(loaded.build(), num_waveforms_per_clip=2)
+        return RunSteps(experiment, Store(tmp_path / output), lambda *loss: None, lambda line: None)
+
+    def sounds(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.flac")}
 
     unbroken = steps("unbroken")
     trained = unbroken.train()
-    wanted = {path.name: path.read_bytes() for path in unbroken.sample(trained).glob("*.flac")}
-    assert len(wanted) == len(trained.corpus.test_rows) == 8
+    wanted = sounds(unbroken.sample(trained))
+    assert len(wanted) == 2 * len(trained.corpus.test_rows) == 16
+    once = sounds(replace(unbroken, experiment=loaded.build()).sample(trained))
+    assert set(wanted) == {*once, *(f"2/{name}" for name in once)} and len(set(wanted.values())) == 16
+    for name in sorted(once)[:6]:  # those in batches of the same clips
+        assert once[name] == wanted[name]
     assert 0 < (unbroken.seconds_per_sound() or 0) < 60
 
     decoded: list[int] = []
@@ -98,7 +107,7 @@ def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, 
     shutil.copytree(tmp_path / "stopped", tmp_path / "damaged")
     found = stopped.sample(trained)
     assert sum(decoded[2:]) == len(wanted) - 3
-    assert {path.name: path.read_bytes() for path in found.glob("*.flac")} == wanted
+    assert sounds(found) == wanted
     assert not caplog.messages
 
     kept = tmp_path / "damaged" / kept.relative_to(tmp_path / "stopped")
@@ -106,7 +115,7 @@ def test_sampling_goes_on_with_the_batch_that_it_was_stopped_in(tmp_path: Path, 
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(content)
         found = steps("damaged").sample(trained)
-        assert {path.name: path.read_bytes() for path in found.glob("*.flac")} == wanted
+        assert sounds(found) == wanted
         assert [f"{kept} is damaged (" in message for message in caplog.messages] == [True]
         caplog.clear()
         shutil.rmtree(found)

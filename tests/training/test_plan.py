@@ -15,7 +15,8 @@ from stav2a.utils.contents import Contents
 from stav2a.utils.store import Store
 from tests import tiny
 
-STAGES = {"autoencoder", "contrastive", "t2a_pretrain", "t2a_finetune", "onset", "joint"}
+STAGES = {"autoencoder", "contrastive", "text_contrastive", "t2a_pretrain", "t2a_finetune", "onset", "joint"}
+WAVEFORMS = "run.num_waveforms_per_clip"
 LATENT_STAGES = {"autoencoder", "t2a_pretrain", "t2a_finetune", "joint"}
 
 
@@ -46,14 +47,15 @@ def stage_keys(keys: Keys) -> dict[str, str]:
         ("stage.contrastive.steps = 7", {"contrastive", "onset", "joint"}),
         ("autoencoder.kl.latent_channels = 4", LATENT_STAGES),
         ("stage.autoencoder.steps = 7", LATENT_STAGES),
-        ("text_encoder.tiny_mt5.layers = 1", {"t2a_pretrain", "t2a_finetune", "joint"}),
+        ("text_encoder.tiny_mt5.layers = 1", {"text_contrastive", "t2a_pretrain", "t2a_finetune", "joint"}),
         ("stage.t2a_finetune.steps = 7", {"t2a_finetune", "joint"}),
         ("unet.stable_diffusion.layers_per_block = 2", {"t2a_pretrain", "t2a_finetune", "joint"}),
         ("backbone.unet_controlnet.freeze_unet = True", {"joint"}),
         ("run.seed = 1", STAGES),
         ("dataset.struck_objects.seed = 1", STAGES),
         ("run.duration_s = 1.28", STAGES),
-        ("run.num_inference_steps = 10", set()),
+        ("run.num_inference_steps = 11", set()),
+        ("run.num_waveforms_per_clip = 2", set()),
         ("run.guidance_scale = 1.0", set()),
         ("run.scheduler = @scheduler.dpm_solver", set()),
         ("run.guider = @guider.apg", set()),
@@ -69,6 +71,12 @@ def test_a_setting_changes_the_keys_of_the_stages_that_depend_on_it(planned, bin
     before, after = stage_keys(planned()), stage_keys(planned(binding))
     assert set(before) == set(after) == STAGES
     assert {name for name in STAGES if before[name] != after[name]} == changed
+
+
+def test_more_sounds_of_a_clip_have_a_key_of_their_own_and_one_sound_has_the_key_it_had(planned):
+    before, one, two = (planned(*each) for each in ((), [f"{WAVEFORMS} = 1"], [f"{WAVEFORMS} = 2"]))
+    assert one.by_kind["sounds"] == before.by_kind["sounds"] != two.by_kind["sounds"]
+    assert one.run == before.run != two.run
 
 
 def test_variants_share_all_but_what_they_differ_in(planned):

@@ -54,6 +54,7 @@ class Study:
         published: CSV with the figures of a paper: a column `row`, and one for each metric.
         plane: Two of the metrics: the report draws the rows in their plane, the area of a dot by the cost.
         hypotheses: By a name, a row, another row, and a metric in which the first is said to be better.
+        overlays: Recipes laid over all rows, before those of the command line; a row's own bindings stay.
     """
 
     rows: Mapping[str, Parts] | None = None
@@ -67,6 +68,7 @@ class Study:
     published: Path | None = None
     plane: tuple[str, str] | None = None
     hypotheses: Mapping[str, tuple[str, ...]] | None = None
+    overlays: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def load(
         published=_published(study, names, file, places.get("published")),
         places=places,
         factors={name: list(levels) for name, levels in (study.factors or {}).items()},
-        recipes=tuple(recipes),
+        recipes=(*_overlays(study.overlays, file.parent, places.get("overlays")), *recipes),
         bindings=tuple(bindings),
         plane=study.plane,
         hypotheses=_hypotheses(study, names, places.get("hypotheses")),
@@ -328,15 +330,25 @@ def _row(name: str, parts: tuple[str, ...], folder: Path, place: Place, *, trust
         if _sets_seed(binding, trust=trust):
             advice = "Every row gets the seeds of study.seeds."
             raise StudyError(f"Row {name!r} binds run.seed.", place, advice)
-    recipes = tuple(
-        own.resolve() if (own := folder / part).is_file() else parsing.find(part, Path.cwd(), place)
-        for part in parts
-        if part not in bindings
-    )
+    recipes = tuple(_found(part, folder, place) for part in parts if part not in bindings)
     if not recipes:
         advice = "Give a file that ends in .gin, or a tuple of such files and of bindings."
         raise StudyError(f"Row {name!r} names no recipe.", place, advice)
     return StudyRow(name, recipes, bindings)
+
+
+def _overlays(names: Sequence[str], folder: Path, place: Place | None) -> list[str]:
+    for name in names:
+        if not name.endswith(parsing.SUFFIX):
+            advice = "Write study.overlays = ('recipes/NAME.gin',), or give settings with --bind."
+            raise StudyError(f"study.overlays: {name!r} is no recipe.", place, advice)
+    return [parsing.shown(_found(name, folder, place)) for name in names]
+
+
+def _found(recipe_name: str, folder: Path, place: Place | None) -> Path:
+    """File of a recipe: beside the study, in the current folder, or in the package."""
+    own = folder / recipe_name
+    return own.resolve() if own.is_file() else parsing.find(recipe_name, Path.cwd(), place)
 
 
 def _hypotheses(study: Study, rows: Sequence[str], place: Place | None) -> list[Hypothesis]:

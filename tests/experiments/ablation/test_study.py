@@ -98,6 +98,18 @@ def test_a_recipe_beside_the_study_comes_before_the_package_s(write, tmp_path):
     assert loaded.rows[0].recipes == (tmp_path / "mine_cn.gin",)
 
 
+def test_overlays_lie_over_all_rows_and_under_the_command_line_s(write, tmp_path):
+    (tmp_path / "own.gin").write_text("run.guidance_scale = 1.5\n")
+    name = write(TWO_ROWS + "study.overlays = ('own.gin', 'recipes/evaluation/three_waveforms.gin')\n")
+    loaded = study.load(name, ["recipes/scale/smoke.gin"])
+    shipped = "recipes/evaluation/three_waveforms.gin"
+    assert loaded.recipes[0] == "own.gin" and loaded.recipes[1].endswith(shipped)
+    built = recipe.load([*loaded.rows[0].recipes, *loaded.recipes], root=Experiment).build()
+    assert (built.guidance_scale, built.num_waveforms_per_clip, built.num_inference_steps) == (1.5, 3, 2)
+    with pytest.raises(study.StudyError, match=r"study.overlays: 'run.seed = 1' is no recipe"):
+        study.load(write(TWO_ROWS + "study.overlays = ('run.seed = 1',)\n"))
+
+
 def test_seeds_can_be_given_instead(write):
     name = write(TWO_ROWS)
     assert study.load(name).seeds == (0, 1, 2)
