@@ -48,7 +48,8 @@ def test_runs_stand_row_by_row_so_that_neighbours_train_different_seeds(tmp_path
     assert [run.title for run in runs[:3]] == [
         "Pretrained-T2A, seed 4", "Pretrained-T2A, seed 5", "FineTuned-T2A, seed 4"
     ]  # fmt: skip
-    assert runs[0].recipes == ("recipes/pretrained_t2a.gin", "recipes/scale/smoke.gin")
+    overlay = "recipes/evaluation/three_waveforms.gin"
+    assert runs[0].recipes == ("recipes/pretrained_t2a.gin", overlay, "recipes/scale/smoke.gin")
     assert runs[1].bindings == ("run.seed = 5",)
     assert runs[0].folder.path == tmp_path / f"pretrained_t2a-{runs[0].signature[:8]}"
 
@@ -57,10 +58,10 @@ def test_what_the_store_holds_is_reused(tmp_path):
     before = plan(table3(0), tmp_path)
     assert "reused:  nothing" in summary(before)
     for entry in before.missing():
-        if entry.title in ("data", "autoencoder", "t2a_pretrain"):
+        if entry.title in ("data", "autoencoder", "text_contrastive", "t2a_pretrain"):
             finish(entry, before.store)
     text = summary(plan(table3(0), tmp_path))
-    assert text.endswith("reused:  data, autoencoder, t2a_pretrain")
+    assert text.endswith("reused:  data, autoencoder, text_contrastive, t2a_pretrain")
     assert "  Pretrained-T2A  trains classifier\n  FineTuned-T2A   trains t2a_finetune\n" in text
 
 
@@ -91,7 +92,7 @@ def test_a_run_starts_where_it_can_work_beside_the_running_ones(tmp_path):
 
     finish_all("data", "filter")
     assert pretrained.may_start(store, [whole])  # autoencoder, contrastive encoder, classifier, flow
-    finish_all("contrastive", "classifier", "optical flow", "onset")
+    finish_all("contrastive", "text_contrastive", "classifier", "optical flow", "onset")
     assert not pretrained.may_start(store, [whole])  # all wait for the autoencoder
     assert not frozen.may_start(store, [whole])
     finish_all("autoencoder", "t2a_pretrain", "t2a_finetune")
@@ -112,7 +113,7 @@ def test_another_seed_has_work_of_its_own(tmp_path):
 def test_the_plan_says_what_is_trained_once(tmp_path):
     assert summary(plan(table3(0, 1), tmp_path)).splitlines()[:8] == [
         "table3: 7 rows × 2 seeds (0, 1), compared with CN",
-        "  Pretrained-T2A  trains 2 × autoencoder, 2 × t2a_pretrain, classifier",
+        "  Pretrained-T2A  trains 2 × autoencoder, 2 × text_contrastive, 2 × t2a_pretrain, classifier",
         "  FineTuned-T2A   trains 2 × t2a_finetune",
         "  CN w/o Filter   trains 2 × contrastive, 2 × joint",
         "  CN Frozen       trains 2 × joint",
@@ -197,7 +198,7 @@ PAPERS = "fad", "kl_released", "pam_released", "clap_released", "av_align_releas
 
 def test_a_scale_has_its_own_metrics_and_the_paper_s_figures_stand_beside_their_like(tmp_path):
     smoke = plan(study.load("ablations/table3.gin", ["recipes/scale/smoke.gin"], seeds=[0]), tmp_path)
-    own = ["aa_align", "av_align", "class_accuracy_vague", "kl", "fd", "is"]
+    own = ["aa_align", "av_align", "class_accuracy_named", "class_accuracy_vague", "kl", "fd", "is"]
     assert list(smoke.study.metrics) == [*own, "fd_yamnet", "kad_yamnet", "probe_accuracy_vague_yamnet"]
     assert smoke.study.published["CN"]["aa_align"] == 0.669, "for its sign alone: no row measures theirs"
     assert smoke.study.unmeasured == (*PAPERS, "pam", "clap")
