@@ -31,7 +31,7 @@ def by(scheduler: str, steps: int, *more: str) -> Sequence[str]:
 ROWS: dict[str, Sequence[str]] = {
     "DPM-Solver++, 25 steps": by("dpm_solver", 25),
     "DPM-Solver++, 10 steps": by("dpm_solver", 10),
-    "DDPM, 25 steps, as the recipe has it": by("ddpm", 25),
+    "DDPM, 25 steps": by("ddpm", 25),
     "UniPC, 10 steps": by("unipc", 10),
     "DPM-Solver++, 25 steps, guidance from 0.2 to 0.8": by(
         "dpm_solver", 25, "sampler.fast.shortcut = @shortcut.guidance_interval"
