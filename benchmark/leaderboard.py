@@ -309,8 +309,8 @@ def of_study(file: str, results: Path, runs: Path, *, licence: str, day: str) ->
         )
     found = []
     for name, metrics in by_row.items():
-        row = known[name]
-        dataset = recipe.load(row.recipes, row.bindings, root=Experiment).build().dataset()
+        run = next(run for run in planned if run.row.name == name)
+        dataset = recipe.load(run.recipes, run.bindings, root=Experiment).build().dataset()
         if not isinstance(dataset, StruckObjects):
             raise UsageError(f"{file}: {name} is measured on {type(dataset).__name__}, not StruckObjects.")
         chosen = {
@@ -329,7 +329,7 @@ def of_study(file: str, results: Path, runs: Path, *, licence: str, day: str) ->
         found.append(
             Submission(
                 name=name,
-                description=f"row of {file}: {', '.join(map(_relative, row.recipes))}",
+                description=f"row of {file}: {', '.join(_relative(Path(each)) for each in run.recipes)}",
                 benchmark=chosen,
                 seeds=[int(seed) for seed in seeds[name]],
                 metrics=figures,

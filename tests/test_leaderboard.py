@@ -170,7 +170,8 @@ def test_rows_of_a_study_become_submissions(tmp_path):
     make = partial(of_study, "ablations/table3.gin", licence="MIT", day="2026-12-01")
     (made,) = make(*study_files(tmp_path, "CN+Onset"))
     assert made.benchmark == MINE.benchmark and made.seeds == [0, 1]
-    assert made.description == "row of ablations/table3.gin: recipes/cn_onset.gin"
+    recipes = "recipes/cn_onset.gin, recipes/evaluation/three_waveforms.gin"
+    assert made.description == f"row of ablations/table3.gin: {recipes}"
     assert made.metrics == {name: {**figure, "clips": CLIPS} for name, figure in MINE.metrics.items()}
 
 

@@ -81,6 +81,7 @@ class ComparedMetric:
     Args:
         score: The first row's score: its name, definition, judge and direction are those of all.
         clips: Number of clips that all rows were measured on.
+        samplings: The least and the greatest number of sounds of a clip that a row's scores are means over.
         skipped: Clip -> reason why it is not among them.
         chance: The least and the greatest level by chance of all rows, or None.
         beside: Further figures that are the same for all rows, such as the real sound's.
@@ -89,6 +90,7 @@ class ComparedMetric:
 
     score: Score
     clips: int
+    samplings: tuple[int, int]
     skipped: Mapping[str, str]
     chance: tuple[float, float] | None
     beside: Mapping[str, float]
@@ -366,6 +368,7 @@ def _figures(
         if len(drawn) < len(scores):
             drawn = {}
         n = first.n
+    samplings = [score.samplings for score in scores.values()]
     chances = [score.chance for score in scores.values() if score.chance is not None]
     same = {
         key: value
@@ -375,6 +378,7 @@ def _figures(
     metric = ComparedMetric(
         first,
         clips=n,
+        samplings=(min(samplings), max(samplings)),
         skipped=skipped,
         chance=(min(chances), max(chances)) if chances else None,
         beside=same if len(scores) > 1 else {},

@@ -77,7 +77,7 @@ def in_a_file(folder: Path, parts: Iterable[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RealSounds:
-    """Real sounds of a corpus' clips, whose features are kept in the store; as `score.LabelledSounds`.
+    """Real sounds of a corpus' clips, whose features are kept in the store; a `score.LabelledSounds`.
 
     Args:
         corpus: The clips.
@@ -99,6 +99,7 @@ class RealSounds:
 
     @property
     def labels(self) -> np.ndarray:
+        """Their classes (N,), counted as the corpus' classes."""
         return self.corpus.labels[list(self.rows)].numpy()
 
     def parts(self) -> Iterator[np.ndarray]:
@@ -107,20 +108,28 @@ class RealSounds:
         return (self.corpus.audio(list(self.rows[start : start + AT_ONCE])) for start in starts)
 
     def features(self, extractor: FeatureExtractor) -> list[np.ndarray]:
-        """Features of each sound, from the store if an earlier run left them there."""
+        """Features of each sound, N arrays, from the store if an earlier run left them there.
+
+        Raises:
+            MetricError: The extractor gives objects, which are not written.
+        """
 
         def make(folder: Path) -> None:
             sounds = ((sound, self.corpus.sample_rate) for part in self.parts() for sound in part)
-            np.savez(folder / FEATURES, *extract_all(extractor, sounds))
+            found = extract_all(extractor, sounds)
+            if any(each.dtype.hasobject for each in found):
+                raise MetricError(f"{describe(extractor)} gives arrays of objects, expected numbers.")
+            np.savez(folder / FEATURES, *found)
 
         ids = [self.corpus.clips[row].id for row in self.rows]
-        folder = self.store.obtain("judged", signature([self.key, describe(extractor), "sound", ids]), make)
+        definition = [describe(extractor), getattr(extractor, "version", None)]
+        folder = self.store.obtain("judged", signature([self.key, definition, "sound", ids]), make)
         with np.load(folder / FEATURES, allow_pickle=False) as file:
             return list(file.values())
 
     def known_features(self, extractor: FeatureExtractor) -> list[np.ndarray] | None:
         """The same for extractors with a `definition`, such as judges; None for others, which may change."""
-        return self.features(extractor) if hasattr(extractor, "definition") else None
+        return self.features(extractor) if getattr(extractor, "definition", None) else None
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,11 @@ def mean_of_samplings(samplings: Sequence[Sequence[Score]]) -> list[Score]:
 def _mean_of_samplings(scores: Sequence[Score]) -> Score:
     """One metric's scores of several sounds of each clip, as one."""
     first = scores[0]
-    if missing := [score for score in scores if score.unavailable is not None]:
-        return missing[0]
+    for number, score in enumerate(scores, start=1):
+        if score.unavailable is not None:
+            return replace(score, unavailable=f"{score.unavailable} (sound {number} of {len(scores)})")
     chance = _mean(score.chance for score in scores)
-    facts = _mean_of_figures(scores) if first.per_clip is None else _mean_of_clips(scores)
+    facts = _mean_of_clips(scores) if first.per_clip else _mean_of_figures(scores)
     for name, of in (("corrected", "value"), ("corrected_low", "low"), ("corrected_high", "high")):
         if getattr(first, name) is not None:
             facts[name] = _corrected(facts[of], chance)
@@ -81,11 +82,14 @@ def _mean_of_samplings(scores: Sequence[Score]) -> Score:
 
 def _mean_of_clips(scores: Sequence[Score]) -> dict[str, Any]:
     """Facts of means over clips: a clip's value is its mean over the sounds that have one."""
-    known = [score.per_clip or {} for score in scores]
+    first, known = scores[0], [score.per_clip or {} for score in scores]
     clips = dict.fromkeys(clip for values in known for clip in values)
     means = {clip: float(np.mean([values[clip] for values in known if clip in values])) for clip in clips}
-    interval = bootstrap.mean_interval([*means.values()], resamples=scores[0].draws, seed=scores[0].seed)
     skipped = {clip: why for score in scores for clip, why in score.skipped.items() if clip not in means}
+    interval = bootstrap.NO_INTERVAL
+    if first.draws:
+        values = [*means.values(), *(math.nan for _ in skipped)]
+        interval = bootstrap.mean_interval(values, resamples=first.draws, seed=first.seed)
     value = float(np.mean([*means.values()]))
     return {"value": value, "n": len(means), "per_clip": means, "skipped": skipped, **_ends(interval)}
 

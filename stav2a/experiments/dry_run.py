@@ -24,7 +24,7 @@ from stav2a.data.clip import Clip
 from stav2a.data.front_ends import AudioLDMMel
 from stav2a.data.media import FrameGrid
 from stav2a.data.prepared.reader import PreparedClips
-from stav2a.evaluation.scores import evaluate
+from stav2a.evaluation.scores import evaluate, mean_of_samplings
 from stav2a.experiments.experiment import Experiment
 from stav2a.metrics.score import ArraySounds, ClassifierOutputs, EvaluationSet, MetricError, Score
 from stav2a.models import audit
@@ -405,6 +405,10 @@ def _compute_losses(run: DryRun, model: STAV2A, experiment: Experiment, folder: 
     frozen_blocks = frozen_before([each for _, each in planned], model)
     for (factory, each), frozen in zip(planned, frozen_blocks, strict=True):
         model.merge_adapters(changed_by(each.stage))
+        if frozen.issuperset(each.stage.trains):
+            blocks = " and ".join(each.stage.trains)
+            why = f"{blocks} came with weights, or an earlier stage has finished with it"
+            run.remarks.append(f"{selector_of('stage', factory)} trains nothing: {why}")
         run.attempt("stage", factory, batch, lambda: each.stage.run(work(frozen)), otherwise={})  # noqa: B023
     if experiment.classifier is not None:
         classifier = experiment.classifier(classes=2).to(_device(model))
@@ -514,7 +518,8 @@ def _measure(run: DryRun, experiment: Experiment) -> None:
 
         return metric
 
-    evaluate(noise, [measured(factory) for factory in experiment.metrics])
+    scores = evaluate(noise, [measured(factory) for factory in experiment.metrics])
+    mean_of_samplings([scores] * experiment.num_waveforms_per_clip)
 
 
 def _wrong(slot: str, factory: Any, method: str, found: str, promised: str) -> RegistryError:

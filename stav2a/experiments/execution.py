@@ -203,7 +203,7 @@ def _run_and_track(
         tracker.set_tags(
             {"recipe": facts["recipe"], "signature": facts["signature"], **_prefixed("git", facts["git"])}
         )
-        parameters = describing.flatten(loaded.described())
+        parameters = describing.flatten(loaded.described(complete=True))
         # MLflow shows them as they come: the recipe's choices first, then the settings of each component.
         in_groups = sorted(parameters, key=lambda key: not key.startswith("run."))
         tracker.log_params({key: parameters[key] for key in in_groups if key not in options.untracked})

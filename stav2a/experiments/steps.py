@@ -125,6 +125,10 @@ class RunSteps:
 
         Returns:
             The sounds of the first sampling, and a score a metric, its mean over the samplings.
+
+        Raises:
+            ChangedError: A clip's file is not the one that the corpus was made of.
+            MetricError: A metric gives something else than a score.
         """
         possible, _ = self.experiment.with_labels_of(trained.corpus.clips)
         metrics = [metric() for metric in possible.metrics]
@@ -137,8 +141,8 @@ class RunSteps:
         flows = mean_flows(clips, flow, store=self.store, key=self.keys.by_kind["flows"])
         examples = RealSounds.of_training(corpus, self.store, self.keys.by_kind["clips"])
         videos = ClipVideos(clips, self.store, self.keys.by_kind["clips"], references.shape[1] / rate)
-        first, scores = None, []
-        for audio in samplings:
+
+        def scored(audio: Iterable[np.ndarray]) -> tuple[Generated, list[Score]]:
             made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
             outputs = None
             if trained.classifier:
@@ -147,10 +151,10 @@ class RunSteps:
             samples = evaluation_set(
                 made, flows, outputs, class_names(corpus.clips), flow.definition, examples, videos, real
             )
-            scores.append(evaluate(samples, metrics))
-            first = first or made
-        assert first is not None
-        return first, mean_of_samplings(scores)
+            return made, evaluate(samples, metrics)
+
+        made, scores = scored(next(samplings := iter(samplings)))
+        return made, mean_of_samplings([scores, *(scored(audio)[1] for audio in samplings)])
 
     def train(
         self,

@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import NamedTuple, Protocol
@@ -98,8 +98,8 @@ class ArraySounds:
         generated: Generated sounds, (S_i,) each, in [-1, 1].
         references: The clips' real sounds, (S_i,) each.
         sample_rate: Sampling rate of both, in Hz.
-        reference_features: Function that has features of the whole real sounds already, or None for an
-            extractor whose features it does not have; used where no generated sound is shorter.
+        reference_features: Function that gives an extractor's features of the whole real sounds, or None
+            if it has none. Used where each generated sound is at least as long as its real one.
 
     Raises:
         MetricError: Different numbers of sounds; a sound that is empty, not mono, or not finite.
@@ -140,15 +140,19 @@ class ArraySounds:
         key = _key(extractor)
         if key not in self._known:
             pairs = list(zip(self.generated, self.references, strict=True))
-            there = None
-            if self.reference_features and all(len(generated) >= len(real) for generated, real in pairs):
-                there = self.reference_features(extractor)
-            sounds = (side[: min(map(len, pair))] for pair in pairs for side in pair[: 1 if there else 2])
-            found = extract_all(extractor, ((sound, self.sample_rate) for sound in sounds))
-            self._known[key] = (
-                PairedFeatures(found, there) if there else PairedFeatures(found[::2], found[1::2])
-            )
+            whole = all(len(generated) >= len(real) for generated, real in pairs)
+            known = self.reference_features(extractor) if self.reference_features and whole else None
+            if known is None:
+                sounds = (side for ours, real in pairs for side in (ours[: len(real)], real[: len(ours)]))
+                found = self._extracted(extractor, sounds)
+                self._known[key] = PairedFeatures(found[::2], found[1::2])
+            else:
+                found = self._extracted(extractor, (ours[: len(real)] for ours, real in pairs))
+                self._known[key] = PairedFeatures(found, known)
         return self._known[key]
+
+    def _extracted(self, extractor: FeatureExtractor, sounds: Iterable[np.ndarray]) -> list[np.ndarray]:
+        return extract_all(extractor, ((sound, self.sample_rate) for sound in sounds))
 
 
 def describe(extractor: FeatureExtractor) -> str:
@@ -297,7 +301,7 @@ class Score:
         corrected_high: Upper end of the corrected value's interval.
         floor: Bias floor of a distance: the figure of a perfect generator at this n.
         extras: Further figures beside it, by name.
-        per_clip: Value by clip id, of the clips that have one.
+        per_clip: Value by clip id, of the clips that have one, where the figure is their mean.
         skipped: Reason by clip id, of the clips that have no value.
         unavailable: Reason why there is no figure at all.
         replicates: Values of a statistic of the whole set at each bootstrap draw of the clips, not centred:

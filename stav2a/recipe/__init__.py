@@ -89,9 +89,9 @@ class Recipe(Generic[Root]):
             if binding.entry.selector not in reached and binding.place.file in asked
         ]
 
-    def described(self) -> Any:
+    def described(self, *, complete: bool = False) -> Any:
         """The whole configuration; see `describing.describe`."""
-        return describing.describe(self.configured)
+        return describing.describe(self.configured, complete=complete)
 
     def signature(self) -> str:
         """Signature of the whole configuration."""

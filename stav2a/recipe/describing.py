@@ -52,23 +52,24 @@ def reach(root: Configured) -> dict[str, Configured]:
     return found
 
 
-def describe(value: Any, contents: Contents | None = None) -> Described:
+def describe(value: Any, contents: Contents | None = None, *, complete: bool = False) -> Described:
     """A value as JSON can hold it; a component with all its parameters, and so on down.
 
     Args:
         value: The value.
         contents: Hashes of files; given, files that are there are described by content, not by path.
+        complete: Keep the parameters of `later` at their defaults too, for people: signatures are without.
 
     Raises:
         RecipeError: The value is nothing that a recipe can write.
     """
     entry = registry.entry_of(value)
     if entry is not None:
-        return _describe_entry(entry, _values(value, entry), contents)
+        return _describe_entry(entry, _values(value, entry), contents, complete)
     if isinstance(value, Mapping):
-        return {str(key): describe(inner, contents) for key, inner in value.items()}
+        return {str(key): describe(inner, contents, complete=complete) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(inner, contents) for inner in value]
+        return [describe(inner, contents, complete=complete) for inner in value]
     if isinstance(value, Path):
         found = contents.of(value) if contents else None
         return {"content": found} if found else str(value)
@@ -80,7 +81,7 @@ def describe(value: Any, contents: Contents | None = None) -> Described:
 def describe_root(root: Any, contents: Contents | None = None) -> Described:
     """A whole configuration: the parameters of a built root, described."""
     entry = root_entry(type(root))
-    return _describe_entry(entry, {name: getattr(root, name) for name in entry.settable}, contents)
+    return _describe_entry(entry, {name: getattr(root, name) for name in entry.settable}, contents, False)
 
 
 def signature(described: Described) -> str:
@@ -187,11 +188,14 @@ def _values(value: Any, entry: Entry) -> Mapping[str, Any]:
     return found
 
 
-def _describe_entry(entry: Entry, values: Mapping[str, Any], contents: Contents | None) -> Described:
+def _describe_entry(
+    entry: Entry, values: Mapping[str, Any], contents: Contents | None, complete: bool
+) -> Described:
     """Name, parameters, and the version of a component that has one: it gives other results than before.
 
     Parameters in an attribute `later` are left out where they have their default, so that a description, its
-    signature and the keys of the store stay what they were before these parameters came.
+    signature and the keys of the store stay what they were before these parameters came; `complete` keeps
+    them.
     """
     found = dict(values)
     if contents:
@@ -199,8 +203,8 @@ def _describe_entry(entry: Entry, values: Mapping[str, Any], contents: Contents 
         if default and found.get("weights") is None and (path := default()) and path.exists():
             found["weights"] = path
         found |= {name: Path(found[name]) for name in WEIGHTS if _is_there(found.get(name))}
-    parameters = {name: describe(value, contents) for name, value in found.items()}
-    for name in getattr(entry.factory, "later", ()):
+    parameters = {name: describe(value, contents, complete=complete) for name, value in found.items()}
+    for name in () if complete else getattr(entry.factory, "later", ()):
         if parameters[name] == describe(entry.settable[name].default, contents):
             del parameters[name]
     version = getattr(entry.factory, "version", None)

@@ -33,7 +33,7 @@ READING, MEASURED, FEW, SKIPPED, NOTICED, MISSING, REFUSED = HEADINGS = (
 NOTES = {  # kind -> heading, text
     "nothing": (READING, "There is nothing to compare yet."),
     "clips": (READING, "In brackets: 95 % bootstrap intervals over clips. Draws: {draws}. Seed: {seed}."),
-    "samplings": (READING, "A score is the mean over several sounds of each clip: {samplings}."),
+    "samplings": (READING, "A score is the mean over several sounds of each clip. Sounds: {samplings}."),
     "centred": (READING, "{metrics}: intervals are centred, and hold at this number of clips only."),
     "chance": (
         READING,
@@ -205,20 +205,24 @@ def _conditions(scores: Sequence[Score]) -> Iterator[Note]:
     if drawn:
         draws = _by_label({score.label: score.draws for score in drawn})
         yield Note("clips", {"draws": draws, "seed": _by_label({score.label: score.seed for score in drawn})})
-    yield from _samplings(scores)
+    yield from _samplings({s.label: (s.samplings, s.samplings) for s in scores if s.unavailable is None})
     if centred := [score.label for score in drawn if score.centred]:
         yield Note("centred", {"metrics": centred})
     if others := {score.label: score.others for score in scores if score.others}:
         yield Note("chance", {"others": _by_label(others)})
 
 
-def _samplings(scores: Sequence[Score]) -> Iterator[Note]:
-    numbers = {score.label: score.samplings for score in scores if score.unavailable is None}
-    if max(numbers.values(), default=1) > 1:
-        yield Note("samplings", {"samplings": _by_label(numbers)})
+def _samplings(numbers: Mapping[str, tuple[int, int]]) -> Iterator[Note]:
+    """Note on the sounds of a clip, given the least and the greatest number of them by the score's label."""
+    if any(most > 1 for _, most in numbers.values()):
+        written = {
+            label: f"{least}" if least == most else f"{least} to {most}, by row"
+            for label, (least, most) in numbers.items()
+        }
+        yield Note("samplings", {"samplings": _by_label(written)})
 
 
-def _by_label(numbers: Mapping[str, int]) -> str:
+def _by_label(numbers: Mapping[str, int | str]) -> str:
     """The most frequent number, then each other one with its labels."""
     (most, _), *others = sorted(grouped(numbers).items(), key=lambda group: -len(group[1]))
     return "; ".join([str(most), *(f"{number} for {', '.join(labels)}" for number, labels in others)])
@@ -492,7 +496,7 @@ def _reading(comparison: Comparison) -> Iterator[Note]:
         yield Note("seeds", {"draws": comparison.resamples, "seeds": (counts[0], counts[-1])})
         if counts[-1] < FEW_SEEDS:
             yield Note("few_seeds")
-    yield from _samplings([metric.score for metric in comparison.metrics])
+    yield from _samplings({metric.score.label: metric.samplings for metric in comparison.metrics})
     if comparison.to_baseline:
         yield Note("paired", {"what": "seeds"})
     if counted(comparison):

@@ -138,8 +138,12 @@ def sample_clips(
 
 
 def clip_facts(clip: str, scores: Sequence[Score]) -> dict[str, str]:
-    """A clip's own scores, by label."""
-    values = {score.label: score.per_clip.get(clip) for score in scores if score.per_clip}
+    """A clip's own scores, by label; one of several sounds says so, as the clip's player has the first."""
+
+    def label(score: Score) -> str:
+        return score.label if score.samplings == 1 else f"{score.label}, mean of {score.samplings} sounds"
+
+    values = {label(score): score.per_clip.get(clip) for score in scores if score.per_clip}
     return {label: f"{value:.2f}" for label, value in values.items() if value is not None}
 
 

@@ -178,7 +178,8 @@ def fit_contrast(
 class ContrastiveStage(TrainingStage):
     """Bring picture and sound of the same moment together, all others apart (Diff-Foley [10]).
 
-    CAVP's audio-visual contrast, for a feature encoder trained from nothing. Segments of other clips give
+    CAVP's audio-visual contrast, for a feature encoder trained from nothing; one that came with its weights
+    stays as it is. Segments of other clips give
     the semantic contrast, other segments of the same clip the temporal one; both sit in one matrix of
     similarities. The sound's tower is kept where the encoder has a place for it (`audio_tower`), and dropped
     otherwise.
@@ -197,6 +198,9 @@ class ContrastiveStage(TrainingStage):
 
     def run(self, work: TrainingContext) -> History:
         video: Any = work.model.feature_encoder
+        trained = work.train_only("feature_encoder")
+        if not trained:
+            return {}
         if (frames := work.corpus.frames.shape[1]) % self.segment_frames:
             fitting = max(n for n in range(1, self.segment_frames) if frames % n == 0)
             raise UsageError(
@@ -219,7 +223,7 @@ class ContrastiveStage(TrainingStage):
             e_v, e_a = segments(video(as_video(frames))), segments(audio(mel, frames.shape[1]))
             return symmetric_contrast(e_v, e_a, audio.scale)
 
-        towers = [*work.train_only("feature_encoder"), *([] if kept else [audio])]
+        towers = trained if kept else [*trained, audio]
         return fit_contrast(self, work, "contrastive", towers, fetch, contrast)
 
 
@@ -228,11 +232,11 @@ class ContrastiveStage(TrainingStage):
 class TextContrastiveStage(TrainingStage):
     """Bring each caption and its sound together, all others apart, as CLAP (Wu et al. 2023).
 
-    For a text encoder trained from nothing, where the paper has a pretrained one: it is finished when text to
-    audio begins. The sound's tower is dropped.
+    For a text encoder trained from nothing, where the paper has a pretrained one, which stays as it is. It is
+    finished when text to audio begins. The sound's tower is dropped.
 
     Raises:
-        UsageError: The text encoder is frozen; or fewer than two clips, which nothing is contrasted with.
+        UsageError: Fewer than two clips a batch, or to validate on: a clip is contrasted with others.
     """
 
     steps: int | None = 150
@@ -252,11 +256,7 @@ class TextContrastiveStage(TrainingStage):
     def run(self, work: TrainingContext) -> History:
         trained = work.train_only("text_encoder")
         if not trained:
-            raise UsageError(
-                "stage.text_contrastive: the text encoder is frozen, as it came with its weights or an "
-                "earlier stage trained it, so there is nothing to train.",
-                advice="Bind stage.text_contrastive.steps = 0.",
-            )
+            return {}
         torch.manual_seed(work.seed)
         dim = work.model.text_encoder.dim
         audio = AudioTower(work.corpus.spectrogram.shape[-1], dim).to(work.device)

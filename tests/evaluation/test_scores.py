@@ -12,7 +12,7 @@ from stav2a.evaluation.scores import clips_csv, evaluate, from_json, mean_of_sam
 from stav2a.metrics.bootstrap import chance_levels, corrected_for_chance, mean_interval, replicates
 from stav2a.metrics.reporter import MetricReporter
 from stav2a.metrics.score import FLOOR, ArraySounds, EvaluationSet, MetricError, Score
-from stav2a.reports.comparison_tables import scores_document
+from stav2a.reports.comparison_tables import comparison_document, scores_document
 from tests.evaluation.compared import mean, study
 
 FULL = Score(
@@ -193,7 +193,8 @@ def test_the_mean_of_samplings_is_that_of_each_clip_s_means():
     means = (first + second) / 2
     means[5] = first[5]
     assert found.value == pytest.approx(np.nanmean(means))
-    assert (found.low, found.high) == pytest.approx(mean_interval(means[np.isfinite(means)], resamples=200))
+    drawn = mean_interval([*means[np.isfinite(means)], np.nan], resamples=200)
+    assert (found.low, found.high) == pytest.approx(tuple(drawn))
     assert (found.samplings, found.n, found.draws) == (2, 11, 200)
     assert found.per_clip == pytest.approx({f"clip{i}": means[i] for i in range(12) if i != 3})
     assert found.skipped == {"clip3": "silent"}
@@ -225,13 +226,33 @@ def test_the_mean_of_samplings_of_a_statistic_has_the_mean_replicates():
     assert (found.floor, found.extras, found.corrected, found.per_clip) == (1.0, {"x": 2.0}, None, None)
 
 
+def test_a_score_without_draws_has_a_mean_without_an_interval():
+    bare = dataclasses.replace(BARE, per_clip={"a": 1.0, "b": 2.0}, value=1.5)
+    [found] = mean_of_samplings([[bare], [dataclasses.replace(bare, per_clip={"a": 2.0}, value=2.0)]])
+    assert (found.value, found.low, found.n) == (1.75, None, 2)
+    assert found.per_clip == {"a": 1.5, "b": 2.0}
+    [empty] = mean_of_samplings([[dataclasses.replace(BARE, per_clip={})]] * 2)
+    assert (empty.value, empty.samplings) == (BARE.value, 2)
+
+
 def test_one_sampling_is_itself_and_a_missing_figure_stays_missing():
     assert mean_of_samplings([[FULL, BARE, NONE]]) == [FULL, BARE, NONE]
-    assert mean_of_samplings([[NONE], [NONE]]) == [NONE]
+    [absent] = mean_of_samplings([[BARE], [dataclasses.replace(BARE, unavailable="a reason")]])
+    assert absent.unavailable == "a reason (sound 2 of 2)"
     assert from_json(to_json(mean_of_samplings([[FULL], [FULL]])))[0].samplings == 2
 
 
 def test_the_table_says_of_how_many_sounds_a_score_is_the_mean():
     text = scores_document(mean_of_samplings([[FULL, BARE]] * 3)).text()
-    assert "A score is the mean over several sounds of each clip: 3." in text
+    assert "A score is the mean over several sounds of each clip. Sounds: 3." in text
     assert "several sounds" not in scores_document([FULL, BARE]).text()
+
+
+def test_a_comparison_says_so_of_rows_with_one_sound_and_with_three():
+    one = dataclasses.replace(FULL, per_clip={"a": 0.5, "b": 0.25})
+    rows = {"one": {0: [one]}, "three": {0: mean_of_samplings([[one]] * 3)}}
+    for order in (rows, dict(reversed(rows.items()))):
+        compared = compare(order, metrics={"aa_align": "higher"}, baseline="one")
+        assert compared.metrics[0].samplings == (1, 3)
+        told = "A score is the mean over several sounds of each clip. Sounds: 1 to 3, by row."
+        assert told in " ".join(comparison_document(compared).text().split())

@@ -104,6 +104,13 @@ def test_settings_without_effect_are_named(bindings, told):
     assert len(found) == bool(told) and all(line.endswith(told) for line in found)
 
 
+def test_a_stage_whose_blocks_are_finished_is_named():
+    order = "run.stages = [@stage.autoencoder, @stage.t2a_pretrain, @stage.text_contrastive]"
+    found = dry_run(recipe.load(["recipes/pretrained_t2a.gin", SMOKE[-1]], [order], root=Experiment).build())
+    why = "text_encoder came with weights, or an earlier stage has finished with it"
+    assert f"stage.text_contrastive trains nothing: {why}" in found.remarks
+
+
 def test_a_check_names_them(capsys):
     files = ("--gin", "recipes/finetuned_t2a.gin", "--gin", "recipes/scale/smoke.gin")
     main(["run", *files, "--bind", MEAN, "--check"])

@@ -75,11 +75,14 @@ def test_captions_and_their_sounds_come_together(tmp_path):
     assert blocks_changed(before, model) == {"text_encoder"}
 
 
-def test_captions_of_a_frozen_text_encoder_have_nothing_to_train(tmp_path):
-    work = tiny.work(tiny.model(), tmp_path, frozen=frozenset({"text_encoder"}))
-    with pytest.raises(UsageError, match="the text encoder is frozen") as error:
-        STAGES["text_contrastive"]().run(work)
-    assert error.value.advice == "Bind stage.text_contrastive.steps = 0."
+@pytest.mark.parametrize(
+    ("name", "block"), [("text_contrastive", "text_encoder"), ("contrastive", "feature_encoder")]
+)
+def test_a_contrast_leaves_an_encoder_that_is_finished_as_it_is(name, block, tmp_path):
+    model = tiny.model()
+    before = weights(model)
+    assert STAGES[name]().run(tiny.work(model, tmp_path, frozen=frozenset({block}))) == {}
+    assert blocks_changed(before, model) == set()
 
 
 @pytest.mark.parametrize("parameter", ["batch_size", "validation_clips"])

@@ -194,7 +194,7 @@ def plan(study: LoadedStudy, output: Path) -> StudyPlan:
                     signature=signature,
                     folder=RunFolder.of(output, loaded.named[0].stem, signature),
                     entries=tuple(keys.parts()),
-                    described=loaded.described(),
+                    described=loaded.described(complete=True),
                 )
     return StudyPlan(_as_measured(study, reporters), tuple(runs.values()), output).without(refused)
 
@@ -311,6 +311,8 @@ def summary(plan: StudyPlan, jobs: int = 1) -> str:
     if study.factors:
         levels = [f"{factor} ({', '.join(each)})" for factor, each in study.factors.items()]
         lines.append(f"factors: {', '.join(levels)}")
+    if study.recipes:
+        lines.append(f"over all rows: {', '.join(study.recipes)}")
     trained: set[StoreEntry] = set()  # by the rows above
     for row in study.rows:
         runs = [run for run in plan.runs if run.row is row]

@@ -8,7 +8,7 @@ import pytest
 
 from stav2a.experiments.ablation import study
 from stav2a.experiments.ablation.planning import duration, plan, summary, training_s
-from stav2a.recipe import RecipeError
+from stav2a.recipe import RecipeError, describing
 from stav2a.utils.contents import hashes_of
 
 ROOT = Path(__file__).parents[3]
@@ -111,8 +111,9 @@ def test_another_seed_has_work_of_its_own(tmp_path):
 
 
 def test_the_plan_says_what_is_trained_once(tmp_path):
-    assert summary(plan(table3(0, 1), tmp_path)).splitlines()[:8] == [
+    assert summary(plan(table3(0, 1), tmp_path)).splitlines()[:9] == [
         "table3: 7 rows × 2 seeds (0, 1), compared with CN",
+        "over all rows: recipes/evaluation/three_waveforms.gin, recipes/scale/smoke.gin",
         "  Pretrained-T2A  trains 2 × autoencoder, 2 × text_contrastive, 2 × t2a_pretrain, classifier",
         "  FineTuned-T2A   trains 2 × t2a_finetune",
         "  CN w/o Filter   trains 2 × contrastive, 2 × joint",
@@ -237,3 +238,10 @@ def test_a_warning_is_printed_once_for_all_seeds(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         plan(study.load(TWO_ROWS, bindings=["local_head.linear.dim = 8"]), tmp_path)
     assert caplog.text.count("local_head.linear.dim has no effect") == 1
+
+
+def test_a_parameter_at_its_default_in_some_rows_is_one_that_differs(tmp_path):
+    planned = plan(study.load("ablations/samplings.gin", seeds=[0]), tmp_path)
+    assert "run.num_waveforms_per_clip" not in planned.lacking()
+    one = describing.flatten(planned.runs[0].described)
+    assert one["run.num_waveforms_per_clip"] == 1
