@@ -21,7 +21,7 @@ from stav2a.registry import Configured, Entry
 
 __all__ = ["Binding", "Place", "Recipe", "RecipeError", "as_root", "diff", "load", "shown"]
 
-SCALES = ("scale", "levels")  # folders of recipes with settings for components in use or not
+SCALES = ("scale", "levels", "evaluation")  # folders of recipes with settings for components in use or not
 
 logger = logging.getLogger(__name__)
 Root = TypeVar("Root")
@@ -78,8 +78,8 @@ class Recipe(Generic[Root]):
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.
 
-        Included files and those of a folder `scale` or `levels` don't count: they offer settings for what may
-        be used.
+        Included files and those of a folder `scale`, `levels` or `evaluation` don't count: they offer settings
+        for what may be used.
         """
         reached = describing.reach(self.configured)
         asked = {None, *(path for path in self.named if path.parent.name not in SCALES)}
