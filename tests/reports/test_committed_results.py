@@ -27,7 +27,6 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "text": (("text",), 4, 3, "CN+Onset+GVF"),
     "samplings": (("samplings",), 4, 5, "CN, three sounds"),
     "stability": (("stability",), 5, 3, "CN"),
-    "short_joint": (("short_joint",), 2, 3, "CN"),
 }
 
 
