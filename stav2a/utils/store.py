@@ -190,9 +190,9 @@ def in_turn(
 ) -> Iterator[StoreTask]:
     """Tasks in an order that lets several processes on one store work side by side.
 
-    A task comes when those that it needs are done here. First come the missing ones that no process is
-    making, of these first those that most tasks wait for; then those that are in the store. What another
-    process is making comes when it is finished.
+    A task comes when those that it needs are done here. First come those in the store that others wait for;
+    then the missing ones that no process is making, of these first those that most tasks wait for; last the
+    others in the store. What another process is making comes when it is finished.
 
     Args:
         tasks: The tasks.
@@ -222,7 +222,8 @@ def _next(
     told = False
     while True:
         finished = [i for i in possible if store.has(*entries[i])]
-        for i in [*(i for i in possible if i not in finished), *finished]:
+        opening = [i for i in finished if waiting[left[i].key]]  # taken in a moment, and then others may come
+        for i in dict.fromkeys([*opening, *(i for i in possible if i not in finished), *finished]):
             if not store.is_being_made(*entries[i]):
                 return i
         if not told:

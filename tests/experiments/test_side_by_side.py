@@ -41,7 +41,7 @@ def alone(experiment, tmp_path_factory) -> Path:
 def bits(root: Path) -> dict[str, bytes]:
     """Weights and sounds of a store."""
     files = [*root.glob("stage-*/*.safetensors"), *root.glob("*/*.flac"), *root.glob("classifier-*/*.saf*")]
-    assert len(files) == 6 + COUNTS["test_clips"] + 1
+    assert len(files) == 7 + COUNTS["test_clips"] + 1
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -66,7 +66,7 @@ def test_two_processes_come_to_the_bits_of_one(experiment, alone, tmp_path, monk
     lines: list[str] = []
     steps(experiment, tmp_path, lines, jobs=2).run()
     assert "2 processes train and sample side by side" in lines
-    assert "stage 2/6  autoencoder: training" in lines and "stage 1/6  contrastive: from the store" in lines
+    assert "stage 2/7  autoencoder: training" in lines and "stage 1/7  contrastive: from the store" in lines
     assert bits(tmp_path) == bits(alone)
     assert not caplog.messages
 

@@ -69,7 +69,9 @@ def test_every_difference_is_that_of_two_figures(committed):
 
 
 def test_several_samplings_of_the_trainings_are_those_of_the_table():
-    table, more = (pd.read_csv(RESULTS / f"{name}_laptop_clips.csv") for name in ("table3_first", "samplings_first"))
+    table, more = (
+        pd.read_csv(RESULTS / f"{name}_laptop_clips.csv") for name in ("table3_first", "samplings_first")
+    )
     first = more[more["sampling"] == 0].merge(table, on=["row", "seed", "clip"], suffixes=("", "_of_table"))
     assert len(first) == 2 * 5 * (128 + 1)  # the clips, and FD of them all
     for metric in ("aa_align", "class_accuracy_vague", "fd"):

@@ -259,6 +259,14 @@ def test_a_task_comes_after_those_that_it_needs_and_the_one_that_most_wait_for_f
     assert keys_in_turn(store, *tasks) == ["first", "middle", "alone", "late", "other"]
 
 
+def test_what_is_there_and_waited_for_comes_before_what_is_to_be_made_and_the_rest_of_it_last(store):
+    for key in ("first", "unneeded"):
+        with store.exclusive("stage", key), store.create("stage", key) as folder:
+            write_text(folder / "x.txt", "made")
+    tasks = [task("alone"), task("unneeded"), task("after", "first"), task("last", "after"), task("first")]
+    assert keys_in_turn(store, *tasks) == ["first", "after", "alone", "last", "unneeded"]
+
+
 def test_what_another_process_makes_comes_when_it_is_finished(store):
     waited = []
     with store.exclusive("stage", "first"):
