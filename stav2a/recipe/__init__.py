@@ -78,8 +78,8 @@ class Recipe(Generic[Root]):
     def unused(self) -> list[Binding]:
         """Bindings of components that the root doesn't lead to, in the files asked for and those by hand.
 
-        Included files and those of a folder `scale`, `levels` or `evaluation` don't count: they offer settings
-        for what may be used.
+        Included files and those of a folder `scale`, `levels` or `evaluation` don't count: they offer
+        settings for what may be used.
         """
         reached = describing.reach(self.configured)
         asked = {None, *(path for path in self.named if path.parent.name not in SCALES)}
