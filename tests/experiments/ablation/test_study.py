@@ -104,8 +104,10 @@ def test_overlays_lie_over_all_rows_and_under_the_command_line_s(write, tmp_path
     loaded = study.load(name, ["recipes/scale/smoke.gin"])
     shipped = "recipes/evaluation/three_waveforms.gin"
     assert loaded.recipes[0] == "own.gin" and loaded.recipes[1].endswith(shipped)
-    built = recipe.load([*loaded.rows[0].recipes, *loaded.recipes], root=Experiment).build()
-    assert (built.guidance_scale, built.num_waveforms_per_clip, built.num_inference_steps) == (1.5, 3, 2)
+    for laid, expected in ((loaded.recipes[:2], (1.5, 3, 10)), (loaded.recipes, (1.5, 1, 2))):
+        built = recipe.load([*loaded.rows[0].recipes, *laid], root=Experiment).build()
+        found = built.guidance_scale, built.num_waveforms_per_clip, built.num_inference_steps
+        assert found == expected
     with pytest.raises(study.StudyError, match=r"study.overlays: 'run.seed = 1' is no recipe"):
         study.load(write(TWO_ROWS + "study.overlays = ('run.seed = 1',)\n"))
 
