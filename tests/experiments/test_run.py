@@ -96,7 +96,7 @@ def test_a_run_ends_with_a_table_a_report_samples_and_weights(first):
     assert prefixes == {
         "feature_encoder", "text_encoder", "local_head", "global_pooler", "backbone", "autoencoder"
     }  # fmt: skip
-    assert set(first.stages.values()) == {"training"} and len(first.stages) == 6
+    assert set(first.stages.values()) == {"training"} and len(first.stages) == 7
     leftovers = [path.name for path in first.output.rglob("*") if path.name.startswith(".")]
     assert leftovers == []
 
