@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from stav2a.metrics.score import (
     VideoFeatures,
     Watcher,
     describe,
+    feature_key,
 )
 from stav2a.recipe.describing import signature
 from stav2a.slots import OpticalFlow
@@ -77,7 +78,7 @@ def in_a_file(folder: Path, parts: Iterable[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RealSounds:
-    """Real sounds of a corpus' clips, whose features are kept in the store; a `score.LabelledSounds`.
+    """Real sounds of a corpus' clips, whose features are extracted once; a `score.LabelledSounds`.
 
     Args:
         corpus: The clips.
@@ -90,6 +91,9 @@ class RealSounds:
     rows: Sequence[int]
     store: Store
     key: str
+    _known: dict[object, list[np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of_training(cls, corpus: Corpus, store: Store, key: str) -> "RealSounds":
@@ -108,15 +112,22 @@ class RealSounds:
         return (self.corpus.audio(list(self.rows[start : start + AT_ONCE])) for start in starts)
 
     def features(self, extractor: FeatureExtractor) -> list[np.ndarray]:
-        """Features of each sound, N arrays, from the store if an earlier run left them there.
+        """Features of each sound, N arrays, extracted once.
+
+        Those of an extractor with a `definition`, such as a judge, are kept in the store; those of others,
+        whose code may change, in memory.
 
         Raises:
-            MetricError: The extractor gives objects, which are not written.
+            MetricError: An extractor with a definition gives objects, which are not written.
         """
+        if not getattr(extractor, "definition", None):
+            key = feature_key(extractor)
+            if key not in self._known:
+                self._known[key] = self._extracted(extractor)
+            return self._known[key]
 
         def make(folder: Path) -> None:
-            sounds = ((sound, self.corpus.sample_rate) for part in self.parts() for sound in part)
-            found = extract_all(extractor, sounds)
+            found = self._extracted(extractor)
             if any(each.dtype.hasobject for each in found):
                 raise MetricError(f"{describe(extractor)} gives arrays of objects, expected numbers.")
             np.savez(folder / FEATURES, *found)
@@ -127,9 +138,9 @@ class RealSounds:
         with np.load(folder / FEATURES, allow_pickle=False) as file:
             return list(file.values())
 
-    def known_features(self, extractor: FeatureExtractor) -> list[np.ndarray] | None:
-        """The same for extractors with a `definition`, such as judges; None for others, which may change."""
-        return self.features(extractor) if getattr(extractor, "definition", None) else None
+    def _extracted(self, extractor: FeatureExtractor) -> list[np.ndarray]:
+        sounds = ((sound, self.corpus.sample_rate) for part in self.parts() for sound in part)
+        return extract_all(extractor, sounds)
 
 
 @dataclass(frozen=True)
@@ -205,26 +216,32 @@ def _flow_of(flow: OpticalFlow, clip: Clip) -> ClipFlow:
 
 
 @torch.no_grad()
-def classified(classifier: Any, made: Generated, *, name: str) -> ClassifierOutputs:
-    """Outputs of the dataset's own classifier for the generated and the real sounds."""
+def classifier_outputs(classifier: Any, audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and embeddings of sounds by the dataset's own classifier.
+
+    Shapes:
+        audio (N, S) -> (N, C), (N, D)
+    """
     classifier.eval()
+    parts = np.array_split(audio, range(CLASSIFIED, len(audio), CLASSIFIED))
+    found = [classifier(log_mels(part, sample_rate).to(device())) for part in parts]
+    logits, embeddings = (torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
+    return logits, embeddings
 
-    def outputs(audio: np.ndarray) -> list[torch.Tensor]:
-        parts = np.array_split(audio, range(CLASSIFIED, len(audio), CLASSIFIED))
-        found = [classifier(log_mels(part, made.sample_rate).to(device())) for part in parts]
-        return [torch.cat(each) for each in zip(*found, strict=True)]
 
-    (generated, generated_embeddings), (references, reference_embeddings) = map(
-        outputs, (made.audio, made.references)
-    )
+def classified(
+    classifier: Any, made: Generated, references: tuple[np.ndarray, np.ndarray], *, name: str
+) -> ClassifierOutputs:
+    """Outputs of the dataset's own classifier for the generated sounds, beside those of the real ones."""
+    logits, embeddings = classifier_outputs(classifier, made.audio, made.sample_rate)
     resampled = f", of sound resampled from {made.sample_rate} to {SAMPLE_RATE} Hz"
     return ClassifierOutputs(
         name=name,
         definition="" if made.sample_rate == SAMPLE_RATE else name + resampled,
-        generated_logits=generated.cpu().numpy(),
-        reference_logits=references.cpu().numpy(),
-        generated_embeddings=generated_embeddings.cpu().numpy(),
-        reference_embeddings=reference_embeddings.cpu().numpy(),
+        generated_logits=logits,
+        reference_logits=references[0],
+        generated_embeddings=embeddings,
+        reference_embeddings=references[1],
     )
 
 
@@ -248,7 +265,7 @@ def evaluation_set(
         flow: Name of the optical flow.
         examples: Real sounds of the training clips.
         videos: The clips' films.
-        references: The clips' sounds with the features that are known of them.
+        references: The clips' sounds, for features that are extracted once for all samplings.
     """
     clips = made.clips
     known = all(clip.onsets_s is not None for clip in clips)
@@ -260,7 +277,7 @@ def evaluation_set(
             generated=list(made.audio),
             references=list(made.references),
             sample_rate=made.sample_rate,
-            reference_features=references.known_features if references else None,
+            reference_features=references.features if references else None,
         ),
         flows=[each.motion for each in flows],
         frame_rate_hz=[each.frame_rate_hz for each in flows],

@@ -25,6 +25,7 @@ from stav2a.evaluation.samples import (
     Generated,
     RealSounds,
     classified,
+    classifier_outputs,
     evaluation_set,
     in_a_file,
     mean_flows,
@@ -142,12 +143,16 @@ class RunSteps:
         examples = RealSounds.of_training(corpus, self.store, self.keys.by_kind["clips"])
         videos = ClipVideos(clips, self.store, self.keys.by_kind["clips"], references.shape[1] / rate)
 
+        real_outputs = None
+        if trained.classifier:
+            real_outputs = classifier_outputs(trained.classifier, references, rate)
+
         def scored(audio: Iterable[np.ndarray]) -> tuple[Generated, list[Score]]:
             made = Generated(clips, in_a_file(self.store.root, audio), references, rate)
             outputs = None
-            if trained.classifier:
-                dataset = name_of(self.experiment.dataset)
-                outputs = classified(trained.classifier, made, name=f"{dataset} classifier")
+            if real_outputs:
+                name = f"{name_of(self.experiment.dataset)} classifier"
+                outputs = classified(trained.classifier, made, real_outputs, name=name)
             samples = evaluation_set(
                 made, flows, outputs, class_names(corpus.clips), flow.definition, examples, videos, real
             )

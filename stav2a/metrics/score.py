@@ -98,8 +98,8 @@ class ArraySounds:
         generated: Generated sounds, (S_i,) each, in [-1, 1].
         references: The clips' real sounds, (S_i,) each.
         sample_rate: Sampling rate of both, in Hz.
-        reference_features: Function that gives an extractor's features of the whole real sounds, or None
-            if it has none. Used where each generated sound is at least as long as its real one.
+        reference_features: Function that gives an extractor's features of the whole real sounds, where they
+            are known. Used where each generated sound is at least as long as its real one.
 
     Raises:
         MetricError: Different numbers of sounds; a sound that is empty, not mono, or not finite.
@@ -108,7 +108,7 @@ class ArraySounds:
     generated: Sequence[np.ndarray]
     references: Sequence[np.ndarray]
     sample_rate: int
-    reference_features: Callable[[FeatureExtractor], list[np.ndarray] | None] | None = None
+    reference_features: Callable[[FeatureExtractor], list[np.ndarray]] | None = None
     _known: dict[object, PairedFeatures] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class ArraySounds:
         return min(len(self.generated[clip]), len(self.references[clip])) / self.sample_rate
 
     def features(self, extractor: FeatureExtractor) -> PairedFeatures:
-        key = _key(extractor)
+        key = feature_key(extractor)
         if key not in self._known:
             pairs = list(zip(self.generated, self.references, strict=True))
             whole = all(len(generated) >= len(real) for generated, real in pairs)
@@ -165,7 +165,7 @@ def describe(extractor: FeatureExtractor) -> str:
     return f"{type(extractor).__name__}({settings})"
 
 
-def _key(extractor: FeatureExtractor) -> object:
+def feature_key(extractor: FeatureExtractor) -> object:
     """Equal for extractors of equal definition, or class and settings; else the extractor itself."""
     if definition := getattr(extractor, "definition", None):
         return definition

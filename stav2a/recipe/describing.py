@@ -58,7 +58,7 @@ def describe(value: Any, contents: Contents | None = None, *, complete: bool = F
     Args:
         value: The value.
         contents: Hashes of files; given, files that are there are described by content, not by path.
-        complete: Keep the parameters of `later` at their defaults too, for people: signatures are without.
+        complete: Keep the parameters of `later` at their defaults too, for reports and tracking.
 
     Raises:
         RecipeError: The value is nothing that a recipe can write.

@@ -179,10 +179,9 @@ class ContrastiveStage(TrainingStage):
     """Bring picture and sound of the same moment together, all others apart (Diff-Foley [10]).
 
     CAVP's audio-visual contrast, for a feature encoder trained from nothing; one that came with its weights
-    stays as it is. Segments of other clips give
-    the semantic contrast, other segments of the same clip the temporal one; both sit in one matrix of
-    similarities. The sound's tower is kept where the encoder has a place for it (`audio_tower`), and dropped
-    otherwise.
+    stays as it is. Segments of other clips give the semantic contrast, other segments of the same clip the
+    temporal one; both are in one matrix of similarities. The sound's tower is kept where the encoder has a
+    place for it (`audio_tower`), and dropped otherwise.
 
     Args:
         segment_frames: Video frames a segment; must divide the clip's frames.

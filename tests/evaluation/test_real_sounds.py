@@ -42,21 +42,38 @@ def test_the_training_clips_that_have_a_class_are_judged_once(tmp_path):
     assert len(calls) == 7
 
 
-def test_features_of_unequal_lengths_are_kept_too(tmp_path):
-    sounds = RealSounds(Sounds(), [1, 2, 3], Store(tmp_path), "key")
-    found = [sounds.features(lambda audio, sample_rate: np.arange(audio[0])) for _ in range(2)]
-    assert [[each.tolist() for each in sides] for sides in found] == [
-        [[0.0], [0.0, 1.0], [0.0, 1.0, 2.0]]
-    ] * 2
+class Counting:
+    """Judge whose features are as many as its sound's number."""
+
+    definition = "counts"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, audio, sample_rate):
+        self.calls += 1
+        return np.arange(audio[0])
 
 
-def test_only_features_of_a_defined_judge_are_taken_from_the_store(tmp_path):
-    class Judge:
-        definition = "sum"
+def test_a_judge_s_features_of_unequal_lengths_are_taken_from_the_store(tmp_path):
+    judges = [Counting(), Counting()]
+    for judge in judges:
+        found = RealSounds(Sounds(), [1, 2, 3], Store(tmp_path), "key").features(judge)
+        assert [each.tolist() for each in found] == [[0.0], [0.0, 1.0], [0.0, 1.0, 2.0]]
+    judges[1].version = "2"
+    RealSounds(Sounds(), [1, 2, 3], Store(tmp_path), "key").features(judges[1])
+    assert [judge.calls for judge in judges] == [3, 3]
 
-        def __call__(self, audio, sample_rate):
-            return np.array([audio.sum()])
 
-    sounds = RealSounds(Sounds(), [1, 2], Store(tmp_path), "key")
-    assert [each.tolist() for each in sounds.known_features(Judge()) or ()] == [[3.0], [6.0]]
-    assert sounds.known_features(lambda audio, sample_rate: audio) is None
+def test_features_of_a_function_are_not_kept_beyond_the_run(tmp_path):
+    def first(audio, sample_rate):
+        return np.array([audio.sum()])
+
+    def changed(audio, sample_rate):
+        return np.array([-audio.sum()])
+
+    changed.__name__ = "first"
+    for function, expected in ((first, [[3.0], [6.0]]), (changed, [[-3.0], [-6.0]])):
+        found = RealSounds(Sounds(), [1, 2], Store(tmp_path), "key").features(function)
+        assert [each.tolist() for each in found] == expected
+    assert not list(tmp_path.glob("judged-*"))
