@@ -297,7 +297,7 @@ class VideoToAudioPipeline:
             guidance_scale: Weight w of the text in eq. 7; by default the pipeline's. 1 without any text.
             video_guidance_scale: Weight of the video, where the guider has one; by default the guider's.
             num_waveforms_per_prompt: Sounds of each video, of the seeds from `seed` on.
-            split_shots: Whether cuts of the picture are looked for, across which no window of the model goes.
+            split_shots: Whether cuts of the picture are looked for, which no window of the model crosses.
             seed: Seed of the noise. The same seed gives the same bits on a CPU.
             generator: Source of the seed instead, so that each call gives another sound.
             callback_on_step_end: Called after each denoising step with the pipeline, the number of the step,
