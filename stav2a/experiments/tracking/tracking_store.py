@@ -544,7 +544,8 @@ def _check_file(store: TrackingStore, database: Path) -> None:
                 head = file.read(16)
             if head and head != b"SQLite format 3\0":
                 raise store.error("the file is not an SQLite database.", AWAY)
-            with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            # mode=ro could not undo what a killed process left half-written
+            with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
                 tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             if tables and not {("alembic_version",), ("experiments",)} & set(tables):  # both are MLflow's
                 raise store.error("the database belongs to another program.", "Choose another file.")

@@ -2,6 +2,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -375,6 +376,28 @@ def test_a_server_that_is_not_mlflow_is_an_error(another_server: str, tmp_path: 
     message = refused(another_server, tmp_path)
     assert message.startswith(f"--tracking-uri is {another_server}: MLflow can't use it: ")
     assert "404" in message
+
+
+# a transaction that outgrew SQLite's cache lies half in the file; its journal says how to undo it
+KILLED_WHILE_WRITING = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size = 1")
+rows = [(str(i), "x" * 1000) for i in range(500)]
+database.executemany("INSERT INTO experiment_tags VALUES (?, ?, 0)", rows)
+os._exit(9)
+"""
+
+
+def test_what_a_killed_process_wrote_to_the_database_is_undone(root: Path, tracked: str, tmp_path: Path):
+    database = shutil.copy(root / "mlflow.db", tmp_path / "mlflow.db")
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, database], check=False)
+    assert killed.returncode == 9 and Path(f"{database}-journal").stat().st_size > 512
+    store = resolve(None, tmp_path)
+    store.check()
+    assert store.may_hold(tracked) and not Path(f"{database}-journal").exists()
+    with closing(sqlite3.connect(database)) as read:
+        assert read.execute("SELECT count(*) FROM experiment_tags WHERE key < ':'").fetchone() == (0,)
 
 
 def test_a_database_that_was_cut_off_is_told_as_damaged(tmp_path: Path):
