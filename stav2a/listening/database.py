@@ -11,6 +11,7 @@ from typing import Any
 
 from stav2a.utils.errors import StaV2AError
 from stav2a.utils.files import atomic
+from stav2a.utils.sqlite_files import set_aside
 
 
 class ListenError(StaV2AError):
@@ -116,7 +117,11 @@ class Database:
     path: Path
 
     def create(self, settings: dict[str, Any], videos: Sequence[Video]) -> None:
-        """Write a new one, whole or not at all."""
+        """Write a new one, whole or not at all.
+
+        What a killed process left beside a former one, which is gone, is set aside.
+        """
+        set_aside(self.path, "deleted")
         with atomic(self.path) as temporary, Database(temporary)._open() as connection:
             connection.executescript(_SCHEMA)
             connection.execute("INSERT INTO setup VALUES (?)", (json.dumps(settings),))

@@ -276,6 +276,8 @@ def test_impossible_settings_are_refused():
         StruckObjects(train_clips=-1)
     with pytest.raises(ValueError, match="level was given 'harder'. Write one of: easy, standard, hard."):
         StruckObjects(level="harder")
+    with pytest.raises(ValueError, match="struck_objects.seed = -1: expected 0 to"):
+        StruckObjects(seed=-1)
 
 
 def test_a_failing_worker_stops_the_rest():

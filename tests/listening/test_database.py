@@ -62,3 +62,23 @@ def test_a_locked_database_is_told(test, monkeypatch):
         test.database.rate("ada", test.videos[0].token, "oq", 50)
     other.close()
     test.database.rate("ada", test.videos[0].token, "oq", 50)
+
+
+def test_unfinished_changes_of_a_deleted_database_are_not_in_the_next(test):
+    """SQLite would apply a journal to whatever database has its name."""
+    database = test.database
+    settings, videos = database.read()
+    with sqlite3.connect(database.path) as other:
+        other.execute("PRAGMA cache_size = 1")
+        other.execute("BEGIN")
+        other.executemany(
+            "INSERT INTO heard VALUES (?, ?, '')", [(str(i), videos[0].token) for i in range(9000)]
+        )
+        journal = database.path.with_name(f"{database.path.name}-journal")
+        left = journal.read_bytes()
+        other.rollback()
+    database.path.unlink()
+    journal.write_bytes(left)
+    database.create(settings, videos[:2])
+    assert database.read() == (settings, videos[:2])
+    assert journal.with_name("ratings.sqlite.deleted-journal").read_bytes() == left

@@ -14,7 +14,7 @@ from stav2a.data.struck_objects.scene import LEVELS, Performance, plan
 from stav2a.data.struck_objects.sounds import SAMPLE_RATE
 from stav2a.registry import register
 from stav2a.utils.contents import file_hash
-from stav2a.utils.errors import UsageError
+from stav2a.utils.errors import MAX_SEED, UsageError, check_bounds
 from stav2a.utils.files import atomic, write_json
 from stav2a.utils.parallel import parallel
 
@@ -65,6 +65,7 @@ class StruckObjects:
         self.counts = dict(zip(SPLITS, (train_clips, validation_clips, test_clips), strict=True))
         if min(self.counts.values()) < 0:
             raise UsageError(f"struck_objects was given {self.counts} clips. Give 0 or more for each split.")
+        check_bounds("struck_objects.seed", seed, 0, MAX_SEED)
         for name, fraction in (("flawed_fraction", flawed_fraction), ("vague_fraction", vague_fraction)):
             if not 0 <= fraction <= 1:
                 raise UsageError(f"struck_objects.{name} was given {fraction}. Give a number from 0 to 1.")

@@ -4,7 +4,6 @@ MLflow itself retries an unreachable store for minutes and makes a database of a
 mistake is found before anything is trained, without importing mlflow.
 """
 
-import contextlib
 import difflib
 import hashlib
 import importlib
@@ -15,7 +14,6 @@ import re
 import socket
 import sqlite3
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from stav2a.utils.errors import USAGE, StaV2AError
 from stav2a.utils.files import exclusive, sweep, temporary_beside
 from stav2a.utils.program import command, module_command
 from stav2a.utils.shipped import doc
+from stav2a.utils.sqlite_files import set_aside
 
 PARENT = "mlflow.parentRunId"  # the tag that makes a run the child of another
 SERVERS = {"http": 80, "https": 443}
@@ -36,6 +35,7 @@ DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SCHEMES = ("sqlite", *SERVERS, *DATABASES, "databricks")
 EXPECTED = "none, sqlite:///FILE.db, http(s)://HOST:PORT, or postgresql://, mysql://, mssql://, databricks"
 CONNECT_TIMEOUT_S = 3.0
+PATIENCE_S = 20.0  # with another program's lock on the database, as long as MLflow's own
 AWAY = "Move it away, and all is tracked anew by the same command; or choose another file."
 LOCAL_UI = "http://127.0.0.1:5000"
 WITHIN = ""  # in place of an address's beginning: a link within MLflow's own pages
@@ -195,7 +195,16 @@ class TrackingStore:
                         upgrade = module_command("mlflow", "db", "upgrade", str(self))
                         advice = f"Upgrade it, after a copy ({upgrade}), or choose another."
                         raise self.error("it was written by another MLflow version.", advice)
-                    _rename_aside(database)
+                    aside = set_aside(database, "half-made")
+                    logger.warning(
+                        "%s was half-made, and empty: it was moved to %s, and is made anew.", database, aside
+                    )
+                elif aside := set_aside(database, "deleted"):
+                    logger.warning(
+                        "%s is made anew. What a killed process wrote to the former one was moved to %s-*.",
+                        database,
+                        aside,
+                    )
                 os.replace(temporary, database)
             except sqlite3.Error as error:
                 raise self.error(f"it can't be read ({error}).", "Repair it, or choose another.") from error
@@ -487,16 +496,6 @@ def _holds_more(database: Path, new: Path) -> bool:
     return False
 
 
-def _rename_aside(database: Path) -> None:
-    aside = database.with_name(f"{database.name}.half-made")
-    while aside.exists():
-        aside = aside.with_name(f"{database.name}.half-made-{uuid.uuid4().hex[:8]}")
-    for ending in ("-journal", "-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(f"{database}{ending}", f"{aside}{ending}")
-    logger.warning("%s was half-made, and empty: it was moved to %s, and is made anew.", database, aside)
-
-
 def _check_spelling(given: TrackingStore) -> None:
     uri, scheme = given.uri, given.scheme
     if scheme == "sqlite":
@@ -542,14 +541,18 @@ def _check_file(store: TrackingStore, database: Path) -> None:
         if database.exists():
             with database.open("r+b") as file:
                 head = file.read(16)
-            if head and head != b"SQLite format 3\0":
+            unfinished = Path(f"{database}-journal").exists()  # by which SQLite mends the file first
+            if head and head != b"SQLite format 3\0" and not unfinished:
                 raise store.error("the file is not an SQLite database.", AWAY)
             # mode=ro could not undo what a killed process left half-written
-            with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
+            address = f"{database.as_uri()}?mode=rw"
+            with closing(sqlite3.connect(address, timeout=PATIENCE_S, uri=True)) as connection:
                 tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             if tables and not {("alembic_version",), ("experiments",)} & set(tables):  # both are MLflow's
                 raise store.error("the database belongs to another program.", "Choose another file.")
     except (OSError, sqlite3.OperationalError) as error:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            raise store.error("another program is writing to it.", "Run the command again.") from error
         problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise store.error(f"it can't be written ({problem}).", "Choose a place that can.") from error
     except sqlite3.DatabaseError as error:

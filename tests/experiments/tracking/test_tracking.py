@@ -29,6 +29,7 @@ from stav2a.experiments.tracking import (
     git_state,
     resolve,
     tracker,
+    tracking_store,
 )
 from stav2a.utils.program import module_command
 
@@ -378,26 +379,71 @@ def test_a_server_that_is_not_mlflow_is_an_error(another_server: str, tmp_path: 
     assert "404" in message
 
 
-# a transaction that outgrew SQLite's cache lies half in the file; its journal says how to undo it
+# A transaction that outgrew SQLite's cache lies half in the file; its journal says how to undo it.
 KILLED_WHILE_WRITING = """
 import os, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
-database.execute("PRAGMA cache_size = 1")
+for statement in ("PRAGMA cache_size = 1", "BEGIN", *sys.argv[2:]):
+    database.execute(statement)
 rows = [(str(i), "x" * 1000) for i in range(500)]
 database.executemany("INSERT INTO experiment_tags VALUES (?, ?, 0)", rows)
 os._exit(9)
 """
 
 
-def test_what_a_killed_process_wrote_to_the_database_is_undone(root: Path, tracked: str, tmp_path: Path):
-    database = shutil.copy(root / "mlflow.db", tmp_path / "mlflow.db")
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, database], check=False)
-    assert killed.returncode == 9 and Path(f"{database}-journal").stat().st_size > 512
+def kill_while_writing(database: Path, *statements: str) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(database), *statements]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert Path(f"{database}-journal").stat().st_size >= 512
+
+
+@pytest.fixture
+def unfinished(root: Path, tracked: str, tmp_path: Path) -> Path:
+    """A database with a run, and what a killed process has half written to it."""
+    database = tmp_path / "mlflow.db"
+    shutil.copy(root / "mlflow.db", database)
+    kill_while_writing(database)
+    return database
+
+
+def unfinished_rows(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as read:
+        assert read.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(read.execute("SELECT count(*) FROM experiment_tags WHERE key < ':'").fetchone()[0])
+
+
+def test_what_a_killed_process_wrote_to_the_database_is_undone(unfinished: Path, tracked: str):
+    store = resolve(None, unfinished.parent)
+    store.check()
+    assert store.may_hold(tracked) and not Path(f"{unfinished}-journal").exists()
+    assert unfinished_rows(unfinished) == 0
+
+
+def test_what_a_killed_process_wrote_to_a_deleted_database_is_not_in_the_next(
+    unfinished: Path, tracked: str, caplog: pytest.LogCaptureFixture
+):
+    unfinished.unlink()
+    store = resolve(None, unfinished.parent)
+    store.check()
+    assert store.client.search_experiments() and not store.may_hold(tracked)
+    assert unfinished_rows(unfinished) == 0
+    assert unfinished.with_name("mlflow.db.deleted-journal").exists() and "mlflow.db.deleted-*" in caplog.text
+
+
+def test_a_database_whose_first_transaction_was_killed_is_made_anew(tmp_path: Path):
+    kill_while_writing(tmp_path / "mlflow.db", "CREATE TABLE experiment_tags (key, value, experiment_id)")
     store = resolve(None, tmp_path)
     store.check()
-    assert store.may_hold(tracked) and not Path(f"{database}-journal").exists()
-    with closing(sqlite3.connect(database)) as read:
-        assert read.execute("SELECT count(*) FROM experiment_tags WHERE key < ':'").fetchone() == (0,)
+    assert store.client.search_experiments() and unfinished_rows(tmp_path / "mlflow.db") == 0
+
+
+def test_a_database_that_another_program_writes_to_is_told_as_such(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracking_store, "PATIENCE_S", 0.1)
+    with closing(sqlite3.connect(unfinished)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert "another program is writing to it. Run" in " ".join(refused(None, unfinished.parent).split())
 
 
 def test_a_database_that_was_cut_off_is_told_as_damaged(tmp_path: Path):
