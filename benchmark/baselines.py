@@ -2,13 +2,15 @@
 
     python -m benchmark.baselines                  # all, on the standard level; sounds in runs/baselines
     python -m benchmark.baselines --level hard
+    python -m benchmark.baselines --against ablations/table3.gin CN --seeds 5 6 7 8 9
 
-What draws at random is measured over several seeds. The sounds stay, to be listened to.
+What draws at random is measured over several seeds. The sounds stay, to be listened to. --against prints the
+paired differences to a row of a study, whose runs are in the folder of runs, and writes no submission.
 """
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,20 +19,26 @@ import numpy as np
 import torch
 from scipy.signal import find_peaks
 
-from benchmark.scoring import Scorer, options
+from benchmark.leaderboard import PRIMARY
+from benchmark.scoring import LEVEL_RECIPE, Scorer, options
 from stav2a.data.media import write_flac
 from stav2a.data.optical_flow import ClipFlow, Farneback, motion
 from stav2a.data.struck_objects.rendering import HUM
 from stav2a.data.struck_objects.scene import CLASSES
+from stav2a.evaluation.comparison import DIRECTIONS, Comparison, compare
 from stav2a.evaluation.samples import mean_flows
+from stav2a.evaluation.scores import from_json
+from stav2a.experiments.ablation import planning, study
 from stav2a.experiments.steps import sound_name
 from stav2a.metrics.alignment import video_peaks_s
+from stav2a.metrics.score import Score
 from stav2a.sampling.waveforms import LOUDEST, batches_of, to_audio
 from stav2a.training.corpus import Corpus
-from stav2a.utils.errors import SUCCESS, StaV2AError
+from stav2a.utils.errors import SUCCESS, StaV2AError, UsageError
 
 SEEDS = (0, 1, 2)
 LICENCE = "Apache-2.0"
+Runs = Mapping[int, Sequence[Score]]  # seed -> scores
 # Height of a peak of motion over its surroundings, as a share of the clip's largest motion. It has the best
 # AA-Align with the known onsets of good training clips of the standard level, of 0.1 to 0.6 for all frames
 # (160 clips: 0.82), of 0.1, 0.2 and 0.4 for the encoder's (300 clips: 0.15).
@@ -257,27 +265,92 @@ BASELINES = (
 )
 
 
-def measure(scorer: Scorer, baseline: Baseline, folder: Path, submissions: Path) -> Path:
-    """Make a baseline's sounds, score them, and write its submission; returns the submission's file."""
+def scores_of(
+    scorer: Scorer, baseline: Baseline, seeds: Sequence[int], folder: Path
+) -> dict[int, list[Score]]:
+    """Make a baseline's sounds with each seed, keep them in a folder, and score them."""
     material, by_seed = Material(scorer), {}
     clips = [material.corpus.clips[row] for row in material.corpus.test_rows]
-    for seed in baseline.seeds:
+    for seed in seeds:
         own = folder / baseline.name / str(seed)
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
         for clip, sound in zip(clips, baseline.make(material, seed), strict=True):
             write_flac(own / sound_name(clip), sound.clip(-LOUDEST, LOUDEST), material.corpus.sample_rate)
         by_seed[seed] = scorer.score(own)
+    return by_seed
+
+
+def measure(scorer: Scorer, baseline: Baseline, folder: Path, submissions: Path) -> Path:
+    """Measure a baseline and write its submission; returns the submission's file."""
+    by_seed = scores_of(scorer, baseline, baseline.seeds, folder)
     command = f"python -m benchmark.baselines --level {scorer.dataset.level}"
     facts = {"name": baseline.name, "description": baseline.description, "licence": LICENCE}
     return scorer.submission(by_seed, **facts, command=command).write(submissions)
 
 
+def runs_of(study_file: Path, row: str, level: str, seeds: Sequence[int] | None, output: Path) -> Runs:
+    """Scores of a study's row by seed, from the folders of its runs.
+
+    Raises:
+        UsageError: The study has no such row, or one of its runs has no scores.
+    """
+    loaded = study.load(study_file, [LEVEL_RECIPE.format(level)], seeds=seeds)
+    runs = [run for run in planning.plan(loaded, output).runs if run.row.name == row]
+    if not runs:
+        names = ", ".join(each.name for each in loaded.rows)
+        raise UsageError(f"{study_file} has no row {row!r}; it has {names}.")
+    if missing := [run for run in runs if not run.folder.scores.exists()]:
+        raise UsageError(
+            f"{missing[0].title} has no scores in {missing[0].folder.path}.",
+            advice=f"Run the study first, with --output {output}.",
+        )
+    return {run.seed: from_json(run.folder.scores.read_text()) for run in runs}
+
+
+def differences(scorer: Scorer, row: str, runs: Runs, folder: Path) -> Comparison:
+    """Compare all baselines with a row; what draws at random is drawn with the seeds of the row's runs."""
+    seeds = list(runs)
+    rows: dict[str, Runs] = {row: runs}
+    for baseline in BASELINES:
+        drawn = scores_of(scorer, baseline, seeds if len(baseline.seeds) > 1 else seeds[:1], folder)
+        rows[baseline.name] = {seed: drawn.get(seed, drawn[seeds[0]]) for seed in seeds}
+    names = {
+        score.name: DIRECTIONS[score.higher_is_better] for score in runs[seeds[0]] if score.name in PRIMARY
+    }
+    return compare(rows, metrics=names, baseline=row)
+
+
+def table(found: Comparison, row: str) -> Iterator[str]:
+    """Lines of a table of the baselines' figures and of their differences to a row."""
+    metrics = [metric for metric in PRIMARY if (row, metric) in found.estimates]
+    yield f"| less {row} | {' | '.join(PRIMARY[metric] for metric in metrics)} |"
+    yield f"|---|{'---:|' * len(metrics)}"
+    for baseline in BASELINES:
+        cells = []
+        for metric in metrics:
+            value, less = found.estimates[baseline.name, metric], found.to_baseline[baseline.name, metric]
+            assert value is not None and less is not None  # both are measured
+            cells.append(f"{value.value:.3f}: {less.value:+.3f} [{less.low:+.3f}, {less.high:+.3f}]")
+        yield f"| {baseline.name} | {' | '.join(cells)} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the baselines and write their submissions."""
-    given = options(__doc__).parse_args(arguments)
+    """Measure the baselines, and write their submissions or print their differences to a row."""
+    parser = options(__doc__)
+    parser.add_argument("--against", nargs=2, metavar=("STUDY", "ROW"), help="row of a study that has run")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of its runs (the study's)")
+    given = parser.parse_args(arguments)
     try:
+        if given.against:
+            row = given.against[1]
+            runs = runs_of(Path(given.against[0]), row, given.level, given.seeds, given.output)
         scorer = Scorer.prepared(given.output, given.level, bindings=["run.stages = [@stage.autoencoder]"])
+        if given.against:
+            print(
+                *table(differences(scorer, row, runs, given.output / "against" / given.level), row), sep="\n"
+            )
+            return SUCCESS
         for baseline in BASELINES:
             print(measure(scorer, baseline, given.output / "baselines" / given.level, given.submissions))
     except StaV2AError as error:

@@ -257,6 +257,28 @@ def test_strikes_sound_at_the_peaks(material):
 
 
 @pytest.mark.slow
+def test_baselines_are_compared_with_a_row_over_its_seeds(material, tmp_path):
+    silent = next(each for each in BASELINES if each.name == "Silence")
+    runs = baselines.scores_of(material.scorer, silent, [5, 6], tmp_path / "row")
+    lines = list(baselines.table(baselines.differences(material.scorer, "CN", runs, tmp_path), "CN"))
+    assert lines[0] == "| less CN | AA-Align ↑ | FD ↓ |" and len(lines) == 2 + len(BASELINES)
+    assert "| Silence | 0.000: +0.000 [+0.000, +0.000] | " in "\n".join(lines)
+    drawn = {each.name: sorted(path.name for path in (tmp_path / each.name).iterdir()) for each in BASELINES}
+    assert drawn["Another clip"] == ["5", "6"] and drawn["Silence"] == ["5"]
+
+
+def test_a_row_to_compare_with_needs_its_runs(tmp_path, capsys):
+    for row, told in (
+        ("XY", "has no row 'XY'; it has Pretrained-T2A, "),
+        ("CN", "CN, seed 5 has no scores in "),
+    ):
+        given = ["--against", "ablations/table3.gin", row, "--seeds", "5", "--output", str(tmp_path)]
+        assert baselines.main(given) == 2
+        assert told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_clip_without_a_sound_or_with_a_short_one_is_refused(material, tmp_path):
     scores(material, baselines.silence(material, 0), tmp_path)
     write_flac(tmp_path / "test_00003.flac", np.zeros(16_000, np.float32), 16_000)

@@ -14,6 +14,7 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "table3": (("table3",), 7, 5, "CN"),
     "table3_first": (("table3", "recipes/evaluation/first_report.gin"), 7, 5, "CN"),
     "table1": (("table1",), 9, 3, "STA-V2A"),
+    "table1_first": (("table1", "recipes/evaluation/first_report.gin"), 9, 3, "STA-V2A"),
     "onset_pretext_easy": (("onset_pretext", "recipes/levels/easy.gin"), 3, 1, "CN"),
     "onset_pretext_hard": (("onset_pretext", "recipes/levels/hard.gin"), 3, 1, "CN"),
     "windows": (("windows",), 4, 3, "1, 2, 4, 8"),
@@ -25,6 +26,7 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "steps": (("steps",), 4, 3, "10 steps"),
     "scheduler": (("scheduler",), 3, 3, "DDPM"),
     "text": (("text",), 4, 3, "CN+Onset+GVF"),
+    "text_first": (("text", "recipes/evaluation/first_report.gin"), 4, 3, "CN+Onset+GVF"),
     "samplings": (("samplings",), 4, 5, "CN, three sounds"),
     "stability": (("stability",), 5, 3, "CN"),
 }

@@ -30,7 +30,7 @@ def finish(entry, store) -> None:
 def test_every_study_of_the_package_can_be_planned(path, tmp_path):
     loaded = study.load(path)
     planned = plan(loaded, tmp_path)
-    assert len(planned.runs) == len(loaded.rows) * 3
+    assert len(planned.runs) == len(loaded.rows) * len(loaded.seeds)
     assert not any(tmp_path.iterdir())
 
 

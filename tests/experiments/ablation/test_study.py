@@ -38,8 +38,7 @@ def write(tmp_path, monkeypatch):
 def test_the_studies_that_come_with_the_package_load(path):
     loaded = study.load(path)
     assert loaded.name == path.stem
-    assert loaded.seeds == (0, 1, 2)
-    assert len(loaded.rows) >= 2
+    assert len(loaded.seeds) >= 3 and len(loaded.rows) >= 2
 
 
 def test_both_encoders_of_the_blocks_get_the_same_frames():
