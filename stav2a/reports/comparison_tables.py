@@ -359,11 +359,12 @@ def hypothesis_table(comparison: Comparison, tested: Sequence[TestedHypothesis])
     }
     if any(each.hypothesis.finished_runs for each in tested):
         columns["stated", "stated"] = [Cell(_stated(each.hypothesis.finished_runs)) for each in tested]
-    corrected = sum(each.adjusted is not None for each in tested)
+    several = sum(each.adjusted is not None for each in tested)
+    corrected = f", corrected by Holm's method for the {several} that were tested," if several > 1 else ""
     caption = (
         "Each says that the first row is better than the second. Paired differences with 95 % intervals; "
-        f"confirmed or contradicted where the p-value of a t test, corrected by Holm's method for the "
-        f"{corrected} that were tested, is at most {LEVEL}, else undecided. One seed decides nothing."
+        f"confirmed or contradicted where the p-value of a t test{corrected} is at most {LEVEL}, else "
+        "undecided. One seed decides nothing."
     )
     return Table.of("Hypotheses", caption, [each.hypothesis.name for each in tested], columns)
 

@@ -103,7 +103,7 @@ def test_the_table_has_the_papers_difference_beside_ours():
     table = hypothesis_table(
         comparison, hypothesis_tests(comparison, [Hypothesis("H4", "Onset", "CN", "aa")])
     )
-    assert "for the 1 that were tested" in table.caption
+    assert "the p-value of a t test is at most 0.05, else undecided" in table.caption
     ((name, cells),) = table.rows()
     texts = dict(zip(table.titles, (cell.figure for cell in cells), strict=True))
     assert name == "H4" and texts["compared"] == "Onset − CN" and texts["paper"] == "+0.023"
@@ -113,4 +113,5 @@ def test_the_table_has_the_papers_difference_beside_ours():
     table = hypothesis_table(
         comparison, hypothesis_tests(comparison, [Hypothesis("H4", *late.statement[1:]), late])
     )
+    assert "a t test, corrected by Holm's method for the 2 that were tested, is at most" in table.caption
     assert [cells[-1].figure for _, cells in table.rows()] == ["before the runs", "after 4 runs"]

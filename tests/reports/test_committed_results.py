@@ -15,6 +15,7 @@ STUDIES = {  # study and recipes over it; number of rows and of seeds, and the b
     "table3_first": (("table3", "recipes/evaluation/first_report.gin"), 7, 5, "CN"),
     "table1": (("table1",), 9, 3, "STA-V2A"),
     "table1_first": (("table1", "recipes/evaluation/first_report.gin"), 9, 3, "STA-V2A"),
+    "replication": (("replication",), 2, 10, "CN"),
     "onset_pretext_easy": (("onset_pretext", "recipes/levels/easy.gin"), 3, 1, "CN"),
     "onset_pretext_hard": (("onset_pretext", "recipes/levels/hard.gin"), 3, 1, "CN"),
     "windows": (("windows",), 4, 3, "1, 2, 4, 8"),
