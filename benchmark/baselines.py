@@ -324,7 +324,7 @@ def differences(scorer: Scorer, row: str, runs: Runs, folder: Path) -> Compariso
 def table(found: Comparison, row: str) -> Iterator[str]:
     """Lines of a table of the baselines' figures and of their differences to a row."""
     metrics = [metric for metric in PRIMARY if (row, metric) in found.estimates]
-    yield f"| less {row} | {' | '.join(PRIMARY[metric] for metric in metrics)} |"
+    yield f"| figure: less {row}'s | {' | '.join(PRIMARY[metric] for metric in metrics)} |"
     yield f"|---|{'---:|' * len(metrics)}"
     for baseline in BASELINES:
         cells = []
@@ -341,10 +341,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", nargs=2, metavar=("STUDY", "ROW"), help="row of a study that has run")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of its runs (the study's)")
     given = parser.parse_args(arguments)
+    if given.seeds and not given.against:
+        parser.error("--seeds are those of the runs of --against.")
     try:
         if given.against:
-            row = given.against[1]
-            runs = runs_of(Path(given.against[0]), row, given.level, given.seeds, given.output)
+            file, row = given.against
+            runs = runs_of(Path(file), row, given.level, given.seeds, given.output)
         scorer = Scorer.prepared(given.output, given.level, bindings=["run.stages = [@stage.autoencoder]"])
         if given.against:
             print(

@@ -261,7 +261,7 @@ def test_baselines_are_compared_with_a_row_over_its_seeds(material, tmp_path):
     silent = next(each for each in BASELINES if each.name == "Silence")
     runs = baselines.scores_of(material.scorer, silent, [5, 6], tmp_path / "row")
     lines = list(baselines.table(baselines.differences(material.scorer, "CN", runs, tmp_path), "CN"))
-    assert lines[0] == "| less CN | AA-Align ↑ | FD ↓ |" and len(lines) == 2 + len(BASELINES)
+    assert lines[0] == "| figure: less CN's | AA-Align ↑ | FD ↓ |" and len(lines) == 2 + len(BASELINES)
     assert "| Silence | 0.000: +0.000 [+0.000, +0.000] | " in "\n".join(lines)
     drawn = {each.name: sorted(path.name for path in (tmp_path / each.name).iterdir()) for each in BASELINES}
     assert drawn["Another clip"] == ["5", "6"] and drawn["Silence"] == ["5"]
@@ -276,6 +276,9 @@ def test_a_row_to_compare_with_needs_its_runs(tmp_path, capsys):
         assert baselines.main(given) == 2
         assert told in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        baselines.main(["--seeds", "5"])
+    assert "--seeds are those of the runs of --against" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ class Database:
     def create(self, settings: dict[str, Any], videos: Sequence[Video]) -> None:
         """Write a new one, whole or not at all.
 
-        What a killed process left beside a former one, which is gone, is set aside.
+        What a killed process left beside a former one, which was deleted, is set aside.
         """
         set_aside(self.path, "deleted")
         with atomic(self.path) as temporary, Database(temporary)._open() as connection:
